@@ -1,0 +1,81 @@
+//! What a running stage tells: one JSON object a line, from the child to its parent.
+//!
+//! The console's bars and the registry's recorder are two observers of this stream.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::stage::{Metrics, StageError};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Progress {
+        done: u64,
+        total: Option<u64>,
+        unit: String,
+        /// What the work is at the moment, where one word helps (`epoch 2`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// `step: None` is a final number of the stage.
+    Metric {
+        name: String,
+        step: Option<u64>,
+        #[serde(with = "float")]
+        value: f64,
+        at: i64,
+    },
+    /// Points after this step belong to an attempt that did not last: a resumed
+    /// training repeats them.
+    CutMetrics {
+        after_step: u64,
+    },
+    Sample {
+        step: Option<u64>,
+        prompt: String,
+        text: String,
+    },
+    Info {
+        message: String,
+    },
+    Warning {
+        message: String,
+    },
+    /// Where the bytes came from: recorded, never part of the artifact.
+    Origin {
+        origin: Value,
+    },
+    Finished {
+        metrics: Metrics,
+    },
+    Failed {
+        error: StageError,
+    },
+}
+
+/// JSON has no NaN; they cross as text.
+mod float {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() {
+            serializer.serialize_f64(*value)
+        } else {
+            serializer.serialize_str(&value.to_string())
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Float {
+            Number(f64),
+            Text(String),
+        }
+        match Float::deserialize(deserializer)? {
+            Float::Number(value) => Ok(value),
+            Float::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
