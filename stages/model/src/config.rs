@@ -20,8 +20,25 @@
 //! | `blocks.{i}.down.weight`, `.bias` | `(D, F)`, `(D)` |
 //! | `norm.weight`, `.bias` | `(D)` |
 //! | `head.weight` (untied), `head.bias` | `(V, D)`, `(V)` |
+//!
+//! What the numbers mean, for every implementation (`p` a token's position in its document):
+//!
+//! - input: `embed[id] * embed_scale`, plus `positions[p]` (learned) or, at columns `2i` and
+//!   `2i + 1`, the sine and cosine of `p / 10000^(2i / D)` (sinusoidal);
+//! - norm: `(x - mean) / sqrt(variance + eps) * weight + bias`, or `x / sqrt(mean of squares + eps) * weight`;
+//! - `pre`: `x + part(norm(x))`; `post`: `norm(x + part(x))`; the parts are attention, then the MLP;
+//! - `qkv` holds the query heads, then the key heads, then the value heads; query head `h` reads
+//!   key/value head `h / (n_heads / n_kv_heads)`; scores are divided by `sqrt(d_head)`;
+//! - rope turns columns `(i, i + d_head / 2)` of each query and key head by `p / theta^(2i / d_head)`;
+//! - MLP: `down(act(up(x)))`, and for swiglu `down(silu(gate(x)) * up(x))`; `gelu` is the exact one.
+
+mod parameters;
+mod presets;
 
 use serde::{Deserialize, Serialize};
+
+pub use parameters::{MemoryEstimate, Parameter, Role};
+pub use presets::Preset;
 
 /// The shape of a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +120,29 @@ pub enum Precision {
     Bf16,
 }
 
+/// A shape that no transformer has; each message names the setting to change.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("`{0}` must be at least 1")]
+    Zero(&'static str),
+    #[error("`d_model` ({d_model}) must be a multiple of `n_heads` ({n_heads})")]
+    Heads { d_model: usize, n_heads: usize },
+    #[error("`n_heads` ({n_heads}) must be a multiple of `n_kv_heads` ({n_kv_heads})")]
+    KvHeads { n_heads: usize, n_kv_heads: usize },
+    #[error("`positions: rope` turns pairs of numbers, so `d_model / n_heads` ({0}) must be even")]
+    OddHead(usize),
+    #[error("`positions: sinusoidal` fills pairs of numbers, so `d_model` ({0}) must be even")]
+    OddWidth(usize),
+    #[error("`vocab_size` ({0}) must be at most 65536: token ids are stored in 16 bits")]
+    Vocabulary(usize),
+    #[error("`context` ({0}) must be at most 65536: positions are stored in 16 bits")]
+    Context(usize),
+    #[error("`{setting}` must be a number above 0, not {value}")]
+    Positive { setting: &'static str, value: f32 },
+    #[error("`bias.norm` needs `norm: layer`: an RMS norm has no bias")]
+    NormBias,
+}
+
 impl ModelConfig {
     /// Width of one head.
     pub fn d_head(&self) -> usize {
@@ -112,5 +152,97 @@ impl ModelConfig {
     /// Width of all key (or value) heads together.
     pub fn d_kv(&self) -> usize {
         self.n_kv_heads * self.d_head()
+    }
+
+    /// Refuses a shape that cannot be built; everything else in this crate relies on it.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let counts = [
+            ("vocab_size", self.vocab_size),
+            ("context", self.context),
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("d_ff", self.d_ff),
+        ];
+        if let Some((setting, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
+            return Err(ConfigError::Zero(setting));
+        }
+        let numbers = [
+            ("norm_eps", self.norm_eps),
+            ("embed_scale", self.embed_scale),
+            ("rope_theta", self.rope_theta),
+        ];
+        for (setting, value) in numbers {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(ConfigError::Positive { setting, value });
+            }
+        }
+        let (d_model, n_heads, n_kv_heads) = (self.d_model, self.n_heads, self.n_kv_heads);
+        if !d_model.is_multiple_of(n_heads) {
+            return Err(ConfigError::Heads { d_model, n_heads });
+        }
+        if !n_heads.is_multiple_of(n_kv_heads) {
+            return Err(ConfigError::KvHeads { n_heads, n_kv_heads });
+        }
+        if self.positions == Positions::Rope && !self.d_head().is_multiple_of(2) {
+            return Err(ConfigError::OddHead(self.d_head()));
+        }
+        if self.positions == Positions::Sinusoidal && !d_model.is_multiple_of(2) {
+            return Err(ConfigError::OddWidth(d_model));
+        }
+        if self.vocab_size > 1 << 16 {
+            return Err(ConfigError::Vocabulary(self.vocab_size));
+        }
+        if self.context > 1 << 16 {
+            return Err(ConfigError::Context(self.context));
+        }
+        if self.bias.norm && self.norm == Norm::Rms {
+            return Err(ConfigError::NormBias);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut ModelConfig)) -> String {
+        let mut config = Preset::Mini.config(100);
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_preset_can_be_built() {
+        for preset in Preset::ALL {
+            assert_eq!(preset.config(1000).check(), Ok(()), "{}", preset.name());
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_setting() {
+        assert!(refused(|c| c.n_heads = 3).contains("`n_heads` (3)"));
+        assert!(refused(|c| c.n_kv_heads = 3).contains("`n_kv_heads` (3)"));
+        assert!(refused(|c| c.n_layers = 0).contains("`n_layers`"));
+        assert!(refused(|c| c.norm_eps = f32::NAN).contains("`norm_eps`"));
+        assert!(refused(|c| c.vocab_size = 65_537).contains("`vocab_size` (65537)"));
+        assert!(refused(|c| c.norm = Norm::Rms).contains("`bias.norm`"));
+        let odd = refused(|c| {
+            c.positions = Positions::Rope;
+            (c.d_model, c.n_heads, c.n_kv_heads) = (9, 3, 3);
+        });
+        assert!(odd.contains("must be even"), "{odd}");
+    }
+
+    #[test]
+    fn a_config_survives_json() {
+        for preset in Preset::ALL {
+            let config = preset.config(32_105);
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), config);
+        }
     }
 }
