@@ -1,1 +1,48 @@
-//! stub
+//! What tinylm remembers: bytes by digest, keys by recipe, runs by name.
+//!
+//! This crate knows digests, the artifact store, key records, kernel file locks and SQLite. It does
+//! not know YAML, stage kinds or tensors, and it never prints, reads the environment or asks for
+//! the time of day to record it: whoever records says when.
+//!
+//! Two kinds of truth live here and are kept apart on purpose. The *store* (artifacts and key
+//! records) decides what is fresh; losing it costs a re-run. The *registry* (SQLite) is history;
+//! losing it costs memories and retrains nothing.
+
+pub mod digest;
+mod error;
+pub mod files;
+pub mod gc;
+pub mod home;
+pub mod keys;
+pub mod locks;
+mod migrations;
+pub mod names;
+pub mod nearest;
+mod queries;
+pub mod recorder;
+mod stat;
+pub mod stat_cache;
+pub mod store;
+pub mod where_filter;
+
+mod db;
+
+pub use db::Registry;
+pub use digest::{Digest, hash_file};
+pub use error::Error;
+pub use home::Home;
+pub use keys::KeyRecord;
+pub use locks::Lock;
+pub use queries::{
+    Event, Execution, LastStage, Metric, Note, Param, Point, Run, RunQuery, RunSource, SampleRow,
+    Series, StageRow,
+};
+pub use recorder::{
+    Finished, Level, MetricRow, NewExecution, NewRun, Outcome, StageRecord, Status,
+};
+pub use stat_cache::StatCache;
+pub use store::{Artifact, Condition, FileEntry, Manifest, Store};
+pub use where_filter::Filter;
+
+/// Milliseconds since the Unix epoch, UTC.
+pub type Millis = i64;

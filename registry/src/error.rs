@@ -1,0 +1,176 @@
+//! Everything that can go wrong here, with its path.
+//!
+//! A message says what is wrong; what to do about it is apart, in [`Error::hint`]. The binary turns
+//! the three families (`is_damage`, `is_mistake`, the rest) into exit codes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::where_filter::FilterError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("could not {action} `{}`", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("no room left to {action} `{}`{}", path.display(), needed(*.bytes))]
+    NoRoom {
+        action: &'static str,
+        path: PathBuf,
+        /// How much was to be written, where it is known.
+        bytes: Option<u64>,
+    },
+    #[error("`{}` is a symbolic link, which an artifact cannot hold", path.display())]
+    Symlink { path: PathBuf },
+    #[error("the name of `{}` is not UTF-8", path.display())]
+    NotUtf8 { path: PathBuf },
+    #[error("`{}` is a {what}, which an artifact cannot hold", path.display())]
+    OddFile { path: PathBuf, what: &'static str },
+    #[error("`{}` changed while it was read", path.display())]
+    ChangedWhileRead { path: PathBuf },
+    #[error("`{}` has format {found}, and this tinylm knows up to {known}", path.display())]
+    Newer {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    #[error("`{}` has the older format {found} and cannot be written to", path.display())]
+    Older { path: PathBuf, found: u32 },
+    #[error("the registry `{}` is damaged: {what}", path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error("`{}` stayed locked by another program", path.display())]
+    Busy { path: PathBuf },
+    #[error("the registry `{}` failed", path.display())]
+    Sql {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
+    #[error("no run is called `{text}`")]
+    UnknownRun { text: String, nearest: Vec<String> },
+    #[error("`{text}` could be any of {} runs", matches.len())]
+    AmbiguousRun { text: String, matches: Vec<String> },
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+}
+
+impl Error {
+    /// What to do next, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Damaged { path, .. } => Some(damage_hint(path)),
+            Error::Newer { .. } => Some("use the newer tinylm that wrote it".into()),
+            Error::Older { .. } => Some("open it once where it can be written to".into()),
+            Error::NoRoom { .. } => {
+                Some("make room (`tinylm gc` may help) and give the same command again".into())
+            }
+            Error::Busy { .. } => Some("wait for the other program, or end it".into()),
+            Error::Symlink { .. } => Some("write a copy of what it points to".into()),
+            Error::NotUtf8 { .. } => Some("rename it".into()),
+            Error::UnknownRun { nearest, .. } if !nearest.is_empty() => {
+                Some(format!("did you mean {}?", quoted(nearest, " or ")))
+            }
+            Error::UnknownRun { .. } => Some("`tinylm runs` lists them".into()),
+            Error::AmbiguousRun { matches, .. } => {
+                Some(format!("it fits {}", quoted(matches, ", ")))
+            }
+            Error::Filter(error) => error.hint.clone(),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the registry or the store is at fault: damaged, locked, or too new.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Error::Damaged { .. } | Error::Newer { .. } | Error::Older { .. } | Error::Busy { .. }
+        )
+    }
+
+    /// Returns whether what was typed is at fault.
+    #[must_use]
+    pub fn is_mistake(&self) -> bool {
+        matches!(
+            self,
+            Error::UnknownRun { .. } | Error::AmbiguousRun { .. } | Error::Filter(_)
+        )
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Error::io_of(action, path, None, source)
+    }
+
+    /// As [`Error::io`], for writes of a known length.
+    pub(crate) fn io_of(
+        action: &'static str,
+        path: &Path,
+        bytes: Option<u64>,
+        source: io::Error,
+    ) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoRoom {
+                action,
+                path,
+                bytes,
+            },
+            _ => Error::Io {
+                action,
+                path,
+                source,
+            },
+        }
+    }
+
+    /// Tells a damaged, locked or full database from any other failure of SQLite.
+    pub(crate) fn sql(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Damaged {
+                path,
+                what: source.to_string(),
+            },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
+            Some(ErrorCode::DiskFull) => Error::NoRoom {
+                action: "write to",
+                path,
+                bytes: None,
+            },
+            _ => Error::Sql { path, source },
+        }
+    }
+}
+
+fn needed(bytes: Option<u64>) -> String {
+    bytes.map_or_else(String::new, |bytes| format!(", which needs {bytes} bytes"))
+}
+
+fn damage_hint(path: &Path) -> String {
+    let file = path.display();
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "sqlite-wal")
+    {
+        let stem = path.with_extension("sqlite");
+        return format!(
+            "move `{file}` and `{}-shm` away: the last records of history are lost, no artifact is",
+            stem.display()
+        );
+    }
+    format!(
+        "move `{file}` and its `-wal` and `-shm` away, or put a backup in their place: \
+         the history is lost, no artifact is, and nothing will be retrained"
+    )
+}
+
+fn quoted(names: &[String], between: &str) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(between)
+}

@@ -1,0 +1,257 @@
+//! The `.tinylm` folder and where everything in it stands.
+//!
+//! Only this file knows the layout. A home carries a version, so that a newer one is refused by
+//! name and an older one is brought up to date in place instead of being silently misread.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Digest, Error, Lock, files};
+
+/// The layout this program writes.
+const VERSION: u32 = 1;
+
+/// Where a home lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The nearest `.tinylm` folder at or above `start`.
+    #[must_use]
+    pub fn find(start: &Path) -> Option<Home> {
+        start
+            .ancestors()
+            .map(|folder| folder.join(".tinylm"))
+            .find(|root| root.is_dir())
+            .map(|root| Home { root })
+    }
+
+    /// The home at `root`, which need not exist yet.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Home {
+        Home { root: root.into() }
+    }
+
+    /// Makes the folder if needed, and refuses one that a newer tinylm laid out.
+    pub fn create(&self) -> Result<(), Error> {
+        match self.check() {
+            Ok(VERSION) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        files::create_folder(&self.locks())?;
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let _lock = Lock::wait_exclusive(&self.home_lock(), "laying out", &never, |_| {})?;
+        if self.check()? != VERSION {
+            // Keeps the home out of a repository that did not think of it.
+            files::write_atomic(&self.root.join(".gitignore"), b"*\n")?;
+            files::write_atomic(&self.version_path(), format!("{VERSION}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The version of the layout, 0 when the folder has none yet.
+    pub fn check(&self) -> Result<u32, Error> {
+        let path = self.version_path();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            text => text.map_err(|error| Error::io("read", &path, error))?,
+        };
+        // A version that cannot be read was torn by a crash while it was first written.
+        let found = text.trim().parse().unwrap_or(0);
+        if found > VERSION {
+            return Err(Error::Newer {
+                path: self.root.clone(),
+                found,
+                known: VERSION,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Returns whether this user can write here; asked of the kernel by trying.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let probe = self
+            .root
+            .join(format!(".{}.probe", uuid::Uuid::now_v7().simple()));
+        let created = fs::File::create_new(&probe).is_ok();
+        let _ = fs::remove_file(&probe);
+        created
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    #[must_use]
+    pub fn registry_path(&self) -> PathBuf {
+        self.root.join("registry.sqlite")
+    }
+
+    #[must_use]
+    pub fn stat_cache_path(&self) -> PathBuf {
+        self.root.join("stat-cache.json")
+    }
+
+    #[must_use]
+    pub fn artifacts(&self) -> PathBuf {
+        self.root.join("store/artifacts")
+    }
+
+    /// The folder of one artifact; its files stand in `files` below it.
+    #[must_use]
+    pub fn artifact_dir(&self, digest: &Digest) -> PathBuf {
+        fan_out(&self.artifacts(), digest, "")
+    }
+
+    /// The folder that holds the files of one artifact as they were written.
+    #[must_use]
+    pub fn artifact_files(&self, digest: &Digest) -> PathBuf {
+        self.artifact_dir(digest).join("files")
+    }
+
+    /// Where artifacts are put together, and where they go to be deleted.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("store/staging")
+    }
+
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("store/keys")
+    }
+
+    #[must_use]
+    pub fn key_path(&self, key: &Digest) -> PathBuf {
+        fan_out(&self.keys(), key, ".json")
+    }
+
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    #[must_use]
+    pub fn work_dir(&self, key: &Digest) -> PathBuf {
+        self.work().join(key.to_string())
+    }
+
+    /// The folder of one attempt; a stage writes to `out` below it.
+    #[must_use]
+    pub fn attempt_dir(&self, key: &Digest, attempt: &str) -> PathBuf {
+        self.work_dir(key).join(attempt)
+    }
+
+    #[must_use]
+    pub fn checkpoints_dir(&self, key: &Digest) -> PathBuf {
+        self.work_dir(key).join("checkpoints")
+    }
+
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// Held while a key is being made.
+    #[must_use]
+    pub fn key_lock(&self, key: &Digest) -> PathBuf {
+        self.locks().join(format!("key-{key}"))
+    }
+
+    /// Held for the moment in which an artifact is put in place.
+    #[must_use]
+    pub fn artifact_lock(&self, digest: &Digest) -> PathBuf {
+        self.locks().join(format!("artifact-{digest}"))
+    }
+
+    /// Held by the one heavy stage on a device, such as `cpu` or `cuda:0`.
+    #[must_use]
+    pub fn device_lock(&self, device: &str) -> PathBuf {
+        self.locks()
+            .join(format!("device-{}", device.replace(['/', ':'], "-")))
+    }
+
+    /// Held by the process that carries out a run: free means dead.
+    #[must_use]
+    pub fn run_lock(&self, run_id: &str) -> PathBuf {
+        run_lock(&self.locks(), run_id)
+    }
+
+    /// Held shared by runs, exclusively by `gc`.
+    #[must_use]
+    pub fn store_lock(&self) -> PathBuf {
+        self.locks().join("store")
+    }
+
+    fn home_lock(&self) -> PathBuf {
+        self.locks().join("home")
+    }
+
+    fn version_path(&self) -> PathBuf {
+        self.root.join("version")
+    }
+}
+
+pub(crate) fn run_lock(locks: &Path, run_id: &str) -> PathBuf {
+    locks.join(format!("run-{run_id}"))
+}
+
+/// `ab/cdef...` below `root`, so that no folder grows beyond what is pleasant to list.
+fn fan_out(root: &Path, digest: &Digest, suffix: &str) -> PathBuf {
+    let hex = digest.to_string();
+    let (first, rest) = hex.split_at(2);
+    root.join(first).join(format!("{rest}{suffix}"))
+}
+
+/// The digest that [`fan_out`] put at `path`.
+pub(crate) fn digest_at(path: &Path, suffix: &str) -> Option<Digest> {
+    let first = path.parent()?.file_name()?.to_str()?;
+    let rest = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    format!("{first}{rest}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_is_found_from_any_folder_below_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        fs::create_dir_all(&deep).unwrap();
+        assert_eq!(Home::find(&deep), None);
+        let home = Home::at(folder.path().join(".tinylm"));
+        home.create().unwrap();
+        assert_eq!(Home::find(&deep), Some(home));
+    }
+
+    #[test]
+    fn a_newer_home_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        home.create().unwrap();
+        home.create().unwrap();
+        fs::write(home.version_path(), "7\n").unwrap();
+        let error = home.create().unwrap_err();
+        assert!(error.is_damage());
+        let root = folder.path().display();
+        assert_eq!(
+            error.to_string(),
+            format!("`{root}` has format 7, and this tinylm knows up to {VERSION}")
+        );
+    }
+
+    #[test]
+    fn a_path_gives_its_digest_back() {
+        let home = Home::at("/home");
+        let digest = Digest::of_bytes(b"x");
+        assert_eq!(digest_at(&home.key_path(&digest), ".json"), Some(digest));
+        assert_eq!(digest_at(&home.artifact_dir(&digest), ""), Some(digest));
+    }
+}

@@ -1,0 +1,928 @@
+//! Reading history back.
+//!
+//! Lists are plain rows. Two questions are bigger: which runs fit a condition over fields, settings
+//! and metrics, and what a thousand long curves look like. The first gathers the values of just
+//! the names that are asked for; the second reads points in the order in which they lie, keeps the
+//! lowest and highest of each of a few hundred buckets, and splits the curves among threads.
+
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+    num::NonZero,
+    str::FromStr,
+    thread,
+};
+
+use rusqlite::{OptionalExtension, Row, ToSql, params, types::ValueRef};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Error, Millis, Registry, home, locks,
+    nearest::nearest,
+    recorder::{Level, Outcome, Status},
+    where_filter::{Fact, Filter},
+};
+
+/// A run, without its long texts (see [`Registry::source`]).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    pub id: String,
+    pub name: String,
+    pub experiment: String,
+    pub file: String,
+    pub seed: Option<u64>,
+    pub status: Status,
+    pub started_at: Millis,
+    pub ended_at: Option<Millis>,
+    pub host: Value,
+    pub device: String,
+    pub git_commit: Option<String>,
+    pub git_dirty: Option<bool>,
+    pub version: String,
+    pub command: String,
+    pub sweep: Option<String>,
+    pub tags: Vec<String>,
+}
+
+/// What a run was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSource {
+    /// The experiment file as written.
+    pub text: String,
+    /// The resolved experiment, as JSON.
+    pub resolved: String,
+}
+
+/// Which runs, in which order.
+#[derive(Debug, Clone, Default)]
+pub struct RunQuery {
+    pub filter: Option<Filter>,
+    /// Text to be found in a name, experiment, file, command, tag or note.
+    pub search: Option<String>,
+    /// A field, setting or metric; `-` before it for the largest first. The newest first without.
+    pub sort: Option<String>,
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageRow {
+    pub run_id: String,
+    pub name: String,
+    pub position: u32,
+    pub kind: String,
+    pub outcome: Outcome,
+    pub key: Option<String>,
+    pub execution_id: Option<String>,
+    pub artifact: Option<String>,
+    pub reason: Option<String>,
+    pub inputs: Value,
+    pub settings: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Execution {
+    pub id: String,
+    pub run_id: String,
+    pub stage: String,
+    pub key: String,
+    pub kind: String,
+    pub attempt: u32,
+    pub status: Status,
+    pub started_at: Millis,
+    pub ended_at: Option<Millis>,
+    pub cpu_seconds: Option<f64>,
+    pub peak_memory_bytes: Option<u64>,
+    pub artifact: Option<String>,
+    pub device: String,
+    pub threads: Option<u32>,
+    pub origin: Option<Value>,
+    pub recipe: String,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Param {
+    pub name: String,
+    pub value: String,
+    pub is_default: bool,
+}
+
+/// The last word of a metric of a run: its final number, else that of its last step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metric {
+    pub stage: String,
+    pub execution_id: String,
+    pub name: String,
+    pub step: Option<u64>,
+    pub value: f64,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Point {
+    pub step: u64,
+    pub value: f64,
+    pub at: Millis,
+}
+
+/// A curve, thinned out to what a plot can show.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Series {
+    pub execution_id: String,
+    pub name: String,
+    /// How many there are in the registry.
+    pub n_points: u64,
+    pub points: Vec<Point>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampleRow {
+    pub step: Option<u64>,
+    pub prompt: String,
+    pub text: String,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    pub stage: Option<String>,
+    pub at: Millis,
+    pub level: Level,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    pub at: Millis,
+    pub text: String,
+}
+
+/// The last time that an experiment carried out or found a stage of some name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastStage {
+    pub run_name: String,
+    /// Read its key record for the recipe where the execution is not known.
+    pub key: String,
+    pub execution_id: Option<String>,
+    /// One `path = value` a line.
+    pub recipe: Option<String>,
+}
+
+const RUN: &str =
+    "SELECT id, name, experiment, file, seed, status, started_at, ended_at, host, device,
+    git_commit, git_dirty, version, command, sweep FROM runs WHERE removed_at IS NULL";
+
+/// The fields of a run that can be compared and sorted by, beside settings and metrics.
+const FIELDS: [&str; 16] = [
+    "id",
+    "name",
+    "experiment",
+    "file",
+    "seed",
+    "status",
+    "started",
+    "ended",
+    "seconds",
+    "device",
+    "host",
+    "commit",
+    "dirty",
+    "version",
+    "command",
+    "sweep",
+];
+
+impl Registry {
+    /// Finds a run by name, uuid, a unique prefix of either, or `@last`.
+    pub fn find_run(&self, text: &str) -> Result<Run, Error> {
+        if text == "@last" {
+            let last = self.run_where("ORDER BY started_at DESC, id DESC LIMIT 1", [])?;
+            return last.ok_or_else(|| unknown_run(text, &[]));
+        }
+        if let Some(run) = self.run_where("AND (name = ?1 OR id = ?1)", [text])? {
+            return Ok(run);
+        }
+        const FITS: &str =
+            "AND (substr(name, 1, length(?1)) = ?1 OR substr(id, 1, length(?1)) = ?1)
+            ORDER BY started_at DESC, id DESC";
+        let mut fitting = self.runs_where(if text.is_empty() { "AND 0" } else { FITS }, text)?;
+        match fitting.len() {
+            0 => {
+                let names = self.texts("SELECT name FROM runs WHERE removed_at IS NULL")?;
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                Err(unknown_run(text, &nearest(text, names)))
+            }
+            1 => Ok(fitting.remove(0)),
+            _ => Err(Error::AmbiguousRun {
+                text: text.to_owned(),
+                matches: fitting.into_iter().map(|run| run.name).collect(),
+            }),
+        }
+    }
+
+    /// The run with this id.
+    pub fn run(&self, run_id: &str) -> Result<Run, Error> {
+        let run = self.run_where("AND id = ?1", [run_id])?;
+        run.ok_or_else(|| unknown_run(run_id, &[]))
+    }
+
+    pub fn source(&self, run_id: &str) -> Result<RunSource, Error> {
+        let select = "SELECT text, resolved FROM runs WHERE id = ?1";
+        self.connection
+            .query_row(select, [run_id], |row| {
+                Ok(RunSource {
+                    text: row.get(0)?,
+                    resolved: row.get(1)?,
+                })
+            })
+            .map_err(|error| self.error(error))
+    }
+
+    /// The runs that fit, in the order asked for.
+    pub fn runs(&self, query: &RunQuery) -> Result<Vec<Run>, Error> {
+        let mut runs = self.list(
+            &format!("{RUN} ORDER BY started_at DESC, id DESC"),
+            [],
+            |row| run(self, row),
+        )?;
+        self.add_tags(&mut runs)?;
+        if let Some(text) = &query.search {
+            let fitting = self.search(&runs, text)?;
+            runs.retain(|run| fitting.contains(&run.id));
+        }
+        if let Some(filter) = &query.filter {
+            self.retain(&mut runs, filter)?;
+        }
+        if let Some(sort) = &query.sort {
+            self.sort(&mut runs, sort)?;
+        }
+        runs.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(runs)
+    }
+
+    /// The stages of a run in the order of the plan.
+    pub fn stages(&self, run_id: &str) -> Result<Vec<StageRow>, Error> {
+        let select = "SELECT run_id, name, position, kind, outcome, key, execution_id, artifact,
+            reason, inputs, settings FROM stages WHERE run_id = ?1 ORDER BY position, name";
+        self.list(select, [run_id], stage_row)
+    }
+
+    /// The executions that a run carried out, in order of time.
+    pub fn executions(&self, run_id: &str) -> Result<Vec<Execution>, Error> {
+        let select = format!("{EXECUTION} WHERE run_id = ?1 ORDER BY started_at, id");
+        self.list(&select, [run_id], |row| execution(self, row))
+    }
+
+    /// One execution, of whatever run.
+    pub fn execution(&self, execution_id: &str) -> Result<Option<Execution>, Error> {
+        let select = format!("{EXECUTION} WHERE id = ?1");
+        let found = self.list(&select, [execution_id], |row| execution(self, row))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// What `plan` compares a stage with: the last one of this name in this experiment, or, if the
+    /// experiment has been renamed, in this file.
+    pub fn last_stage(
+        &self,
+        experiment: &str,
+        file: &str,
+        stage: &str,
+    ) -> Result<Option<LastStage>, Error> {
+        for (column, value) in [("experiment", experiment), ("file", file)] {
+            let select = format!(
+                "SELECT runs.name, stages.key, stages.execution_id, executions.recipe
+                 FROM runs JOIN stages ON stages.run_id = runs.id AND stages.name = ?2
+                 LEFT JOIN executions ON executions.id = stages.execution_id
+                 WHERE runs.{column} = ?1 AND runs.removed_at IS NULL
+                   AND stages.key IS NOT NULL AND stages.outcome IN ('hit', 'made')
+                 ORDER BY runs.started_at DESC LIMIT 1"
+            );
+            let found = self.list(&select, [value, stage], |row| {
+                Ok(LastStage {
+                    run_name: row.get(0)?,
+                    key: row.get(1)?,
+                    execution_id: row.get(2)?,
+                    recipe: row.get(3)?,
+                })
+            })?;
+            if let Some(last) = found.into_iter().next() {
+                return Ok(Some(last));
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn params(&self, run_id: &str) -> Result<Vec<Param>, Error> {
+        let select = "SELECT name, value, is_default FROM params WHERE run_id = ?1 ORDER BY name";
+        self.list(select, [run_id], |row| {
+            Ok(Param {
+                name: row.get(0)?,
+                value: row.get(1)?,
+                is_default: row.get(2)?,
+            })
+        })
+    }
+
+    pub fn tags(&self, run_id: &str) -> Result<Vec<String>, Error> {
+        let select = "SELECT tag FROM tags WHERE run_id = ?1 ORDER BY tag";
+        self.list(select, [run_id], |row| row.get(0))
+    }
+
+    pub fn notes(&self, run_id: &str) -> Result<Vec<Note>, Error> {
+        let select = "SELECT at, text FROM notes WHERE run_id = ?1 ORDER BY at, rowid";
+        self.list(select, [run_id], |row| {
+            Ok(Note {
+                at: row.get(0)?,
+                text: row.get(1)?,
+            })
+        })
+    }
+
+    pub fn events(&self, run_id: &str) -> Result<Vec<Event>, Error> {
+        let select =
+            "SELECT stage, at, level, message FROM events WHERE run_id = ?1 ORDER BY at, rowid";
+        self.list(select, [run_id], |row| {
+            Ok(Event {
+                stage: row.get(0)?,
+                at: row.get(1)?,
+                level: word(row, 2)?,
+                message: row.get(3)?,
+            })
+        })
+    }
+
+    pub fn samples(&self, execution_id: &str) -> Result<Vec<SampleRow>, Error> {
+        let select = "SELECT step, prompt, text, at FROM samples WHERE execution_id = ?1
+            ORDER BY step IS NULL, step, rowid";
+        self.list(select, [execution_id], |row| {
+            Ok(SampleRow {
+                step: unsigned(row, 0)?,
+                prompt: row.get(1)?,
+                text: row.get(2)?,
+                at: row.get(3)?,
+            })
+        })
+    }
+
+    pub fn metric_names(&self, execution_id: &str) -> Result<Vec<String>, Error> {
+        let select = "SELECT name FROM series WHERE execution_id = ?1 ORDER BY name";
+        self.list(select, [execution_id], |row| row.get(0))
+    }
+
+    /// The last word of every metric of a run, by stage and name.
+    pub fn final_metrics(&self, run_id: &str) -> Result<Vec<Metric>, Error> {
+        let select =
+            format!("{FINAL} WHERE stages.run_id = ?1 ORDER BY stages.position, series.name");
+        self.list(&select, [run_id], |row| {
+            Ok(Metric {
+                stage: row.get(1)?,
+                execution_id: row.get(2)?,
+                name: row.get(3)?,
+                step: row.get::<_, i64>(4)?.try_into().ok(),
+                value: value(row, 5)?,
+                at: row.get(7)?,
+            })
+        })
+    }
+
+    /// A curve of at most `max_points` points, its first, last, lowest and highest among them.
+    pub fn metric_series(
+        &self,
+        execution_id: &str,
+        name: &str,
+        max_points: usize,
+    ) -> Result<Series, Error> {
+        let mut thinner = Thinner::new(max_points);
+        self.thin(execution_id, name, &mut thinner)
+            .map_err(|error| self.error(error))?;
+        Ok(Series {
+            execution_id: execution_id.to_owned(),
+            name: name.to_owned(),
+            n_points: thinner.n_points,
+            points: thinner.finish(),
+        })
+    }
+
+    /// Many curves, `(execution, name)`, read on all cores.
+    pub fn metric_series_of(
+        &self,
+        curves: &[(String, String)],
+        max_points: usize,
+    ) -> Result<Vec<Series>, Error> {
+        let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let n_each = curves.len().div_ceil(n_threads).max(16);
+        let read = |reader: &Registry, curves: &[(String, String)]| {
+            let read = |(execution_id, name): &(String, String)| {
+                reader.metric_series(execution_id, name, max_points)
+            };
+            curves.iter().map(read).collect::<Result<Vec<_>, Error>>()
+        };
+        let (ours, others) = curves.split_at(n_each.min(curves.len()));
+        thread::scope(|scope| {
+            let mut readers = Vec::new();
+            for curves in others.chunks(n_each) {
+                let reader = self.reader()?;
+                readers.push(scope.spawn(move || read(&reader, curves)));
+            }
+            let mut series = read(self, ours)?;
+            for reader in readers {
+                match reader.join() {
+                    Ok(read) => series.extend(read?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(series)
+        })
+    }
+
+    fn thin(&self, execution_id: &str, name: &str, thinner: &mut Thinner) -> rusqlite::Result<()> {
+        let series: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT id FROM series WHERE execution_id = ?1 AND name = ?2")?
+            .query_row([execution_id, name], |row| row.get(0))
+            .optional()?;
+        let Some(series) = series else {
+            return Ok(());
+        };
+        thinner.last_step = self
+            .connection
+            .prepare_cached("SELECT max(step) FROM points WHERE series_id = ?1")?
+            .query_row([series], |row| row.get::<_, Option<i64>>(0))?
+            .and_then(|step| step.try_into().ok())
+            .unwrap_or(0);
+        let mut select = self.connection.prepare_cached(
+            "SELECT step, value, special, at FROM points WHERE series_id = ?1 AND step >= 0 ORDER BY step",
+        )?;
+        let mut rows = select.query([series])?;
+        while let Some(row) = rows.next()? {
+            thinner.add(Point {
+                step: row.get::<_, i64>(0)? as u64,
+                value: value(row, 1)?,
+                at: row.get(3)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn retain(&self, runs: &mut Vec<Run>, filter: &Filter) -> Result<(), Error> {
+        let mut facts = HashMap::new();
+        for (name, span) in filter.names() {
+            let found = self.facts(runs, name)?;
+            let is_known = !found.is_empty() || is_field(name) || runs.is_empty();
+            if !is_known {
+                let known = self.fact_names()?;
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(filter.unknown(name, span, &nearest(name, known)).into());
+            }
+            facts.insert(name.to_owned(), found);
+        }
+        runs.retain(|run| {
+            filter.holds(&|name: &str| {
+                let found = facts.get(name).and_then(|runs| runs.get(&run.id));
+                found.map_or(&[][..], Vec::as_slice)
+            })
+        });
+        Ok(())
+    }
+
+    fn sort(&self, runs: &mut [Run], by: &str) -> Result<(), Error> {
+        let (name, is_descending) = match by.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (by, false),
+        };
+        let facts = self.facts(runs, name)?;
+        if facts.is_empty() && !is_field(name) && !runs.is_empty() {
+            // Reuses the message of a condition: the mistake is the same.
+            let filter = Filter::parse(&format!("{name} = 0"))?;
+            let known = self.fact_names()?;
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            return Err(filter
+                .unknown(name, 0..name.len(), &nearest(name, known))
+                .into());
+        }
+        let first = |run: &Run| facts.get(&run.id).and_then(|facts| facts.first());
+        // Runs without the value come last either way.
+        runs.sort_by(|a, b| match (first(a), first(b)) {
+            (Some(a), Some(b)) if is_descending => compare(b, a),
+            (Some(a), Some(b)) => compare(a, b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+        Ok(())
+    }
+
+    /// The values that a name has in each run: a field, else a setting, else a metric. A setting or
+    /// metric may be named by its end: `lr` is `base.train.lr`, `loss` is `base.loss`.
+    fn facts(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
+        if is_field(name) {
+            return self.field_facts(runs, name);
+        }
+        const PARAMS: &str = "SELECT run_id, value FROM params
+            WHERE name = ?1 OR substr(name, -length(?1) - 1) = '.' || ?1 ORDER BY name";
+        let settings = self.gather(PARAMS, name, |row| Ok(Fact::Text(row.get(1)?)))?;
+        if !settings.is_empty() {
+            return Ok(settings);
+        }
+        let metrics = format!(
+            "{FINAL} WHERE series.name = ?1 OR stages.name || '.' || series.name = ?1
+             OR substr(series.name, -length(?1) - 1) = '.' || ?1
+             OR substr(stages.name || '.' || series.name, -length(?1) - 1) = '.' || ?1
+             ORDER BY stages.position DESC"
+        );
+        self.gather(&metrics, name, |row| Ok(Fact::Number(value(row, 5)?)))
+    }
+
+    fn field_facts(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
+        if name == "note" {
+            let select = "SELECT run_id, text FROM notes WHERE ?1 = ?1";
+            return self.gather(select, name, |row| Ok(Fact::Text(row.get(1)?)));
+        }
+        let facts = runs.iter().map(|run| (run.id.clone(), field(run, name)));
+        Ok(facts.collect())
+    }
+
+    fn gather(
+        &self,
+        select: &str,
+        name: &str,
+        fact: impl Fn(&Row<'_>) -> rusqlite::Result<Fact>,
+    ) -> Result<HashMap<String, Vec<Fact>>, Error> {
+        let rows = self.list(select, [name], |row| {
+            Ok((row.get::<_, String>(0)?, fact(row)?))
+        })?;
+        let mut facts: HashMap<String, Vec<Fact>> = HashMap::new();
+        for (run_id, fact) in rows {
+            facts.entry(run_id).or_default().push(fact);
+        }
+        Ok(facts)
+    }
+
+    /// Every name that a condition could use, with the ends of the long ones.
+    fn fact_names(&self) -> Result<HashSet<String>, Error> {
+        let mut names: HashSet<String> = FIELDS.iter().map(|&name| name.to_owned()).collect();
+        names.extend(["tag".to_owned(), "note".to_owned()]);
+        let select = "SELECT DISTINCT name FROM params UNION SELECT DISTINCT name FROM series
+            UNION SELECT DISTINCT stages.name || '.' || series.name
+            FROM stages JOIN series USING (execution_id)";
+        for name in self.texts(select)? {
+            let ends = name
+                .match_indices('.')
+                .map(|(dot, _)| name[dot + 1..].to_owned());
+            names.extend(ends);
+            names.insert(name);
+        }
+        Ok(names)
+    }
+
+    fn search(&self, runs: &[Run], text: &str) -> Result<HashSet<String>, Error> {
+        let text = text.to_lowercase();
+        let fits = |value: &str| value.to_lowercase().contains(&text);
+        let notes = self.list("SELECT run_id, text FROM notes", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        let noted = notes
+            .into_iter()
+            .filter(|(_, note)| fits(note))
+            .map(|(run_id, _)| run_id);
+        let mut fitting: HashSet<String> = noted.collect();
+        for run in runs {
+            let values = [&run.name, &run.experiment, &run.file, &run.command];
+            if values.into_iter().chain(&run.tags).any(|value| fits(value)) {
+                fitting.insert(run.id.clone());
+            }
+        }
+        Ok(fitting)
+    }
+
+    fn run_where(
+        &self,
+        condition: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Option<Run>, Error> {
+        let mut runs = self.list(&format!("{RUN} {condition}"), params, |row| run(self, row))?;
+        self.add_tags(&mut runs)?;
+        Ok(runs.into_iter().next())
+    }
+
+    fn runs_where(&self, condition: &str, text: &str) -> Result<Vec<Run>, Error> {
+        let params: &[&dyn ToSql] = if condition.contains("?1") {
+            params![text]
+        } else {
+            params![]
+        };
+        let mut runs = self.list(&format!("{RUN} {condition}"), params, |row| run(self, row))?;
+        self.add_tags(&mut runs)?;
+        Ok(runs)
+    }
+
+    fn add_tags(&self, runs: &mut [Run]) -> Result<(), Error> {
+        if let [run] = runs {
+            run.tags = self.tags(&run.id)?;
+            return Ok(());
+        }
+        let rows = self.list("SELECT run_id, tag FROM tags ORDER BY tag", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        let mut tags: HashMap<String, Vec<String>> = HashMap::new();
+        for (run_id, tag) in rows {
+            tags.entry(run_id).or_default().push(tag);
+        }
+        for run in runs {
+            run.tags = tags.remove(&run.id).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn texts(&self, select: &str) -> Result<Vec<String>, Error> {
+        self.list(select, [], |row| row.get(0))
+    }
+
+    pub(crate) fn list<T>(
+        &self,
+        select: &str,
+        params: impl rusqlite::Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, Error> {
+        let list = || -> rusqlite::Result<Vec<T>> {
+            let mut statement = self.connection.prepare_cached(select)?;
+            statement.query_map(params, |row| read(row))?.collect()
+        };
+        list().map_err(|error| self.error(error))
+    }
+
+    /// What a status says once its run's lock has been looked at.
+    fn alive(&self, status: Status, run_id: &str) -> Status {
+        let is_held = || {
+            let lock = home::run_lock(&self.locks(), run_id);
+            // A lock that cannot be asked after is not proof of death.
+            locks::holder(&lock).map_or(true, |holder| holder.is_some())
+        };
+        match status {
+            Status::Running if !is_held() => Status::Interrupted,
+            status => status,
+        }
+    }
+}
+
+/// Columns: run, stage, execution, name, step (-1 for a final number), value, special, at.
+const FINAL: &str = "SELECT stages.run_id, stages.name, series.execution_id, series.name,
+    points.step, points.value, points.special, points.at
+    FROM stages JOIN series ON series.execution_id = stages.execution_id
+    JOIN points ON points.series_id = series.id AND points.step = ifnull(
+      (SELECT -1 FROM points WHERE series_id = series.id AND step = -1),
+      (SELECT max(step) FROM points WHERE series_id = series.id))";
+
+const EXECUTION: &str = "SELECT id, run_id, stage, key, kind, attempt, status, started_at, ended_at,
+    cpu_seconds, peak_memory_bytes, artifact, device, threads, origin, recipe, error FROM executions";
+
+fn run(registry: &Registry, row: &Row<'_>) -> rusqlite::Result<Run> {
+    let id: String = row.get(0)?;
+    Ok(Run {
+        status: registry.alive(word(row, 5)?, &id),
+        id,
+        name: row.get(1)?,
+        experiment: row.get(2)?,
+        file: row.get(3)?,
+        seed: row.get::<_, Option<i64>>(4)?.map(|seed| seed as u64),
+        started_at: row.get(6)?,
+        ended_at: row.get(7)?,
+        host: json(row.get(8)?),
+        device: row.get(9)?,
+        git_commit: row.get(10)?,
+        git_dirty: row.get(11)?,
+        version: row.get(12)?,
+        command: row.get(13)?,
+        sweep: row.get(14)?,
+        tags: Vec::new(),
+    })
+}
+
+fn stage_row(row: &Row<'_>) -> rusqlite::Result<StageRow> {
+    Ok(StageRow {
+        run_id: row.get(0)?,
+        name: row.get(1)?,
+        position: row.get(2)?,
+        kind: row.get(3)?,
+        outcome: word(row, 4)?,
+        key: row.get(5)?,
+        execution_id: row.get(6)?,
+        artifact: row.get(7)?,
+        reason: row.get(8)?,
+        inputs: json(row.get(9)?),
+        settings: json(row.get(10)?),
+    })
+}
+
+fn execution(registry: &Registry, row: &Row<'_>) -> rusqlite::Result<Execution> {
+    let run_id: String = row.get(1)?;
+    Ok(Execution {
+        id: row.get(0)?,
+        status: registry.alive(word(row, 6)?, &run_id),
+        run_id,
+        stage: row.get(2)?,
+        key: row.get(3)?,
+        kind: row.get(4)?,
+        attempt: row.get(5)?,
+        started_at: row.get(7)?,
+        ended_at: row.get(8)?,
+        cpu_seconds: row.get(9)?,
+        peak_memory_bytes: unsigned(row, 10)?,
+        artifact: row.get(11)?,
+        device: row.get(12)?,
+        threads: row.get(13)?,
+        origin: row.get::<_, Option<String>>(14)?.map(json),
+        recipe: row.get(15)?,
+        error: row.get(16)?,
+    })
+}
+
+fn unknown_run(text: &str, nearest: &[&str]) -> Error {
+    Error::UnknownRun {
+        text: text.to_owned(),
+        nearest: nearest.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+fn is_field(name: &str) -> bool {
+    FIELDS.contains(&name) || name == "tag" || name == "note"
+}
+
+fn field(run: &Run, name: &str) -> Vec<Fact> {
+    let text = |text: &str| Some(Fact::Text(text.to_owned()));
+    let time = |at: Millis| {
+        let time = chrono::DateTime::from_timestamp_millis(at)?;
+        Some(Fact::Text(
+            time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        ))
+    };
+    let fact = match name {
+        "id" => text(&run.id),
+        "name" => text(&run.name),
+        "experiment" => text(&run.experiment),
+        "file" => text(&run.file),
+        // As text, because a seed of 64 bits is no `f64`.
+        "seed" => run.seed.map(|seed| Fact::Text(seed.to_string())),
+        "status" => text(run.status.as_str()),
+        "started" => time(run.started_at),
+        "ended" => run.ended_at.and_then(time),
+        "seconds" => run
+            .ended_at
+            .map(|end| Fact::Number((end - run.started_at) as f64 / 1e3)),
+        "device" => text(&run.device),
+        "host" => run.host.get("name").and_then(Value::as_str).and_then(text),
+        "commit" => run.git_commit.as_deref().and_then(text),
+        "dirty" => run
+            .git_dirty
+            .map(|is_dirty| Fact::Text(is_dirty.to_string())),
+        "version" => text(&run.version),
+        "command" => text(&run.command),
+        "sweep" => run.sweep.as_deref().and_then(text),
+        "tag" => return run.tags.iter().map(|tag| Fact::Text(tag.clone())).collect(),
+        _ => None,
+    };
+    fact.into_iter().collect()
+}
+
+fn compare(a: &Fact, b: &Fact) -> Ordering {
+    match (a.number(), b.number()) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        _ => a.text().cmp(&b.text()),
+    }
+}
+
+/// A JSON column; what does not parse is shown as it is.
+fn json(text: String) -> Value {
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+    let number: Option<i64> = row.get(column)?;
+    Ok(number.and_then(|number| number.try_into().ok()))
+}
+
+/// The number in `column`, or the one spelt in the column after it.
+fn value(row: &Row<'_>, column: usize) -> rusqlite::Result<f64> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Real(value) => value,
+        ValueRef::Integer(value) => value as f64,
+        _ => match row.get_ref(column + 1)?.as_str_or_null()? {
+            Some("inf") => f64::INFINITY,
+            Some("-inf") => f64::NEG_INFINITY,
+            _ => f64::NAN,
+        },
+    })
+}
+
+fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        let kind = rusqlite::types::Type::Text;
+        rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+    })
+}
+
+/// Keeps what a plot can show of a curve: all of a short one; of a long one the first and last
+/// point and, for each bucket of steps, the lowest and the highest. NaN counts as the highest, so
+/// that a loss which blew up once is not thinned away.
+struct Thinner {
+    max_points: usize,
+    n_points: u64,
+    last_step: u64,
+    /// All points so far, while there are few.
+    few: Vec<Point>,
+    thinned: Vec<Point>,
+    bucket: Option<Bucket>,
+    last: Option<Point>,
+}
+
+struct Bucket {
+    number: u64,
+    low: Point,
+    high: Point,
+}
+
+impl Thinner {
+    fn new(max_points: usize) -> Self {
+        Thinner {
+            max_points: max_points.max(4),
+            n_points: 0,
+            last_step: 0,
+            few: Vec::new(),
+            thinned: Vec::new(),
+            bucket: None,
+            last: None,
+        }
+    }
+
+    fn add(&mut self, point: Point) {
+        self.n_points += 1;
+        if self.n_points <= self.max_points as u64 {
+            self.few.push(point);
+            return;
+        }
+        for point in std::mem::take(&mut self.few) {
+            self.put(point);
+        }
+        self.put(point);
+    }
+
+    fn put(&mut self, point: Point) {
+        if self.last.is_none() {
+            self.thinned.push(point);
+        }
+        self.last = Some(point);
+        let n_buckets = (self.max_points as u64 - 2) / 2;
+        let number = point.step.saturating_mul(n_buckets) / self.last_step.saturating_add(1);
+        match &mut self.bucket {
+            Some(bucket) if bucket.number == number => {
+                if point.value.total_cmp(&bucket.low.value).is_lt() {
+                    bucket.low = point;
+                }
+                if point.value.total_cmp(&bucket.high.value).is_gt() {
+                    bucket.high = point;
+                }
+            }
+            _ => {
+                self.close();
+                let (low, high) = (point, point);
+                self.bucket = Some(Bucket { number, low, high });
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(Bucket { low, high, .. }) = self.bucket.take() {
+            let (a, b) = if low.step <= high.step {
+                (low, high)
+            } else {
+                (high, low)
+            };
+            self.keep(a);
+            self.keep(b);
+        }
+    }
+
+    fn keep(&mut self, point: Point) {
+        if self
+            .thinned
+            .last()
+            .is_none_or(|last| last.step < point.step)
+        {
+            self.thinned.push(point);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Point> {
+        if !self.few.is_empty() {
+            return self.few;
+        }
+        self.close();
+        if let Some(last) = self.last {
+            self.keep(last);
+        }
+        self.thinned
+    }
+}

@@ -1,0 +1,601 @@
+//! The artifact store: folders of files under the digest of their contents.
+//!
+//! An artifact's digest is blake3 over its sorted `(relative path, length, blake3)` list and nothing
+//! else, so no time, host or path can make two equal artifacts differ. Beside the files, and outside
+//! the digest, stands a manifest with each file's stat; a hit costs one small read and a handful of
+//! stats. The manifest is a cache: contents are hashed again where a stat differs, and a lost
+//! manifest is made anew from files that still add up to the folder's name.
+//!
+//! Nothing is ever written into an artifact that stands: it is made elsewhere and moved in whole by
+//! one rename, under a lock on its digest, since two keys may make the same bytes at once.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, Metadata},
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Digest, Error, Home, Lock, files, hash_file, home,
+    stat::{Stat, now_ns},
+};
+
+const VERSION: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+const FILES: &str = "files";
+
+/// A committed folder of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    pub digest: Digest,
+    pub bytes: u64,
+    pub files: Vec<FileEntry>,
+}
+
+/// One file of an artifact; `path` is relative, with `/` between its parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    pub path: String,
+    pub bytes: u64,
+    pub digest: Digest,
+}
+
+/// What an artifact holds, and what its files looked like when they were last read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    version: u32,
+    pub digest: Digest,
+    pub bytes: u64,
+    files: Vec<Known>,
+    folders: Vec<KnownFolder>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    entry: FileEntry,
+    mtime_ns: i64,
+    ctime_ns: i64,
+    inode: u64,
+    /// Whether the stat above vouches for the contents.
+    settled: bool,
+}
+
+/// A folder changes its mtime when a name comes or goes. Not its ctime: that a rename changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct KnownFolder {
+    path: String,
+    mtime_ns: i64,
+    inode: u64,
+    settled: bool,
+}
+
+/// What became of an artifact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Condition {
+    Whole(Manifest),
+    Missing,
+    Damaged { path: PathBuf, what: String },
+}
+
+/// How much the store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    pub n_artifacts: u64,
+    pub bytes: u64,
+}
+
+/// The artifacts of one home.
+#[derive(Debug, Clone)]
+pub struct Store {
+    home: Home,
+}
+
+impl Store {
+    #[must_use]
+    pub fn new(home: Home) -> Self {
+        Store { home }
+    }
+
+    /// Moves the folder `out` into the store and returns what it has become.
+    ///
+    /// Until the last rename, `out` stays where it is, so a full disk loses no work. If the artifact
+    /// is there already and whole, it is kept and `out` removed.
+    pub fn commit(&self, out: &Path) -> Result<Artifact, Error> {
+        let tree = scan(out)?;
+        let manifest = read_contents(&tree, true)?;
+        let artifact = manifest.artifact();
+
+        let never = AtomicBool::new(false);
+        let lock_path = self.home.artifact_lock(&artifact.digest);
+        let _lock = Lock::wait_exclusive(&lock_path, "committing", &never, |_| {})?;
+        if let Condition::Whole(_) = self.condition(&artifact.digest)? {
+            files::remove_folder(out)?;
+            return Ok(artifact);
+        }
+        let staged = self.stage(out, &manifest)?;
+        self.discard(&artifact.digest)?;
+        let target = self.home.artifact_dir(&artifact.digest);
+        files::create_folder(files::parent(&target))?;
+        files::rename(&staged, &target)?;
+        files::sync_folder(files::parent(&target))?;
+        Ok(artifact)
+    }
+
+    /// Tells whether an artifact can be used, reading files only where their stat has changed.
+    pub fn condition(&self, digest: &Digest) -> Result<Condition, Error> {
+        let root = self.home.artifact_dir(digest);
+        let Some(manifest) = read_manifest(&root, digest) else {
+            return self.verify(digest);
+        };
+        match look(&root.join(FILES), &manifest)? {
+            Look::Same => Ok(Condition::Whole(manifest)),
+            Look::Reread(refreshed) => {
+                self.refresh(&refreshed);
+                Ok(Condition::Whole(refreshed))
+            }
+            Look::Damaged { path, what } => Ok(Condition::Damaged { path, what }),
+        }
+    }
+
+    /// Tells whether an artifact can be used, reading every byte: this finds silent rot.
+    pub fn verify(&self, digest: &Digest) -> Result<Condition, Error> {
+        let root = self.home.artifact_dir(digest);
+        let files = root.join(FILES);
+        match fs::symlink_metadata(&root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Condition::Missing);
+            }
+            metadata => metadata.map_err(|error| Error::io("read", &root, error))?,
+        };
+        let manifest = match scan(&files).and_then(|tree| read_contents(&tree, false)) {
+            Ok(manifest) => manifest,
+            Err(error) => return damaged_or(error, &files),
+        };
+        if manifest.digest == *digest {
+            self.refresh(&manifest);
+            return Ok(Condition::Whole(manifest));
+        }
+        let known = read_manifest(&root, digest);
+        Ok(difference(&files, known.as_ref(), &manifest))
+    }
+
+    /// The digests of all artifacts, whole or not.
+    pub fn list(&self) -> Result<Vec<Digest>, Error> {
+        let mut digests = Vec::new();
+        for folder in files::list_folder(&self.home.artifacts())? {
+            let paths = files::list_folder(&folder)?;
+            digests.extend(paths.iter().filter_map(|path| home::digest_at(path, "")));
+        }
+        Ok(digests)
+    }
+
+    /// The bytes that one artifact takes, by its manifest where there is one.
+    #[must_use]
+    pub fn bytes(&self, digest: &Digest) -> u64 {
+        let root = self.home.artifact_dir(digest);
+        read_manifest(&root, digest).map_or_else(
+            || files::folder_bytes(&root.join(FILES)),
+            |manifest| manifest.bytes,
+        )
+    }
+
+    /// How much there is in all.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        let digests = self.list()?;
+        Ok(Usage {
+            n_artifacts: digests.len() as u64,
+            bytes: digests.iter().map(|digest| self.bytes(digest)).sum(),
+        })
+    }
+
+    /// Removes an artifact; no reader sees it half gone under its name.
+    pub fn remove(&self, digest: &Digest) -> Result<(), Error> {
+        let never = AtomicBool::new(false);
+        let lock_path = self.home.artifact_lock(digest);
+        let _lock = Lock::wait_exclusive(&lock_path, "removing", &never, |_| {})?;
+        self.discard(digest)
+    }
+
+    /// Where the files of an artifact stand.
+    #[must_use]
+    pub fn files(&self, digest: &Digest) -> PathBuf {
+        self.home.artifact_files(digest)
+    }
+
+    /// Puts the artifact together beside the store; all that needs room comes before the move.
+    fn stage(&self, out: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
+        let staged = self
+            .home
+            .staging()
+            .join(uuid::Uuid::now_v7().simple().to_string());
+        let assembled = write_manifest(&staged, manifest, true)
+            .and_then(|()| files::rename(out, &staged.join(FILES)))
+            .and_then(|()| files::sync_folder(&staged));
+        if assembled.is_err() && !staged.join(FILES).exists() {
+            let _ = fs::remove_dir_all(&staged);
+        }
+        assembled.map(|()| staged)
+    }
+
+    /// Takes what stands at a digest out of sight with one rename, then deletes it.
+    fn discard(&self, digest: &Digest) -> Result<(), Error> {
+        let root = self.home.artifact_dir(digest);
+        if fs::symlink_metadata(&root).is_err() {
+            return Ok(());
+        }
+        let trash = self
+            .home
+            .staging()
+            .join(uuid::Uuid::now_v7().simple().to_string());
+        files::create_folder(&self.home.staging())?;
+        files::rename(&root, &trash)?;
+        files::remove_folder(&trash)
+    }
+
+    /// Keeps what was learnt; a home that cannot be written to learns it again next time.
+    fn refresh(&self, manifest: &Manifest) {
+        let root = self.home.artifact_dir(&manifest.digest);
+        let _ = write_manifest(&root, manifest, false);
+    }
+}
+
+impl Manifest {
+    /// The files, sorted by path.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &FileEntry> {
+        self.files.iter().map(|known| &known.entry)
+    }
+
+    #[must_use]
+    pub fn artifact(&self) -> Artifact {
+        Artifact {
+            digest: self.digest,
+            bytes: self.bytes,
+            files: self.files().cloned().collect(),
+        }
+    }
+}
+
+/// The digest of a sorted list of files. Lengths stand before what they measure, so that no two
+/// lists share an encoding.
+#[must_use]
+pub fn artifact_digest<'a>(files: impl IntoIterator<Item = &'a FileEntry>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"tinylm artifact 1\n");
+    for file in files {
+        hasher.update(&(file.path.len() as u64).to_le_bytes());
+        hasher.update(file.path.as_bytes());
+        hasher.update(&file.bytes.to_le_bytes());
+        hasher.update(file.digest.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+/// A folder as it stands: relative paths, sorted, with what the kernel says of each.
+#[derive(Default)]
+struct Tree {
+    root: PathBuf,
+    files: Vec<(String, Metadata)>,
+    folders: Vec<(String, Metadata)>,
+}
+
+impl Tree {
+    fn path(&self, relative: &str) -> PathBuf {
+        join(&self.root, relative)
+    }
+}
+
+fn join(root: &Path, relative: &str) -> PathBuf {
+    if relative.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(relative)
+    }
+}
+
+fn scan(root: &Path) -> Result<Tree, Error> {
+    let metadata = fs::symlink_metadata(root).map_err(|error| Error::io("read", root, error))?;
+    let mut tree = Tree {
+        root: root.to_owned(),
+        ..Tree::default()
+    };
+    if !metadata.is_dir() {
+        let (path, what) = (root.to_owned(), odd(&metadata));
+        return Err(Error::OddFile { path, what });
+    }
+    scan_folder(&mut tree, String::new(), metadata)?;
+    // By bytes of the path, which is not the order of a walk: `a.b` sorts before `a/b`.
+    tree.files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    tree.folders.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(tree)
+}
+
+fn scan_folder(tree: &mut Tree, relative: String, metadata: Metadata) -> Result<(), Error> {
+    for path in files::list_folder(&tree.path(&relative))? {
+        let metadata =
+            fs::symlink_metadata(&path).map_err(|error| Error::io("read", &path, error))?;
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Err(Error::NotUtf8 { path });
+        };
+        let name = if relative.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{relative}/{name}")
+        };
+        if metadata.is_dir() {
+            scan_folder(tree, name, metadata)?;
+        } else if metadata.is_file() {
+            tree.files.push((name, metadata));
+        } else if metadata.is_symlink() {
+            return Err(Error::Symlink { path });
+        } else {
+            let what = odd(&metadata);
+            return Err(Error::OddFile { path, what });
+        }
+    }
+    tree.folders.push((relative, metadata));
+    Ok(())
+}
+
+fn odd(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        "named pipe"
+    } else if kind.is_socket() {
+        "socket"
+    } else if kind.is_block_device() || kind.is_char_device() {
+        "device"
+    } else if kind.is_symlink() {
+        "symbolic link"
+    } else {
+        "file, not a folder"
+    }
+}
+
+/// Reads every file of a tree; for a commit also flushes it and makes it nobody else's.
+fn read_contents(tree: &Tree, for_commit: bool) -> Result<Manifest, Error> {
+    let files: Vec<Known> = tree
+        .files
+        .par_iter()
+        .map(|(relative, metadata)| {
+            let path = tree.path(relative);
+            if for_commit {
+                own(&path, metadata)?;
+            }
+            read_file(&path, relative)
+        })
+        .collect::<Result<_, Error>>()?;
+    let folders = tree
+        .folders
+        .iter()
+        .map(|(relative, metadata)| {
+            if for_commit {
+                files::sync_folder(&tree.path(relative))?;
+            }
+            Ok(known_folder(relative, metadata))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(Manifest {
+        version: VERSION,
+        digest: artifact_digest(files.iter().map(|known| &known.entry)),
+        bytes: files.iter().map(|known| known.entry.bytes).sum(),
+        files,
+        folders,
+    })
+}
+
+/// Replaces a hard link by a copy, since the other name could change our bytes; then flushes.
+fn own(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    if metadata.nlink() > 1 {
+        let copy = path.with_file_name(format!(".{}.copy", uuid::Uuid::now_v7().simple()));
+        fs::copy(path, &copy)
+            .map_err(|error| Error::io_of("copy", path, Some(metadata.len()), error))?;
+        files::rename(&copy, path)?;
+    }
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| Error::io_of("flush", path, Some(metadata.len()), error))
+}
+
+fn read_file(path: &Path, relative: &str) -> Result<Known, Error> {
+    let read_at_ns = now_ns();
+    let before = stat(path)?;
+    let (digest, bytes) = hash_file(path)?;
+    if stat(path)? != before {
+        return Err(Error::ChangedWhileRead { path: path.into() });
+    }
+    Ok(Known {
+        entry: FileEntry {
+            path: relative.to_owned(),
+            bytes,
+            digest,
+        },
+        mtime_ns: before.mtime_ns,
+        ctime_ns: before.ctime_ns,
+        inode: before.inode,
+        settled: before.was_settled(read_at_ns),
+    })
+}
+
+fn stat(path: &Path) -> Result<Stat, Error> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| Error::io("read", path, error))?;
+    Ok(Stat::of(&metadata))
+}
+
+fn known_folder(relative: &str, metadata: &Metadata) -> KnownFolder {
+    let stat = Stat::of(metadata);
+    KnownFolder {
+        path: relative.to_owned(),
+        mtime_ns: stat.mtime_ns,
+        inode: stat.inode,
+        settled: stat.was_settled(now_ns()),
+    }
+}
+
+/// What a look at the files, held against the manifest, found.
+enum Look {
+    Same,
+    /// Some files had to be read; all held what they should, and this is the newer manifest.
+    Reread(Manifest),
+    Damaged {
+        path: PathBuf,
+        what: String,
+    },
+}
+
+fn look(root: &Path, manifest: &Manifest) -> Result<Look, Error> {
+    let mut refreshed = manifest.clone();
+    let mut same = true;
+    for known in &mut refreshed.files {
+        let path = join(root, &known.entry.path);
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(error) if is_absent(&error) => return Ok(damaged(path, "is missing")),
+            metadata => metadata.map_err(|error| Error::io("read", &path, error))?,
+        };
+        let stat = Stat::of(&metadata);
+        if known.settled && known.stat() == stat {
+            continue;
+        }
+        if !metadata.is_file() {
+            return Ok(damaged(path, "is no longer a file"));
+        }
+        if stat.bytes != known.entry.bytes {
+            let what = format!("has {} bytes instead of {}", stat.bytes, known.entry.bytes);
+            return Ok(Look::Damaged { path, what });
+        }
+        let read = read_file(&path, &known.entry.path)?;
+        if read.entry != known.entry {
+            return Ok(damaged(path, "has other contents"));
+        }
+        *known = read;
+        same = false;
+    }
+    if let Some(folders) = look_at_folders(root, manifest)? {
+        let (folders, added) = folders;
+        if let Some(path) = added {
+            return Ok(damaged(path, "was added"));
+        }
+        refreshed.folders = folders;
+        same = false;
+    }
+    Ok(if same {
+        Look::Same
+    } else {
+        Look::Reread(refreshed)
+    })
+}
+
+type Folders = (Vec<KnownFolder>, Option<PathBuf>);
+
+/// Lists the folders again if one has changed: nothing if none has, else what they look like now
+/// and a file that does not belong there.
+fn look_at_folders(root: &Path, manifest: &Manifest) -> Result<Option<Folders>, Error> {
+    let is_same = |known: &KnownFolder| {
+        fs::symlink_metadata(join(root, &known.path)).is_ok_and(|metadata| {
+            let stat = Stat::of(&metadata);
+            known.settled && (known.mtime_ns, known.inode) == (stat.mtime_ns, stat.inode)
+        })
+    };
+    if manifest.folders.iter().all(is_same) {
+        return Ok(None);
+    }
+    let tree = scan(root)?;
+    let ours: BTreeSet<&str> = manifest.files().map(|file| file.path.as_str()).collect();
+    let added = tree
+        .files
+        .iter()
+        .find(|(path, _)| !ours.contains(path.as_str()));
+    let added = added.map(|(path, _)| tree.path(path));
+    let folders = tree
+        .folders
+        .iter()
+        .map(|(path, metadata)| known_folder(path, metadata));
+    Ok(Some((folders.collect(), added)))
+}
+
+impl Known {
+    fn stat(&self) -> Stat {
+        Stat {
+            bytes: self.entry.bytes,
+            mtime_ns: self.mtime_ns,
+            ctime_ns: self.ctime_ns,
+            inode: self.inode,
+        }
+    }
+}
+
+fn damaged(path: PathBuf, what: &str) -> Look {
+    let what = what.to_owned();
+    Look::Damaged { path, what }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+/// What an artifact cannot hold, found in one, is damage; anything else is an error.
+fn damaged_or(error: Error, files: &Path) -> Result<Condition, Error> {
+    let (path, what) = match error {
+        Error::Symlink { path } => (path, "is a symbolic link".to_owned()),
+        Error::NotUtf8 { path } => (path, "was added".to_owned()),
+        Error::OddFile { path, what } => (path, format!("is a {what}")),
+        Error::Io { path, source, .. } if path == files && is_absent(&source) => {
+            (path, "is missing".to_owned())
+        }
+        error => return Err(error),
+    };
+    Ok(Condition::Damaged { path, what })
+}
+
+/// Names the first file in which what was found differs from what was known.
+fn difference(root: &Path, known: Option<&Manifest>, found: &Manifest) -> Condition {
+    let Some(known) = known else {
+        return Condition::Damaged {
+            path: root.to_owned(),
+            what: "has neither a manifest nor the contents of its name".into(),
+        };
+    };
+    let is_in = |file: &FileEntry, manifest: &Manifest| manifest.files().any(|other| other == file);
+    let lost = known.files().find(|file| !is_in(file, found));
+    let added = found.files().find(|file| !is_in(file, known));
+    let (file, what) = match (lost, added) {
+        (Some(file), _) if found.files().any(|other| other.path == file.path) => {
+            (file, "has other contents")
+        }
+        (Some(file), _) => (file, "is missing"),
+        (None, Some(file)) => (file, "was added"),
+        (None, None) => {
+            return Condition::Damaged {
+                path: root.to_owned(),
+                what: "has a manifest of something else".into(),
+            };
+        }
+    };
+    Condition::Damaged {
+        path: join(root, &file.path),
+        what: what.into(),
+    }
+}
+
+fn read_manifest(root: &Path, digest: &Digest) -> Option<Manifest> {
+    let bytes = fs::read(root.join(MANIFEST)).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+    (manifest.version == VERSION && manifest.digest == *digest).then_some(manifest)
+}
+
+fn write_manifest(root: &Path, manifest: &Manifest, sync: bool) -> Result<(), Error> {
+    let path = root.join(MANIFEST);
+    let json =
+        serde_json::to_vec(manifest).map_err(|error| Error::io("write", &path, error.into()))?;
+    if sync {
+        files::write_atomic(&path, &json)
+    } else {
+        files::replace(&path, &json)
+    }
+}
