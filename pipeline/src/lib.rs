@@ -6,6 +6,7 @@
 pub mod event;
 pub mod io;
 pub mod settings;
+pub mod spec;
 pub mod stage;
 pub mod testing;
 

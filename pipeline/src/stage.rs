@@ -275,6 +275,12 @@ pub struct Kind {
     pub run: RunFn,
 }
 
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl Kind {
     pub const fn of<S: Stage>() -> Self {
         Self {

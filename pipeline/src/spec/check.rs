@@ -1,0 +1,462 @@
+//! What stands under `with:` and `watch:` against what the kind declares.
+//!
+//! Unknown names, missing settings and settings that exclude each other are found by
+//! walking the declaration, all of them at once; typing comes after, so that a typing
+//! error is about a value and never about a name. Typing has the last word on values:
+//! the declaration is asked only to say it in words when typing has refused.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map as JsonMap, Value};
+
+use super::{
+    diagnostic::{Diagnostic, Diagnostics, listed},
+    nearest::nearest,
+    tree::{Data, Entry, Map, Node, Place},
+};
+use crate::settings::{Setting, SettingError, Shape, with_defaults};
+
+/// The settings of one stage as its kind declares them.
+pub(crate) struct Declared<'a> {
+    /// `with` or `watch`.
+    pub(crate) section: &'static str,
+    pub(crate) stage: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) list: &'a [Setting],
+    pub(crate) exclusive: &'a [&'a [&'a str]],
+    pub(crate) canonical: fn(&Value) -> Result<Value, SettingError>,
+    /// Where to point when nothing was written.
+    pub(crate) place: &'a Place,
+}
+
+/// Settings as the author gave them and as the stage gets them.
+pub(crate) struct Checked {
+    pub(crate) given: Value,
+    pub(crate) full: Value,
+}
+
+impl Declared<'_> {
+    pub(crate) fn check(&self, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<Checked> {
+        let empty = Map::default();
+        let map = match node.map(|node| &node.data) {
+            None | Some(Data::Null) => &empty,
+            Some(Data::Map(map)) => map,
+            Some(_) => {
+                let node = node?;
+                wrong.push(
+                    Diagnostic::new(format!(
+                        "`{}` of stage `{}` must be a map of settings",
+                        self.section, self.stage
+                    ))
+                    .at(&node.place, format!("this is {}", node.sort())),
+                );
+                return None;
+            }
+        };
+        let before = wrong.0.len();
+        let given = self.map(map, self.list, self.exclusive, "", self.place, wrong);
+        let full = with_defaults(self.list, &Value::Object(given.clone()));
+        let incomplete = wrong.0.len() > before;
+        match (self.canonical)(&full) {
+            Ok(_) if incomplete => None,
+            Ok(full) => Some(Checked {
+                given: Value::Object(given),
+                full,
+            }),
+            Err(error) => {
+                match self.in_words(map, &error) {
+                    Some(found) => wrong.push(self.wrong_value(&found)),
+                    // What typing says may only follow from what is missing.
+                    None if incomplete => {}
+                    None => wrong.push(self.refused(map, &error)),
+                }
+                None
+            }
+        }
+    }
+
+    /// Returns the known entries of `map` as plain data with absolute paths, and reports the rest.
+    fn map(
+        &self,
+        map: &Map,
+        list: &[Setting],
+        exclusive: &[&[&str]],
+        path: &str,
+        place: &Place,
+        wrong: &mut Diagnostics,
+    ) -> JsonMap<String, Value> {
+        let mut given = JsonMap::new();
+        for entry in &map.0 {
+            let path = join(path, &entry.name);
+            match list.iter().find(|setting| setting.name == entry.name) {
+                None => wrong.push(self.unknown(entry, &path, list)),
+                Some(setting) => {
+                    let value = self.value(&entry.node, &setting.shape, &path, &entry.place, wrong);
+                    given.insert(entry.name.clone(), value);
+                }
+            }
+        }
+        for setting in list {
+            if setting.default.is_none() && map.get(setting.name).is_none() {
+                wrong.push(self.missing(setting, &join(path, setting.name), place));
+            }
+        }
+        for group in exclusive {
+            self.exclude(map, group, wrong);
+        }
+        given
+    }
+
+    fn value(
+        &self,
+        node: &Node,
+        shape: &Shape,
+        path: &str,
+        place: &Place,
+        wrong: &mut Diagnostics,
+    ) -> Value {
+        match (shape, &node.data) {
+            (Shape::Path, Data::Text(text)) => match absolute(&node.home.dir, text) {
+                Some(path) => Value::String(path),
+                None => {
+                    let folder = node.home.dir.display();
+                    wrong.push(
+                        Diagnostic::new(format!(
+                            "the folder `{folder}` has a name that is not UTF-8"
+                        ))
+                        .at(&node.place, "counts from there")
+                        .help("write an absolute path, or move the file"),
+                    );
+                    Value::Null
+                }
+            },
+            (Shape::Map(list, exclusive), Data::Map(map)) => {
+                Value::Object(self.map(map, list, exclusive, path, place, wrong))
+            }
+            (Shape::List(inner), Data::List(items)) => {
+                let items = items.iter().enumerate();
+                items
+                    .map(|(idx, item)| {
+                        let path = join(path, &idx.to_string());
+                        self.value(item, inner, &path, &item.place, wrong)
+                    })
+                    .collect()
+            }
+            (Shape::Table(inner), Data::Map(map)) => {
+                let entries = map.0.iter().map(|entry| {
+                    let path = join(path, &entry.name);
+                    let value = self.value(&entry.node, inner, &path, &entry.place, wrong);
+                    (entry.name.clone(), value)
+                });
+                Value::Object(entries.collect())
+            }
+            _ => node.to_value(),
+        }
+    }
+
+    fn unknown(&self, entry: &Entry, path: &str, list: &[Setting]) -> Diagnostic {
+        let names = list.iter().map(|setting| setting.name);
+        let diagnostic = Diagnostic::new(format!(
+            "stage `{}`: `{}` has no {} `{path}`",
+            self.stage,
+            self.kind,
+            self.noun()
+        ))
+        .at(&entry.place, "unknown");
+        if list.is_empty() {
+            return diagnostic.help(format!("there is nothing to set under `{}`", self.section));
+        }
+        match nearest(&entry.name, names.clone()) {
+            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+            None => diagnostic.help(format!("there is {}", listed(&names.collect::<Vec<_>>()))),
+        }
+    }
+
+    fn noun(&self) -> &'static str {
+        match self.section {
+            "with" => "setting",
+            _ => "`watch` setting",
+        }
+    }
+
+    fn missing(&self, setting: &Setting, path: &str, place: &Place) -> Diagnostic {
+        Diagnostic::new(format!("stage `{}` needs the setting `{path}`", self.stage))
+            .at(place, format!("`{}` is missing", setting.name))
+            .help(format!("`{}`: {}", setting.name, setting.about))
+    }
+
+    fn exclude(&self, map: &Map, group: &[&str], wrong: &mut Diagnostics) {
+        let set = map
+            .0
+            .iter()
+            .filter(|entry| group.contains(&entry.name.as_str()) && !entry.node.is_null());
+        let set: Vec<&Entry> = set.collect();
+        let [first, others @ ..] = set.as_slice() else {
+            return;
+        };
+        if others.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = set.iter().map(|entry| entry.name.as_str()).collect();
+        let mut diagnostic = Diagnostic::new(format!(
+            "stage `{}`: {} exclude each other",
+            self.stage,
+            listed(&names)
+        ))
+        .at(&first.place, "either this");
+        for other in others {
+            diagnostic = diagnostic.at(&other.place, "or this");
+        }
+        wrong.push(diagnostic);
+    }
+
+    fn wrong_value(&self, found: &WrongValue) -> Diagnostic {
+        let title = format!(
+            "stage `{}`: `{}` must be {}",
+            self.stage, found.path, found.expected
+        );
+        let diagnostic = Diagnostic::new(title).at(&found.place, found.label.clone());
+        match &found.help {
+            Some(help) => diagnostic.help(help.clone()),
+            None => diagnostic,
+        }
+    }
+
+    /// The value that typing refused, as its declaration puts it: the one that the error
+    /// names, or the first when it names none or something around it.
+    fn in_words(&self, map: &Map, error: &SettingError) -> Option<WrongValue> {
+        let mut found = Vec::new();
+        wrong_values(map, self.list, "", &mut found);
+        let named: Vec<&str> = segments(&error.path).collect();
+        let is_inside = |value: &WrongValue| {
+            let path: Vec<&str> = segments(&value.path).collect();
+            path.starts_with(&named)
+        };
+        found.into_iter().find(is_inside)
+    }
+
+    /// What typing said, pointing at the value it is about or the nearest thing around it.
+    fn refused(&self, map: &Map, error: &SettingError) -> Diagnostic {
+        let message = plainly(&error.message);
+        let is_clause = ["must ", "is ", "has ", "needs ", "cannot ", "names "]
+            .iter()
+            .any(|verb| message.starts_with(verb));
+        let title = match error.path.as_str() {
+            "" => format!("stage `{}`: {message}", self.stage),
+            path if is_clause => format!("stage `{}`: `{path}` {message}", self.stage),
+            path => format!("stage `{}`: `{path}`: {message}", self.stage),
+        };
+        let place = place_of(map, &error.path).unwrap_or_else(|| self.place.clone());
+        let diagnostic = Diagnostic::new(title).at(&place, "");
+        match &error.help {
+            Some(help) => diagnostic.help(help.clone()),
+            None => diagnostic,
+        }
+    }
+}
+
+/// A value that its declared shape rules out.
+struct WrongValue {
+    path: String,
+    expected: String,
+    label: String,
+    help: Option<String>,
+    place: Place,
+}
+
+fn wrong_values(map: &Map, list: &[Setting], path: &str, found: &mut Vec<WrongValue>) {
+    for entry in &map.0 {
+        let Some(setting) = list.iter().find(|setting| setting.name == entry.name) else {
+            continue;
+        };
+        let optional = setting.default == Some(Value::Null);
+        if !(entry.node.is_null() && optional) {
+            wrong_in(&entry.node, &setting.shape, &join(path, &entry.name), found);
+        }
+    }
+}
+
+fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>) {
+    let mut refused = |expected: String, help: Option<String>| {
+        found.push(WrongValue {
+            path: path.to_owned(),
+            expected,
+            label: match (shape, &node.data) {
+                (Shape::Choice(_), Data::Text(_)) => "not one of them".to_owned(),
+                _ => format!("this is {}", node.sort()),
+            },
+            help,
+            place: node.place.clone(),
+        });
+    };
+    match (shape, &node.data) {
+        (Shape::Value("true or false"), Data::Bool(_))
+        | (Shape::Value("text"), Data::Text(_))
+        | (Shape::Value("number"), Data::Number(_))
+        | (Shape::Path, Data::Text(_)) => {}
+        (Shape::Value("whole number"), Data::Number(number)) if !number.is_f64() => {}
+        (Shape::Value(word @ ("true or false" | "text" | "number" | "whole number")), _) => {
+            refused(with_article(word), spelling_help(word, node));
+        }
+        (Shape::Value(_), _) => {}
+        (Shape::Choice(words), Data::Text(text)) if words.contains(&text.as_str()) => {}
+        (Shape::Choice(words), _) => {
+            let near = node
+                .as_text()
+                .and_then(|text| nearest(text, words.iter().copied()));
+            let help = near.map(|near| format!("did you mean `{near}`?"));
+            refused(format!("one of {}", alternatives(words)), help);
+        }
+        (Shape::Map(list, _), Data::Map(map)) => wrong_values(map, list, path, found),
+        (Shape::List(inner), Data::List(items)) => {
+            for (idx, item) in items.iter().enumerate() {
+                wrong_in(item, inner, &join(path, &idx.to_string()), found);
+            }
+        }
+        (Shape::Table(inner), Data::Map(map)) => {
+            for entry in &map.0 {
+                wrong_in(&entry.node, inner, &join(path, &entry.name), found);
+            }
+        }
+        (Shape::Path, _) => refused("a path".to_owned(), None),
+        (Shape::Map(..), _) => refused("a map of settings".to_owned(), None),
+        (Shape::List(_), _) => refused("a list".to_owned(), None),
+        (Shape::Table(_), _) => refused("a map".to_owned(), None),
+    }
+}
+
+fn with_article(word: &str) -> String {
+    match word {
+        "number" | "whole number" => format!("a {word}"),
+        _ => word.to_owned(),
+    }
+}
+
+/// Puts what typing says about a number that does not fit into the words of an author.
+fn plainly(message: &str) -> String {
+    let number = message
+        .strip_prefix("invalid value: integer `")
+        .and_then(|rest| rest.split_once("`, expected "));
+    let Some((number, ty)) = number else {
+        return message.to_owned();
+    };
+    let max = match ty {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" | "usize" => u64::MAX,
+        _ => return message.to_owned(),
+    };
+    match number.starts_with('-') {
+        true => "must not be negative".to_owned(),
+        false => format!("must be at most {max}"),
+    }
+}
+
+/// How to write what was probably meant.
+fn spelling_help(word: &str, node: &Node) -> Option<String> {
+    match (word, &node.data) {
+        ("text", Data::Number(_) | Data::Bool(_)) => {
+            let value = node.to_value();
+            Some(format!("quotes make it text: \"{value}\""))
+        }
+        ("number" | "whole number", Data::Text(text)) => {
+            let digits: String = text.chars().filter(|c| !matches!(c, '_' | ',')).collect();
+            let better = digits != *text && digits.parse::<f64>().is_ok();
+            better.then(|| format!("write `{digits}`"))
+        }
+        ("whole number", Data::Number(number)) => {
+            let value = number.as_f64()?;
+            let whole = value.fract() == 0.0 && value.abs() < 1e15;
+            whole.then(|| format!("write `{value:.0}`"))
+        }
+        ("true or false", Data::Text(text)) => match text.to_lowercase().as_str() {
+            "yes" | "on" | "y" => Some("write `true`".to_owned()),
+            "no" | "off" | "n" => Some("write `false`".to_owned()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[', ']']).filter(|part| !part.is_empty())
+}
+
+/// Returns the place of the value at a path such as `train.lr` or `rows[0].text`, or of the
+/// nearest thing around it that was written.
+fn place_of(map: &Map, path: &str) -> Option<Place> {
+    let mut map = Some(map);
+    let mut list: Option<&Vec<Node>> = None;
+    let mut place = None;
+    for segment in segments(path) {
+        let (at, node) = if let Some(entry) = map.and_then(|map| map.entry(segment)) {
+            (&entry.place, &entry.node)
+        } else if let Some(item) = list
+            .zip(segment.parse::<usize>().ok())
+            .and_then(|(list, idx)| list.get(idx))
+        {
+            (&item.place, item)
+        } else {
+            break;
+        };
+        (map, list) = (None, None);
+        place = Some(match &node.data {
+            Data::Map(inner) => {
+                map = Some(inner);
+                at.clone()
+            }
+            Data::List(items) => {
+                list = Some(items);
+                at.clone()
+            }
+            _ => node.place.clone(),
+        });
+    }
+    place
+}
+
+/// Returns "`a`, `b` or `c`".
+fn alternatives(words: &[&str]) -> String {
+    let ticked: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match ticked.as_slice() {
+        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
+        _ => ticked.concat(),
+    }
+}
+
+/// Returns `text` as an absolute path, or `None` when the folder's own name is not UTF-8.
+pub(crate) fn absolute(dir: &Path, text: &str) -> Option<String> {
+    let joined = resolved(dir, Path::new(text));
+    joined.to_str().map(str::to_owned)
+}
+
+/// Joins without asking the file system, so that a glob or a file that is not there yet can be
+/// named too. `dir` has no links in it, so its end may be taken off by a leading `..`.
+pub(crate) fn resolved(dir: &Path, path: &Path) -> PathBuf {
+    if path.is_absolute() {
+        return path.to_owned();
+    }
+    let mut joined = dir.to_owned();
+    let mut leading = true;
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if leading => {
+                joined.pop();
+            }
+            other => {
+                leading = false;
+                joined.push(other);
+            }
+        }
+    }
+    joined
+}
+
+fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
+}

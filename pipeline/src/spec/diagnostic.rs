@@ -1,0 +1,218 @@
+//! Mistakes in an experiment file, each pointing at what its author has to change.
+//!
+//! A mistake is data until it is rendered, so that all of them can be collected,
+//! sorted and freed of repetitions (a sweep makes the same one once per combination).
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::{
+    nearest::nearest,
+    tree::{Place, Source},
+};
+
+/// One mistake: what is wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub title: String,
+    /// The first is where the mistake is; the others belong to it.
+    pub places: Vec<(Place, String)>,
+    pub help: Vec<String>,
+}
+
+/// At least one mistake, as an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostic {
+    /// A mistake that is in no file, until `at` says otherwise.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: one_line(&title.into()),
+            places: Vec::new(),
+            help: Vec::new(),
+        }
+    }
+
+    /// Points at a place; the label says what is wrong with what stands there, and may be empty.
+    #[must_use]
+    pub fn at(mut self, place: &Place, label: impl Into<String>) -> Self {
+        self.places.push((place.clone(), one_line(&label.into())));
+        self
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(one_line(&help.into()));
+        self
+    }
+
+    /// Adds "did you mean" when one of `names` is close to `name`, else says which there are.
+    #[must_use]
+    pub fn hint<'a>(self, name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = names.into_iter().collect();
+        match nearest(name, names.iter().copied()) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None if names.is_empty() => self,
+            None => self.help(format!("there is {}", listed(&names))),
+        }
+    }
+
+    pub fn render(&self, color: bool) -> String {
+        let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
+        for (source, places) in self.by_source() {
+            let mut snippet = Snippet::source(&source.text).path(&source.title);
+            for (kind, place, label) in places {
+                let annotation = kind.span(shown(&source.text, &place.range));
+                let label = Some(label).filter(|label| !label.is_empty());
+                snippet = snippet.annotation(match label {
+                    Some(label) => annotation.label(label),
+                    None => annotation,
+                });
+            }
+            group = group.element(snippet);
+        }
+        for help in &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        renderer(color).render(&[group])
+    }
+
+    /// The places grouped by the text they are in, in the order of first mention.
+    fn by_source(&self) -> Vec<(&Arc<Source>, Vec<(AnnotationKind, &Place, &str)>)> {
+        let mut groups: Vec<(&Arc<Source>, Vec<_>)> = Vec::new();
+        for (idx, (place, label)) in self.places.iter().enumerate() {
+            let kind = match idx {
+                0 => AnnotationKind::Primary,
+                _ => AnnotationKind::Context,
+            };
+            let marked = (kind, place, label.as_str());
+            let known = groups
+                .iter_mut()
+                .find(|(source, _)| Arc::ptr_eq(source, &place.source));
+            match known {
+                Some((_, places)) => places.push(marked),
+                None => groups.push((&place.source, vec![marked])),
+            }
+        }
+        groups
+    }
+
+    fn sort_key(&self) -> Option<(&str, usize)> {
+        let (place, _) = self.places.first()?;
+        Some((&place.source.title, place.range.start))
+    }
+}
+
+impl Diagnostics {
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.0.push(diagnostic);
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns `value` when nothing is wrong; else the mistakes, each once, in the order of the file.
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
+        if self.is_empty() {
+            return Ok(value);
+        }
+        self.tidy();
+        Err(self)
+    }
+
+    /// Sorts by file and line and drops repetitions.
+    pub(crate) fn tidy(&mut self) {
+        self.0.sort_by(|a, b| a.sort_key().cmp(&b.sort_key()));
+        let mut seen: Vec<Diagnostic> = Vec::new();
+        for diagnostic in self.0.drain(..) {
+            if !seen.contains(&diagnostic) {
+                seen.push(diagnostic);
+            }
+        }
+        self.0 = seen;
+    }
+
+    /// Returns all mistakes as text for a terminal, with an empty line between two.
+    pub fn render(&self, color: bool) -> String {
+        let rendered: Vec<String> = self.0.iter().map(|one| one.render(color)).collect();
+        rendered.join("\n\n")
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// Returns "`a`, `b` and `c`"; of many names only the first few.
+pub(crate) fn listed(names: &[&str]) -> String {
+    const SHOWN_MAX: usize = 12;
+    let ticked: Vec<String> = names
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match ticked.as_slice() {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        _ if names.len() > SHOWN_MAX => {
+            format!("{} and {} more", ticked.join(", "), names.len() - SHOWN_MAX)
+        }
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+fn renderer(color: bool) -> Renderer {
+    if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    }
+}
+
+/// Names come from files and may hold anything; a message is one line.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
+}
+
+/// The part of `range` on its first line, cut to whole characters: a caret under a
+/// block of many lines says less than one under its beginning.
+fn shown(text: &str, range: &Range<usize>) -> Range<usize> {
+    let start = boundary(text, range.start);
+    let end = boundary(text, range.end).max(start);
+    let line = &text[start..end];
+    let line = line.split(['\n', '\r']).next().unwrap_or_default();
+    start..start + line.trim_end().len()
+}
+
+fn boundary(text: &str, mut idx: usize) -> usize {
+    idx = idx.min(text.len());
+    while !text.is_char_boundary(idx) {
+        idx -= 1;
+    }
+    idx
+}

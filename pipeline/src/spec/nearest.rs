@@ -1,0 +1,74 @@
+//! The right name that a mistyped one is closest to.
+//!
+//! The distance counts insertions, deletions, replacements and swaps of neighbours,
+//! because those are the slips of a hand. A hint that is far off is worse than none,
+//! so a name may differ from what was written in a third of its characters at most.
+
+/// Returns the candidate that `name` was most likely meant to be; the first of several alike.
+pub fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
+) -> Option<&'a str> {
+    let written: Vec<char> = name.chars().flat_map(char::to_lowercase).collect();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates {
+        let candidate = candidate.as_ref();
+        let known: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
+        let far = slips_max(written.len().max(known.len()));
+        if known.len().abs_diff(written.len()) > far {
+            continue;
+        }
+        let slips = distance(&written, &known);
+        if slips <= far && best.is_none_or(|(least, _)| slips < least) {
+            best = Some((slips, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// A third of the longer name, and one slip even in a name of two letters. Capped, so
+/// that the work on absurdly long names stays small.
+fn slips_max(len: usize) -> usize {
+    if len <= 1 { 0 } else { (len / 3).clamp(1, 8) }
+}
+
+/// The number of slips between two names (optimal string alignment).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = vec![0; b.len() + 1];
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if swapped {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = above;
+        above = row;
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_hand_is_recognised() {
+        let names = ["unique", "tokens", "lr"];
+        assert_eq!(nearest("unqiue", names), Some("unique"));
+        assert_eq!(nearest("token", names), Some("tokens"));
+        assert_eq!(nearest("LR", names), Some("lr"));
+        assert_eq!(nearest("l", names), Some("lr"));
+    }
+
+    #[test]
+    fn a_far_off_name_gets_no_hint() {
+        assert_eq!(nearest("perplexity", ["unique", "tokens"]), None);
+        assert_eq!(nearest("", ["a"]), None);
+        assert_eq!(nearest("a", Vec::<String>::new().iter()), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! Kinds that do nothing, with settings of every shape.
+
+#![expect(unreachable_pub, reason = "the macros declare for crates that export")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{
+    choices,
+    io::StageIo,
+    settings,
+    settings::{LocalPath, NoSettings, SettingError, Settings},
+    stage::{Kind, Metrics, Role, Roles, Stage, StageError},
+};
+
+pub(super) const CATALOG: &[Kind] = &[
+    Kind::of::<Download>(),
+    Kind::of::<Normalize>(),
+    Kind::of::<Tokenizer>(),
+    Kind::of::<Binarize>(),
+    Kind::of::<Pretrain>(),
+    Kind::of::<Evaluate>(),
+    Kind::of::<Command>(),
+];
+
+settings! {
+    #[exclusive("hub", "path", "url", "rows")]
+    pub struct DownloadSettings {
+        /// A dataset of the hub.
+        pub hub: Option<String> = None,
+        /// A file, folder or glob.
+        pub path: Option<LocalPath> = None,
+        /// An address.
+        pub url: Option<String> = None,
+        /// The rows themselves.
+        pub rows: Option<Vec<Value>> = None,
+    }
+}
+
+choices! {
+    pub enum Template {
+        ChatMl = "chatml",
+        StartEnd = "start-end",
+    }
+}
+
+settings! {
+    pub struct NormalizeSettings {
+        /// How a dialogue is written.
+        pub template: Template = Template::ChatMl,
+        /// Names of the author's choosing.
+        pub renames: BTreeMap<String, String> = BTreeMap::new(),
+        /// Rules, each with its own settings.
+        pub rules: Vec<Rule> = Vec::new(),
+        /// Keep what is wrong.
+        pub lenient: bool = false,
+    }
+}
+
+settings! {
+    pub struct Rule {
+        /// The text to find.
+        pub find: String,
+        /// How often.
+        pub times: usize = 1,
+    }
+}
+
+settings! {
+    pub struct TokenizerSettings {
+        /// How many tokens.
+        pub vocab_size: u16 = 4096,
+        /// Files of its own.
+        pub files: Vec<LocalPath> = Vec::new(),
+    }
+}
+
+settings! {
+    pub struct BinarizeSettings {
+        /// The share held back.
+        pub validation: f64 = 0.02,
+    }
+}
+
+settings! {
+    #[exclusive("preset", "layers")]
+    pub struct ModelSettings {
+        /// A known size.
+        pub preset: Option<String> = None,
+        /// Its own size.
+        pub layers: Option<usize> = None,
+    }
+}
+
+settings! {
+    pub struct TrainSettings {
+        /// Passes over the data.
+        pub epochs: f64 = 1.0,
+        /// The learning rate.
+        pub lr: f64 = 1e-3,
+        /// Rows of a step.
+        pub batch: usize = 32,
+        /// A number of steps or a share of them.
+        pub warmup: Value = Value::from(0),
+    }
+}
+
+settings! {
+    pub struct PretrainSettings {
+        /// What is trained.
+        pub model: ModelSettings = ModelSettings { preset: None, layers: None },
+        /// How it is trained.
+        pub train: TrainSettings =
+            TrainSettings { epochs: 1.0, lr: 1e-3, batch: 32, warmup: Value::from(0) },
+        /// In place of the file's.
+        pub seed: Option<u64> = None,
+    }
+}
+
+settings! {
+    pub struct PretrainWatch {
+        /// Prompts answered on the way.
+        pub samples: Vec<String> = Vec::new(),
+        /// How many are kept.
+        pub keep_checkpoints: usize = 2,
+    }
+}
+
+settings! {
+    pub struct CommandSettings {
+        /// The program.
+        pub run: Vec<String>,
+        /// What it makes.
+        pub outputs: Vec<String>,
+        /// Its own files.
+        pub files: Vec<LocalPath> = Vec::new(),
+    }
+}
+
+macro_rules! stages {
+    ($($stage:ident $name:literal $settings:ty, $watch:ty, $roles:expr, $seeded:literal $(, $canonical:path)?;)+) => {$(
+        pub(super) struct $stage;
+
+        impl Stage for $stage {
+            type Settings = $settings;
+            type Watch = $watch;
+
+            const KIND: &'static str = $name;
+            const ABOUT: &'static str = "A stage of a test.";
+            const REVISION: u32 = 1;
+            const ROLES: Roles = $roles;
+            const SEEDED: bool = $seeded;
+
+            $(fn canonical(settings: Self::Settings) -> Result<Self::Settings, SettingError> {
+                $canonical(settings)
+            })?
+
+            fn run(_: &Self::Settings, _: &Self::Watch, _: &StageIo) -> Result<Metrics, StageError> {
+                Ok(Metrics::default())
+            }
+        }
+    )+};
+}
+
+stages! {
+    Download "download" DownloadSettings, NoSettings, Roles::Fixed(&[]), false;
+    Normalize "normalize" NormalizeSettings, NoSettings,
+        Roles::Fixed(&[Role::many("sources", "what is read")]), false;
+    Tokenizer "tokenizer" TokenizerSettings, NoSettings,
+        Roles::Fixed(&[Role::optional("documents", "what it is trained on")]), false;
+    Binarize "binarize" BinarizeSettings, NoSettings,
+        Roles::Fixed(&[
+            Role::one("documents", "the text"),
+            Role::one("tokenizer", "what cuts it"),
+            Role::optional("validation", "an official split"),
+        ]), false;
+    Pretrain "pretrain" PretrainSettings, PretrainWatch,
+        Roles::Fixed(&[Role::one("shards", "the tokens")]), true, canonical_pretrain;
+    Evaluate "evaluate" NoSettings, NoSettings,
+        Roles::Fixed(&[
+            Role::one("model", "what is measured"),
+            Role::one("shards", "what it is measured on"),
+        ]), false;
+    Command "command" CommandSettings, NoSettings, Roles::Any, false;
+}
+
+fn canonical_pretrain(settings: PretrainSettings) -> Result<PretrainSettings, SettingError> {
+    if settings.train.lr <= 0.0 {
+        return Err(SettingError::new("train.lr", "must be above 0").help("try `1e-3`"));
+    }
+    Ok(settings)
+}
+
+/// The names of every setting, which the fuzzing tests draw from.
+pub(super) fn setting_names() -> Vec<&'static str> {
+    let train = TrainSettings::list();
+    let names = CATALOG.iter().flat_map(|kind| (kind.settings)());
+    names.chain(train).map(|setting| setting.name).collect()
+}

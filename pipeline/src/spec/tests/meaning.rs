@@ -1,0 +1,68 @@
+//! What right files mean.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+pub(super) const EXAMPLE: &str = r#"# Does a 41M model trained on everyday dialogue hold a conversation?
+name: combined_41m
+seed: 1337
+stages:
+  dialogs:   { kind: download,  with: { hub: roskoN/dailydialog } }
+  extra:     { kind: download,  with: { path: ../data/chitchat.jsonl } }
+  chat:      { kind: normalize, inputs: [dialogs, extra], with: { template: start-end } }
+  tokens:    { kind: tokenizer, inputs: [chat], with: { vocab_size: 0x800 } }
+  shards:    { kind: binarize,  inputs: { tokenizer: tokens, documents: chat }, with: { validation: 0.02 } }
+  base:
+    kind: pretrain
+    inputs: { shards: shards }
+    with:
+      model: { preset: forty-one }        # 41,343,965 parameters at vocabulary 32,105
+      train: { epochs: 5, batch: 32, lr: 1e-3, warmup: 30% }
+    watch: { samples: ["how are you ?"], keep_checkpoints: 3 }
+    retries: 2
+    timeout: 1h30m
+  perplexity: { kind: evaluate, inputs: { model: base, shards: shards } }
+  lines:
+    kind: command
+    inputs: [chat, extra]
+    with: { run: ["sh", "-c", "cat '{in.chat}'/* > '{out}/lines.txt'"], outputs: [lines.txt], files: [gen.py] }
+"#;
+
+#[test]
+fn an_experiment_is_read() {
+    let desk = Desk::new(&[("experiments/example.yaml", EXAMPLE)]);
+    let experiment = desk.load("experiments/example.yaml", &[]).unwrap();
+    assert_eq!(
+        experiment.about,
+        "Does a 41M model trained on everyday dialogue hold a conversation?"
+    );
+    assert_eq!(experiment.text, EXAMPLE);
+    assert_snapshot!(desk.hide_root(&told(&experiment)), @r#"
+    combined_41m seed 1337
+    dialogs: download with {"hub":"roskoN/dailydialog","path":null,"url":null,"rows":null}
+    extra: download with {"hub":null,"path":"[ROOT]/data/chitchat.jsonl","url":null,"rows":null}
+    chat: normalize sources=dialogs+extra with {"template":"start-end","renames":{},"rules":[],"lenient":false}
+    tokens: tokenizer documents=chat with {"vocab_size":2048,"files":[]}
+    shards: binarize documents=chat tokenizer=tokens with {"validation":0.02}
+    base: pretrain shards=shards with {"model":{"preset":"forty-one","layers":null},"train":{"epochs":5.0,"lr":0.001,"batch":32,"warmup":"30%"},"seed":null} watch {"samples":["how are you ?"],"keep_checkpoints":3}
+    perplexity: evaluate model=base shards=shards with {}
+    lines: command 0=chat 1=extra with {"run":["sh","-c","cat '{in.chat}'/* > '{out}/lines.txt'"],"outputs":["lines.txt"],"files":["[DIR]/gen.py"]}
+    "#);
+    let base = &experiment.stages[5];
+    assert_eq!(
+        (base.retries, base.timeout),
+        (2, Some(Duration::from_secs(5400)))
+    );
+    assert_eq!(without_dirs(&base.home_file), "example.yaml");
+    assert_snapshot!(base.given, @r#"{"model":{"preset":"forty-one"},"train":{"epochs":5,"batch":32,"lr":0.001,"warmup":"30%"}}"#);
+}
+
+#[test]
+fn a_file_needs_no_name_and_no_seed() {
+    let experiment = loaded("stages: { a: { kind: download } }");
+    assert_snapshot!(told(&experiment), @r#"
+    a seed 1337
+    a: download with {"hub":null,"path":null,"url":null,"rows":null}
+    "#);
+}

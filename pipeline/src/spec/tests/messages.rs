@@ -1,0 +1,364 @@
+//! What is said about wrong files.
+
+use insta::assert_snapshot;
+
+use super::*;
+
+#[test]
+fn a_mistyped_stage_is_shown_with_the_nearest_one() {
+    let wrong = refused(
+        "stages:\n  corpus: { kind: download }\n  unique: { kind: normalize, inputs: [corpus] }\n  tokens: { kind: tokenizer, inputs: [unqiue] }\n",
+    );
+    assert_snapshot!(wrong, @"
+    error: stage `tokens` reads `unqiue`, which nothing writes
+     --> a.yaml:4:39
+      |
+    4 |   tokens: { kind: tokenizer, inputs: [unqiue] }
+      |                                       ^^^^^^ no stage has this name
+      |
+      = help: did you mean `unique`?
+    ");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let wrong = refused(
+        r#"
+nmae: x
+seed: -1
+stages:
+  a: { kind: dowload, inpust: [b] }
+  b: { kind: normalize, inputs: [c], with: { templtae: chatml, lenient: yes, rules: [{ time: 2 }] } }
+  c: { kind: pretrain, with: { train: { lr: fast } }, watch: { sample: [] }, timeout: soon }
+  d: { kind: pretrain, inputs: { shards: [a, b] }, with: { train: { lr: 0 } } }
+  e: { kind: normalize, inputs: [a], with: { template: chat-ml } }
+  f: { kind: download, with: { hub: x, url: y } }
+"#,
+    );
+    assert_snapshot!(wrong, @"
+    error: an experiment has no key `nmae`
+     --> a.yaml:2:1
+      |
+    2 | nmae: x
+      | ^^^^ unknown
+      |
+      = help: did you mean `name`?
+
+    error: `seed` must be a whole number from 0 on
+     --> a.yaml:3:7
+      |
+    3 | seed: -1
+      |       ^^ this is a whole number
+
+    error: stage `a` is of an unknown kind `dowload`
+     --> a.yaml:5:14
+      |
+    5 |   a: { kind: dowload, inpust: [b] }
+      |              ^^^^^^^ no kind has this name
+      |
+      = help: did you mean `download`?
+
+    error: stage `a` has an unknown key `inpust`
+     --> a.yaml:5:23
+      |
+    5 |   a: { kind: dowload, inpust: [b] }
+      |                       ^^^^^^ unknown
+      |
+      = help: did you mean `inputs`?
+
+    error: stage `b`: `normalize` has no setting `templtae`
+     --> a.yaml:6:46
+      |
+    6 |   b: { kind: normalize, inputs: [c], with: { templtae: chatml, lenient: yes, rules: [{ time: 2 }] } }
+      |                                              ^^^^^^^^ unknown
+      |
+      = help: did you mean `template`?
+
+    error: stage `b` needs the setting `rules.0.find`
+     --> a.yaml:6:86
+      |
+    6 |   b: { kind: normalize, inputs: [c], with: { templtae: chatml, lenient: yes, rules: [{ time: 2 }] } }
+      |                                                                                      ^^^^^^^^^^^ `find` is missing
+      |
+      = help: `find`: The text to find.
+
+    error: stage `b`: `normalize` has no setting `rules.0.time`
+     --> a.yaml:6:88
+      |
+    6 |   b: { kind: normalize, inputs: [c], with: { templtae: chatml, lenient: yes, rules: [{ time: 2 }] } }
+      |                                                                                        ^^^^ unknown
+      |
+      = help: did you mean `times`?
+
+    error: nothing fills the role `shards` of stage `c`
+     --> a.yaml:7:3
+      |
+    7 |   c: { kind: pretrain, with: { train: { lr: fast } }, watch: { sample: [] }, timeout: soon }
+      |   ^ reads no `shards`
+      |
+      = help: `shards`: the tokens
+
+    error: stage `c`: `train.lr` must be a number
+     --> a.yaml:7:45
+      |
+    7 |   c: { kind: pretrain, with: { train: { lr: fast } }, watch: { sample: [] }, timeout: soon }
+      |                                             ^^^^ this is text
+
+    error: stage `c`: `pretrain` has no `watch` setting `sample`
+     --> a.yaml:7:64
+      |
+    7 |   c: { kind: pretrain, with: { train: { lr: fast } }, watch: { sample: [] }, timeout: soon }
+      |                                                                ^^^^^^ unknown
+      |
+      = help: did you mean `samples`?
+
+    error: `timeout` of stage `c` must be a duration
+     --> a.yaml:7:87
+      |
+    7 |   c: { kind: pretrain, with: { train: { lr: fast } }, watch: { sample: [] }, timeout: soon }
+      |                                                                                       ^^^^
+      |
+      = help: write seconds, or a duration such as `90s`, `30m`, `2h` or `1h30m`
+
+    error: the role `shards` of stage `d` takes one stage, not 2
+     --> a.yaml:8:46
+      |
+    8 |   d: { kind: pretrain, inputs: { shards: [a, b] }, with: { train: { lr: 0 } } }
+      |                                              ^ one too many
+
+    error: stage `d`: `train.lr`: must be above 0
+     --> a.yaml:8:73
+      |
+    8 |   d: { kind: pretrain, inputs: { shards: [a, b] }, with: { train: { lr: 0 } } }
+      |                                                                         ^
+      |
+      = help: try `1e-3`
+
+    error: stage `e`: `template` must be one of `chatml` or `start-end`
+     --> a.yaml:9:56
+      |
+    9 |   e: { kind: normalize, inputs: [a], with: { template: chat-ml } }
+      |                                                        ^^^^^^^ this is text
+      |
+      = help: did you mean `chatml`?
+
+    error: stage `f`: `hub` and `url` exclude each other
+      --> a.yaml:10:32
+       |
+    10 |   f: { kind: download, with: { hub: x, url: y } }
+       |                                ^^^     --- or this
+       |                                |
+       |                                either this
+    ");
+}
+
+#[test]
+fn a_circle_is_shown_with_its_lines() {
+    let wrong = refused(
+        "stages:\n  a: { kind: normalize, inputs: [b] }\n  b: { kind: normalize, inputs: [c] }\n  c: { kind: normalize, inputs: [a] }\n  d: { kind: normalize, inputs: [d] }\n",
+    );
+    assert_snapshot!(wrong, @"
+    error: stages read each other in a circle: `a` reads `b` reads `c` reads `a`
+     --> a.yaml:2:34
+      |
+    2 |   a: { kind: normalize, inputs: [b] }
+      |                                  ^ `a` reads `b`
+    3 |   b: { kind: normalize, inputs: [c] }
+      |                                  - `b` reads `c`
+    4 |   c: { kind: normalize, inputs: [a] }
+      |                                  - `c` reads `a`
+
+    error: stage `d` reads itself
+     --> a.yaml:5:34
+      |
+    5 |   d: { kind: normalize, inputs: [d] }
+      |                                  ^ `d` reads `d`
+    ");
+}
+
+#[test]
+fn a_name_written_twice_is_shown_twice() {
+    let wrong = refused(
+        "stages:\n  a: { kind: download }\n  b: { kind: download }\n  a: { kind: download, kind: download }\n",
+    );
+    assert_snapshot!(wrong, @"
+    error: `a` is written twice
+     --> a.yaml:4:3
+      |
+    2 |   a: { kind: download }
+      |   - first here
+    3 |   b: { kind: download }
+    4 |   a: { kind: download, kind: download }
+      |   ^ again here
+
+    error: `kind` is written twice
+     --> a.yaml:4:24
+      |
+    4 |   a: { kind: download, kind: download }
+      |        ---- first here ^^^^ again here
+    ");
+}
+
+#[test]
+fn what_is_no_experiment_is_refused_by_name() {
+    let told: Vec<String> = [
+        "",
+        "# nothing\n",
+        "[1]",
+        "stages: []",
+        "stages: {}",
+        "name: x",
+        "stages: {a: 1, b: , 'c.d': {kind: download}}",
+    ]
+    .iter()
+    .map(|text| refused(text))
+    .collect();
+    assert_snapshot!(told.join("\n\n"), @"
+    error: `a.yaml` is empty
+     |
+     = help: an experiment has at least `stages`
+
+    error: `a.yaml` is empty
+     |
+     = help: an experiment has at least `stages`
+
+    error: an experiment must be a map with `stages`
+     --> a.yaml:1:1
+      |
+    1 | [1]
+      | ^^^ this is a list
+
+    error: `stages` must be a map of name to stage
+     --> a.yaml:1:9
+      |
+    1 | stages: []
+      |         ^^ this is a list
+      |
+      = help: write `NAME: { kind: ..., inputs: [...], with: {...} }`
+
+    error: the experiment has no stages
+     --> a.yaml:1:1
+      |
+    1 | stages: {}
+      | ^^^^^^
+
+    error: the experiment has no stages
+     --> a.yaml:1:1
+      |
+    1 | name: x
+      | ^^^^
+
+    error: stage `a` must be a map with a `kind`
+     --> a.yaml:1:13
+      |
+    1 | stages: {a: 1, b: , 'c.d': {kind: download}}
+      |             ^ this is a whole number
+
+    error: stage `b` must be a map with a `kind`
+     --> a.yaml:1:16
+      |
+    1 | stages: {a: 1, b: , 'c.d': {kind: download}}
+      |                ^ this is nothing
+
+    error: a stage cannot be called `c.d`
+     --> a.yaml:1:21
+      |
+    1 | stages: {a: 1, b: , 'c.d': {kind: download}}
+      |                     ^^^^^
+      |
+      = help: a stage's name is made of letters, digits, `_` and `-`
+    ");
+}
+
+#[test]
+fn yaml_that_cannot_be_read_is_shown_where_it_breaks() {
+    let told: Vec<String> = [
+        "stages:\n\ta: 1\n",
+        "stages: {a: [}\n",
+        "stages: 'a\n",
+        "a: 1\n---\nb: 2\n",
+        "a: *b\n",
+        "a: !tag 1\nstages: {a: .inf}\n",
+        "[a]: 1\n",
+    ]
+    .iter()
+    .map(|text| refused(text))
+    .collect();
+    assert_snapshot!(told.join("\n\n"), @"
+    error: this is not valid YAML
+     --> a.yaml:2:1
+      |
+    2 |     a: 1
+      | ^ found character that cannot start any token, while scanning for the next token
+      |
+      = help: indent with spaces; YAML allows no tabs there
+
+    error: this is not valid YAML
+     --> a.yaml:1:14
+      |
+    1 | stages: {a: [}
+      |              ^ did not find expected node content, while parsing a flow node
+
+    error: this is not valid YAML
+     --> a.yaml:1:12
+      |
+    1 | stages: 'a
+      |           ^ found unexpected end of stream, while scanning a quoted scalar
+
+    error: this is not valid YAML
+     --> a.yaml:1:1
+      |
+    1 | a: 1
+      | ^ there is more than one YAML document in this file
+
+    error: this is not valid YAML
+     --> a.yaml:1:4
+      |
+    1 | a: *b
+      |    ^ unknown anchor
+
+    error: tags mean nothing here
+     --> a.yaml:1:4
+      |
+    1 | a: !tag 1
+      |    ^^^^^^ has the tag `!tag`
+
+    error: a number must be finite
+     --> a.yaml:2:13
+      |
+    2 | stages: {a: .inf}
+      |             ^^^^
+
+    error: a name must be text
+     --> a.yaml:1:1
+      |
+    1 | [a]: 1
+      | ^^^ this is a list
+    ");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_nearest() {
+    let desk = Desk::new(&[("experiments/tiny.yaml", "")]);
+    let wrong = desk.load("experiments/tinny.yaml", &[]).unwrap_err();
+    assert_snapshot!(wrong, @"
+    error: there is no file `experiments/tinny.yaml`
+     |
+     = help: did you mean `experiments/tiny.yaml`?
+    ");
+    let wrong = desk.load("experiments", &[]).unwrap_err();
+    assert_snapshot!(wrong, @"error: cannot read `experiments`: Is a directory (os error 21)");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_shown() {
+    let desk = Desk::new(&[]);
+    desk.write("a.yaml", b"stages:\n  caf\xe9: { kind: download }\n");
+    assert_snapshot!(desk.load("a.yaml", &[]).unwrap_err(), @"
+    error: the file is not UTF-8
+     --> a.yaml:2:6
+      |
+    2 |   caf�: { kind: download }
+      |      ^
+    ");
+}
