@@ -48,7 +48,7 @@ stages:
      --> a.yaml:3:7
       |
     3 | seed: -1
-      |       ^^ this is a whole number
+      |       ^^ this is a negative number
 
     error: stage `a` is of an unknown kind `dowload`
      --> a.yaml:5:14
@@ -126,7 +126,7 @@ stages:
     8 |   d: { kind: pretrain, inputs: { shards: [a, b] }, with: { train: { lr: 0 } } }
       |                                              ^ one too many
 
-    error: stage `d`: `train.lr`: must be above 0
+    error: stage `d`: `train.lr` must be above 0
      --> a.yaml:8:73
       |
     8 |   d: { kind: pretrain, inputs: { shards: [a, b] }, with: { train: { lr: 0 } } }
@@ -138,7 +138,7 @@ stages:
      --> a.yaml:9:56
       |
     9 |   e: { kind: normalize, inputs: [a], with: { template: chat-ml } }
-      |                                                        ^^^^^^^ this is text
+      |                                                        ^^^^^^^ not one of them
       |
       = help: did you mean `chatml`?
 
