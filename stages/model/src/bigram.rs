@@ -1,0 +1,177 @@
+//! The smallest engine that can be trained: a table of logits by the token before.
+//!
+//! For tests of the loop, which must not depend on the transformer being right. It has
+//! moments, uses the seed, the step and the row of its pass, and can be made to fail.
+
+use crate::{
+    config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions},
+    engine::{
+        Batch, Engine, EngineError, LossSum, Pass, Score, Tensor, Tensors, Update, UpdateStats,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Bigram {
+    config: ModelConfig,
+    weights: Vec<f32>,
+    momentum: Vec<f32>,
+    gradient: Vec<f64>,
+    /// Passes left before the process "is killed".
+    pub(crate) passes_left: u64,
+    /// Steps at which the loss is not a number.
+    pub(crate) broken_steps: Vec<u64>,
+    /// Steps at which the loss is far too high.
+    pub(crate) spiking_steps: Vec<u64>,
+}
+
+/// What a killed `Bigram` unwinds with.
+pub(crate) struct Killed;
+
+pub(crate) fn config(vocab_size: usize) -> ModelConfig {
+    ModelConfig {
+        vocab_size,
+        context: 8,
+        d_model: 4,
+        n_layers: 1,
+        n_heads: 1,
+        n_kv_heads: 1,
+        d_ff: 4,
+        positions: Positions::Learned,
+        rope_theta: 10_000.0,
+        norm: Norm::Rms,
+        norm_at: NormAt::Pre,
+        final_norm: true,
+        norm_eps: 1e-5,
+        activation: Activation::Relu,
+        bias: Bias {
+            norm: false,
+            qkv: false,
+            proj: false,
+            mlp: false,
+            head: false,
+        },
+        tied: true,
+        embed_scale: 1.0,
+    }
+}
+
+impl Bigram {
+    pub(crate) fn new(vocab_size: usize) -> Self {
+        let n = vocab_size * vocab_size;
+        Self {
+            config: config(vocab_size),
+            weights: vec![0.0; n],
+            momentum: vec![0.0; n],
+            gradient: vec![0.0; n],
+            passes_left: u64::MAX,
+            broken_steps: Vec::new(),
+            spiking_steps: Vec::new(),
+        }
+    }
+
+    fn probabilities(&self, token: u16) -> Vec<f64> {
+        let v = self.config.vocab_size;
+        let row = &self.weights[usize::from(token) * v..][..v];
+        let exps = row.iter().map(|&logit| f64::from(logit).exp());
+        let exps: Vec<f64> = exps.collect();
+        let sum: f64 = exps.iter().sum();
+        exps.into_iter().map(|exp| exp / sum).collect()
+    }
+
+    fn tensors(&self, name: &str, data: &[f32]) -> Tensors {
+        let tensor = Tensor {
+            shape: vec![self.config.vocab_size; 2],
+            data: data.to_vec(),
+        };
+        Tensors::from([(name.to_owned(), tensor)])
+    }
+}
+
+fn data(tensors: &Tensors, name: &str) -> Result<Vec<f32>, EngineError> {
+    let tensor = tensors.get(name);
+    let tensor = tensor.ok_or_else(|| EngineError::MissingTensor(name.to_owned()))?;
+    Ok(tensor.data.clone())
+}
+
+impl Engine for Bigram {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
+        if self.passes_left == 0 {
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        self.passes_left -= 1;
+        let v = self.config.vocab_size;
+        let mut sum = LossSum::default();
+        for place in 0..batch.tokens.len() {
+            let weight = f64::from(batch.weights[place]);
+            let row = (batch.row_offset + place / batch.len) as u64;
+            // Stands for dropout: noise that depends on the pass and the row.
+            let noise = 1.0 + 0.1 * ((pass.seed + 3 * pass.step + 7 * row) % 5) as f64;
+            let (token, target) = (batch.tokens[place], usize::from(batch.targets[place]));
+            let probabilities = self.probabilities(token);
+            sum.nll -= weight * probabilities[target].ln();
+            sum.weight += weight;
+            for (id, p) in probabilities.into_iter().enumerate() {
+                let hit = if id == target { 1.0 } else { 0.0 };
+                self.gradient[usize::from(token) * v + id] += weight * noise * (p - hit);
+            }
+        }
+        if self.broken_steps.contains(&pass.step) {
+            sum.nll = f64::NAN;
+        }
+        if self.spiking_steps.contains(&pass.step) {
+            sum.nll += 50.0 * sum.weight;
+        }
+        Ok(sum)
+    }
+
+    fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError> {
+        let norm = self.gradient.iter().map(|g| (g / update.divisor).powi(2));
+        let grad_norm = norm.sum::<f64>().sqrt();
+        // Uses the number of the update, as AdamW's correction does.
+        let lr = update.lr * (1.0 + 1.0 / update.step as f32);
+        for (i, gradient) in self.gradient.iter().enumerate() {
+            self.momentum[i] = 0.9 * self.momentum[i] + (gradient / update.divisor) as f32;
+            self.weights[i] -= lr * self.momentum[i];
+        }
+        self.discard();
+        Ok(UpdateStats {
+            grad_norm,
+            applied: true,
+        })
+    }
+
+    fn discard(&mut self) {
+        self.gradient.fill(0.0);
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>, EngineError> {
+        let places = batch.tokens.iter().zip(&batch.targets);
+        let scores = places.map(|(&token, &target)| Score {
+            nll: -self.probabilities(token)[usize::from(target)].ln() as f32,
+            rank: 0,
+        });
+        Ok(scores.collect())
+    }
+
+    fn weights(&self) -> Result<Tensors, EngineError> {
+        Ok(self.tensors("table", &self.weights))
+    }
+
+    fn load_weights(&mut self, weights: &Tensors) -> Result<(), EngineError> {
+        self.weights = data(weights, "table")?;
+        Ok(())
+    }
+
+    fn optimizer(&self) -> Result<Tensors, EngineError> {
+        Ok(self.tensors("momentum.table", &self.momentum))
+    }
+
+    fn load_optimizer(&mut self, state: &Tensors) -> Result<(), EngineError> {
+        self.momentum = data(state, "momentum.table")?;
+        Ok(())
+    }
+}

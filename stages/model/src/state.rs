@@ -1,0 +1,175 @@
+//! What the training loop knows besides weights and moments: all of it is in the
+//! checkpoint, so that a resumed run cannot differ from one that was never stopped.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{shards::ROLE_NAMES, validation::Validation};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) version: u32,
+    /// Steps done; the place in the data follows from it.
+    pub(crate) step: u64,
+    pub(crate) n_steps: u64,
+    pub(crate) seed: u64,
+    /// Chosen once: another one would add up in another order.
+    pub(crate) micro_batch: usize,
+    /// What computed so far; another one may round differently.
+    pub(crate) kernels: String,
+    pub(crate) device: String,
+    /// Updates applied: steps without those that were skipped.
+    pub(crate) n_updates: u64,
+    pub(crate) n_skipped: u64,
+    pub(crate) n_skipped_in_a_row: u64,
+    pub(crate) tokens: u64,
+    pub(crate) losses: Losses,
+    pub(crate) grad_norm: Option<f64>,
+    pub(crate) best: Option<Best>,
+    /// Validations since the best one.
+    pub(crate) n_without_gain: u64,
+    pub(crate) curve: Curve,
+    /// Metrics of `step` itself, told again on resuming.
+    pub(crate) metrics: Vec<(String, f64)>,
+}
+
+/// The weights with the lowest validation loss so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub validation_loss: f64,
+}
+
+/// The course of a training, thinned to a few hundred points. It holds no times, and
+/// how densely it is drawn does not depend on how often metrics are logged, because
+/// it is part of an artifact.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Curve {
+    /// Mean training loss since the point before.
+    pub loss: Vec<(u64, f64)>,
+    pub validation: Vec<ValidationPoint>,
+    sum: f64,
+    n: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValidationPoint {
+    pub step: u64,
+    pub loss: f64,
+    /// By role, where more than one was predicted.
+    pub by_role: Vec<(String, f64)>,
+}
+
+/// Running mean and variance of the training loss, for telling a spike from noise.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Losses {
+    n: u64,
+    mean: f64,
+    variance: f64,
+}
+
+const CURVE_POINTS: u64 = 500;
+
+impl State {
+    /// Takes note of a validation. Returns whether it is the best so far.
+    pub(crate) fn judge(&mut self, validation: &Validation) -> bool {
+        let Some(loss) = validation.all.mean() else {
+            return false;
+        };
+        self.curve.validation.push(ValidationPoint {
+            step: self.step,
+            loss,
+            by_role: by_role(validation),
+        });
+        let gain = self.best.is_none_or(|best| loss < best.validation_loss);
+        if gain {
+            self.best = Some(Best {
+                step: self.step,
+                validation_loss: loss,
+            });
+            self.n_without_gain = 0;
+        } else {
+            self.n_without_gain += 1;
+        }
+        gain
+    }
+
+    /// Adds a training loss to the curve.
+    pub(crate) fn draw(&mut self, loss: f64) {
+        let curve = &mut self.curve;
+        curve.sum += loss;
+        curve.n += 1;
+        let last = self.step == self.n_steps;
+        if last
+            || self
+                .step
+                .is_multiple_of(self.n_steps.div_ceil(CURVE_POINTS))
+        {
+            curve.loss.push((self.step, curve.sum / curve.n as f64));
+            (curve.sum, curve.n) = (0.0, 0);
+        }
+    }
+}
+
+/// Losses by role; nothing when all that was predicted has one role.
+pub(crate) fn by_role(validation: &Validation) -> Vec<(String, f64)> {
+    let named = ROLE_NAMES.iter().zip(&validation.by_role);
+    let seen = named.filter_map(|(name, sum)| Some(((*name).to_owned(), sum.mean()?)));
+    let seen: Vec<(String, f64)> = seen.collect();
+    if seen.len() > 1 { seen } else { Vec::new() }
+}
+
+impl Losses {
+    /// Losses before which nothing is called a spike: a falling start is not noise.
+    const N_MIN: u64 = 50;
+    /// Weight of the newest loss: the mean looks back about a hundred steps.
+    const RATE: f64 = 0.02;
+
+    pub(crate) fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// How many standard deviations above the mean a loss is.
+    pub(crate) fn z_score(&self, loss: f64) -> f64 {
+        if self.n < Self::N_MIN || self.variance <= 0.0 {
+            return 0.0;
+        }
+        (loss - self.mean) / self.variance.sqrt()
+    }
+
+    pub(crate) fn add(&mut self, loss: f64) {
+        self.n += 1;
+        // A plain mean at first, which forgets the start; then an exponential one.
+        let rate = Self::RATE.max(1.0 / self.n as f64);
+        let distance = loss - self.mean;
+        self.mean += rate * distance;
+        self.variance = (1.0 - rate) * (self.variance + rate * distance * distance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spike_stands_out_and_noise_does_not() {
+        let mut losses = Losses::default();
+        for step in 0..200 {
+            let noise = if step % 2 == 0 { 0.1 } else { -0.1 };
+            let loss = 3.0 + noise;
+            assert!(losses.z_score(loss) < 3.0, "step {step}");
+            losses.add(loss);
+        }
+        assert!(losses.z_score(3.2) < 3.0);
+        assert!(losses.z_score(5.0) > 6.0);
+    }
+
+    #[test]
+    fn a_falling_loss_is_never_a_spike() {
+        let mut losses = Losses::default();
+        for step in 0..500 {
+            let loss = 10.0 * (-f64::from(step) / 50.0).exp();
+            assert!(losses.z_score(loss) < 1.0);
+            losses.add(loss);
+        }
+    }
+}

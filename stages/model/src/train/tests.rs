@@ -1,0 +1,560 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use insta::assert_snapshot;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    batches::{Batching, LongDocuments, LossOn},
+    bigram::{Bigram, Killed},
+    schedule::{Amount, Shape},
+    shards::{
+        ROLE_ASSISTANT, ROLE_USER, TARGET,
+        testing::{Tokens, write},
+    },
+};
+
+const VOCAB_SIZE: usize = 12;
+
+/// Keeps what it is told, as the registry would, and stops when its patience ends.
+#[derive(Debug, Default, PartialEq)]
+struct Notes {
+    metrics: BTreeMap<(u64, String), f64>,
+    samples: Vec<u64>,
+    warnings: Vec<String>,
+    asked: u64,
+    stop_after: Option<u64>,
+}
+
+impl Watcher for Notes {
+    fn metric(&mut self, name: &str, step: u64, value: f64) {
+        if name == "tokens_per_second" {
+            return;
+        }
+        let before = self.metrics.insert((step, name.to_owned()), value);
+        assert_eq!(before, None, "`{name}` of step {step} was told twice");
+    }
+
+    fn progress(&mut self, step: u64, n_steps: u64, _epoch: u64) -> bool {
+        assert!(step <= n_steps);
+        self.asked += 1;
+        self.stop_after.is_none_or(|n| self.asked <= n)
+    }
+
+    fn info(&mut self, _message: String) {}
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+
+    fn starting(&mut self, step: u64) {
+        self.metrics.retain(|(at, _), _| *at < step);
+        self.samples.retain(|at| *at < step);
+    }
+
+    fn sample(&mut self, step: u64, _engine: &dyn Engine) -> Result<(), EngineError> {
+        self.samples.push(step);
+        Ok(())
+    }
+}
+
+/// Dialogues of a question and an answer; what follows what can be learned.
+fn documents(n: u16) -> Vec<Tokens> {
+    let document = |i: u16| {
+        let n_tokens = 3 + i % 5;
+        let token = |t: u16| {
+            let id = (i + 3 * t) % VOCAB_SIZE as u16;
+            let role = if t < 2 { ROLE_USER } else { ROLE_ASSISTANT };
+            (id, if t > 0 { role | TARGET } else { role })
+        };
+        (0..n_tokens).map(token).collect()
+    };
+    (0..n).map(document).collect()
+}
+
+fn folder_of(splits: &[(&str, Vec<Tokens>)]) -> (TempDir, Shards) {
+    let folder = TempDir::new().unwrap();
+    let files: Vec<(&str, Vec<Vec<Tokens>>)> = splits
+        .iter()
+        .map(|(name, documents)| (*name, vec![documents.clone()]))
+        .collect();
+    let files: Vec<(&str, &[Vec<Tokens>])> = files
+        .iter()
+        .map(|(name, files)| (*name, &files[..]))
+        .collect();
+    write(folder.path(), VOCAB_SIZE, &files);
+    let shards = Shards::open(folder.path()).unwrap();
+    (folder, shards)
+}
+
+fn shards() -> (TempDir, Shards) {
+    folder_of(&[("train", documents(20)), ("validation", documents(4))])
+}
+
+/// Two epochs and a bit of four steps, with validations and checkpoints that do not coincide.
+fn settings() -> TrainSettings {
+    TrainSettings {
+        length: Length::Steps(11),
+        batches: BatchSettings {
+            batching: Batching::Packed,
+            context: 8,
+            batch: 3,
+            long_documents: LongDocuments::Split,
+            loss_on: LossOn::Targets,
+        },
+        schedule: Schedule {
+            shape: Shape::Cosine,
+            lr: 0.5,
+            warmup: Amount::Number(2.0),
+            floor: Amount::Share(0.1),
+            decay: Amount::Share(0.2),
+        },
+        clip: 1.0,
+        micro_batch: Some(2),
+        validate_every: Some(4),
+        validate_rows: 10,
+        patience: None,
+        on_non_finite: OnFault::Stop,
+        on_spike: OnFault::Warn,
+        spike_z: 6.0,
+        seed: 7,
+        updates_before: 0,
+        watch: WatchSettings {
+            log_every: 2,
+            checkpoint_every: 3,
+            checkpoint_interval: Duration::MAX,
+            keep_checkpoints: 2,
+        },
+        machine: Machine {
+            device: "cpu".to_owned(),
+            kernels: "plain".to_owned(),
+            precision: Precision::F32,
+            moments: 1,
+            memory_bytes: None,
+            flops_per_second: None,
+        },
+    }
+}
+
+/// A training that can be stopped and taken up again.
+struct Story {
+    shards: Shards,
+    settings: TrainSettings,
+    checkpoints: TempDir,
+    notes: Notes,
+    _data: TempDir,
+}
+
+/// How one attempt ended.
+enum End {
+    Done(Trained),
+    Failed(TrainError),
+    Killed,
+}
+
+impl Story {
+    fn new(settings: TrainSettings) -> Self {
+        let (data, shards) = shards();
+        Self::on(data, shards, settings)
+    }
+
+    fn on(data: TempDir, shards: Shards, settings: TrainSettings) -> Self {
+        Self {
+            shards,
+            settings,
+            checkpoints: TempDir::new().unwrap(),
+            notes: Notes::default(),
+            _data: data,
+        }
+    }
+
+    fn run(&mut self, mut engine: Bigram) -> End {
+        let folder = self.checkpoints.path();
+        let attempt = AssertUnwindSafe(|| {
+            train(
+                &mut engine,
+                &self.shards,
+                &self.settings,
+                folder,
+                &mut self.notes,
+            )
+        });
+        match catch_unwind(attempt) {
+            Ok(Ok(trained)) => End::Done(trained),
+            Ok(Err(error)) => End::Failed(error),
+            Err(panic) if panic.is::<Killed>() => End::Killed,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    #[track_caller]
+    fn finish(mut self) -> (Trained, Notes) {
+        match self.run(Bigram::new(VOCAB_SIZE)) {
+            End::Done(trained) => (trained, self.notes),
+            End::Failed(error) => panic!("{error}"),
+            End::Killed => panic!("killed"),
+        }
+    }
+
+    #[track_caller]
+    fn fail(mut self, engine: Bigram) -> TrainError {
+        match self.run(engine) {
+            End::Failed(error) => error,
+            _ => panic!("did not fail"),
+        }
+    }
+}
+
+#[track_caller]
+fn assert_same(one: &(Trained, Notes), two: &(Trained, Notes)) {
+    assert_eq!(one.0.last, two.0.last);
+    assert_eq!(one.0.best, two.0.best);
+    assert_eq!(one.0.report, two.0.report);
+    assert_eq!(one.1.metrics, two.1.metrics);
+    assert_eq!(one.1.samples, two.1.samples);
+}
+
+fn newest_checkpoint(folder: &Path) -> Option<std::path::PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries.max()
+}
+
+#[test]
+fn training_learns_and_keeps_the_best_and_the_last() {
+    let (trained, notes) = Story::new(settings()).finish();
+    let losses: Vec<f64> = trained
+        .report
+        .curve
+        .loss
+        .iter()
+        .map(|(_, loss)| *loss)
+        .collect();
+    assert_eq!(losses.len(), 11);
+    assert!(losses[10] < 0.7 * losses[0], "{losses:?}");
+    let steps: Vec<u64> = trained
+        .report
+        .curve
+        .validation
+        .iter()
+        .map(|point| point.step)
+        .collect();
+    assert_eq!(steps, [4, 8, 11]);
+    assert_eq!(trained.report.best.unwrap().step, 11);
+    assert_eq!(trained.best, trained.last);
+    assert_eq!(notes.samples, [4, 8, 11]);
+    let named: Vec<&str> = notes
+        .metrics
+        .keys()
+        .filter(|key| key.0 == 8)
+        .map(|key| &*key.1)
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "grad_norm",
+            "loss",
+            "lr",
+            "tokens",
+            "validation_loss",
+            "validation_loss_assistant",
+            "validation_loss_user"
+        ]
+    );
+}
+
+#[test]
+fn killed_at_any_pass_and_resumed_is_as_if_never_stopped() {
+    let whole = Story::new(settings()).finish();
+    let mut n_kills = 0;
+    for passes in 0.. {
+        let mut story = Story::new(settings());
+        let mut engine = Bigram::new(VOCAB_SIZE);
+        engine.passes_left = passes;
+        match story.run(engine) {
+            End::Killed => n_kills += 1,
+            _ => break,
+        }
+        assert_same(&story.finish(), &whole);
+    }
+    assert!(n_kills > 11, "{n_kills} kills over 11 steps");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_checkpoint_costs_steps_and_nothing_else() {
+    let whole = Story::new(settings()).finish();
+    for passes in [6, 9, 12, 15] {
+        for damage in ["half written", "cut short", "gone"] {
+            let mut story = Story::new(settings());
+            let mut engine = Bigram::new(VOCAB_SIZE);
+            engine.passes_left = passes;
+            assert!(matches!(story.run(engine), End::Killed));
+            let newest = newest_checkpoint(story.checkpoints.path()).unwrap();
+            match damage {
+                "half written" => {
+                    let making = story.checkpoints.path().join("writing-3");
+                    fs::remove_file(newest.join("manifest.json")).unwrap();
+                    fs::rename(&newest, making).unwrap();
+                }
+                "cut short" => fs::write(newest.join("model.safetensors"), "cut").unwrap(),
+                _ => fs::remove_dir_all(&newest).unwrap(),
+            }
+            assert_same(&story.finish(), &whole);
+        }
+    }
+}
+
+#[test]
+fn stopping_saves_and_going_on_is_as_if_never_stopped() {
+    let whole = Story::new(settings()).finish();
+    for asked in 0..whole.1.asked {
+        let mut story = Story::new(settings());
+        story.notes.stop_after = Some(asked);
+        let End::Failed(TrainError::Cancelled { step }) = story.run(Bigram::new(VOCAB_SIZE)) else {
+            panic!("not cancelled");
+        };
+        // Nothing that was done is lost, not even half a second of it.
+        let newest = newest_checkpoint(story.checkpoints.path());
+        assert!(newest.unwrap().ends_with(format!("step-{step:010}")));
+        story.notes.stop_after = None;
+        let (trained, notes) = story.finish();
+        assert_eq!(trained.last, whole.0.last);
+        assert_eq!(notes.metrics, whole.1.metrics);
+    }
+}
+
+#[test]
+fn what_is_only_watched_changes_nothing() {
+    let whole = Story::new(settings()).finish();
+    let mut other = settings();
+    other.watch = WatchSettings {
+        log_every: 5,
+        checkpoint_every: 0,
+        checkpoint_interval: Duration::ZERO,
+        keep_checkpoints: 1,
+    };
+    let (trained, _) = Story::new(other).finish();
+    assert_eq!(trained.last, whole.0.last);
+    assert_eq!(trained.report, whole.0.report);
+}
+
+#[test]
+fn a_step_does_not_depend_on_how_it_is_divided() {
+    let run = |micro_batch| {
+        let mut settings = settings();
+        settings.micro_batch = micro_batch;
+        let (trained, _) = Story::new(settings).finish();
+        trained.last["table"].data.clone()
+    };
+    let whole = run(Some(3));
+    assert_eq!(run(None), whole);
+    for (a, b) in run(Some(1)).iter().zip(&whole) {
+        assert!((a - b).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn training_stops_when_validation_gains_nothing_and_the_best_is_kept() {
+    let mut settings = settings();
+    settings.length = Length::Steps(400);
+    settings.validate_every = Some(2);
+    settings.patience = Some(3);
+    // What training learns is wrong for every other document of the validation set.
+    let mut other = documents(4);
+    for document in other.iter_mut().step_by(2) {
+        document.reverse();
+    }
+    let (data, shards) = folder_of(&[("train", documents(20)), ("validation", other)]);
+    let (trained, _) = Story::on(data, shards, settings).finish();
+    let best = trained.report.best.unwrap();
+    assert!(trained.report.stopped_early);
+    assert_eq!(trained.report.steps, best.step + 6);
+    assert_ne!(trained.best, trained.last);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_with_advice_and_a_checkpoint() {
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.broken_steps = vec![6];
+    let mut story = Story::new(settings());
+    let End::Failed(error) = story.run(engine) else {
+        panic!("did not fail");
+    };
+    let TrainError::AtStep { kept, cause, .. } = &error else {
+        panic!("{error:?}");
+    };
+    let said = format!(
+        "{error}\n{cause}\nkept: {kept:?}\n{}",
+        error.help().unwrap()
+    );
+    assert_snapshot!(said, @"
+    failed at step 6 of 11
+    the loss is not finite (gradient norm was 3.5e-1 one step earlier)
+    kept: Some(5)
+    lower `lr` (now 3.88e-1) or `clip`, or lengthen `warmup`
+    ");
+    // Whoever mends what was broken goes on from there.
+    let (trained, _) = story.finish();
+    assert_eq!(trained.last, Story::new(settings()).finish().0.last);
+}
+
+#[test]
+fn a_broken_step_can_be_skipped() {
+    let mut settings = settings();
+    settings.on_non_finite = OnFault::Skip;
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.broken_steps = vec![6];
+    let mut story = Story::new(settings.clone());
+    let End::Done(trained) = story.run(engine) else {
+        panic!("did not finish");
+    };
+    assert_eq!(
+        (trained.report.steps, trained.report.skipped_steps),
+        (11, 1)
+    );
+    assert_eq!(
+        story.notes.warnings,
+        ["step 6: the loss is not finite (gradient norm was 3.5e-1 one step earlier); skipped"]
+    );
+
+    settings.length = Length::Steps(100);
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.broken_steps = (1..=100).collect();
+    let TrainError::AtStep { step, cause, .. } = Story::new(settings).fail(engine) else {
+        panic!("did not give up");
+    };
+    assert_eq!(step, SKIPPED_MAX + 1);
+    assert!(matches!(*cause, TrainError::AllSkipped { .. }));
+}
+
+#[test]
+fn a_spike_is_told_skipped_or_stops_as_set() {
+    let run = |on_spike| {
+        let mut settings = settings();
+        settings.length = Length::Steps(80);
+        settings.on_spike = on_spike;
+        let mut engine = Bigram::new(VOCAB_SIZE);
+        engine.spiking_steps = vec![70];
+        let mut story = Story::new(settings);
+        let end = story.run(engine);
+        (end, story.notes.warnings)
+    };
+    let (End::Done(taken), told) = run(OnFault::Warn) else {
+        panic!("stopped");
+    };
+    assert_eq!((taken.report.skipped_steps, told.len()), (0, 1));
+    assert!(told[0].ends_with("; taken all the same"), "{told:?}");
+    let (End::Done(left_out), _) = run(OnFault::Skip) else {
+        panic!("stopped");
+    };
+    assert_eq!(left_out.report.skipped_steps, 1);
+    let (End::Failed(TrainError::AtStep { step: 70, .. }), _) = run(OnFault::Stop) else {
+        panic!("did not stop");
+    };
+}
+
+#[test]
+fn bad_input_is_refused_before_the_first_step() {
+    let silent = vec![vec![(1, ROLE_USER), (2, ROLE_USER)]];
+    let refusal =
+        |change: &dyn Fn(&mut TrainSettings), splits: &[(&str, Vec<Tokens>)], vocab_size| {
+            let (data, shards) = folder_of(splits);
+            let mut settings = settings();
+            change(&mut settings);
+            let place = data.path().display().to_string();
+            let mut engine = Bigram::new(vocab_size);
+            engine.passes_left = 0;
+            let error = Story::on(data, shards, settings).fail(engine);
+            format!("{error}\n  {}", error.help().unwrap()).replace(&place, "[DATA]")
+        };
+    let good = [("train", documents(20)), ("validation", documents(4))];
+    let v = VOCAB_SIZE;
+    let refusals = [
+        refusal(&|_| (), &good, v + 1),
+        refusal(&|_| (), &[("train", documents(4))], v),
+        refusal(&|_| (), &[("train", silent.clone()), good[1].clone()], v),
+        refusal(&|_| (), &[good[0].clone(), ("validation", silent)], v),
+        refusal(&|s| s.batches.context = 9, &good, v),
+        refusal(&|s| s.schedule.lr = 1e9, &good, v),
+        refusal(&|s| s.schedule.lr = f64::NAN, &good, v),
+        refusal(&|s| s.schedule.warmup = Amount::Number(-1.0), &good, v),
+        refusal(&|s| s.clip = 0.0, &good, v),
+        refusal(&|s| s.batches.batch = 0, &good, v),
+        refusal(&|s| s.length = Length::Epochs(0.0), &good, v),
+        refusal(&|s| s.machine.memory_bytes = Some(1000), &good, v),
+    ];
+    assert_snapshot!(refusals.join("\n"), @r#"
+    the shards have a vocabulary of 12, and the model one of 13
+      train with shards that this model's tokenizer made
+    the shards in `[DATA]` have no `validation` documents
+      set a larger `validation` in the `binarize` stage, or give it more documents
+    the `train` documents: no token of these documents counts in the loss
+      set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
+    the `validation` documents: no token of these documents counts in the loss
+      set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
+    `context` is 9, and the model has learned 8 positions
+      set `context` to at most 8, or use `positions: rope`
+    `lr` is 1000000000, and a learning rate is a number above 0 and at most 10
+      set `lr` to a value such as 1e-3
+    `lr` is NaN, and a learning rate is a number above 0 and at most 10
+      set `lr` to a value such as 1e-3
+    `warmup` is -1, and must be at least 0
+      set `warmup` to a number, or to a share such as "10%"
+    `clip` is 0, and must be above 0
+      set `clip` to a positive number
+    the `train` documents: `batch` must be at least 1
+      set it to a positive number
+    `epochs` come to no step at all
+      set more `epochs` or `steps`
+    micro-batches of 2 rows need 0 MB, and 0 MB are free
+      set a smaller `micro_batch` or `context`, or a smaller model
+    "#);
+}
+
+#[test]
+fn a_checkpoint_of_another_training_is_not_taken_up() {
+    let mut story = Story::new(settings());
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.passes_left = 12;
+    assert!(matches!(story.run(engine), End::Killed));
+    story.settings.seed = 8;
+    let error = story.fail(Bigram::new(VOCAB_SIZE));
+    assert!(
+        matches!(error, TrainError::OtherTraining("seed")),
+        "{error}"
+    );
+}
+
+#[test]
+fn going_on_with_other_kernels_says_that_bits_may_differ() {
+    let mut story = Story::new(settings());
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.passes_left = 12;
+    assert!(matches!(story.run(engine), End::Killed));
+    story.settings.machine.kernels = "avx512".to_owned();
+    let (_, notes) = story.finish();
+    assert_snapshot!(notes.warnings.join("\n"), @"going on with avx512 on cpu what plain on cpu began: the last digits may differ");
+}
+
+#[test]
+fn an_automatic_micro_batch_fits_into_memory() {
+    let config = crate::bigram::config(VOCAB_SIZE);
+    let mut settings = settings();
+    settings.batches.batch = 100;
+    settings.micro_batch = None;
+    let needed = |n_rows| config.memory(n_rows, 8, Precision::F32, 1).total();
+    settings.machine.memory_bytes = Some(needed(30));
+    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 25);
+    settings.machine.memory_bytes = Some(needed(1) - 1);
+    assert!(choose_micro_batch(&config, &settings).is_err());
+    settings.machine.memory_bytes = None;
+    settings.batches.context = 4096;
+    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 2);
+    settings.micro_batch = Some(8);
+    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 8);
+}
