@@ -1,0 +1,344 @@
+//! From the registry to reports.
+//!
+//! The only module that asks the registry anything. Curves are the bulk of it, so those of all the
+//! runs are asked for at once and come thinned, read on all cores; everything else is a handful of
+//! short lists for each run. A stage that hit has its numbers from the execution that made it,
+//! whichever run that was, so a run in which nothing ran still shows its curves.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tinylm_registry::{self as registry, Registry};
+
+use crate::{
+    Error,
+    curve::{Curve, Point, fill_tokens},
+    report::{Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage},
+};
+
+/// How much of each run is read.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// The present, in milliseconds since 1970: what still goes on has lasted until now.
+    pub now_ms: i64,
+    /// Points of a curve; a longer one is thinned, its peaks kept.
+    pub points_max: usize,
+    /// Metrics whose curves are read, as `loss` or `base.loss`; all when empty.
+    pub curves: Vec<String>,
+}
+
+/// Runs beyond this number are read for an overview: losses only, and fewer points of them.
+const MANY_RUNS: usize = 40;
+
+impl ReadOptions {
+    /// What a report of `n_runs` runs can show; `metrics` are those asked for by name.
+    pub fn for_runs(n_runs: usize, now_ms: i64, metrics: &[String]) -> ReadOptions {
+        if n_runs <= MANY_RUNS {
+            return ReadOptions { now_ms, points_max: 1_000, curves: Vec::new() };
+        }
+        let curves = if metrics.is_empty() { ["loss", "validation_loss"].map(str::to_owned).to_vec() } else { metrics.to_vec() };
+        ReadOptions { now_ms, points_max: 160, curves }
+    }
+}
+
+/// Reads one run.
+pub fn read(registry: &Registry, run: &registry::Run, options: &ReadOptions) -> Result<Report, Error> {
+    let mut reports = read_all(registry, std::slice::from_ref(run), options)?;
+    // One run in, one report out.
+    reports.pop().ok_or(Error::NoRuns)
+}
+
+/// Reads several runs.
+pub fn read_all(registry: &Registry, runs: &[registry::Run], options: &ReadOptions) -> Result<Vec<Report>, Error> {
+    let mut reader = Reader { registry, options, executions: HashMap::new(), run_names: HashMap::new() };
+    for run in runs {
+        reader.run_names.insert(run.id.clone(), run.name.clone());
+    }
+    let mut reports = runs.iter().map(|run| reader.report(run)).collect::<Result<Vec<_>, Error>>()?;
+    reader.read_curves(&mut reports)?;
+    Ok(reports)
+}
+
+struct Reader<'a> {
+    registry: &'a Registry,
+    options: &'a ReadOptions,
+    executions: HashMap<String, Option<Execution>>,
+    run_names: HashMap<String, String>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, run: &registry::Run) -> Result<Report, Error> {
+        let stages = self.stages(run)?;
+        let finals = self.registry.final_metrics(&run.id)?;
+        let finals = finals.into_iter().filter(|metric| metric.step.is_none());
+        Ok(Report {
+            run: self.run(run)?,
+            settings: self.settings(run, &stages)?,
+            finals: finals.map(|metric| Final { stage: metric.stage, metric: metric.name, value: metric.value }).collect(),
+            curves: Vec::new(),
+            samples: self.samples(&stages)?,
+            events: self.registry.events(&run.id)?.into_iter().map(event).collect(),
+            notes: self.registry.notes(&run.id)?.into_iter().map(|note| Note { at_ms: note.at, text: note.text }).collect(),
+            stages,
+        })
+    }
+
+    fn run(&self, run: &registry::Run) -> Result<Run, Error> {
+        let end = run.ended_at.unwrap_or(if run.status == registry::Status::Running { self.options.now_ms } else { 0 });
+        Ok(Run {
+            id: run.id.clone(),
+            name: run.name.clone(),
+            experiment: run.experiment.clone(),
+            question: question(&self.registry.source(&run.id)?.text),
+            file: run.file.clone(),
+            seed: run.seed,
+            status: run.status.as_str().to_owned(),
+            started_ms: run.started_at,
+            ended_ms: run.ended_at,
+            elapsed_seconds: seconds_between(run.started_at, end),
+            host: host(&run.host),
+            device: run.device.clone(),
+            git_commit: run.git_commit.clone(),
+            git_dirty: run.git_dirty.unwrap_or(false),
+            version: run.version.clone(),
+            command: run.command.clone(),
+            sweep: run.sweep.clone(),
+            tags: self.registry.tags(&run.id)?,
+        })
+    }
+
+    /// Returns the settings in the order of the stages they belong to.
+    fn settings(&self, run: &registry::Run, stages: &[Stage]) -> Result<Vec<Setting>, Error> {
+        let position = |name: &str| {
+            let stage = name.split('.').next().unwrap_or(name);
+            stages.iter().position(|other| other.name == stage).map_or(0, |idx| idx + 1)
+        };
+        let params = self.registry.params(&run.id)?;
+        let mut settings: Vec<Setting> = params
+            .into_iter()
+            .map(|param| Setting { name: param.name, value: param.value, is_default: param.is_default })
+            .collect();
+        settings.sort_by_cached_key(|setting| position(&setting.name));
+        Ok(settings)
+    }
+
+    fn stages(&mut self, run: &registry::Run) -> Result<Vec<Stage>, Error> {
+        let mut stages = Vec::new();
+        for row in self.registry.stages(&run.id)? {
+            let execution = match &row.execution_id {
+                Some(id) => self.execution(id)?,
+                None => None,
+            };
+            stages.push(Stage {
+                name: row.name,
+                kind: row.kind,
+                outcome: row.outcome.as_str().to_owned(),
+                key: row.key,
+                artifact: row.artifact,
+                reason: row.reason.unwrap_or_default(),
+                inputs: inputs(&row.inputs),
+                settings: row.settings,
+                execution,
+            });
+        }
+        Ok(stages)
+    }
+
+    fn execution(&mut self, id: &str) -> Result<Option<Execution>, Error> {
+        if let Some(known) = self.executions.get(id) {
+            return Ok(known.clone());
+        }
+        let found = match self.registry.execution(id)? {
+            Some(row) => {
+                let run_name = self.run_name(&row.run_id);
+                Some(self.execution_of(row, run_name))
+            }
+            None => None,
+        };
+        self.executions.insert(id.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn execution_of(&self, row: registry::Execution, run_name: String) -> Execution {
+        let end = row.ended_at.unwrap_or(if row.status == registry::Status::Running { self.options.now_ms } else { 0 });
+        Execution {
+            id: row.id,
+            run_id: row.run_id,
+            run_name,
+            attempt: row.attempt,
+            status: row.status.as_str().to_owned(),
+            started_ms: row.started_at,
+            ended_ms: row.ended_at,
+            elapsed_seconds: seconds_between(row.started_at, end),
+            cpu_seconds: row.cpu_seconds,
+            peak_memory_bytes: row.peak_memory_bytes,
+            device: row.device,
+            threads: row.threads,
+            origin: row.origin.filter(|origin| !origin.is_null()),
+            error: row.error,
+        }
+    }
+
+    /// Returns the name of the run that made something; empty when that run has been removed.
+    fn run_name(&mut self, run_id: &str) -> String {
+        if let Some(name) = self.run_names.get(run_id) {
+            return name.clone();
+        }
+        let name = self.registry.run(run_id).map(|run| run.name).unwrap_or_default();
+        self.run_names.insert(run_id.to_owned(), name.clone());
+        name
+    }
+
+    fn samples(&self, stages: &[Stage]) -> Result<Vec<Sample>, Error> {
+        let mut samples = Vec::new();
+        for stage in stages {
+            let Some(execution) = &stage.execution else { continue };
+            let of_stage = self.registry.samples(&execution.id)?.into_iter();
+            samples.extend(of_stage.map(|row| Sample { stage: stage.name.clone(), step: row.step, prompt: row.prompt, text: row.text }));
+        }
+        Ok(samples)
+    }
+
+    /// Reads the curves of all reports at once.
+    fn read_curves(&self, reports: &mut [Report]) -> Result<(), Error> {
+        let wanted = self.wanted_curves(reports)?;
+        let names: Vec<(String, String)> = wanted.iter().map(|(execution_id, metric)| (execution_id.clone(), metric.clone())).collect();
+        let series = self.registry.metric_series_of(&names, self.options.points_max)?;
+        let mut by_execution: HashMap<&str, Vec<&registry::Series>> = HashMap::new();
+        for one in series.iter().filter(|one| !one.points.is_empty()) {
+            by_execution.entry(&one.execution_id).or_default().push(one);
+        }
+        for report in reports {
+            for stage in &report.stages {
+                let Some(execution) = &stage.execution else { continue };
+                let Some(series) = by_execution.get(execution.id.as_str()) else { continue };
+                report.curves.extend(curves(&stage.name, execution, series));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns each curve once, however many runs share it, as `(execution, metric)`.
+    fn wanted_curves(&self, reports: &[Report]) -> Result<Vec<(String, String)>, Error> {
+        let mut wanted = Vec::new();
+        let mut seen = HashMap::new();
+        for stage in reports.iter().flat_map(|report| &report.stages) {
+            let Some(execution) = &stage.execution else { continue };
+            if seen.insert(execution.id.as_str(), ()).is_some() {
+                continue;
+            }
+            let names = self.registry.metric_names(&execution.id)?;
+            let is_wanted = |name: &String| crate::comparison::selects(&self.options.curves, &stage.name, name);
+            wanted.extend(names.into_iter().filter(is_wanted).map(|name| (execution.id.clone(), name)));
+        }
+        Ok(wanted)
+    }
+}
+
+/// The metric that says how many tokens a step has seen.
+const TOKENS: &str = "tokens";
+
+fn curves(stage: &str, execution: &Execution, series: &[&registry::Series]) -> Vec<Curve> {
+    let clock = Clock::of(execution, series);
+    let tokens: Vec<(u64, f64)> = series
+        .iter()
+        .filter(|one| one.name == TOKENS)
+        .flat_map(|one| one.points.iter().map(|point| (point.step, point.value)))
+        .collect();
+    let mut curves: Vec<Curve> = series
+        .iter()
+        .filter(|one| one.name != TOKENS)
+        .map(|one| {
+            let at = |point: &registry::Point| Point {
+                step: point.step,
+                tokens: None,
+                seconds: clock.seconds(point.at),
+                value: point.value,
+            };
+            let mut points: Vec<Point> = one.points.iter().map(at).collect();
+            fill_tokens(&mut points, &tokens);
+            Curve { stage: stage.to_owned(), metric: one.name.clone(), points, n_points: one.n_points as usize }
+        })
+        .collect();
+    curves.sort_by_key(|curve| metric_rank(&curve.metric));
+    curves
+}
+
+/// Losses first; the rest keeps its order.
+fn metric_rank(metric: &str) -> usize {
+    ["loss", "validation_loss"].iter().position(|name| *name == metric).unwrap_or(2)
+}
+
+/// Time spent at work: an execution that went on after a pause has points from before it began,
+/// and the pause between them is nobody's work.
+struct Clock {
+    first_ms: i64,
+    began_ms: i64,
+    pause_ms: i64,
+}
+
+impl Clock {
+    fn of(execution: &Execution, series: &[&registry::Series]) -> Clock {
+        let times = || series.iter().flat_map(|one| one.points.iter().map(|point| point.at));
+        let began_ms = execution.started_ms;
+        let first_ms = times().min().map_or(began_ms, |first| first.min(began_ms));
+        let last_before = times().filter(|at| *at < began_ms).max();
+        Clock { first_ms, began_ms, pause_ms: last_before.map_or(0, |at| began_ms - at) }
+    }
+
+    fn seconds(&self, at_ms: i64) -> f64 {
+        let pause_ms = if at_ms >= self.began_ms { self.pause_ms } else { 0 };
+        (at_ms - self.first_ms - pause_ms).max(0) as f64 / 1e3
+    }
+}
+
+fn seconds_between(start_ms: i64, end_ms: i64) -> f64 {
+    end_ms.saturating_sub(start_ms).max(0) as f64 / 1e3
+}
+
+fn event(event: registry::Event) -> Event {
+    Event { stage: event.stage, at_ms: event.at, level: event.level.as_str().to_owned(), message: event.message }
+}
+
+fn host(value: &Value) -> Host {
+    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |name: &str| value.get(name).and_then(Value::as_u64);
+    Host { name: text("name"), os: text("os"), cpu: text("cpu"), cores: number("cores"), memory_bytes: number("memory_bytes") }
+}
+
+fn inputs(value: &Value) -> Vec<(String, Vec<String>)> {
+    let names = |value: &Value| match value {
+        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(name) => vec![name.clone()],
+        _ => Vec::new(),
+    };
+    let roles = value.as_object().into_iter().flatten();
+    roles.map(|(role, stages)| (role.clone(), names(stages))).collect()
+}
+
+/// Returns the first paragraph of the comment that opens an experiment's file.
+fn question(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.trim_start().strip_prefix('#'));
+    let lines: Vec<&str> = lines.map(str::trim).skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opening_comment_is_the_question() {
+        assert_eq!(question("# Does it\n# talk?\n#\n# More.\nname: x\n"), "Does it talk?");
+        assert_eq!(question("name: x\n# no\n"), "");
+    }
+
+    #[test]
+    fn a_pause_between_two_attempts_is_not_work() {
+        let point = |at| registry::Point { step: 0, value: 0.0, at };
+        let series = registry::Series { points: vec![point(1_000), point(3_000), point(61_000)], ..Default::default() };
+        let execution = Execution { started_ms: 60_000, ..Execution::default() };
+        let clock = Clock::of(&execution, &[&series]);
+        assert_eq!([1_000, 3_000, 61_000].map(|at| clock.seconds(at)), [0.0, 2.0, 3.0]);
+    }
+}
