@@ -25,22 +25,3 @@ pub use report::{Better, Cost, Event, Execution, Final, Host, Note, Report, Run,
 
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod dump {
-    use crate::{testing::*, terminal::{self, TerminalOptions}, compare, Selection};
-    #[test]
-    fn dump() {
-        let colour = std::env::var("C").is_ok();
-        let width = std::env::var("W").ok().and_then(|w| w.parse().ok()).unwrap_or(80);
-        let options = TerminalOptions { width, colour, ..Default::default() };
-        let all = |runs| terminal::comparison(&compare(runs, &Selection::default()).unwrap(), &options);
-        let out = [
-            terminal::report(&dialogue(), &options),
-            terminal::report(&shakespeare_diverging(), &options),
-            all(vec![dialogue(), dialogue_slower()]),
-            all(vec![dialogue(), dialogue_slower(), shakespeare_diverging()]),
-            terminal::report(&hostile(), &options),
-        ].join("\n========\n");
-        std::fs::write("/tmp/dump.txt", out).unwrap();
-    }
-}

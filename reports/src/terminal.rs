@@ -9,6 +9,8 @@ mod compared;
 mod screen;
 mod table;
 mod text;
+#[cfg(test)]
+mod tests;
 
 pub use compared::comparison;
 

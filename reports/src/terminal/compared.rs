@@ -23,6 +23,9 @@ use crate::{
 /// Curves in one chart; more cannot be told apart.
 const LINES_MAX: usize = 6;
 
+/// Letters of runs in front of a text they share.
+const LETTERS_MAX: usize = 9;
+
 /// Renders several runs side by side.
 pub fn comparison(comparison: &Comparison, options: &TerminalOptions) -> String {
     let mut screen = options.screen();
@@ -240,7 +243,8 @@ fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricR
     let settings = &comparison.settings[..n_settings];
     let mut columns = vec![("", Column::Text), ("run", Column::Text)];
     columns.extend(settings.iter().map(|row| (last_part(&row.name), Column::Text)));
-    columns.extend(metrics.iter().map(|row| (row.metric.as_str(), Column::Figure)));
+    let titles: Vec<String> = metrics.iter().map(|row| metric_title(row, metrics)).collect();
+    columns.extend(titles.iter().map(|title| (title.as_str(), Column::Figure)));
     columns.push(("time", Column::Figure));
     let mut table = Table::new(&columns);
     for (idx, report) in comparison.runs.iter().enumerate() {
@@ -252,6 +256,13 @@ fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricR
         table.row(cells);
     }
     table
+}
+
+/// Returns a metric's name, with its stage where two stages have one of that name.
+fn metric_title(row: &MetricRow, metrics: &[&MetricRow]) -> String {
+    let is_shared = metrics.iter().filter(|other| other.metric == row.metric).count() > 1;
+    // Two columns right of the title belong to the mark of the best.
+    format!("{}  ", if is_shared { row.full_name() } else { row.metric.clone() })
 }
 
 fn last_part(name: &str) -> &str {
@@ -294,7 +305,14 @@ fn print_effects(screen: &mut Screen, comparison: &Comparison) {
 }
 
 fn print_curves(screen: &mut Screen, comparison: &Comparison, options: &TerminalOptions) {
-    let is_shown = |row: &&CurveRow| !options.metrics.is_empty() || matches!(row.metric.as_str(), "loss" | "validation_loss");
+    let has_validation = comparison.curves.iter().any(|row| row.metric == "validation_loss");
+    let is_shown = |row: &&CurveRow| match row.metric.as_str() {
+        _ if !options.metrics.is_empty() => true,
+        "validation_loss" => true,
+        // Many noisy curves in one picture say less than the few quiet ones below.
+        "loss" => comparison.runs.len() <= LINES_MAX || !has_validation,
+        _ => false,
+    };
     for row in comparison.curves.iter().filter(is_shown) {
         print_curve_row(screen, comparison, row, options);
     }
@@ -396,18 +414,37 @@ fn print_pair(screen: &mut Screen, row: &SampleRow) {
     }
 }
 
+/// Prints one text below the other, the runs that wrote the same one together.
 fn print_stack(screen: &mut Screen, row: &SampleRow) {
     const LINES_MAX: usize = 4;
-    const RUNS_MAX: usize = 8;
-    for (run_idx, text) in row.texts.iter().enumerate().filter(|(_, text)| text.is_some()).take(RUNS_MAX) {
-        let lines = text_lines(text.as_deref(), screen.width.saturating_sub(6));
-        for (line_idx, line) in lines.iter().take(LINES_MAX).enumerate() {
-            let sign = if line_idx == 0 { letter(run_idx) } else { " ".to_owned() };
-            screen.line(&[plain("    "), span(sign, series(run_idx)), plain(format!(" {line}"))]);
+    const TEXTS_MAX: usize = 8;
+    let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (run_idx, text) in row.texts.iter().enumerate() {
+        let Some(text) = text else { continue };
+        match groups.iter_mut().find(|(other, _)| other == text) {
+            Some((_, runs)) => runs.push(run_idx),
+            None => groups.push((text, vec![run_idx])),
+        }
+    }
+    for (text, runs) in groups.iter().take(TEXTS_MAX) {
+        let mut lead = vec![plain("    ")];
+        lead.extend(runs.iter().take(LETTERS_MAX).flat_map(|&idx| [letter_span(idx), plain(" ")]));
+        if runs.len() > LETTERS_MAX {
+            lead.push(span(format!("and {} more ", runs.len() - LETTERS_MAX), Paint::Quiet));
+        }
+        let indent: usize = lead.iter().map(|span| width(&span.text)).sum();
+        let lines = text_lines(Some(text), screen.width.saturating_sub(indent));
+        for line in lines.iter().take(LINES_MAX) {
+            let mut spans = std::mem::replace(&mut lead, vec![plain(" ".repeat(indent))]);
+            spans.push(plain(line.clone()));
+            screen.line(&spans);
         }
         if lines.len() > LINES_MAX {
-            screen.line(&[span("      …", Paint::Quiet)]);
+            screen.line(&[span(format!("{}…", " ".repeat(indent)), Paint::Quiet)]);
         }
+    }
+    if groups.len() > TEXTS_MAX {
+        screen.line(&[span(format!("    and {}", counted(groups.len() - TEXTS_MAX, "other text")), Paint::Quiet)]);
     }
 }
 
