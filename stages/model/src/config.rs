@@ -37,6 +37,7 @@ mod presets;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use parameters::HEAD_ROWS;
 pub use parameters::{MemoryEstimate, Parameter, Role};
 pub use presets::Preset;
 
@@ -183,7 +184,10 @@ impl ModelConfig {
             return Err(ConfigError::Heads { d_model, n_heads });
         }
         if !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(ConfigError::KvHeads { n_heads, n_kv_heads });
+            return Err(ConfigError::KvHeads {
+                n_heads,
+                n_kv_heads,
+            });
         }
         if self.positions == Positions::Rope && !self.d_head().is_multiple_of(2) {
             return Err(ConfigError::OddHead(self.d_head()));

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::ModelConfig;
+use crate::config::{ConfigError, ModelConfig};
 
 /// One micro-batch: `n_rows` sequences of `len` tokens, row after row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     pub n_rows: usize,
     pub len: usize,
@@ -88,6 +88,10 @@ pub enum EngineError {
     MissingTensor(String),
     #[error("`{0}` is not part of this model")]
     UnknownTensor(String),
+    #[error("the batch is not usable: {0}")]
+    Batch(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("device: {0}")]
     Device(String),
 }
@@ -119,7 +123,7 @@ pub trait Engine {
 }
 
 /// How well one target was predicted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Score {
     pub nll: f32,
     /// 0 when the target was the most likely token, 1 for the second, ... capped at 255.

@@ -6,10 +6,19 @@
 pub mod batches;
 #[cfg(test)]
 mod bigram;
+mod buffer;
 pub mod checkpoint;
 pub mod config;
+mod dfdx_engine;
 pub mod engine;
+mod fused;
+pub mod kernels;
+mod model;
+mod noise;
+mod ops;
 mod order;
+mod plain;
+pub mod profile;
 pub mod schedule;
 pub mod shards;
 mod state;
@@ -17,3 +26,6 @@ pub mod surgery;
 pub mod train;
 pub mod validation;
 pub mod weights;
+
+pub use dfdx_engine::{CpuEngine, DfdxEngine, EngineSettings, Optimizer, PlainEngine};
+pub use noise::Dropout;

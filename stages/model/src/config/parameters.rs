@@ -135,7 +135,11 @@ impl ModelConfig {
         let n_tokens = n_rows * len;
         let (d, f, v) = (self.d_model, self.d_ff, self.vocab_size);
         let d_qkv = d + 2 * self.d_kv();
-        let n_hidden = if self.activation == Activation::Swiglu { 3 } else { 2 };
+        let n_hidden = if self.activation == Activation::Swiglu {
+            3
+        } else {
+            2
+        };
         let per_layer = 5 * d + d_qkv + n_hidden * f + self.n_heads + 4;
         let logits = n_tokens.min(HEAD_ROWS) * v;
         let widest = d_qkv.max(n_hidden * f);

@@ -1,0 +1,512 @@
+//! The engine: weights, held gradients and moments, on one of two sets of operations.
+//!
+//! `CpuEngine` runs the fused operations and is what people use. `PlainEngine<D>` runs the plain
+//! ones on any dfdx device, the GPU included. They share everything here: how weights start,
+//! how gradients add up and are clipped, and the optimizer, which always runs on this
+//! machine's CPU over all its threads.
+//!
+//! Gradients are sums over places that count. They are divided once, at the update, so one
+//! micro-batch of 32 rows and eight of four rows with ragged masks make the same step.
+
+use std::sync::Arc;
+
+use dfdx::tensor_ops::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::config::{ModelConfig, Parameter, Positions, Precision, Role};
+use crate::engine::{
+    Batch, Engine, EngineError, LossSum, Pass, Score, Tensor, Tensors, Update, UpdateStats,
+};
+use crate::fused::FusedCpu;
+use crate::kernels::optimizer::{AdamStep, MuonStep, adam, muon, sum_squares};
+use crate::noise::{self, Dropout};
+use crate::ops::{Result, Scene, Training};
+use crate::plain::PlainDevice;
+
+/// How an engine trains; what varies from step to step is in `Update`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineSettings {
+    pub precision: Precision,
+    pub optimizer: Optimizer,
+    /// AdamW's decays of its two moments.
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    /// Decay of matrices per unit of learning rate; gains and biases are never decayed.
+    pub weight_decay: f32,
+    /// Muon's momentum.
+    pub momentum: f32,
+    pub dropout: Dropout,
+    /// The share of each target's probability that is spread over the vocabulary.
+    pub label_smoothing: f32,
+    /// Tensors that are not trained, by name or by the start of one: `embed`, `blocks.0`.
+    pub frozen: Vec<String>,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        EngineSettings {
+            precision: Precision::F32,
+            optimizer: Optimizer::Adamw,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            momentum: 0.95,
+            dropout: Dropout::default(),
+            label_smoothing: 0.0,
+            frozen: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    Adamw,
+    /// Muon for the matrices inside blocks, AdamW for everything else.
+    Muon,
+}
+
+impl Optimizer {
+    /// Moments kept per trained number, at most.
+    pub fn n_moments(self) -> usize {
+        match self {
+            Optimizer::Adamw => 2,
+            Optimizer::Muon => 1,
+        }
+    }
+}
+
+/// Trains on this machine's CPU.
+pub type CpuEngine = DfdxEngine<FusedCpu>;
+
+/// Where weights live and what computes gradients.
+pub(crate) trait Backend: Send {
+    /// Takes over all weights with their shapes, and which of them are trained.
+    fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()>;
+
+    fn weight(&self, i: usize) -> Result<Vec<f32>>;
+
+    /// Lets `f` change one weight.
+    fn change(&mut self, i: usize, f: &mut dyn FnMut(&mut [f32])) -> Result<()>;
+
+    /// Adds to the gradients and returns the summed loss.
+    fn accumulate(
+        &mut self,
+        scene: Scene,
+        names: &[String],
+        grads: &mut [Option<Vec<f32>>],
+    ) -> Result<f64>;
+
+    fn scores(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>>;
+
+    /// Takes back a gradient that was used.
+    fn recycle(&self, grad: Vec<f32>);
+}
+
+/// A model and its optimizer; see the two names it goes by.
+#[expect(private_bounds, reason = "the backends are this crate's two")]
+pub struct DfdxEngine<B: Backend> {
+    config: ModelConfig,
+    settings: EngineSettings,
+    parameters: Vec<Parameter>,
+    names: Vec<String>,
+    trained: Vec<bool>,
+    moments: Vec<Option<Moments>>,
+    grads: Vec<Option<Vec<f32>>>,
+    backend: B,
+    threads: Arc<ThreadPool>,
+}
+
+/// One tensor's moments: AdamW has both, Muon only the first.
+struct Moments {
+    m: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl CpuEngine {
+    /// Starts from random weights, a function of the seed and each tensor's name.
+    pub fn new(
+        config: ModelConfig,
+        settings: EngineSettings,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        DfdxEngine::with_backend(FusedCpu::new(), config, settings, seed, threads)
+    }
+}
+
+/// Trains on any dfdx device with dfdx's own operations: slower on a CPU, and its oracle.
+/// Products are always in f32 there.
+pub type PlainEngine<D> = DfdxEngine<PlainDevice<D>>;
+
+#[expect(private_bounds, reason = "the backends are this crate's two")]
+impl<D: Device<f32>> PlainEngine<D>
+where
+    PlainDevice<D>: Backend,
+{
+    /// As `CpuEngine::new`, on this device; the threads are the optimizer's.
+    pub fn on(
+        device: D,
+        config: ModelConfig,
+        settings: EngineSettings,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        DfdxEngine::with_backend(PlainDevice::new(device), config, settings, seed, threads)
+    }
+}
+
+#[expect(private_bounds, reason = "the backends are this crate's two")]
+impl<B: Backend> DfdxEngine<B> {
+    pub(crate) fn with_backend(
+        backend: B,
+        config: ModelConfig,
+        settings: EngineSettings,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        config.check()?;
+        let parameters = config.parameters();
+        let trained = trained(&parameters, &settings.frozen)?;
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| EngineError::Device(format!("cannot start threads: {error}")))?;
+        let n = parameters.len();
+        let mut engine = DfdxEngine {
+            names: parameters.iter().map(|p| p.name.clone()).collect(),
+            trained,
+            moments: (0..n).map(|_| None).collect(),
+            grads: vec![None; n],
+            config,
+            settings,
+            parameters,
+            backend,
+            threads: Arc::new(threads),
+        };
+        let start = |p: &Parameter| (initial(p, &engine.config, seed), p.shape.clone());
+        let weights = engine
+            .threads
+            .install(|| engine.parameters.iter().map(start).collect());
+        engine.backend.load(weights, &engine.trained)?;
+        Ok(engine)
+    }
+
+    pub fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
+    /// Returns whether Muon, not AdamW, updates this tensor.
+    fn is_muons(&self, i: usize) -> bool {
+        self.settings.optimizer == Optimizer::Muon && self.parameters[i].role.is_hidden()
+    }
+
+    fn apply(&mut self, update: &Update, scale: f32) -> Result<()> {
+        for i in 0..self.parameters.len() {
+            let Some(mut grad) = self.grads[i].take() else {
+                continue;
+            };
+            let is_muons = self.is_muons(i);
+            let (settings, parameter) = (&self.settings, &self.parameters[i]);
+            let moments = self.moments[i].get_or_insert_with(|| Moments::new(grad.len(), is_muons));
+            let decay = if parameter.role.decays() {
+                settings.weight_decay
+            } else {
+                0.0
+            };
+            let keep = 1.0 - update.lr * decay;
+            if is_muons {
+                let (momentum, lr, cols) = (settings.momentum, update.lr, parameter.shape[1]);
+                let step = MuonStep {
+                    momentum,
+                    lr,
+                    keep,
+                    scale,
+                };
+                let m = &mut moments.m;
+                self.backend
+                    .change(i, &mut |weight| muon(step, weight, &mut grad, m, cols))?;
+            } else {
+                let step = adam_step(settings, update, keep, scale);
+                let Moments { m, v } = moments;
+                self.backend
+                    .change(i, &mut |weight| adam(step, weight, &grad, m, v))?;
+            }
+            self.backend.recycle(grad);
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Engine for DfdxEngine<B> {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum> {
+        check(batch, &self.config)?;
+        let weight = batch.weights.iter().map(|&w| f64::from(w)).sum();
+        let training = Training {
+            pass,
+            dropout: self.settings.dropout,
+            label_smoothing: self.settings.label_smoothing,
+        };
+        let scene = Scene {
+            config: &self.config,
+            batch,
+            precision: self.settings.precision,
+            training: Some(training),
+        };
+        let (backend, names, grads) = (&mut self.backend, &self.names, &mut self.grads);
+        let nll = self
+            .threads
+            .install(|| backend.accumulate(scene, names, grads))?;
+        Ok(LossSum { nll, weight })
+    }
+
+    fn update(&mut self, update: &Update) -> Result<UpdateStats> {
+        let grads = &self.grads;
+        let norm = self.threads.install(|| grad_norm(grads, update.divisor));
+        if !norm.is_finite() {
+            self.discard();
+            return Ok(UpdateStats {
+                grad_norm: norm,
+                applied: false,
+            });
+        }
+        let clip = (f64::from(update.clip) / (norm + 1e-6)).min(1.0);
+        let scale = (clip / update.divisor) as f32;
+        let _span = crate::profile::span("optimizer");
+        let threads = Arc::clone(&self.threads);
+        threads.install(|| self.apply(update, scale))?;
+        Ok(UpdateStats {
+            grad_norm: norm,
+            applied: true,
+        })
+    }
+
+    fn discard(&mut self) {
+        for grad in self.grads.iter_mut().filter_map(Option::take) {
+            self.backend.recycle(grad);
+        }
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>> {
+        check(batch, &self.config)?;
+        let scene = Scene {
+            config: &self.config,
+            batch,
+            precision: self.settings.precision,
+            training: None,
+        };
+        let (backend, names) = (&mut self.backend, &self.names);
+        self.threads.install(|| backend.scores(scene, names))
+    }
+
+    fn weights(&self) -> Result<Tensors> {
+        let mut tensors = Tensors::new();
+        for (i, parameter) in self.parameters.iter().enumerate() {
+            let (shape, data) = (parameter.shape.clone(), self.backend.weight(i)?);
+            tensors.insert(parameter.name.clone(), Tensor { shape, data });
+        }
+        Ok(tensors)
+    }
+
+    fn load_weights(&mut self, weights: &Tensors) -> Result<()> {
+        no_strangers(weights, |name| self.names.iter().any(|known| known == name))?;
+        let expected = self.parameters.iter();
+        let found = expected.map(|p| Ok((find(weights, &p.name, &p.shape)?, p.shape.clone())));
+        let found = found.collect::<Result<Vec<_>>>()?;
+        self.discard();
+        self.backend.load(found, &self.trained)
+    }
+
+    fn optimizer(&self) -> Result<Tensors> {
+        let mut tensors = Tensors::new();
+        for (i, parameter) in self
+            .parameters
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.trained[*i])
+        {
+            for (name, second) in moment_names(&parameter.name, self.is_muons(i)) {
+                let data = match &self.moments[i] {
+                    Some(moments) if second => moments.v.clone(),
+                    Some(moments) => moments.m.clone(),
+                    None => vec![0.0; parameter.n()],
+                };
+                let shape = parameter.shape.clone();
+                tensors.insert(name, Tensor { shape, data });
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn load_optimizer(&mut self, state: &Tensors) -> Result<()> {
+        let mut loaded: Vec<Option<Moments>> = (0..self.parameters.len()).map(|_| None).collect();
+        let mut known = std::collections::BTreeSet::new();
+        for (i, parameter) in self
+            .parameters
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.trained[*i])
+        {
+            let mut moments = Moments::new(0, true);
+            for (name, second) in moment_names(&parameter.name, self.is_muons(i)) {
+                let data = find(state, &name, &parameter.shape)?;
+                *(if second {
+                    &mut moments.v
+                } else {
+                    &mut moments.m
+                }) = data;
+                known.insert(name);
+            }
+            loaded[i] = Some(moments);
+        }
+        no_strangers(state, |name| known.contains(name))?;
+        self.moments = loaded;
+        Ok(())
+    }
+}
+
+/// The norm of the mean loss's gradient.
+fn grad_norm(grads: &[Option<Vec<f32>>], divisor: f64) -> f64 {
+    let sum: f64 = grads.iter().flatten().map(|grad| sum_squares(grad)).sum();
+    sum.sqrt() / divisor
+}
+
+impl Moments {
+    fn new(n: usize, is_muons: bool) -> Self {
+        Moments {
+            m: vec![0.0; n],
+            v: vec![0.0; if is_muons { 0 } else { n }],
+        }
+    }
+}
+
+fn adam_step(settings: &EngineSettings, update: &Update, keep: f32, scale: f32) -> AdamStep {
+    // In f64 and by exponent, so that step 100,000 is as exact as step 1.
+    let correction = |beta: f32| 1.0 - f64::from(beta).powf(update.step as f64);
+    AdamStep {
+        beta1: settings.beta1,
+        beta2: settings.beta2,
+        eps: settings.eps,
+        lr: (f64::from(update.lr) / correction(settings.beta1)) as f32,
+        correction2: (1.0 / correction(settings.beta2)) as f32,
+        keep,
+        scale,
+    }
+}
+
+/// The names under which a tensor's moments are stored, and whether each is the second.
+fn moment_names(name: &str, is_muons: bool) -> Vec<(String, bool)> {
+    if is_muons {
+        vec![(format!("muon.m.{name}"), false)]
+    } else {
+        vec![
+            (format!("adam.m.{name}"), false),
+            (format!("adam.v.{name}"), true),
+        ]
+    }
+}
+
+fn find(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let tensor = tensors
+        .get(name)
+        .ok_or_else(|| EngineError::MissingTensor(name.into()))?;
+    if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
+        return Err(EngineError::Shape {
+            name: name.into(),
+            found: tensor.shape.clone(),
+            expected: shape.to_vec(),
+        });
+    }
+    Ok(tensor.data.clone())
+}
+
+fn no_strangers(tensors: &Tensors, is_known: impl Fn(&str) -> bool) -> Result<()> {
+    match tensors.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(EngineError::UnknownTensor(name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn trained(parameters: &[Parameter], frozen: &[String]) -> Result<Vec<bool>> {
+    let covers = |frozen: &str, name: &str| {
+        name.strip_prefix(frozen)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    for frozen in frozen {
+        if !parameters.iter().any(|p| covers(frozen, &p.name)) {
+            return Err(EngineError::UnknownTensor(frozen.clone()));
+        }
+    }
+    let is_trained = |p: &Parameter| !frozen.iter().any(|frozen| covers(frozen, &p.name));
+    Ok(parameters.iter().map(is_trained).collect())
+}
+
+/// Matrices start normal, with the spread that keeps activations' size (a third of one over
+/// the inputs, as PyTorch's linear layers have), smaller where many layers add up.
+fn initial(parameter: &Parameter, config: &ModelConfig, seed: u64) -> Vec<f32> {
+    let n_in = parameter.shape.last().copied().unwrap_or(1);
+    let spread = 1.0 / (3.0 * n_in as f32).sqrt();
+    let deviation = match parameter.role {
+        Role::Gain => return vec![1.0; parameter.n()],
+        Role::Bias => return vec![0.0; parameter.n()],
+        Role::Embedding => 0.02,
+        Role::Hidden | Role::Head => spread,
+        Role::Residual => spread / (2.0 * config.n_layers as f32).sqrt(),
+    };
+    let mut data = vec![0.0; parameter.n()];
+    noise::fill_normal(&mut data, deviation, seed, &parameter.name);
+    data
+}
+
+/// Refuses a batch that would read outside a table or a row; kernels rely on it.
+fn check(batch: &Batch, config: &ModelConfig) -> Result<()> {
+    let refuse = |what: String| Err(EngineError::Batch(what));
+    let n = batch.n_rows * batch.len;
+    if n == 0 {
+        return refuse("it has no tokens".into());
+    }
+    let lengths = [
+        ("tokens", batch.tokens.len()),
+        ("targets", batch.targets.len()),
+        ("weights", batch.weights.len()),
+        ("positions", batch.positions.len()),
+        ("starts", batch.starts.len()),
+    ];
+    if let Some((name, found)) = lengths.into_iter().find(|(_, found)| *found != n) {
+        return refuse(format!("it has {found} {name} for {n} places"));
+    }
+    let ids = batch.tokens.iter().chain(&batch.targets);
+    if let Some(id) = ids
+        .max()
+        .filter(|&&id| usize::from(id) >= config.vocab_size)
+    {
+        let size = config.vocab_size;
+        return refuse(format!("token id {id} is outside the vocabulary of {size}"));
+    }
+    let position = batch.positions.iter().max().map_or(0, |&p| usize::from(p));
+    if config.positions == Positions::Learned && position >= config.context {
+        let context = config.context;
+        return refuse(format!(
+            "position {position} is outside the model's `context` of {context}"
+        ));
+    }
+    let in_row = batch.starts.iter().enumerate();
+    if let Some((i, start)) = in_row
+        .map(|(i, &s)| (i % batch.len, usize::from(s)))
+        .find(|(t, s)| s > t)
+    {
+        return refuse(format!(
+            "the document of token {i} starts after it, at {start}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,594 @@
+//! Matrix products on AVX-512, in f32 and with bf16 operands.
+//!
+//! Both operands are first copied ("packed") into panels: `MR` rows of `a`, or `NR` columns of
+//! `b`, with all numbers that are needed together next to each other. A panel's unit is 32
+//! bits: one f32, or two bf16 numbers that follow each other along `k`, which is what
+//! `vdpbf16ps` multiplies. The inner loop keeps a tile of `MR x NR` sums in registers.
+//!
+//! Small blocks of tiles are the tasks. Each tile is computed by one task and sums along `k` in
+//! order, so the result does not depend on the number of threads.
+
+use std::{arch::x86_64::*, cell::RefCell, ops::Range};
+
+use rayon::prelude::*;
+
+use super::{Level, Shared, View, level, matmul::Scratch};
+use crate::config::Precision;
+
+const MR: usize = 12;
+const NR: usize = 32;
+/// Units along `k` per pass: a panel of `b` is then `DEPTH * NR * 4` bytes, two thirds of an L1 cache.
+const DEPTH: usize = 256;
+/// Tiles of one task: 96 rows by 128 columns.
+const TASK_ROWS: usize = 8 * MR;
+const TASK_COLS: usize = 4 * NR;
+/// Units along `k` that one packing task copies when rows are contiguous.
+const PACK_DEPTH: usize = 16;
+/// Panels that one packing task copies when `k` is contiguous.
+const PACK_PANELS: usize = 4;
+
+/// One cache line of units.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(super) struct Line([u32; 16]);
+
+thread_local!(static PACKED: RefCell<(Vec<Line>, Vec<Line>)> = RefCell::default());
+
+/// Writes a `Unit` whose functions are compiled for these features, so that the loads and
+/// sums it is made of become part of them.
+macro_rules! unit {
+    ($unit:ty, $numbers:literal, $features:literal, $load:ident, $load_rows:ident, $sum:ident) => {
+        impl Unit for $unit {
+            const NUMBERS: usize = $numbers;
+
+            #[target_feature(enable = $features)]
+            unsafe fn pack_along_k<const P: usize>(out: *mut u32, x: View, row: usize) {
+                let depth = x.cols().div_ceil($numbers);
+                let n_rows = P.min(x.rows() - row);
+                for first in (0..depth).step_by(16) {
+                    let n = x.cols() - first * $numbers;
+                    let mut block = [Line::default(); P];
+                    for (i, line) in block.iter_mut().enumerate().take(n_rows) {
+                        // SAFETY: the view is within its data.
+                        unsafe {
+                            let at = (row + i) * x.strides().row + first * $numbers;
+                            let units = $load(x.as_ptr().add(at), n);
+                            _mm512_store_si512(line.0.as_mut_ptr().cast(), units);
+                        }
+                    }
+                    for unit in 0..16.min(depth - first) {
+                        for (i, line) in block.iter().enumerate() {
+                            // SAFETY: the caller's promise.
+                            unsafe { *out.add((first + unit) * P + i) = line.0[unit] };
+                        }
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn pack_along_rows<const P: usize>(
+                out: *mut u32,
+                x: View,
+                row: usize,
+                depths: Range<usize>,
+            ) {
+                assert_eq!(x.strides().row, 1);
+                let n_rows = P.min(x.rows() - row);
+                for unit in depths {
+                    let k = unit * $numbers;
+                    for i in (0..P).step_by(16) {
+                        let width = 16.min(P - i);
+                        let here = mask(n_rows.saturating_sub(i).min(width));
+                        // SAFETY: masked lanes are neither read nor written, the rest is within
+                        // the view and the panel.
+                        unsafe {
+                            let first = x.as_ptr().wrapping_add(k * x.strides().col + row + i);
+                            let has_second = $numbers == 2 && k + 1 < x.cols();
+                            let second = has_second.then(|| first.wrapping_add(x.strides().col));
+                            let units = $load_rows(first, second, here);
+                            _mm512_mask_storeu_epi32(
+                                out.add(unit * P + i).cast(),
+                                mask(width),
+                                units,
+                            );
+                        }
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn tile(
+                depth: usize,
+                a: *const u32,
+                b: *const u32,
+                out: *mut f32,
+                stride: usize,
+                size: (usize, usize),
+                accumulate: bool,
+            ) {
+                // SAFETY: the caller's promise; masked lanes are neither read nor written.
+                unsafe {
+                    let sums = $sum(depth, a, b);
+                    if size == (MR, NR) {
+                        for (row, sums) in sums.iter().enumerate() {
+                            for (half, &sum) in sums.iter().enumerate() {
+                                let at = out.add(row * stride + 16 * half);
+                                let sum = match accumulate {
+                                    true => _mm512_add_ps(_mm512_loadu_ps(at), sum),
+                                    false => sum,
+                                };
+                                _mm512_storeu_ps(at, sum);
+                            }
+                        }
+                        return;
+                    }
+                    // Constant indices only, or the sums would live in memory.
+                    for (row, sums) in sums.iter().enumerate() {
+                        if row < size.0 {
+                            for (half, &sum) in sums.iter().enumerate() {
+                                let mask = mask(size.1.saturating_sub(16 * half));
+                                let at = out.wrapping_add(row * stride + 16 * half);
+                                let sum = match accumulate {
+                                    true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), sum),
+                                    false => sum,
+                                };
+                                _mm512_mask_storeu_ps(at, mask, sum);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// What differs between ways to multiply.
+trait Unit {
+    /// Numbers along `k` in one unit.
+    const NUMBERS: usize;
+
+    /// Packs one panel of `P` rows of `x`, whose numbers along `k` are contiguous.
+    ///
+    /// # Safety
+    /// The unit's instructions; `out` is valid for one panel.
+    unsafe fn pack_along_k<const P: usize>(out: *mut u32, x: View, row: usize);
+
+    /// Packs these depths of one panel; `x`'s rows are contiguous.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn pack_along_rows<const P: usize>(
+        out: *mut u32,
+        x: View,
+        row: usize,
+        depths: Range<usize>,
+    );
+
+    /// Sums one tile over `depth` and stores the part of it that exists.
+    ///
+    /// # Safety
+    /// The unit's instructions; `a` and `b` are valid for `depth` steps of their panels, `b` on a
+    /// cache line, and `out` is valid for `size`.
+    unsafe fn tile(
+        depth: usize,
+        a: *const u32,
+        b: *const u32,
+        out: *mut f32,
+        stride: usize,
+        size: (usize, usize),
+        accumulate: bool,
+    );
+}
+
+/// Products and sums in f32.
+struct F32;
+/// Operands rounded to bf16, products and sums in f32.
+struct Rounded;
+/// Pairs of bf16 operands, sums in f32.
+struct Bf16;
+
+unit!(
+    F32,
+    1,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    load_f32,
+    load_f32_rows,
+    sum_f32
+);
+unit!(
+    Rounded,
+    1,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    load_rounded,
+    load_rounded_rows,
+    sum_f32
+);
+unit!(
+    Bf16,
+    2,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    load_bf16,
+    load_bf16_rows,
+    sum_bf16
+);
+
+/// Up to 16 units of one row, whose numbers along `k` are contiguous.
+///
+/// # Safety
+/// `src` is valid for `n` numbers (all six loads: and the CPU has the features).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn load_f32(src: *const f32, n: usize) -> __m512i {
+    // SAFETY: the caller's promise; masked lanes are not read.
+    unsafe { _mm512_maskz_loadu_epi32(mask(n), src.cast()) }
+}
+
+/// One unit of up to 16 rows that are contiguous; `second` is where the second number along
+/// `k` stands, for units of two, if there is one.
+///
+/// # Safety
+/// `first` and `second` are valid where `mask` is set.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn load_f32_rows(first: *const f32, _: Option<*const f32>, mask: u16) -> __m512i {
+    // SAFETY: the caller's promise; masked lanes are not read.
+    unsafe { _mm512_maskz_loadu_epi32(mask, first.cast()) }
+}
+
+/// # Safety
+/// As for `load_f32`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn load_rounded(src: *const f32, n: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { round(load_f32(src, n)) }
+}
+
+/// # Safety
+/// As for `load_f32_rows`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn load_rounded_rows(first: *const f32, _: Option<*const f32>, mask: u16) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { round(load_f32_rows(first, None, mask)) }
+}
+
+/// Rounds to the nearest bf16, ties to even.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn round(x: __m512i) -> __m512i {
+    let odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
+    let up = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    // Adding must not turn a number that is none into one.
+    let number = _mm512_castsi512_ps(x);
+    let none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(number, number);
+    let up = _mm512_mask_mov_epi32(up, none, x);
+    _mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+}
+
+/// # Safety
+/// As for `load_f32`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn load_bf16(src: *const f32, n: usize) -> __m512i {
+    // SAFETY: the caller's promise; masked lanes are not read, `wrapping_add` may leave the data.
+    unsafe {
+        let low = _mm512_maskz_loadu_ps(mask(n), src);
+        let high = _mm512_maskz_loadu_ps(mask(n.saturating_sub(16)), src.wrapping_add(16));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    }
+}
+
+/// # Safety
+/// As for `load_f32_rows`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn load_bf16_rows(first: *const f32, second: Option<*const f32>, mask: u16) -> __m512i {
+    // SAFETY: the caller's promise; both types are 512 bits of any value.
+    unsafe {
+        let low = _mm512_maskz_loadu_ps(mask, first);
+        let high = match second {
+            Some(second) => _mm512_maskz_loadu_ps(mask, second),
+            None => _mm512_setzero_ps(),
+        };
+        // The conversion puts all of `low` below all of `high`; alternate them.
+        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        let order = _mm512_set_epi16(
+            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
+            4, 19, 3, 18, 2, 17, 1, 16, 0,
+        );
+        _mm512_permutexvar_epi16(order, both)
+    }
+}
+
+/// The sums of one tile.
+///
+/// # Safety
+/// As for `Unit::tile`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn sum_f32(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; MR] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+    let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+    for _ in 0..depth {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*a.add(row));
+                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+            }
+            (a, b) = (a.add(MR), b.add(NR));
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// As for `Unit::tile`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn sum_bf16(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; MR] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+    let (mut a, mut b) = (a, b);
+    for _ in 0..depth {
+        // SAFETY: the caller's promise; both types are 512 bits of any value.
+        unsafe {
+            let b0 = _mm512_load_si512(b.cast());
+            let b1 = _mm512_load_si512(b.add(16).cast());
+            let b0 = std::mem::transmute::<__m512i, __m512bh>(b0);
+            let b1 = std::mem::transmute::<__m512i, __m512bh>(b1);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_epi32(a.add(row).cast::<i32>().read());
+                let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
+                sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
+            }
+            (a, b) = (a.add(MR), b.add(NR));
+        }
+    }
+    sums
+}
+
+/// Returns false where this CPU cannot.
+pub(super) fn multiply(
+    out: &mut [f32],
+    accumulate: bool,
+    a: View,
+    b: View,
+    precision: Precision,
+) -> bool {
+    match (precision, level()) {
+        (_, Level::Plain | Level::Avx2) => return false,
+        (Precision::F32, _) => multiply_as::<F32>(out, accumulate, a, b),
+        (Precision::Bf16, Level::Avx512) => multiply_as::<Rounded>(out, accumulate, a, b),
+        (Precision::Bf16, Level::Avx512Bf16) => multiply_as::<Bf16>(out, accumulate, a, b),
+    }
+    true
+}
+
+/// # Safety
+/// As for `matmul::multiply_local`.
+pub(super) unsafe fn multiply_local(
+    out: *mut f32,
+    stride: usize,
+    accumulate: bool,
+    a: View,
+    b: View,
+    precision: Precision,
+    scratch: &mut Scratch,
+) -> bool {
+    let panels = &mut scratch.panels;
+    let multiply = match (precision, level()) {
+        (_, Level::Plain | Level::Avx2) => return false,
+        (Precision::F32, _) => multiply_local_as::<F32>,
+        (Precision::Bf16, Level::Avx512) => multiply_local_as::<Rounded>,
+        (Precision::Bf16, Level::Avx512Bf16) => multiply_local_as::<Bf16>,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { multiply(out, stride, accumulate, a, b, panels) };
+    true
+}
+
+#[inline]
+fn mask(n: usize) -> u16 {
+    ((1u32 << n.min(16)) - 1) as u16
+}
+
+/// Lines that hold `rows` rows in panels of `P`.
+fn n_lines<const P: usize>(rows: usize, depth: usize) -> usize {
+    (rows.div_ceil(P) * depth * P).div_ceil(16)
+}
+
+fn at_least(lines: &mut Vec<Line>, n: usize) -> &mut [Line] {
+    if lines.len() < n {
+        lines.resize(n, Line::default());
+    }
+    &mut lines[..n]
+}
+
+fn multiply_as<U: Unit>(out: &mut [f32], accumulate: bool, a: View, b: View) {
+    let (m, n, k) = (a.rows(), b.cols(), a.cols());
+    let depth = k.div_ceil(U::NUMBERS);
+    // Taken out, not borrowed: while this thread waits for others it may be given another product.
+    let (mut a_lines, mut b_lines) = PACKED.take();
+    let a_panels = at_least(&mut a_lines, n_lines::<MR>(m, depth));
+    let b_panels = at_least(&mut b_lines, n_lines::<NR>(n, depth));
+    pack::<U, MR>(a_panels, a);
+    pack::<U, NR>(b_panels, b.t());
+    multiply_panels::<U>(out, accumulate, a_panels, b_panels, (m, n, depth));
+    PACKED.replace((a_lines, b_lines));
+}
+
+fn multiply_panels<U: Unit>(
+    out: &mut [f32],
+    accumulate: bool,
+    a_panels: &[Line],
+    b_panels: &[Line],
+    (m, n, depth): (usize, usize, usize),
+) {
+    assert!(out.len() >= m * n);
+    assert!(a_panels.len() >= n_lines::<MR>(m, depth));
+    assert!(b_panels.len() >= n_lines::<NR>(n, depth));
+    let out = Shared(out.as_mut_ptr());
+    let n_across = n.div_ceil(TASK_COLS);
+    let n_tasks = m.div_ceil(TASK_ROWS) * n_across;
+    (0..n_tasks)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|task| {
+            // Neighbouring tasks share a block of `a`, which stays in the L2 cache.
+            let (i0, j0) = (task / n_across * TASK_ROWS, task % n_across * TASK_COLS);
+            let (i1, j1) = (m.min(i0 + TASK_ROWS), n.min(j0 + TASK_COLS));
+            for k0 in (0..depth).step_by(DEPTH) {
+                let len = DEPTH.min(depth - k0);
+                for j in (j0..j1).step_by(NR) {
+                    for i in (i0..i1).step_by(MR) {
+                        let size = (MR.min(m - i), NR.min(n - j));
+                        // SAFETY: the level has the instructions; panel and tile offsets are within the
+                        // lengths asserted above; no other task has this tile.
+                        unsafe {
+                            let a = a_panels.as_ptr().cast::<u32>().add(i * depth + k0 * MR);
+                            let b = b_panels.as_ptr().cast::<u32>().add(j * depth + k0 * NR);
+                            let at = out.at(i * n + j);
+                            U::tile(len, a, b, at, n, size, accumulate || k0 > 0);
+                        }
+                    }
+                }
+            }
+        });
+}
+
+/// # Safety
+/// As for `matmul::multiply_local`, on a CPU with the unit's instructions.
+unsafe fn multiply_local_as<U: Unit>(
+    out: *mut f32,
+    stride: usize,
+    accumulate: bool,
+    a: View,
+    b: View,
+    panels: &mut Vec<Line>,
+) {
+    let (m, n, k) = (a.rows(), b.cols(), a.cols());
+    let depth = k.div_ceil(U::NUMBERS);
+    let n_b = n_lines::<NR>(n, depth);
+    let panels = at_least(panels, n_b + n_lines::<MR>(m, depth));
+    let (b_panels, a_panels) = panels.split_at_mut(n_b);
+    // SAFETY: the level has the instructions, the panels are large enough, and `out` is the caller's promise.
+    unsafe {
+        pack_panels::<U, MR>(a_panels.as_mut_ptr().cast(), a, 0..m.div_ceil(MR));
+        pack_panels::<U, NR>(b_panels.as_mut_ptr().cast(), b.t(), 0..n.div_ceil(NR));
+        for j in (0..n).step_by(NR) {
+            for i in (0..m).step_by(MR) {
+                let a = a_panels.as_ptr().cast::<u32>().add(i * depth);
+                let b = b_panels.as_ptr().cast::<u32>().add(j * depth);
+                let size = (MR.min(m - i), NR.min(n - j));
+                U::tile(
+                    depth,
+                    a,
+                    b,
+                    out.add(i * stride + j),
+                    stride,
+                    size,
+                    accumulate,
+                );
+            }
+        }
+    }
+}
+
+/// Packs all rows of `x` into panels of `P`.
+fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View) {
+    let depth = x.cols().div_ceil(U::NUMBERS);
+    let n_panels = x.rows().div_ceil(P);
+    assert!(panels.len() >= n_lines::<P>(x.rows(), depth));
+    let out = Shared(panels.as_mut_ptr().cast::<u32>());
+    if x.strides().col == 1 {
+        (0..n_panels.div_ceil(PACK_PANELS))
+            .into_par_iter()
+            .for_each(|group| {
+                let first = group * PACK_PANELS;
+                let last = n_panels.min(first + PACK_PANELS);
+                // SAFETY: the panels are large enough, and no other task has these.
+                unsafe { pack_panels::<U, P>(out.at(0), x, first..last) };
+            });
+    } else {
+        // Rows are contiguous: reading a whole row of panels at one depth is a stream.
+        (0..depth.div_ceil(PACK_DEPTH))
+            .into_par_iter()
+            .for_each(|block| {
+                let first = block * PACK_DEPTH;
+                let last = depth.min(first + PACK_DEPTH);
+                for panel in 0..n_panels {
+                    // SAFETY: as above; no other task has these depths.
+                    unsafe {
+                        U::pack_along_rows::<P>(
+                            out.at(panel * depth * P),
+                            x,
+                            panel * P,
+                            first..last,
+                        )
+                    };
+                }
+            });
+    }
+}
+
+/// # Safety
+/// `out` must hold all panels of `x`; no other thread may touch these ones meanwhile.
+unsafe fn pack_panels<U: Unit, const P: usize>(out: *mut u32, x: View, panels: Range<usize>) {
+    let depth = x.cols().div_ceil(U::NUMBERS);
+    for panel in panels {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let out = out.add(panel * depth * P);
+            if x.strides().col == 1 {
+                U::pack_along_k::<P>(out, x, panel * P);
+            } else {
+                U::pack_along_rows::<P>(out, x, panel * P, 0..depth);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The chosen units are tested with `matmul`; this one may not be chosen on this CPU.
+    #[test]
+    fn pairs_and_rounded_operands_give_the_same_products() {
+        if !is_x86_feature_detected!("avx512bf16") {
+            println!("SKIPPED: this CPU has no bf16 products");
+            return;
+        }
+        for (m, n, k) in [(1, 1, 1), (13, 33, 7), (50, 70, 65), (100, 130, 1030)] {
+            let number = |i: usize| ((i * 7919 % 1013) as f32 - 500.0) / 300.0;
+            let a: Vec<f32> = (0..m * k).map(number).collect();
+            let b: Vec<f32> = (0..n * k).map(|i| number(i + 5)).collect();
+            for transposed in [false, true] {
+                let a = if transposed {
+                    View::new(&a, m).t()
+                } else {
+                    View::new(&a, k)
+                };
+                let b = if transposed {
+                    View::new(&b, k).t()
+                } else {
+                    View::new(&b, n)
+                };
+                let (mut pairs, mut rounded) = (vec![0.5; m * n], vec![0.5; m * n]);
+                multiply_as::<Bf16>(&mut pairs, transposed, a, b);
+                multiply_as::<Rounded>(&mut rounded, transposed, a, b);
+                for (pairs, rounded) in pairs.iter().zip(&rounded) {
+                    let bound = 1e-5 * k as f32;
+                    assert!(
+                        (pairs - rounded).abs() < bound,
+                        "{m} {n} {k}: {pairs} {rounded}"
+                    );
+                }
+            }
+        }
+    }
+}

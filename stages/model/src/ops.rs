@@ -1,0 +1,105 @@
+//! The few coarse operations that a transformer is made of.
+//!
+//! The model is written once against this trait. `plain` is its definition, in dfdx's own
+//! operations on any dfdx device; `fused` is what people run on a CPU. The cut is where
+//! fusing pays: each operation reads and writes its activations once, and keeps for the
+//! backward pass only what it must.
+
+use crate::config::{ModelConfig, Precision};
+use crate::engine::{Batch, EngineError, Pass, Score};
+use crate::noise::{Dropout, Mask, Place};
+
+pub(crate) type Result<T> = std::result::Result<T, EngineError>;
+
+/// What every operation of one pass knows.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) batch: &'a Batch,
+    pub(crate) precision: Precision,
+    /// `None` outside training: nothing is dropped and nothing smoothed.
+    pub(crate) training: Option<Training>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Training {
+    pub(crate) pass: Pass,
+    pub(crate) dropout: Dropout,
+    pub(crate) label_smoothing: f32,
+}
+
+impl Scene<'_> {
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.batch.n_rows * self.batch.len
+    }
+
+    pub(crate) fn mask(&self, place: Place) -> Option<Mask> {
+        let Training { pass, dropout, .. } = self.training?;
+        let rate = match place {
+            Place::Embedding => dropout.embedding,
+            Place::Attention(_) => dropout.attention,
+            Place::AfterAttention(_) | Place::AfterMlp(_) => dropout.residual,
+            Place::Mlp(_) => dropout.mlp,
+        };
+        Mask::new(rate, place, pass, self.batch)
+    }
+
+    pub(crate) fn smoothing(&self) -> f32 {
+        self.training
+            .map_or(0.0, |training| training.label_smoothing)
+    }
+
+    /// One more than the largest position in the batch.
+    pub(crate) fn n_positions(&self) -> usize {
+        self.batch
+            .positions
+            .iter()
+            .max()
+            .map_or(0, |&p| usize::from(p) + 1)
+    }
+}
+
+/// What follows a linear map.
+pub(crate) enum Then<'a, T> {
+    Nothing,
+    /// The config's activation, then dropout at this place.
+    Activate(Place),
+    /// Dropout at this place, then the residual stream is added.
+    Add(&'a T, Place),
+}
+
+/// Values are matrices of one row per token, or weights as stored (vectors are one row).
+pub(crate) trait Ops {
+    type T: Clone;
+
+    /// Looks up tokens, scales, adds positions, drops.
+    fn embed(&mut self, table: &Self::T, positions: Option<&Self::T>) -> Result<Self::T>;
+
+    fn norm(&mut self, x: &Self::T, gain: &Self::T, bias: Option<&Self::T>) -> Result<Self::T>;
+
+    /// `x weight^T + bias`, and what follows.
+    fn linear(
+        &mut self,
+        x: &Self::T,
+        weight: &Self::T,
+        bias: Option<&Self::T>,
+        then: Then<Self::T>,
+    ) -> Result<Self::T>;
+
+    /// `silu(gate) * up`, then dropout at this place.
+    fn gate(&mut self, gate: &Self::T, up: &Self::T, place: Place) -> Result<Self::T>;
+
+    /// Attention inside documents, with rotary positions if the config has them.
+    fn attention(&mut self, qkv: &Self::T, place: Place) -> Result<Self::T>;
+
+    /// The weighted sum of cross-entropies of the head's logits; ends the pass.
+    fn loss(&mut self, x: &Self::T, weight: &Self::T, bias: Option<&Self::T>) -> Result<f64>;
+
+    /// How well each target is predicted.
+    fn scores(
+        &mut self,
+        x: &Self::T,
+        weight: &Self::T,
+        bias: Option<&Self::T>,
+    ) -> Result<Vec<Score>>;
+}
