@@ -50,10 +50,12 @@ impl Registry {
         let mut registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
-        if found < migrations::VERSION {
+        // A backup that was put back may be up to date and yet in the other logging mode.
+        if found < migrations::VERSION || !registry.logs_ahead()? {
             let _lock = lock(path)?;
-            let migrated = migrations::migrate(&mut registry.connection);
-            migrated.map_err(|error| Error::sql(path, error))?;
+            migrations::migrate(&mut registry.connection)
+                .and_then(|()| log_ahead(&registry.connection))
+                .map_err(|error| Error::sql(path, error))?;
         }
         Ok(registry)
     }
@@ -135,6 +137,13 @@ impl Registry {
         migrations::version(&self.connection).map_err(|error| self.error(error))
     }
 
+    fn logs_ahead(&self) -> Result<bool, Error> {
+        let mode = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        let mode = self.connection.query_row("PRAGMA journal_mode", [], mode);
+        mode.map(|mode| mode == "wal")
+            .map_err(|error| self.error(error))
+    }
+
     fn connect_read_only(path: &Path) -> Result<Registry, Error> {
         let registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, "")?;
         if registry.version().is_ok() || log_bytes(path) > 0 {
@@ -196,8 +205,12 @@ fn create(path: &Path) -> Result<(), Error> {
 fn make(path: &Path) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     migrations::migrate(&mut connection)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    log_ahead(&connection)?;
     connection.close().map_err(|(_, error)| error)
+}
+
+fn log_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")
 }
 
 /// The lock for what only one process may do: making and migrating.
@@ -372,4 +385,224 @@ fn escaped(path: &Path) -> Result<String, Error> {
     } else {
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MetricRow, NewRun, RunQuery, names};
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        /// A registry that holds one run with a thousand numbers.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let fixture = Fixture { folder };
+            fixture.add_run(&fixture.open().unwrap());
+            fixture
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("registry.sqlite")
+        }
+
+        fn open(&self) -> Result<Registry, Error> {
+            Registry::open(&self.path())
+        }
+
+        fn add_run(&self, registry: &Registry) {
+            let id = names::new_id();
+            let run = NewRun {
+                id: id.clone(),
+                ..NewRun::default()
+            };
+            registry.insert_run(&run).unwrap();
+            let rows: Vec<MetricRow> = (0..1000)
+                .map(|step| MetricRow {
+                    execution_id: id.clone(),
+                    name: "loss".into(),
+                    step: Some(step),
+                    value: 1.0,
+                    at: 1,
+                })
+                .collect();
+            registry.append_metrics(&rows).unwrap();
+        }
+
+        fn n_runs(&self) -> usize {
+            self.open()
+                .unwrap()
+                .runs(&RunQuery::default())
+                .unwrap()
+                .len()
+        }
+
+        #[track_caller]
+        fn damage(&self) -> String {
+            let error = self.open().unwrap_err();
+            assert!(error.is_damage(), "{error}");
+            let hint = error.hint().unwrap();
+            assert!(hint.starts_with("move `"), "{hint}");
+            error
+                .to_string()
+                .replace(&*self.folder.path().to_string_lossy(), "[HOME]")
+        }
+
+        fn cut(&self, suffix: &str, bytes: u64) {
+            let path = beside(&self.path(), suffix);
+            File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(bytes)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_there_when_opened_again_and_opening_to_read_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.sqlite");
+        assert!(Registry::open_to_read(&path).unwrap().is_none());
+        assert!(!path.exists());
+        let fixture = Fixture::new();
+        assert_eq!(fixture.n_runs(), 1);
+        fixture.open().unwrap().verify().unwrap();
+    }
+
+    #[test]
+    fn paths_with_odd_characters_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a b?c#d%41\ne/registry.sqlite");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        drop(Registry::open(&path).unwrap());
+        assert!(path.exists());
+        assert!(Registry::open_to_read(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_cut_or_foreign_database_says_what_to_do() {
+        let fixture = Fixture::new();
+        let whole = {
+            // Everything in one file, so that no log can stand in for what is cut.
+            let registry = fixture.open().unwrap();
+            registry
+                .connection
+                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap();
+            fs::read(fixture.path()).unwrap()
+        };
+        let mut damages = Vec::new();
+        for bytes in [0, 50, 4096, whole.len() / 2, whole.len() - 1] {
+            fs::write(fixture.path(), &whole[..bytes]).unwrap();
+            damages.push(fixture.damage());
+        }
+        fs::write(fixture.path(), "name,loss\n".repeat(20)).unwrap();
+        damages.push(fixture.damage());
+        fs::write(fixture.path(), &whole).unwrap();
+        assert_eq!(fixture.n_runs(), 1);
+        insta::assert_snapshot!(damages.join("\n"), @"
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut to 0 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut to 50 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 4096 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 59392 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 118783 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it is not an SQLite file
+        ");
+    }
+
+    #[test]
+    fn a_cut_or_overwritten_log_is_noticed_and_moving_it_away_helps() {
+        let fixture = Fixture::new();
+        let log_path = beside(&fixture.path(), "-wal");
+        let log = fs::read(&log_path).unwrap();
+        assert!(log.len() > 10_000);
+        for bytes in [0, 10, 32, log.len() as u64 / 2, log.len() as u64 - 1] {
+            fs::write(&log_path, &log).unwrap();
+            fixture.cut("-wal", bytes);
+            let damage = fixture.damage();
+            assert!(damage.starts_with("the registry `[HOME]/registry.sqlite-wal` is damaged"));
+        }
+        fs::write(&log_path, vec![7; log.len()]).unwrap();
+        assert!(
+            fixture
+                .damage()
+                .ends_with("its contents are not what was written")
+        );
+        fs::remove_file(&log_path).unwrap();
+        fixture.damage();
+        fs::remove_file(beside(&fixture.path(), "-shm")).unwrap();
+        assert_eq!(fixture.n_runs(), 0);
+    }
+
+    #[test]
+    fn a_log_without_its_database_is_not_played_into_a_new_one() {
+        let fixture = Fixture::new();
+        assert!(log_bytes(&fixture.path()) > 0);
+        fs::remove_file(fixture.path()).unwrap();
+        assert_eq!(fixture.n_runs(), 0);
+        fixture.open().unwrap().verify().unwrap();
+    }
+
+    #[test]
+    fn a_newer_registry_is_refused_by_name() {
+        let fixture = Fixture::new();
+        let registry = fixture.open().unwrap();
+        registry
+            .connection
+            .pragma_update(None, "user_version", 99)
+            .unwrap();
+        drop(registry);
+        let error = fixture.open().unwrap_err();
+        assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
+        assert!(error.is_damage());
+    }
+
+    #[test]
+    fn a_reader_is_not_blocked_by_a_writer_and_a_second_writer_waits() {
+        let fixture = Fixture::new();
+        let writer = fixture.open().unwrap();
+        let path = fixture.path();
+        writer
+            .write(|_| {
+                assert_eq!(fixture.n_runs(), 1);
+                Ok(())
+            })
+            .unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let registry = Registry::open(&path).unwrap();
+                    for _ in 0..10 {
+                        fixture.add_run(&registry);
+                    }
+                });
+            }
+        });
+        assert_eq!(fixture.n_runs(), 81);
+    }
+
+    #[test]
+    fn a_registry_that_cannot_be_written_to_can_be_read() {
+        let fixture = Fixture::new();
+        let registry = fixture.open().unwrap();
+        // As a user without rights would find it: with a log by its side, and without.
+        let reader = Registry::connect_read_only(&fixture.path()).unwrap();
+        assert_eq!(reader.runs(&RunQuery::default()).unwrap().len(), 1);
+        drop(reader);
+        registry
+            .connection
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+            .unwrap();
+        drop(registry);
+        fs::remove_file(beside(&fixture.path(), "-wal")).unwrap();
+        fs::remove_file(beside(&fixture.path(), "-shm")).unwrap();
+        let uri = "?immutable=1";
+        let reader = Registry::connect(&fixture.path(), OpenFlags::SQLITE_OPEN_READ_ONLY, uri);
+        assert_eq!(reader.unwrap().runs(&RunQuery::default()).unwrap().len(), 1);
+        assert!(!beside(&fixture.path(), "-wal").exists());
+    }
 }

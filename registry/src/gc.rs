@@ -197,3 +197,198 @@ impl Plan {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        Condition,
+        keys::tests::record,
+        recorder::{NewExecution, NewRun, Outcome, StageRecord, Status},
+    };
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        home: Home,
+        registry: Registry,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Home::at(folder.path());
+            home.create().unwrap();
+            let registry = Registry::open(&home.registry_path()).unwrap();
+            Fixture {
+                _folder: folder,
+                home,
+                registry,
+            }
+        }
+
+        /// Lets a run make an artifact that holds `text`, and keep checkpoints of another stage.
+        fn run(&self, run_id: &str, text: &str, is_known: bool) -> Digest {
+            let key = Digest::of_bytes(format!("key {text}").as_bytes());
+            let out = self.home.attempt_dir(&key, "1").join("out");
+            fs::create_dir_all(&out).unwrap();
+            fs::write(out.join("text"), text).unwrap();
+            let artifact = Store::new(self.home.clone()).commit(&out).unwrap().digest;
+            keys::write_key(&self.home, &record(key, artifact, run_id)).unwrap();
+            let unfinished = Digest::of_bytes(format!("unfinished {run_id}").as_bytes());
+            let checkpoints = self.home.checkpoints_dir(&unfinished);
+            fs::create_dir_all(&checkpoints).unwrap();
+            fs::write(checkpoints.join("step-10"), "weights").unwrap();
+            if is_known {
+                self.record(run_id, "made", Outcome::Made, key, Some(artifact));
+                self.record(run_id, "unfinished", Outcome::Running, unfinished, None);
+            }
+            artifact
+        }
+
+        fn record(
+            &self,
+            run_id: &str,
+            stage: &str,
+            outcome: Outcome,
+            key: Digest,
+            artifact: Option<Digest>,
+        ) {
+            let run = NewRun {
+                id: run_id.into(),
+                ..NewRun::default()
+            };
+            self.registry.insert_run(&run).unwrap();
+            let execution = NewExecution {
+                id: format!("{run_id} {stage}"),
+                run_id: run_id.into(),
+                key: key.to_string(),
+                ..NewExecution::default()
+            };
+            self.registry.insert_execution(&execution).unwrap();
+            let row = StageRecord {
+                run_id: run_id.into(),
+                name: stage.into(),
+                outcome,
+                key: Some(key),
+                execution_id: Some(execution.id),
+                artifact,
+                ..StageRecord::default()
+            };
+            self.registry.upsert_stage(&row).unwrap();
+        }
+
+        fn sweep(&self) -> Vec<What> {
+            let planned = plan(&self.home, &self.registry).unwrap();
+            let lock = Lock::try_exclusive(&self.home.store_lock(), "gc")
+                .unwrap()
+                .unwrap();
+            let swept = sweep(&self.home, &self.registry, &lock).unwrap();
+            assert_eq!(swept, planned);
+            assert!(swept.items.iter().all(|item| !item.path.exists()));
+            let mut whats: Vec<What> = swept.items.iter().map(|item| item.what).collect();
+            whats.sort();
+            whats
+        }
+
+        fn condition(&self, artifact: &Digest) -> Condition {
+            Store::new(self.home.clone()).condition(artifact).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_a_run_needs_stays_until_the_run_is_removed() {
+        let fixture = Fixture::new();
+        let (a, b) = (fixture.run("a", "one", true), fixture.run("b", "two", true));
+        assert_eq!(fixture.sweep(), [What::Attempt, What::Attempt]);
+        assert_eq!(fixture.sweep(), []);
+        fixture.registry.remove_run("a", 1).unwrap();
+        assert_eq!(
+            fixture.sweep(),
+            [What::Key, What::Artifact, What::Checkpoints]
+        );
+        assert_eq!(fixture.condition(&a), Condition::Missing);
+        assert!(matches!(fixture.condition(&b), Condition::Whole(_)));
+        assert_eq!(fixture.sweep(), []);
+        assert_eq!(fixture.registry.executions("a").unwrap(), []);
+        assert_eq!(fixture.registry.executions("b").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_artifact_that_another_run_hit_stays_with_its_execution() {
+        let fixture = Fixture::new();
+        let artifact = fixture.run("a", "one", true);
+        let key = Digest::of_bytes(b"key one");
+        fixture.record("b", "hit", Outcome::Hit, key, Some(artifact));
+        let row = StageRecord {
+            run_id: "b".into(),
+            name: "hit".into(),
+            outcome: Outcome::Hit,
+            key: Some(key),
+            execution_id: Some("a made".into()),
+            artifact: Some(artifact),
+            ..StageRecord::default()
+        };
+        fixture.registry.upsert_stage(&row).unwrap();
+        fixture.registry.remove_run("a", 1).unwrap();
+        assert_eq!(fixture.sweep(), [What::Checkpoints, What::Attempt]);
+        assert!(matches!(fixture.condition(&artifact), Condition::Whole(_)));
+        assert!(fixture.registry.execution("a made").unwrap().is_some());
+        assert!(
+            fixture
+                .registry
+                .execution("a unfinished")
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_lost_registry_does_not_lose_the_store() {
+        let fixture = Fixture::new();
+        let artifact = fixture.run("a", "one", false);
+        assert_eq!(plan(&fixture.home, &fixture.registry).unwrap().n_unknown, 1);
+        assert_eq!(fixture.sweep(), [What::Attempt]);
+        assert!(matches!(fixture.condition(&artifact), Condition::Whole(_)));
+    }
+
+    #[test]
+    fn checkpoints_go_once_their_stage_is_made_and_leftovers_always() {
+        let fixture = Fixture::new();
+        fixture.run("a", "one", true);
+        let key = Digest::of_bytes(b"key one");
+        fs::create_dir_all(fixture.home.checkpoints_dir(&key)).unwrap();
+        fs::create_dir_all(fixture.home.staging().join("killed/files")).unwrap();
+        let swept = fixture.sweep();
+        assert_eq!(swept, [What::Checkpoints, What::Attempt, What::Leftover]);
+        fixture
+            .registry
+            .set_run_status("a", Status::Done, Some(2))
+            .unwrap();
+        assert_eq!(fixture.sweep(), []);
+    }
+
+    #[test]
+    fn gc_and_a_run_keep_each_other_out() {
+        let fixture = Fixture::new();
+        let run = Lock::try_shared(&fixture.home.store_lock(), "calm-fox")
+            .unwrap()
+            .unwrap();
+        assert!(
+            Lock::try_exclusive(&fixture.home.store_lock(), "gc")
+                .unwrap()
+                .is_none()
+        );
+        drop(run);
+        let gc = Lock::try_exclusive(&fixture.home.store_lock(), "gc")
+            .unwrap()
+            .unwrap();
+        assert!(
+            Lock::try_shared(&fixture.home.store_lock(), "calm-fox")
+                .unwrap()
+                .is_none()
+        );
+        drop(gc);
+    }
+}

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_name_is_two_words_and_four_digits() {
-        insta::assert_snapshot!(run_name("0197c0de-0000-7000-8000-000000000000"), @"");
+        insta::assert_snapshot!(run_name("0197c0de-0000-7000-8000-000000000000"), @"jolly-swan-e307");
         assert_eq!(
             ADJECTIVES
                 .iter()

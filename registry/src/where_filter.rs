@@ -441,7 +441,24 @@ mod tests {
                 format!("{text}\n{:1$}{caret} {error}", "", error.span.start)
             })
             .collect();
-        insta::assert_snapshot!(pointed.join("\n"), @"");
+        insta::assert_snapshot!(pointed.join("\n"), @r#"
+        loss <
+              ^ expected a value
+        loss 3
+             ^ expected a comparison such as `=` or `<`
+        (loss < 3
+                 ^ expected `)`
+        loss < 3 tag = x
+                 ^^^ expected `and`, `or` or the end
+        loss => 3
+             ^^ `=>` is no comparison
+        tag = "ba
+              ^^^ this quote is never closed
+        = 3
+        ^ expected a name
+
+        ^ expected a name
+        "#);
     }
 
     proptest::proptest! {
