@@ -16,15 +16,19 @@ pub(crate) struct Bigram {
     weights: Vec<f32>,
     momentum: Vec<f32>,
     gradient: Vec<f64>,
-    /// Passes left before the process "is killed".
-    pub(crate) passes_left: u64,
     /// Steps at which the loss is not a number.
     pub(crate) broken_steps: Vec<u64>,
     /// Steps at which the loss is far too high.
     pub(crate) spiking_steps: Vec<u64>,
 }
 
-/// What a killed `Bigram` unwinds with.
+/// An engine whose process is killed after so many passes.
+pub(crate) struct Mortal<E> {
+    pub(crate) engine: E,
+    pub(crate) passes_left: u64,
+}
+
+/// What a killed `Mortal` unwinds with.
 pub(crate) struct Killed;
 
 pub(crate) fn config(vocab_size: usize) -> ModelConfig {
@@ -63,7 +67,6 @@ impl Bigram {
             weights: vec![0.0; n],
             momentum: vec![0.0; n],
             gradient: vec![0.0; n],
-            passes_left: u64::MAX,
             broken_steps: Vec::new(),
             spiking_steps: Vec::new(),
         }
@@ -99,10 +102,6 @@ impl Engine for Bigram {
     }
 
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
-        if self.passes_left == 0 {
-            std::panic::resume_unwind(Box::new(Killed));
-        }
-        self.passes_left -= 1;
         let v = self.config.vocab_size;
         let mut sum = LossSum::default();
         for place in 0..batch.tokens.len() {
@@ -173,5 +172,47 @@ impl Engine for Bigram {
     fn load_optimizer(&mut self, state: &Tensors) -> Result<(), EngineError> {
         self.momentum = data(state, "momentum.table")?;
         Ok(())
+    }
+}
+
+impl<E: Engine> Engine for Mortal<E> {
+    fn config(&self) -> &ModelConfig {
+        self.engine.config()
+    }
+
+    fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
+        if self.passes_left == 0 {
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        self.passes_left -= 1;
+        self.engine.accumulate(batch, pass)
+    }
+
+    fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError> {
+        self.engine.update(update)
+    }
+
+    fn discard(&mut self) {
+        self.engine.discard();
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>, EngineError> {
+        self.engine.evaluate(batch)
+    }
+
+    fn weights(&self) -> Result<Tensors, EngineError> {
+        self.engine.weights()
+    }
+
+    fn load_weights(&mut self, weights: &Tensors) -> Result<(), EngineError> {
+        self.engine.load_weights(weights)
+    }
+
+    fn optimizer(&self) -> Result<Tensors, EngineError> {
+        self.engine.optimizer()
+    }
+
+    fn load_optimizer(&mut self, state: &Tensors) -> Result<(), EngineError> {
+        self.engine.load_optimizer(state)
     }
 }

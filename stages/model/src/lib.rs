@@ -17,6 +17,7 @@ mod model;
 mod noise;
 mod ops;
 mod order;
+pub mod peak;
 mod plain;
 pub mod profile;
 pub mod schedule;

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    CpuEngine, Dropout, EngineSettings, Optimizer,
     batches::{Batching, LongDocuments, LossOn},
-    bigram::{Bigram, Killed},
+    bigram::{Bigram, Killed, Mortal},
     schedule::{Amount, Shape},
     shards::{
         ROLE_ASSISTANT, ROLE_USER, TARGET,
@@ -172,7 +173,7 @@ impl Story {
         }
     }
 
-    fn run(&mut self, mut engine: Bigram) -> End {
+    fn run(&mut self, mut engine: impl Engine) -> End {
         let folder = self.checkpoints.path();
         let attempt = AssertUnwindSafe(|| {
             train(
@@ -191,9 +192,22 @@ impl Story {
         }
     }
 
+    /// Runs until so many passes have been made.
+    fn run_until_killed(&mut self, engine: impl Engine, passes_left: u64) -> End {
+        self.run(Mortal {
+            engine,
+            passes_left,
+        })
+    }
+
     #[track_caller]
-    fn finish(mut self) -> (Trained, Notes) {
-        match self.run(Bigram::new(VOCAB_SIZE)) {
+    fn finish(self) -> (Trained, Notes) {
+        self.finish_with(Bigram::new(VOCAB_SIZE))
+    }
+
+    #[track_caller]
+    fn finish_with(mut self, engine: impl Engine) -> (Trained, Notes) {
+        match self.run(engine) {
             End::Done(trained) => (trained, self.notes),
             End::Failed(error) => panic!("{error}"),
             End::Killed => panic!("killed"),
@@ -201,7 +215,7 @@ impl Story {
     }
 
     #[track_caller]
-    fn fail(mut self, engine: Bigram) -> TrainError {
+    fn fail(mut self, engine: impl Engine) -> TrainError {
         match self.run(engine) {
             End::Failed(error) => error,
             _ => panic!("did not fail"),
@@ -274,9 +288,7 @@ fn killed_at_any_pass_and_resumed_is_as_if_never_stopped() {
     let mut n_kills = 0;
     for passes in 0.. {
         let mut story = Story::new(settings());
-        let mut engine = Bigram::new(VOCAB_SIZE);
-        engine.passes_left = passes;
-        match story.run(engine) {
+        match story.run_until_killed(Bigram::new(VOCAB_SIZE), passes) {
             End::Killed => n_kills += 1,
             _ => break,
         }
@@ -285,15 +297,42 @@ fn killed_at_any_pass_and_resumed_is_as_if_never_stopped() {
     assert!(n_kills > 11, "{n_kills} kills over 11 steps");
 }
 
+/// A transformer with all that could make two runs differ: dropout, and threads.
+fn transformer(optimizer: Optimizer, threads: usize) -> CpuEngine {
+    let mut config = crate::bigram::config(VOCAB_SIZE);
+    (config.d_model, config.n_heads, config.n_kv_heads) = (16, 2, 2);
+    let settings = EngineSettings {
+        optimizer,
+        dropout: Dropout::everywhere(0.1),
+        ..EngineSettings::default()
+    };
+    CpuEngine::new(config, settings, 7, threads).unwrap()
+}
+
+#[test]
+fn the_transformer_killed_and_resumed_is_as_if_never_stopped_on_any_number_of_threads() {
+    for (optimizer, every) in [(Optimizer::Adamw, 1), (Optimizer::Muon, 5)] {
+        let mut settings = settings();
+        settings.schedule.lr = 0.01;
+        let whole = Story::new(settings.clone()).finish_with(transformer(optimizer, 1));
+        for passes in (0..18).step_by(every) {
+            let mut story = Story::new(settings.clone());
+            let end = story.run_until_killed(transformer(optimizer, 2), passes);
+            assert!(matches!(end, End::Killed));
+            let resumed = story.finish_with(transformer(optimizer, 1 + passes as usize % 3));
+            assert_same(&resumed, &whole);
+        }
+    }
+}
+
 #[test]
 fn a_kill_in_the_middle_of_a_checkpoint_costs_steps_and_nothing_else() {
     let whole = Story::new(settings()).finish();
     for passes in [6, 9, 12, 15] {
         for damage in ["half written", "cut short", "gone"] {
             let mut story = Story::new(settings());
-            let mut engine = Bigram::new(VOCAB_SIZE);
-            engine.passes_left = passes;
-            assert!(matches!(story.run(engine), End::Killed));
+            let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), passes);
+            assert!(matches!(end, End::Killed));
             let newest = newest_checkpoint(story.checkpoints.path()).unwrap();
             match damage {
                 "half written" => {
@@ -467,8 +506,10 @@ fn bad_input_is_refused_before_the_first_step() {
             let mut settings = settings();
             change(&mut settings);
             let place = data.path().display().to_string();
-            let mut engine = Bigram::new(vocab_size);
-            engine.passes_left = 0;
+            let engine = Mortal {
+                engine: Bigram::new(vocab_size),
+                passes_left: 0,
+            };
             let error = Story::on(data, shards, settings).fail(engine);
             format!("{error}\n  {}", error.help().unwrap()).replace(&place, "[DATA]")
         };
@@ -519,9 +560,8 @@ fn bad_input_is_refused_before_the_first_step() {
 #[test]
 fn a_checkpoint_of_another_training_is_not_taken_up() {
     let mut story = Story::new(settings());
-    let mut engine = Bigram::new(VOCAB_SIZE);
-    engine.passes_left = 12;
-    assert!(matches!(story.run(engine), End::Killed));
+    let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), 12);
+    assert!(matches!(end, End::Killed));
     story.settings.seed = 8;
     let error = story.fail(Bigram::new(VOCAB_SIZE));
     assert!(
@@ -533,9 +573,8 @@ fn a_checkpoint_of_another_training_is_not_taken_up() {
 #[test]
 fn going_on_with_other_kernels_says_that_bits_may_differ() {
     let mut story = Story::new(settings());
-    let mut engine = Bigram::new(VOCAB_SIZE);
-    engine.passes_left = 12;
-    assert!(matches!(story.run(engine), End::Killed));
+    let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), 12);
+    assert!(matches!(end, End::Killed));
     story.settings.machine.kernels = "avx512".to_owned();
     let (_, notes) = story.finish();
     assert_snapshot!(notes.warnings.join("\n"), @"going on with avx512 on cpu what plain on cpu began: the last digits may differ");
