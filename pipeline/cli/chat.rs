@@ -1,0 +1,308 @@
+//! `tinylm chat`: talking to a model.
+//!
+//! On a terminal lines are edited and remembered; elsewhere each line of standard input
+//! is a turn. Ctrl-C ends the answer that is coming, not the program.
+
+use std::{
+    fs,
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::Args;
+use rustyline::{DefaultEditor, error::ReadlineError};
+use serde_json::json;
+use tinylm_stages::{
+    speak::{Answer, End, Manner, Said, Speaker},
+    template::{Role, Template},
+};
+
+use crate::{
+    failure::Failure,
+    project::Project,
+    sample::{MannerArgs, open, printable},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// RUN, RUN/STAGE or a model folder
+    pub(crate) model: String,
+    /// Say this, print the answer and leave
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
+    #[command(flatten)]
+    manner: MannerArgs,
+}
+
+const HELP: &str = "\
+/temp V       0 always takes the most likely word; higher is more surprising
+/top-k N      choose among this many of the most likely tokens; 0 is all
+/length N     most tokens of an answer
+/system TEXT  what is said before the first turn; without TEXT, nothing
+/reset        begin anew
+/retry        answer the last turn again, in other words
+/save FILE    write the conversation as JSON
+/help         this list
+/quit         leave (also quit, exit, ##)";
+
+/// What a line means.
+#[derive(Debug, Clone, PartialEq)]
+enum Line {
+    Say(String),
+    Temperature(f32),
+    TopK(usize),
+    Length(usize),
+    System(Option<String>),
+    Reset,
+    Retry,
+    Save(PathBuf),
+    Help,
+    Quit,
+    Nothing,
+    Wrong(String),
+}
+
+pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
+    let manner = args.manner.manner(0)?;
+    let speaker = open(project, &args.model, &args.manner)?;
+    let mut chat = Chat::new(speaker, manner, args.manner.system.clone());
+    if let Some(prompt) = &args.prompt {
+        return chat.say(prompt.clone());
+    }
+    if !io::stdin().is_terminal() {
+        return chat.lines();
+    }
+    let registered = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&chat.interrupted));
+    registered.map_err(|error| Failure::new(1, format!("Ctrl-C cannot be caught: {error}")))?;
+    let history = project.home().root().join("chat_history");
+    if !project.global.quiet {
+        tell(&format!("Talking to {}. /help lists the commands, /quit leaves.", args.model));
+    }
+    chat.converse(&history)
+}
+
+struct Chat {
+    speaker: Speaker,
+    manner: Manner,
+    system: Option<String>,
+    turns: Vec<(Role, String)>,
+    /// Answers so far: each draws numbers of its own.
+    n_answers: u64,
+    /// Turns that had left the context when the screen last said so.
+    n_left_out: usize,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Chat {
+    fn new(speaker: Speaker, mut manner: Manner, system: Option<String>) -> Chat {
+        if speaker.tokenizer().template() == Template::Plain {
+            // A plain model ends its turn by beginning the other's.
+            manner.stop.push("\nUser:".to_owned());
+        }
+        Chat {
+            speaker,
+            manner,
+            system,
+            turns: Vec::new(),
+            n_answers: 0,
+            n_left_out: 0,
+            interrupted: Arc::default(),
+        }
+    }
+
+    /// Reads turns from standard input that is no terminal.
+    fn lines(&mut self) -> Result<(), Failure> {
+        for line in io::stdin().lock().split(b'\n') {
+            let line = line.map_err(|error| Failure::wrong(format!("standard input: {error}")))?;
+            let line = String::from_utf8(line).map_err(|_| Failure::wrong("standard input is not UTF-8"))?;
+            if !self.obey(parse(&line))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn converse(&mut self, history: &std::path::Path) -> Result<(), Failure> {
+        let no_terminal = |error: ReadlineError| Failure::new(1, format!("the terminal: {error}"));
+        let mut editor = DefaultEditor::new().map_err(no_terminal)?;
+        // No history yet, or one that cannot be kept, is no reason not to talk.
+        let _ = editor.load_history(history);
+        loop {
+            match editor.readline("> ") {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line);
+                    self.interrupted.store(false, Ordering::Relaxed);
+                    if !self.obey(parse(&line))? {
+                        break;
+                    }
+                }
+                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Eof) => break,
+                Err(error) => return Err(no_terminal(error)),
+            }
+        }
+        if history.parent().is_some_and(|home| home.is_dir()) {
+            let _ = editor.save_history(history);
+        }
+        Ok(())
+    }
+
+    /// Returns whether to go on.
+    fn obey(&mut self, line: Line) -> Result<bool, Failure> {
+        match line {
+            Line::Quit => return Ok(false),
+            Line::Nothing => {}
+            Line::Help => tell(HELP),
+            Line::Wrong(why) => tell(&why),
+            Line::Temperature(temperature) => {
+                let before = self.manner.sampling;
+                self.manner.sampling.temperature = temperature;
+                if let Err(error) = self.manner.sampling.check() {
+                    self.manner.sampling = before;
+                    tell(&error.to_string());
+                }
+            }
+            Line::TopK(n) => self.manner.sampling.top_k = n,
+            Line::Length(n) => self.manner.max_tokens = n,
+            Line::System(text) => self.system = text,
+            Line::Reset => {
+                self.turns.clear();
+                self.n_left_out = 0;
+            }
+            Line::Save(path) => match self.save(&path) {
+                Ok(()) => tell(&format!("saved to `{}`", path.display())),
+                Err(error) => tell(&format!("`{}`: {error}", path.display())),
+            },
+            Line::Retry => match self.turns.pop() {
+                Some((Role::Assistant, _)) => self.reply()?,
+                Some(turn) => {
+                    self.turns.push(turn);
+                    self.reply()?;
+                }
+                None => tell("there is no turn to answer yet"),
+            },
+            Line::Say(text) => self.say(text)?,
+        }
+        Ok(true)
+    }
+
+    fn say(&mut self, text: String) -> Result<(), Failure> {
+        self.turns.push((Role::User, text));
+        self.reply()
+    }
+
+    fn reply(&mut self) -> Result<(), Failure> {
+        let prompt = self.speaker.chat_prompt(self.system.as_deref(), &self.turns, self.manner.max_tokens)?;
+        if prompt.n_turns_left_out > self.n_left_out {
+            tell(&format!("(the {} oldest turns no longer fit the model's context)", prompt.n_turns_left_out));
+        }
+        self.n_left_out = prompt.n_turns_left_out;
+        let interrupted = Arc::clone(&self.interrupted);
+        let mut out = io::stdout();
+        let mut started = false;
+        let mut listen = |said: &Said<'_>| {
+            let text = printable(said.text);
+            // Templates with spaces around their tags make answers begin with one.
+            let text = if started { &text[..] } else { text.trim_start() };
+            started |= !text.is_empty();
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.is_ok() && !interrupted.load(Ordering::Relaxed)
+        };
+        let answer = self.speaker.answer(&prompt, self.n_answers, &self.manner, &mut listen)?;
+        self.n_answers += 1;
+        tell("");
+        self.note(&answer);
+        self.turns.push((Role::Assistant, answer.text.trim().to_owned()));
+        Ok(())
+    }
+
+    fn note(&self, answer: &Answer) {
+        if answer.n_cropped > 0 {
+            tell(&format!("(your turn is too long: its first {} tokens were left out)", answer.n_cropped));
+        }
+        if answer.end == End::Interrupted {
+            tell("(stopped)");
+        }
+    }
+
+    /// One dialogue in the shape that `normalize` reads.
+    fn save(&self, path: &std::path::Path) -> io::Result<()> {
+        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let turns = self.turns.iter().map(|(role, text)| json!({"role": role, "content": text}));
+        let messages: Vec<_> = system.chain(turns).collect();
+        fs::write(path, format!("{}\n", json!({ "messages": messages })))
+    }
+}
+
+/// Returns what a line means. Without a slash a command must be complete, so that
+/// "length matters" is something to say.
+fn parse(line: &str) -> Line {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let rest = rest.trim();
+    match (line, word) {
+        ("", _) => Line::Nothing,
+        ("quit" | "exit" | "##" | "/quit" | "/exit", _) => Line::Quit,
+        (_, "temp") => rest.parse().map_or_else(|_| Line::Say(line.to_owned()), Line::Temperature),
+        (_, "length") => rest.parse().map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
+        (_, "/temp") => number(rest, "/temp 0.8", Line::Temperature),
+        (_, "/top-k") => number(rest, "/top-k 40", Line::TopK),
+        (_, "/length") => number(rest, "/length 256", Line::Length),
+        (_, "/system") => Line::System(Some(rest.to_owned()).filter(|text| !text.is_empty())),
+        (_, "/reset") => Line::Reset,
+        (_, "/retry") => Line::Retry,
+        (_, "/help") => Line::Help,
+        (_, "/save") if rest.is_empty() => Line::Wrong("where to? `/save talk.json`".to_owned()),
+        (_, "/save") => Line::Save(PathBuf::from(rest)),
+        (_, command) if command.starts_with('/') => {
+            Line::Wrong(format!("there is no `{command}`; /help lists the commands"))
+        }
+        _ => Line::Say(line.to_owned()),
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str, example: &str, line: fn(T) -> Line) -> Line {
+    match text.parse() {
+        Ok(number) => line(number),
+        Err(_) => Line::Wrong(format!("a number is missing: `{example}`")),
+    }
+}
+
+/// Prints a line. A screen that is gone is noticed at the next answer.
+fn tell(line: &str) {
+    writeln!(io::stdout(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_speech() {
+        for (line, meaning) in [
+            ("  ", Line::Nothing),
+            ("##", Line::Quit),
+            ("exit", Line::Quit),
+            ("exit through the door", Line::Say("exit through the door".into())),
+            ("temp 0.5", Line::Temperature(0.5)),
+            ("temp files are where ?", Line::Say("temp files are where ?".into())),
+            ("length 20", Line::Length(20)),
+            ("length matters", Line::Say("length matters".into())),
+            ("/temp 0", Line::Temperature(0.0)),
+            ("/top-k 5", Line::TopK(5)),
+            ("/temp", Line::Wrong("a number is missing: `/temp 0.8`".into())),
+            ("/length -3", Line::Wrong("a number is missing: `/length 256`".into())),
+            ("/system be kind", Line::System(Some("be kind".into()))),
+            ("/system", Line::System(None)),
+            ("/save a b.json", Line::Save("a b.json".into())),
+            ("/sing", Line::Wrong("there is no `/sing`; /help lists the commands".into())),
+            (" how are you ? ", Line::Say("how are you ?".into())),
+        ] {
+            assert_eq!(parse(line), meaning, "{line}");
+        }
+    }
+}

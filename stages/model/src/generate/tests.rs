@@ -1,0 +1,516 @@
+//! Generation against a reference that could not be simpler.
+
+use super::*;
+use crate::{
+    config::{Activation, Bias, Norm, NormAt, Parameter, Positions, Role},
+    engine::Tensor,
+};
+
+/// A number that looks random and is the same on every machine.
+fn noise(i: usize) -> f32 {
+    let mut x = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+}
+
+pub(super) fn tiny() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 77,
+        context: 45,
+        d_model: 24,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 4,
+        d_ff: 50,
+        positions: Positions::Learned,
+        rope_theta: 10_000.0,
+        norm: Norm::Layer,
+        norm_at: NormAt::Pre,
+        final_norm: true,
+        norm_eps: 1e-5,
+        activation: Activation::GeluTanh,
+        bias: Bias {
+            norm: true,
+            qkv: true,
+            proj: true,
+            mlp: true,
+            head: true,
+        },
+        tied: false,
+        embed_scale: 1.0,
+    }
+}
+
+/// Configurations that between them choose every option.
+fn all_options() -> Vec<ModelConfig> {
+    let bare = Bias {
+        norm: false,
+        qkv: false,
+        proj: false,
+        mlp: false,
+        head: false,
+    };
+    vec![
+        tiny(),
+        ModelConfig {
+            positions: Positions::Rope,
+            norm: Norm::Rms,
+            activation: Activation::Swiglu,
+            bias: bare,
+            tied: true,
+            n_kv_heads: 2,
+            ..tiny()
+        },
+        ModelConfig {
+            positions: Positions::Sinusoidal,
+            norm_at: NormAt::Post,
+            final_norm: false,
+            activation: Activation::Relu,
+            embed_scale: 24f32.sqrt(),
+            ..tiny()
+        },
+        ModelConfig {
+            // Heads of odd width, and one key/value head for all.
+            d_model: 21,
+            n_heads: 3,
+            n_kv_heads: 1,
+            d_ff: 33,
+            norm: Norm::Rms,
+            activation: Activation::Gelu,
+            positions: Positions::Sinusoidal,
+            n_layers: 3,
+            ..tiny()
+        },
+        ModelConfig {
+            activation: Activation::Silu,
+            norm_at: NormAt::Post,
+            positions: Positions::Rope,
+            bias: Bias { qkv: true, mlp: true, ..bare },
+            tied: true,
+            ..tiny()
+        },
+    ]
+}
+
+fn random_tensors(c: &ModelConfig) -> Tensors {
+    let mut at = 0;
+    let parameters = c.parameters().into_iter();
+    parameters
+        .map(|Parameter { name, shape, role }| {
+            let n: usize = shape.iter().product();
+            let centre = if role == Role::Gain { 1.0 } else { 0.0 };
+            let scale = if shape.len() == 2 { 1.5 / (shape[1] as f32).sqrt() } else { 0.3 };
+            let data = (at..at + n).map(|i| centre + scale * noise(i)).collect();
+            at += n;
+            (name, Tensor { shape, data })
+        })
+        .collect()
+}
+
+/// The definition, in f64: every position from the beginning, nothing kept.
+struct Reference<'a> {
+    c: &'a ModelConfig,
+    t: &'a Tensors,
+}
+
+impl Reference<'_> {
+    fn get(&self, name: &str) -> Option<Vec<f64>> {
+        self.t.get(name).map(|t| t.data.iter().map(|&x| f64::from(x)).collect())
+    }
+
+    fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+        let w = self.get(&format!("{name}.weight")).unwrap();
+        let bias = self.get(&format!("{name}.bias"));
+        w.chunks(x.len())
+            .enumerate()
+            .map(|(o, w)| {
+                let sum: f64 = w.iter().zip(x).map(|(w, x)| w * x).sum();
+                sum + bias.as_ref().map_or(0.0, |b| b[o])
+            })
+            .collect()
+    }
+
+    fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean = match self.c.norm {
+            Norm::Layer => x.iter().sum::<f64>() / n,
+            Norm::Rms => 0.0,
+        };
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        let w = self.get(&format!("{name}.weight")).unwrap();
+        let bias = self.get(&format!("{name}.bias"));
+        (0..x.len())
+            .map(|i| {
+                (x[i] - mean) / (variance + f64::from(self.c.norm_eps)).sqrt() * w[i]
+                    + bias.as_ref().map_or(0.0, |b| b[i])
+            })
+            .collect()
+    }
+
+    fn activate(&self, x: f64) -> f64 {
+        match self.c.activation {
+            Activation::Relu => x.max(0.0),
+            Activation::Silu | Activation::Swiglu => x / (1.0 + (-x).exp()),
+            Activation::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                0.5 * x * (1.0 + u.tanh())
+            }
+            Activation::Gelu => {
+                // The series of the error function converges for every argument.
+                let z = x / 2f64.sqrt();
+                let (mut term, mut sum) = (z, z);
+                for n in 1..200 {
+                    term *= -z * z / f64::from(n);
+                    sum += term / f64::from(2 * n + 1);
+                }
+                0.5 * x * (1.0 + 2.0 / std::f64::consts::PI.sqrt() * sum)
+            }
+        }
+    }
+
+    fn rotate(&self, x: &mut [f64], pos: usize) {
+        let half = x.len() / 2;
+        for i in 0..half {
+            let theta = f64::from(self.c.rope_theta).powf(-(2.0 * i as f64) / x.len() as f64);
+            let (sin, cos) = (pos as f64 * theta).sin_cos();
+            (x[i], x[i + half]) = (x[i] * cos - x[i + half] * sin, x[i + half] * cos + x[i] * sin);
+        }
+    }
+
+    fn attention(&self, layer: usize, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let (c, d) = (self.c, self.c.d_head());
+        let qkv: Vec<Vec<f64>> = x
+            .iter()
+            .enumerate()
+            .map(|(pos, x)| {
+                let mut row = self.linear(&format!("blocks.{layer}.qkv"), x);
+                if c.positions == Positions::Rope {
+                    for head in row[..c.d_model + c.d_kv()].chunks_mut(d) {
+                        self.rotate(head, pos);
+                    }
+                }
+                row
+            })
+            .collect();
+        (0..x.len())
+            .map(|pos| {
+                let mut out = Vec::new();
+                for head in 0..c.n_heads {
+                    let kv = head * c.n_kv_heads / c.n_heads;
+                    let q = &qkv[pos][head * d..][..d];
+                    let scores: Vec<f64> = qkv[..=pos]
+                        .iter()
+                        .map(|row| {
+                            let k = &row[c.d_model + kv * d..][..d];
+                            q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
+                        })
+                        .collect();
+                    let total: f64 = scores.iter().map(|s| s.exp()).sum();
+                    for i in 0..d {
+                        let v = |row: &Vec<f64>| row[c.d_model + c.d_kv() + kv * d + i];
+                        out.push(scores.iter().zip(&qkv).map(|(s, row)| s.exp() / total * v(row)).sum());
+                    }
+                }
+                self.linear(&format!("blocks.{layer}.proj"), &out)
+            })
+            .collect()
+    }
+
+    fn mlp(&self, layer: usize, x: &[f64]) -> Vec<f64> {
+        let name = |part: &str| format!("blocks.{layer}.{part}");
+        let up = self.linear(&name("up"), x);
+        let hidden: Vec<f64> = if self.c.activation == Activation::Swiglu {
+            let gate = self.linear(&name("gate"), x);
+            gate.iter().zip(up).map(|(g, u)| self.activate(*g) * u).collect()
+        } else {
+            up.into_iter().map(|x| self.activate(x)).collect()
+        };
+        self.linear(&name("down"), &hidden)
+    }
+
+    fn branch(&self, x: &mut [Vec<f64>], norm: &str, f: impl Fn(&[Vec<f64>]) -> Vec<Vec<f64>>) {
+        let pre = self.c.norm_at == NormAt::Pre;
+        let input: Vec<Vec<f64>> = x
+            .iter()
+            .map(|x| if pre { self.norm(norm, x) } else { x.clone() })
+            .collect();
+        for (x, y) in x.iter_mut().zip(f(&input)) {
+            x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+            if !pre {
+                *x = self.norm(norm, x);
+            }
+        }
+    }
+
+    fn logits(&self, tokens: &[u16]) -> Vec<Vec<f64>> {
+        let (c, d) = (self.c, self.c.d_model);
+        let embed = self.get("embed.weight").unwrap();
+        let learned = self.get("positions.weight");
+        let position = |pos: usize, i: usize| match c.positions {
+            Positions::Learned => learned.as_ref().unwrap()[pos * d + i],
+            Positions::Rope => 0.0,
+            Positions::Sinusoidal => {
+                let angle = pos as f64 / 10_000f64.powf((i - i % 2) as f64 / d as f64);
+                if i.is_multiple_of(2) { angle.sin() } else { angle.cos() }
+            }
+        };
+        let mut x: Vec<Vec<f64>> = tokens
+            .iter()
+            .enumerate()
+            .map(|(pos, &id)| {
+                let row = &embed[usize::from(id) * d..][..d];
+                (0..d).map(|i| row[i] * f64::from(c.embed_scale) + position(pos, i)).collect()
+            })
+            .collect();
+        for layer in 0..c.n_layers {
+            self.branch(&mut x, &format!("blocks.{layer}.norm1"), |x| self.attention(layer, x));
+            self.branch(&mut x, &format!("blocks.{layer}.norm2"), |x| {
+                x.iter().map(|x| self.mlp(layer, x)).collect()
+            });
+        }
+        x.iter()
+            .map(|x| {
+                let x = if c.final_norm { self.norm("norm", x) } else { x.clone() };
+                if c.tied {
+                    let bias = self.get("head.bias");
+                    embed
+                        .chunks(d)
+                        .enumerate()
+                        .map(|(o, w)| {
+                            w.iter().zip(&x).map(|(w, x)| w * x).sum::<f64>()
+                                + bias.as_ref().map_or(0.0, |b| b[o])
+                        })
+                        .collect()
+                } else {
+                    self.linear("head", &x)
+                }
+            })
+            .collect()
+    }
+}
+
+fn tokens(n: usize) -> Vec<u16> {
+    (0..n).map(|i| ((noise(i + 50) + 1.0) * 38.0) as u16).collect()
+}
+
+pub(super) fn generator(c: &ModelConfig, precision: Precision, n_threads: usize) -> Generator {
+    Generator::from_tensors(c.clone(), &random_tensors(c), precision, n_threads).unwrap()
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), want.len());
+    for (i, (found, want)) in found.iter().zip(want).enumerate() {
+        let error = (f64::from(*found) - want).abs();
+        assert!(error < tolerance, "logit {i}: {found}, not {want}");
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_definition_for_every_option_and_cpu() {
+    for c in all_options() {
+        let tensors = random_tensors(&c);
+        let tokens = tokens(c.context);
+        let want = Reference { c: &c, t: &tensors }.logits(&tokens);
+        let largest = want.iter().flatten().fold(0f64, |a, b| a.max(b.abs()));
+        assert!(largest > 0.5, "the logits say nothing");
+        for kernels in Kernels::supported() {
+            for n_threads in [1, 2, 3] {
+                let mut generator = generator(&c, Precision::F32, n_threads);
+                generator.kernels = kernels;
+                // A prompt, two more tokens, one more, and the rest.
+                for (from, to) in [(0, 17), (17, 19), (19, 20), (20, c.context)] {
+                    let logits = generator.feed(&tokens[from..to]).unwrap();
+                    assert_close(logits, &want[to - 1], 5e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_is_near_and_alike_on_every_cpu() {
+    for c in all_options() {
+        let tensors = random_tensors(&c);
+        let tokens = tokens(30);
+        let want = Reference { c: &c, t: &tensors }.logits(&tokens);
+        let mut all = Vec::new();
+        let both_ways = |kernels: Kernels| [1, usize::MAX].map(|widen_from| Kernels { widen_from, ..kernels });
+        for kernels in Kernels::supported().into_iter().flat_map(both_ways) {
+            let mut generator = generator(&c, Precision::Bf16, 2);
+            generator.kernels = kernels;
+            generator.feed(&tokens[..29]).unwrap();
+            let logits = generator.feed(&tokens[29..]).unwrap().to_vec();
+            assert_close(&logits, &want[29], 0.3);
+            all.push(logits);
+        }
+        for other in &all[1..] {
+            // A sum that falls on the other side of a rounding moves the result by a bf16 step.
+            let other: Vec<f64> = other.iter().map(|&x| f64::from(x)).collect();
+            assert_close(&all[0], &other, 0.1);
+        }
+    }
+}
+
+#[test]
+fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
+    let c = &all_options()[1];
+    let tokens = tokens(40);
+    let mut once = generator(c, Precision::F32, 2);
+    let want = once.feed(&tokens).unwrap().to_vec();
+    let mut other = generator(c, Precision::F32, 2);
+    other.feed(&tokens[..30]).unwrap();
+    other.feed(&[1, 2, 3, 4, 5]).unwrap();
+    // Taking back leaves no trace, and `hold` finds the common beginning itself.
+    let found = other.hold(&tokens).unwrap();
+    let want: Vec<f64> = want.iter().map(|&x| f64::from(x)).collect();
+    assert_close(found, &want, 2e-5);
+    assert_eq!(other.held(), tokens);
+    let again = other.hold(&tokens).unwrap();
+    assert_close(again, &want, 2e-5);
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let c = &all_options()[3];
+        let logits = |n_threads| {
+            let mut generator = generator(c, precision, n_threads);
+            let mut bits = Vec::new();
+            for part in tokens(40).chunks(31) {
+                bits.extend(generator.feed(part).unwrap().iter().map(|x| x.to_bits()));
+            }
+            bits
+        };
+        assert_eq!(logits(1), logits(2));
+        assert_eq!(logits(1), logits(3));
+    }
+}
+
+#[test]
+fn scores_are_those_of_the_logits() {
+    let c = &all_options()[0];
+    let tensors = random_tensors(c);
+    let tokens = tokens(41);
+    let want = Reference { c, t: &tensors }.logits(&tokens[..40]);
+    let mut generator = generator(c, Precision::F32, 2);
+    let scores = generator.score(&tokens[..40], 3, &tokens[4..]).unwrap();
+    assert_eq!(scores.len(), 37);
+    for (i, score) in scores.iter().enumerate() {
+        let logits = &want[i + 3];
+        let target = logits[usize::from(tokens[i + 4])];
+        let nll = logits.iter().map(|x| x.exp()).sum::<f64>().ln() - target;
+        assert!((f64::from(score.nll) - nll).abs() < 1e-4);
+        assert_eq!(usize::from(score.rank), logits.iter().filter(|&&x| x > target).count());
+    }
+}
+
+#[test]
+fn what_cannot_be_fed_is_an_error_and_changes_nothing() {
+    let c = &all_options()[0];
+    let mut generator = generator(c, Precision::F32, 1);
+    generator.feed(&[1, 2]).unwrap();
+    assert_eq!(generator.feed(&[]).unwrap_err(), FeedError::Empty);
+    let outside = FeedError::OutsideVocabulary { id: 77, vocab_size: 77 };
+    assert_eq!(generator.feed(&[3, 77]).unwrap_err(), outside);
+    let long = FeedError::TooLong { n: 46, context: 45 };
+    assert_eq!(generator.feed(&[0; 44]).unwrap_err(), long);
+    assert_eq!(generator.held(), [1, 2]);
+}
+
+mod folders {
+    use std::fs;
+
+    use safetensors::{Dtype, serialize, tensor::TensorView};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    pub(super) fn write(c: &ModelConfig, tensors: &Tensors) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), serde_json::to_vec(c).unwrap()).unwrap();
+        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+                (name.clone(), tensor.shape.clone(), bytes)
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        fs::write(dir.path().join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
+        dir
+    }
+
+    #[track_caller]
+    fn refusal(dir: &TempDir) -> String {
+        let Err(error) = Generator::open(dir.path(), Precision::F32, 1) else {
+            panic!("opened")
+        };
+        error.to_string().replace(&*dir.path().to_string_lossy(), "[DIR]")
+    }
+
+    #[test]
+    fn a_folder_and_its_tensors_are_the_same_model() {
+        let c = tiny();
+        let dir = write(&c, &random_tensors(&c));
+        let mut opened = Generator::open(dir.path(), Precision::F32, 1).unwrap();
+        let mut built = generator(&c, Precision::F32, 1);
+        assert_eq!(opened.feed(&[5, 6]).unwrap(), built.feed(&[5, 6]).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused_with_a_reason() {
+        let c = tiny();
+        let tensors = random_tensors(&c);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(refusal(&empty), "`[DIR]` is no model: it has no `config.json`");
+
+        let dir = write(&c, &tensors);
+        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        assert_eq!(refusal(&dir), "`[DIR]` is no model: it has no `model.safetensors`");
+
+        let dir = write(&c, &tensors);
+        let file = dir.path().join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        for n in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&file, &bytes[..n]).unwrap();
+            let found = refusal(&dir);
+            assert!(found.starts_with("`[DIR]/model.safetensors` is damaged or cut short: "), "{found}");
+        }
+
+        let dir = write(&c, &tensors);
+        fs::write(dir.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
+        let found = refusal(&dir);
+        assert!(found.starts_with("`[DIR]/config.json` does not describe a model of this program"), "{found}");
+
+        let mut foreign = tensors.clone();
+        foreign.insert("lm_head.weight".into(), tensors["head.weight"].clone());
+        let found = refusal(&write(&c, &foreign));
+        assert_eq!(found, "`lm_head.weight` among the weights is not part of this model");
+
+        let mut missing = tensors.clone();
+        missing.remove("blocks.1.up.bias");
+        assert_eq!(refusal(&write(&c, &missing)), "`blocks.1.up.bias` is missing from the weights");
+
+        let other = ModelConfig { d_ff: 51, ..c.clone() };
+        let found = refusal(&write(&other, &tensors));
+        assert_eq!(found, "`blocks.0.up.weight` has shape [50, 24], the configuration needs [51, 24]");
+    }
+
+    #[test]
+    fn configurations_that_cannot_be_are_refused_before_anything_is_computed() {
+        let c = tiny();
+        for (broken, reason) in [
+            (ModelConfig { n_heads: 0, ..c.clone() }, "`n_heads` is 0"),
+            (ModelConfig { n_heads: 5, n_kv_heads: 5, ..c.clone() }, "5 heads do not divide a width of 24"),
+            (ModelConfig { n_kv_heads: 3, ..c.clone() }, "3 key/value heads do not divide 4 heads"),
+            (ModelConfig { vocab_size: 70_000, ..c.clone() }, "`vocab_size` is 70000, above 65536"),
+        ] {
+            let found = refusal(&write(&broken, &Tensors::new()));
+            assert!(found.ends_with(reason), "{found}");
+        }
+    }
+}

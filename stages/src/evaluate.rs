@@ -1,0 +1,575 @@
+//! How well a model predicts a text.
+//!
+//! Every document is read alone, from its beginning, in windows as long as the model's
+//! context; each window begins where the one before ended, the last one reaches back
+//! over a whole context (the rolling windows of lm-eval). So every token but the first
+//! is predicted exactly once, and the numbers depend neither on batches nor on packing.
+//!
+//! `loss`, `perplexity` and `accuracy_*` are means over the *targets*, the tokens that
+//! training predicts (with a dialogue model, its own turns): comparable with the
+//! `validation_loss` of training. `bits_per_byte`, `byte_perplexity` and
+//! `word_perplexity` are sums over *all* tokens, divided by the bytes and words of the
+//! contents, tags excluded: comparable between tokenizers.
+//!
+//! `unigram_perplexity` is what knowing nothing but how frequent each token is would
+//! reach on the same targets: a model that is not far below it has learned no language.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::{Map, Value, json};
+use tinylm_model::{
+    engine::Score,
+    generate::Generator,
+    sampler::Sampling,
+    shards::{Document, ROLE_ASSISTANT, ROLE_NAMES, Shards, Split, Stretch},
+};
+use tinylm_pipeline::{
+    At, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
+    settings::{NoSettings, SettingError},
+};
+
+use crate::{
+    sample::Numbers,
+    speak::{End, Manner, Prompt, SpeakError, Speaker, Variety},
+    tokens::Tokenizer,
+};
+
+pub struct Evaluate;
+
+choices! {
+    /// Which documents are read.
+    pub enum SplitName {
+        Validation = "validation",
+        Test = "test",
+        Train = "train",
+    }
+}
+
+tinylm_pipeline::settings! {
+    /// How well a model predicts a text.
+    pub struct EvaluateSettings {
+        /// Which of the shards' documents are read.
+        pub split: SplitName = SplitName::Validation,
+        /// Reads at most about this many tokens, from the beginning.
+        pub tokens: Option<u64> = None,
+        /// Lets the model continue the beginnings of this many documents, to measure how
+        /// much it repeats itself and how often it comes to an end.
+        pub continuations: usize = 16,
+        /// Most tokens of a continuation.
+        pub max_tokens: usize = 96,
+        /// Numbers the weights are rounded to.
+        pub precision: Numbers = Numbers::F32,
+    }
+}
+
+impl Stage for Evaluate {
+    type Settings = EvaluateSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "evaluate";
+    const ABOUT: &'static str = "measures how well a model predicts a text";
+    const REVISION: u32 = 1;
+    const ROLES: Roles = Roles::Fixed(&[
+        InputRole::one("model", "what is measured"),
+        InputRole::one("shards", "the documents that it reads"),
+    ]);
+    const HEAVY: bool = true;
+
+    fn canonical(settings: EvaluateSettings) -> Result<EvaluateSettings, SettingError> {
+        match settings.tokens {
+            Some(0) => Err(SettingError::new("tokens", "must be at least 1")),
+            _ => Ok(settings),
+        }
+    }
+
+    fn run(settings: &EvaluateSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+        let folder = &io.input("model")?.path;
+        let shards = Shards::open(&io.input("shards")?.path)?;
+        let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
+        check_vocabulary(&shards, speaker.tokenizer())?;
+        let split = shards.split(split_name(settings.split))?;
+        let n_documents = n_within(split.documents(), settings.tokens);
+        let documents = &split.documents()[..n_documents];
+
+        let mut tally = Tally::new(shards.index().vocab_size);
+        let n_all: u64 = documents.iter().map(|document| u64::from(document.len)).sum();
+        let mut n_read = 0;
+        for document in documents {
+            io.progress(n_read, Some(n_all), "tokens")?;
+            score_document(&mut speaker, &split, document, &mut tally)?;
+            n_read += u64::from(document.len);
+        }
+        io.progress(n_all, Some(n_all), "tokens")?;
+
+        let unigram = unigram_perplexity(&shards, &tally)?;
+        let generated = continuations(&mut speaker, settings, &split, documents, io)?;
+        let report = report(settings, &shards, &tally, unigram, generated);
+        let path = io.out().join("evaluation.json");
+        let text = format!("{:#}\n", report);
+        fs::write(&path, text).at(&path)?;
+        Ok(metrics(&report))
+    }
+}
+
+/// Sums over some tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sums {
+    n: u64,
+    nll: f64,
+    n_first: u64,
+    n_first_five: u64,
+}
+
+impl Sums {
+    fn add(&mut self, score: Score) {
+        self.n += 1;
+        self.nll += f64::from(score.nll);
+        self.n_first += u64::from(score.rank == 0);
+        self.n_first_five += u64::from(score.rank < 5);
+    }
+
+    fn loss(&self) -> f64 {
+        self.nll / self.n as f64
+    }
+
+    fn json(&self) -> Value {
+        if self.n == 0 {
+            return json!({ "tokens": 0 });
+        }
+        json!({
+            "tokens": self.n,
+            "loss": self.loss(),
+            "perplexity": self.loss().exp(),
+            "accuracy_top1": self.n_first as f64 / self.n as f64,
+            "accuracy_top5": self.n_first_five as f64 / self.n as f64,
+        })
+    }
+}
+
+/// Everything that is counted while documents are read.
+struct Tally {
+    all: Sums,
+    targets: Sums,
+    /// Targets by source.
+    by_source: BTreeMap<u16, Sums>,
+    /// All tokens by role.
+    by_role: BTreeMap<u8, Sums>,
+    n_documents: u64,
+    n_bytes: u64,
+    n_words: u64,
+    /// How often each id was a target.
+    counts: Vec<u64>,
+}
+
+impl Tally {
+    fn new(vocab_size: usize) -> Tally {
+        Tally {
+            all: Sums::default(),
+            targets: Sums::default(),
+            by_source: BTreeMap::new(),
+            by_role: BTreeMap::new(),
+            n_documents: 0,
+            n_bytes: 0,
+            n_words: 0,
+            counts: vec![0; vocab_size],
+        }
+    }
+}
+
+fn split_name(split: SplitName) -> &'static str {
+    match split {
+        SplitName::Validation => "validation",
+        SplitName::Test => "test",
+        SplitName::Train => "train",
+    }
+}
+
+fn check_vocabulary(shards: &Shards, tokenizer: &Tokenizer) -> Result<(), StageError> {
+    let (ids, known) = (shards.index().vocab_size, tokenizer.vocab_size());
+    if ids == known {
+        return Ok(());
+    }
+    let message = format!("the shards have a vocabulary of {ids}, the model's tokenizer one of {known}");
+    let help = "evaluate a model on shards that were made with its own tokenizer";
+    Err(StageError::new(message).help(help).is_final())
+}
+
+/// How many documents hold the first `tokens` tokens; one at least.
+fn n_within(documents: &[Document], tokens: Option<u64>) -> usize {
+    let Some(limit) = tokens else {
+        return documents.len();
+    };
+    let end = |document: &Document| document.start + u64::from(document.len);
+    documents.partition_point(|document| end(document) <= limit).max(1)
+}
+
+fn score_document(
+    speaker: &mut Speaker,
+    split: &Split,
+    document: &Document,
+    tally: &mut Tally,
+) -> Result<(), StageError> {
+    let stretch = split.tokens(document);
+    let ids: Vec<u16> = stretch.ids().collect();
+    let scores = rolling_scores(speaker.generator(), &ids).map_err(SpeakError::from)?;
+    for (idx, score) in scores.into_iter().enumerate() {
+        let place = idx + 1;
+        tally.all.add(score);
+        tally.by_role.entry(stretch.role(place)).or_default().add(score);
+        if stretch.is_target(place) {
+            tally.targets.add(score);
+            tally.by_source.entry(document.source).or_default().add(score);
+            tally.counts[usize::from(ids[place])] += 1;
+        }
+    }
+    let wide: Vec<u32> = ids.iter().map(|&id| u32::from(id)).collect();
+    let text = speaker.tokenizer().decode(&wide).map_err(SpeakError::from)?;
+    tally.n_words += text.split_whitespace().count() as u64;
+    tally.n_bytes += u64::from(document.bytes);
+    tally.n_documents += 1;
+    Ok(())
+}
+
+/// Scores every token but the first, once, with as much before it as the windows give.
+fn rolling_scores(
+    generator: &mut Generator,
+    ids: &[u16],
+) -> Result<Vec<Score>, tinylm_model::generate::GenerateError> {
+    let context = generator.config().context;
+    let n = ids.len() - 1;
+    let mut scores = Vec::with_capacity(n);
+    while scores.len() < n {
+        let done = scores.len();
+        let (start, end) = window(done, n, context);
+        let targets = &ids[done + 1..=end];
+        scores.extend(generator.score(&ids[start..end], done - start, targets)?);
+    }
+    Ok(scores)
+}
+
+/// The next window over `n` places of which `done` are scored: where it starts and ends.
+fn window(done: usize, n: usize, context: usize) -> (usize, usize) {
+    let end = n.min(done + context);
+    (done.min(end.saturating_sub(context)), end)
+}
+
+/// Perplexity of the targets when each token is as likely as it was frequent among the
+/// targets of the training split (one added to each), or, without one, among themselves.
+fn unigram_perplexity(shards: &Shards, tally: &Tally) -> Result<f64, StageError> {
+    let mut counts = vec![1u64; tally.counts.len()];
+    if shards.index().splits.get("train").is_some_and(|split| split.targets > 0) {
+        let train = shards.split("train")?;
+        for document in train.documents() {
+            let stretch = train.tokens(document);
+            for (idx, id) in stretch.ids().enumerate() {
+                counts[usize::from(id)] += u64::from(stretch.is_target(idx));
+            }
+        }
+    } else {
+        counts.clone_from(&tally.counts);
+    }
+    let total: f64 = counts.iter().sum::<u64>() as f64;
+    let pairs = tally.counts.iter().zip(&counts).filter(|(n, _)| **n > 0);
+    let nll: f64 = pairs.map(|(&n, &count)| n as f64 * (total / count as f64).ln()).sum();
+    Ok((nll / tally.targets.n as f64).exp())
+}
+
+/// What the model makes of the beginnings of documents.
+struct Generated {
+    n: usize,
+    n_ended: usize,
+    n_tokens: usize,
+    variety: Variety,
+}
+
+fn continuations(
+    speaker: &mut Speaker,
+    settings: &EvaluateSettings,
+    split: &Split,
+    documents: &[Document],
+    io: &StageIo,
+) -> Result<Option<Generated>, StageError> {
+    let manner = Manner {
+        sampling: Sampling::default(),
+        seed: 1,
+        max_tokens: settings.max_tokens,
+        ..Manner::default()
+    };
+    let n = settings.continuations.min(documents.len());
+    if n == 0 || settings.max_tokens == 0 {
+        return Ok(None);
+    }
+    let (mut texts, mut n_ended, mut n_tokens) = (Vec::new(), 0, 0);
+    for idx in 0..n {
+        io.progress_note(idx as u64, Some(n as u64), "continuations", Some("continuing"))?;
+        // Spread over the documents, so that not all come from one source.
+        let document = &documents[idx * documents.len() / n];
+        let prompt = beginning(&split.tokens(document), speaker.generator().config().context);
+        let answer = speaker.answer(&prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
+        if answer.end == End::Interrupted {
+            return Err(StageError::cancelled());
+        }
+        n_ended += usize::from(answer.end == End::Stop);
+        n_tokens += answer.n_tokens;
+        texts.push(answer.text);
+    }
+    Ok(Some(Generated {
+        n,
+        n_ended,
+        n_tokens,
+        variety: Variety::of(texts.iter().map(String::as_str)),
+    }))
+}
+
+/// Up to where the assistant first has to speak; of a text, its first tokens.
+fn beginning(stretch: &Stretch<'_>, context: usize) -> Prompt {
+    let mut places = 1..stretch.len();
+    let reply = places.find(|&idx| stretch.role(idx) == ROLE_ASSISTANT && stretch.is_target(idx));
+    let n = reply.unwrap_or_else(|| stretch.len().min(32).min(context.div_ceil(4)));
+    Prompt {
+        ids: stretch.ids().take(n).collect(),
+        n_stay: 0,
+        n_turns_left_out: 0,
+    }
+}
+
+fn report(
+    settings: &EvaluateSettings,
+    shards: &Shards,
+    tally: &Tally,
+    unigram: f64,
+    generated: Option<Generated>,
+) -> Value {
+    let mut report = Map::new();
+    let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
+    put("split", json!(split_name(settings.split)));
+    put("documents", json!(tally.n_documents));
+    put("tokens", json!(tally.all.n));
+    put("targets", json!(tally.targets.n));
+    put("bytes", json!(tally.n_bytes));
+    put("words", json!(tally.n_words));
+    if tally.targets.n > 0 {
+        let targets = tally.targets.json();
+        for name in ["loss", "perplexity", "accuracy_top1", "accuracy_top5"] {
+            put(name, targets[name].clone());
+        }
+        put("unigram_perplexity", json!(unigram));
+    }
+    if tally.n_bytes > 0 {
+        let per_byte = tally.all.nll / tally.n_bytes as f64;
+        put("bits_per_byte", json!(per_byte / std::f64::consts::LN_2));
+        put("byte_perplexity", json!(per_byte.exp()));
+    }
+    if tally.n_words > 0 {
+        put("word_perplexity", json!((tally.all.nll / tally.n_words as f64).exp()));
+    }
+    let name = |idx: u16| shards.index().sources[usize::from(idx)].clone();
+    let by_source = tally.by_source.iter().map(|(idx, sums)| (name(*idx), sums.json()));
+    put("by_source", Value::Object(by_source.collect()));
+    let role = |idx: u8| ROLE_NAMES[usize::from(idx)].to_owned();
+    let by_role = tally.by_role.iter().map(|(idx, sums)| (role(*idx), sums.json()));
+    put("by_role", Value::Object(by_role.collect()));
+    if let Some(generated) = generated {
+        let n = generated.n as f64;
+        put(
+            "generated",
+            json!({
+                "continuations": generated.n,
+                "tokens_per_answer": generated.n_tokens as f64 / n,
+                "end_rate": generated.n_ended as f64 / n,
+                "distinct_1": generated.variety.distinct_1,
+                "distinct_2": generated.variety.distinct_2,
+                "repetition": generated.variety.repetition,
+            }),
+        );
+    }
+    Value::Object(report)
+}
+
+/// The numbers of the report, those of its parts named `PART.NAME`.
+fn metrics(report: &Value) -> Metrics {
+    let mut metrics = Metrics::default();
+    collect(&mut metrics, "", report);
+    metrics
+}
+
+fn collect(metrics: &mut Metrics, prefix: &str, value: &Value) {
+    let Value::Object(map) = value else { return };
+    for (name, value) in map {
+        let path = match prefix {
+            "" => name.clone(),
+            _ => format!("{prefix}.{name}"),
+        };
+        match value.as_f64() {
+            Some(number) => metrics.0.push((path, number)),
+            None => collect(metrics, &path, value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+    use tinylm_model::{config::Precision, generate::Generator};
+    use tinylm_pipeline::testing::StageTest;
+
+    use super::*;
+    use crate::speak::fixture::{config, dialogue, tensors, write_model, write_shards, write_tokenizer};
+
+    fn documents() -> Vec<(u16, Vec<u16>, Vec<u8>)> {
+        let texts = [("hi", "hello there"), ("how are you ?", "fine . and you ?"), ("x", "y")];
+        let documents = texts.iter().enumerate();
+        documents
+            .map(|(idx, (user, assistant))| {
+                let (ids, roles) = dialogue(user, assistant);
+                (idx as u16 % 2, ids, roles)
+            })
+            .collect()
+    }
+
+    fn project(documents: &[(u16, Vec<u16>, Vec<u8>)]) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        write_model(&dir.path().join("model"), &config());
+        write_shards(&dir.path().join("shards"), "validation", documents);
+        dir
+    }
+
+    fn evaluate(dir: &Path, settings: &str) -> Result<Value, StageError> {
+        let test = StageTest::new(dir);
+        let test = test.input("model", &dir.join("model")).input("shards", &dir.join("shards"));
+        let outcome = test.run::<Evaluate>(settings)?;
+        let text = fs::read_to_string(outcome.out.join("evaluation.json")).unwrap();
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(outcome.metrics.get("loss"), report["loss"].as_f64());
+        Ok(report)
+    }
+
+    #[track_caller]
+    fn close(found: &Value, want: f64) {
+        let found = found.as_f64().unwrap();
+        assert!((found - want).abs() < 1e-4 * want.abs().max(1.0), "{found}, not {want}");
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_definition() {
+        let documents = documents();
+        let dir = project(&documents);
+        let report = evaluate(dir.path(), "{continuations: 2, max_tokens: 4}").unwrap();
+        let mut generator = Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
+        let (mut all, mut targets, mut n_all, mut n_targets, mut n_bytes) = (0.0, 0.0, 0, 0, 0);
+        for (_, ids, roles) in &documents {
+            assert!(ids.len() <= 64, "each fits one window");
+            generator.truncate(0);
+            for place in 1..ids.len() {
+                let logits = generator.feed(&ids[place - 1..place]).unwrap();
+                let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+                let nll = sum.ln() - f64::from(logits[usize::from(ids[place])]);
+                all += nll;
+                n_all += 1;
+                if roles[place] & 0x80 != 0 {
+                    targets += nll;
+                    n_targets += 1;
+                }
+            }
+            n_bytes += ids.iter().filter(|&&id| id < 256).count();
+        }
+        assert_eq!(report["tokens"], n_all);
+        assert_eq!(report["targets"], n_targets);
+        close(&report["loss"], targets / f64::from(n_targets));
+        close(&report["perplexity"], (targets / f64::from(n_targets)).exp());
+        close(&report["bits_per_byte"], all / n_bytes as f64 / 2f64.ln());
+        close(&report["byte_perplexity"], (all / n_bytes as f64).exp());
+        let words = report["words"].as_f64().unwrap();
+        close(&report["word_perplexity"], (all / words).exp());
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let dir = project(&documents());
+        let report = evaluate(dir.path(), "{}").unwrap();
+        let sum = |part: &str| -> u64 {
+            report[part].as_object().unwrap().values().map(|sums| sums["tokens"].as_u64().unwrap()).sum()
+        };
+        assert_eq!(sum("by_source"), report["targets"].as_u64().unwrap());
+        assert_eq!(sum("by_role"), report["tokens"].as_u64().unwrap());
+        let sources: Vec<&String> = report["by_source"].as_object().unwrap().keys().collect();
+        assert_eq!(sources, ["first", "second"]);
+        assert_eq!(report["generated"]["continuations"], 3);
+    }
+
+    #[test]
+    fn a_document_longer_than_the_context_is_scored_whole() {
+        let ids: Vec<u16> = (0..150).map(|i| i * 31 % 256).collect();
+        let roles = vec![0x80; ids.len()];
+        let dir = project(&[(0, ids.clone(), roles)]);
+        let report = evaluate(dir.path(), "{continuations: 0}").unwrap();
+        assert_eq!(report["targets"], 149);
+        // Token 140 is in the last window, which reaches back over a whole context.
+        let mut generator = Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
+        let scores = rolling_scores(&mut generator, &ids).unwrap();
+        let alone = generator.score(&ids[85..140], 54, &ids[140..=140]).unwrap();
+        assert!((scores[139].nll - alone[0].nll).abs() < 1e-4);
+    }
+
+    #[test]
+    fn unigram_perplexity_is_that_of_the_frequencies() {
+        // Three targets a, one target b, and no training split: entropy of (3/4, 1/4).
+        let dir = project(&[(0, vec![0, 97, 97, 97, 98], vec![0, 0x80, 0x80, 0x80, 0x80])]);
+        let report = evaluate(dir.path(), "{continuations: 0}").unwrap();
+        let entropy = -(0.75 * 0.75f64.ln() + 0.25 * 0.25f64.ln());
+        close(&report["unigram_perplexity"], entropy.exp());
+    }
+
+    #[test]
+    fn a_limit_reads_whole_documents_from_the_beginning() {
+        let documents = documents();
+        let first = documents[0].1.len();
+        let dir = project(&documents);
+        for (tokens, n) in [(1, 1), (first, 1), (first + 1, 1), (1_000_000, 3)] {
+            let report = evaluate(dir.path(), &format!("{{tokens: {tokens}, continuations: 0}}")).unwrap();
+            assert_eq!(report["documents"], n, "{tokens}");
+        }
+    }
+
+    #[test]
+    fn shards_of_another_tokenizer_are_refused() {
+        let dir = project(&documents());
+        let path = dir.path().join("shards/shards.json");
+        let text = fs::read_to_string(&path).unwrap().replace("259", "300");
+        fs::write(&path, text).unwrap();
+        let error = evaluate(dir.path(), "{}").unwrap_err();
+        assert_eq!(error.message, "the shards have a vocabulary of 300, the model's tokenizer one of 259");
+        let error = evaluate(dir.path(), "{split: test}").unwrap_err();
+        assert!(error.is_final);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_score_every_place_once_and_fit_the_context(n in 1usize..400, context in 1usize..50) {
+            let mut done = 0;
+            while done < n {
+                let (start, end) = window(done, n, context);
+                prop_assert!(start <= done && done < end && end - start <= context);
+                // All but the first see as much as fits.
+                prop_assert!(start == 0 || end - start == context);
+                done = end;
+            }
+            prop_assert_eq!(done, n);
+        }
+    }
+
+    #[test]
+    fn windows_are_those_of_lm_eval() {
+        let mut windows = Vec::new();
+        let mut done = 0;
+        while done < 10 {
+            let (start, end) = window(done, 10, 4);
+            windows.push((start, done, end));
+            done = end;
+        }
+        assert_eq!(windows, [(0, 0, 4), (4, 4, 8), (6, 8, 10)]);
+    }
+}
