@@ -131,7 +131,7 @@ def main():
             results["tinylm"].append(ours(program, precision))
         for what in ["decode", "prefill"]:
             peer, own = (statistics.median(r[what] for r in results[k]) for k in results)
-            print(f"{precision} {what}: llama.cpp {peer:.0f}, tinylm {own:.0f} tokens/s, {own / peer:.2f}x")
+            print(f"{precision} {what}: llama.cpp {peer:.0f}, tinylm {own:.0f} tokens/s, {own / peer:.2f}x", flush=True)
 
 
 main()
