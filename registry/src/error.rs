@@ -138,14 +138,28 @@ impl Error {
                 what: source.to_string(),
             },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
-            Some(ErrorCode::DiskFull) => Error::NoRoom {
-                action: "write to",
-                path,
-                bytes: None,
-            },
+            Some(ErrorCode::DiskFull) => Error::no_room(path),
+            // SQLite does not say that it was room which failed it, for its shared index.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(&path) => {
+                Error::no_room(path)
+            }
             _ => Error::Sql { path, source },
         }
     }
+
+    fn no_room(path: PathBuf) -> Error {
+        Error::NoRoom {
+            action: "write to",
+            path,
+            bytes: None,
+        }
+    }
+}
+
+/// Returns whether the disk has no room for even a page of SQLite's shared index.
+fn is_full(path: &Path) -> bool {
+    let folder = crate::files::parent(path);
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 64 * 1024)
 }
 
 fn needed(bytes: Option<u64>) -> String {

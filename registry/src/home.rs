@@ -154,6 +154,17 @@ impl Home {
     }
 
     #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// What the stage printed during one execution.
+    #[must_use]
+    pub fn log_path(&self, execution_id: &str) -> PathBuf {
+        self.logs().join(format!("{execution_id}.log"))
+    }
+
+    #[must_use]
     pub fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Error, Millis, Registry, home, locks,
+    Digest, Error, Millis, Registry, home, locks,
     nearest::nearest,
     recorder::{Level, Outcome, Status},
     where_filter::{Fact, Filter},
@@ -278,6 +278,15 @@ impl Registry {
     pub fn execution(&self, execution_id: &str) -> Result<Option<Execution>, Error> {
         let select = format!("{EXECUTION} WHERE id = ?1");
         let found = self.list(&select, [execution_id], |row| execution(self, row))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The last execution of `key` that came to no good end, whose curve the next one goes on with.
+    /// Whoever asks holds the key's lock, so it is not under way.
+    pub fn unfinished_execution(&self, key: &Digest) -> Result<Option<String>, Error> {
+        let select = "SELECT id FROM executions WHERE key = ?1 AND status <> 'done'
+            ORDER BY started_at DESC, id DESC LIMIT 1";
+        let found = self.list(select, [key.to_string()], |row| row.get(0))?;
         Ok(found.into_iter().next())
     }
 
@@ -1169,8 +1178,12 @@ mod tests {
             (last[0].stage.as_str(), last[0].step, last[0].value),
             ("renamed", Some(3), 2.0)
         );
+        hit.reason = Some("made by a, a while ago".into());
+        hit.artifact = Some(Digest::of_bytes(b"ignored"));
+        fixture.registry.set_stage_outcome(&hit).unwrap();
         let stages = fixture.registry.stages("b").unwrap();
-        assert_eq!(stages[0].reason.as_deref(), Some("made by a"));
+        assert_eq!(stages[0].artifact, None);
+        assert_eq!(stages[0].reason.as_deref(), Some("made by a, a while ago"));
         assert_eq!(fixture.registry.executions("b").unwrap(), []);
         let executions = fixture.registry.executions("a").unwrap();
         assert_eq!(
@@ -1242,6 +1255,19 @@ mod tests {
         assert_eq!(steps("e"), [(1, 5.0), (2, 4.0), (3, 2.5)]);
         assert_eq!(registry.samples("e").unwrap().len(), 1);
 
+        let key = Digest::of_bytes(b"key");
+        assert_eq!(registry.unfinished_execution(&key).unwrap(), None);
+        for id in ["e", "later"] {
+            let execution = NewExecution {
+                id: id.into(),
+                key: key.to_string(),
+                started_at: id.len() as i64,
+                ..NewExecution::default()
+            };
+            let dead = registry.unfinished_execution(&key).unwrap();
+            assert_eq!(dead.as_deref(), (id == "later").then_some("e"));
+            registry.insert_execution(&execution).unwrap();
+        }
         registry.move_metrics("e", "later").unwrap();
         assert_eq!(steps("e"), []);
         assert_eq!(steps("later").len(), 3);

@@ -237,6 +237,20 @@ impl Registry {
         })
     }
 
+    /// Says how a stage of a run stands and why, and leaves all else as it was written.
+    pub fn set_stage_outcome(&self, stage: &StageRecord) -> Result<(), Error> {
+        self.write(|transaction| {
+            let update =
+                "UPDATE stages SET outcome = ?3, reason = ?4 WHERE run_id = ?1 AND name = ?2";
+            let outcome = stage.outcome.as_str();
+            transaction.execute(
+                update,
+                params![stage.run_id, stage.name, outcome, stage.reason],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Records the flattened settings of a run: `(name, value, is it a default)`.
     pub fn insert_params(
         &self,
