@@ -6,14 +6,18 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use super::{
     Experiment, Request, SEED,
     check::resolved,
     diagnostic::{Diagnostic, Diagnostics},
+    edit::{self, Edit},
+    extends::merge,
     graph::{self, Unit},
     nearest::nearest,
-    tree::{Data, Map, Node, Place, Source},
-    yaml,
+    tree::{Data, Entry, Map, Node, Place, Source},
+    vars, yaml,
 };
 use crate::stage::Kind;
 
@@ -22,38 +26,181 @@ const KEYS: [&str; 7] = ["name", "seed", "extends", "use", "vars", "sweep", "sta
 
 pub(crate) fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diagnostics> {
     let loader = Loader {
+        catalog,
         current_dir: real(&request.current_dir),
     };
-    let file = File::read(&loader, &request.file, None)?;
+    let file = loader.read_extended(&request.file)?;
     let mut wrong = Diagnostics::default();
-    let head = head(&file.tree, &mut wrong);
-    let unit = Unit {
-        prefix: String::new(),
-        home_file: file.path.clone(),
-        seed: head.seed,
-        stages: head.stages,
-        uses: Vec::new(),
-    };
-    let stages = graph::stages(&[unit], catalog, &mut wrong);
-    let stem = file
-        .path
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    let experiment = Experiment {
-        name: head.name.or(stem).unwrap_or_default(),
-        about: about(&file.source.text),
-        text: file.source.text.clone(),
-        seed: head.seed,
-        stages,
-        sweep_point: Vec::new(),
-        file: file.path,
-    };
-    wrong.or(vec![experiment])
+    let dir = &loader.current_dir;
+    let fixed = edit::overrides(&request.overrides, dir, &mut wrong);
+    let sweeps = edit::sweeps(file.tree.get("sweep"), &request.sweep, dir, &mut wrong);
+    let mut experiments = Vec::new();
+    for (mut edits, point) in edit::points(&sweeps, &fixed, &mut wrong) {
+        edits.extend(fixed.iter().cloned());
+        experiments.push(loader.experiment(&file, &edits, point, &mut wrong));
+    }
+    wrong.or(experiments)
 }
 
 /// What all files of one request are read with.
-struct Loader {
+struct Loader<'a> {
+    catalog: &'a [Kind],
     current_dir: PathBuf,
+}
+
+impl Loader<'_> {
+    fn experiment(
+        &self,
+        file: &File,
+        edits: &[Edit],
+        sweep_point: Vec<(String, Value)>,
+        wrong: &mut Diagnostics,
+    ) -> Experiment {
+        let mut units = Vec::new();
+        let head = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
+        let stem = file.path.file_stem().map(|stem| stem.to_string_lossy());
+        Experiment {
+            name: head.unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
+            about: about(&file.source.text),
+            text: file.source.text.clone(),
+            seed: units.first().map_or(SEED, |unit| unit.seed),
+            stages: graph::stages(&units, self.catalog, wrong),
+            sweep_point,
+            file: file.path.clone(),
+        }
+    }
+
+    /// Adds a file and what it uses to `units`, itself first, and returns its `name`.
+    /// `inside` are the files whose `use` led here.
+    fn unit(
+        &self,
+        file: &File,
+        prefix: &str,
+        edits: &[Edit],
+        units: &mut Vec<Unit>,
+        inside: &mut Vec<PathBuf>,
+        wrong: &mut Diagnostics,
+    ) -> Option<String> {
+        let mut tree = file.tree.clone();
+        let passed_on: Vec<(String, Edit)> = edits
+            .iter()
+            .filter_map(|edit| edit::apply(edit, &mut tree, self.catalog, wrong))
+            .collect();
+        vars::fill(&mut tree, wrong);
+        let head = head(&tree, &file.source, wrong);
+        let idx = units.len();
+        units.push(Unit {
+            prefix: prefix.to_owned(),
+            home_file: file.path.clone(),
+            seed: head.seed,
+            stages: head.stages,
+            uses: Vec::new(),
+        });
+        inside.push(file.path.clone());
+        for entry in &head.uses.0 {
+            let edits = passed_on.iter().filter(|(alias, _)| *alias == entry.name);
+            let edits: Vec<Edit> = edits.map(|(_, edit)| edit.clone()).collect();
+            let prefix = format!("{prefix}{}.", entry.name);
+            let used = self.used(entry, inside, wrong).map(|used| {
+                let idx = units.len();
+                self.unit(&used, &prefix, &edits, units, inside, wrong);
+                idx
+            });
+            units[idx].uses.push((entry.name.clone(), used));
+        }
+        inside.pop();
+        head.name
+    }
+
+    /// Reads the file that an alias names.
+    fn used(&self, alias: &Entry, inside: &[PathBuf], wrong: &mut Diagnostics) -> Option<File> {
+        let Some(text) = alias.node.as_text() else {
+            wrong.push(
+                Diagnostic::new(format!("`use` of `{}` must be a file's path", alias.name))
+                    .at(&alias.node.place, format!("this is {}", alias.node.sort())),
+            );
+            return None;
+        };
+        let path = self.absolute(&resolved(&alias.node.home.dir, Path::new(text)));
+        if let Some(begin) = inside.iter().position(|open| *open == path) {
+            let circle = self.circle(&inside[begin..], &path, "uses");
+            wrong.push(
+                Diagnostic::new(format!("files use each other in a circle: {circle}"))
+                    .at(&alias.node.place, ""),
+            );
+            return None;
+        }
+        match self.read_extending(&path, Some(&alias.node.place), &mut Vec::new()) {
+            Ok(file) => Some(file),
+            Err(refused) => {
+                wrong.extend(refused);
+                None
+            }
+        }
+    }
+
+    fn read_extended(&self, path: &Path) -> Result<File, Diagnostics> {
+        self.read_extending(path, None, &mut Vec::new())
+    }
+
+    /// Reads a file and lays it over the one that it extends. `inside` are the files that
+    /// extend this one; `named` is where the last of them says so.
+    fn read_extending(
+        &self,
+        path: &Path,
+        named: Option<&Place>,
+        inside: &mut Vec<PathBuf>,
+    ) -> Result<File, Diagnostics> {
+        let mut file = File::read(self, path, named)?;
+        let Some(extends) = file.tree.remove("extends") else {
+            return Ok(file);
+        };
+        let node = extends.node;
+        let base = match &node.data {
+            Data::Null => return Ok(file),
+            Data::Text(text) => self.absolute(&resolved(&node.home.dir, Path::new(text))),
+            _ => {
+                return Err(Diagnostic::new("`extends` must be a file's path")
+                    .at(&node.place, format!("this is {}", node.sort()))
+                    .into());
+            }
+        };
+        inside.push(file.path.clone());
+        if let Some(begin) = inside.iter().position(|open| *open == base) {
+            let circle = self.circle(&inside[begin..], &base, "extends");
+            return Err(
+                Diagnostic::new(format!("files extend each other in a circle: {circle}"))
+                    .at(&node.place, "")
+                    .into(),
+            );
+        }
+        let base = self.read_extending(&base, Some(&node.place), inside)?;
+        file.tree = merge(base.tree, file.tree, self.catalog);
+        Ok(file)
+    }
+
+    fn circle(&self, files: &[PathBuf], again: &Path, verb: &str) -> String {
+        let files = files.iter().map(PathBuf::as_path).chain([again]);
+        let titles: Vec<String> = files
+            .map(|path| format!("`{}`", self.title(path)))
+            .collect();
+        titles.join(&format!(" {verb} "))
+    }
+
+    /// The folder loses its links, so that a leading `..` in it can be resolved without asking.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let path = resolved(&self.current_dir, path);
+        match (path.parent(), path.file_name()) {
+            (Some(dir), Some(name)) => real(dir).join(name),
+            _ => path,
+        }
+    }
+
+    /// What messages call a file: its path from the current folder where it is below that.
+    fn title(&self, path: &Path) -> String {
+        let short = path.strip_prefix(&self.current_dir).unwrap_or(path);
+        short.display().to_string()
+    }
 }
 
 /// A file that was read.
@@ -66,7 +213,7 @@ struct File {
 
 impl File {
     /// Reads one file; `named` is where another file names it.
-    fn read(loader: &Loader, path: &Path, named: Option<&Place>) -> Result<Self, Diagnostics> {
+    fn read(loader: &Loader<'_>, path: &Path, named: Option<&Place>) -> Result<Self, Diagnostics> {
         let refused = |title: String| {
             let diagnostic = Diagnostic::new(title);
             match named {
@@ -119,31 +266,16 @@ impl File {
     }
 }
 
-impl Loader {
-    /// The folder loses its links, so that a leading `..` in it can be resolved without asking.
-    fn absolute(&self, path: &Path) -> PathBuf {
-        let path = resolved(&self.current_dir, path);
-        match (path.parent(), path.file_name()) {
-            (Some(dir), Some(name)) => real(dir).join(name),
-            _ => path,
-        }
-    }
-
-    /// What messages call a file: its path from the current folder where it is below that.
-    fn title(&self, path: &Path) -> String {
-        let short = path.strip_prefix(&self.current_dir).unwrap_or(path);
-        short.display().to_string()
-    }
-}
-
 /// What stands at the top of a file, typed.
 struct Head {
     name: Option<String>,
     seed: u64,
     stages: Map,
+    /// Alias to file.
+    uses: Map,
 }
 
-fn head(tree: &Map, wrong: &mut Diagnostics) -> Head {
+fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
     for entry in &tree.0 {
         if !KEYS.contains(&entry.name.as_str()) {
             wrong.push(
@@ -159,8 +291,22 @@ fn head(tree: &Map, wrong: &mut Diagnostics) -> Head {
             .get("seed")
             .and_then(|node| seed(node, wrong))
             .unwrap_or(SEED),
-        stages: stages(tree, wrong),
+        stages: stages(tree, source, wrong),
+        uses: uses(tree, wrong),
     }
+}
+
+fn uses(tree: &Map, wrong: &mut Diagnostics) -> Map {
+    match tree.get("use").map(|node| (node, &node.data)) {
+        None | Some((_, Data::Null)) => {}
+        Some((_, Data::Map(map))) => return map.clone(),
+        Some((node, _)) => wrong.push(
+            Diagnostic::new("`use` must be a map of alias to file")
+                .at(&node.place, format!("this is {}", node.sort()))
+                .help("write `use: { ALIAS: other.yaml }`, then `inputs: [ALIAS.STAGE]`"),
+        ),
+    }
+    Map::default()
 }
 
 fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
@@ -192,15 +338,16 @@ fn seed(node: &Node, wrong: &mut Diagnostics) -> Option<u64> {
     seed
 }
 
-fn stages(tree: &Map, wrong: &mut Diagnostics) -> Map {
+fn stages(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Map {
     match tree.get("stages").map(|node| (node, &node.data)) {
         Some((_, Data::Map(map))) if !map.0.is_empty() => return map.clone(),
         Some((_, Data::Null | Data::Map(_))) | None => {
-            let diagnostic = Diagnostic::new("the experiment has no stages");
-            wrong.push(match tree.entry("stages").or(tree.0.first()) {
-                Some(entry) => diagnostic.at(&entry.place, ""),
-                None => diagnostic,
-            });
+            let start = Place {
+                source: source.clone(),
+                range: 0..0,
+            };
+            let place = tree.entry("stages").map_or(&start, |entry| &entry.place);
+            wrong.push(Diagnostic::new("the experiment has no stages").at(place, ""));
         }
         Some((node, _)) => wrong.push(
             Diagnostic::new("`stages` must be a map of name to stage")

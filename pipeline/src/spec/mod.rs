@@ -7,7 +7,8 @@
 //! | file | does |
 //! |---|---|
 //! | `yaml` | text to a tree whose values know their places |
-//! | `files` | reads the file, what it `extends` and what it `use`s |
+//! | `files` | reads the file, what it extends and what it uses |
+//! | `extends` | lays one tree over another |
 //! | `edit` | `-S` and sweeps put values into the tree |
 //! | `vars` | `${name}` in values |
 //! | `check` | each `with` against what its kind declares |
@@ -26,10 +27,14 @@ use crate::stage::Kind;
 
 mod check;
 mod diagnostic;
+mod edit;
+mod extends;
 mod files;
 mod graph;
 mod nearest;
+mod resolved;
 mod tree;
+mod vars;
 mod yaml;
 
 #[cfg(test)]
@@ -37,6 +42,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use nearest::nearest;
+pub use resolved::ResolvedError;
 pub use tree::{Place, Source};
 
 /// What a file is read with.

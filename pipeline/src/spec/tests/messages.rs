@@ -246,7 +246,7 @@ fn what_is_no_experiment_is_refused_by_name() {
      --> a.yaml:1:1
       |
     1 | name: x
-      | ^^^^
+      | ^
 
     error: stage `a` must be a map with a `kind`
      --> a.yaml:1:13

@@ -3,6 +3,8 @@
 //! The catalog here is made up: the shapes of the real kinds in a few lines each.
 
 mod catalog;
+mod edits;
+mod laws;
 mod meaning;
 mod messages;
 

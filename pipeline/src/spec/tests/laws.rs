@@ -1,0 +1,154 @@
+//! What holds for every file, right or wrong.
+
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::{catalog::setting_names, meaning::EXAMPLE, *};
+
+/// The lines that each describe one stage, in the file's order.
+const STAGES: [&str; 6] = [
+    "  corpus: { kind: download, with: { hub: someone/else } }",
+    "  chat: { kind: normalize, inputs: [corpus] }",
+    "  tokens: { kind: tokenizer, inputs: [chat] }",
+    "  shards: { kind: binarize, inputs: { documents: chat, tokenizer: tokens } }",
+    "  base: { kind: pretrain, inputs: [shards] }",
+    "  answer: { kind: evaluate, inputs: { model: base, shards: shards } }",
+];
+
+fn by_name(mut experiment: Experiment) -> String {
+    experiment.stages.sort_by(|a, b| a.name.cmp(&b.name));
+    told(&experiment)
+}
+
+/// Neither reading nor rendering may panic, and what is refused is refused for a reason.
+fn read(desk: &Desk, bytes: &[u8], overrides: &[&str]) {
+    desk.write("a.yaml", bytes);
+    if let Err(wrong) = desk.load("a.yaml", overrides) {
+        assert!(!wrong.is_empty());
+        assert!(wrong.render(false).contains("error: "));
+        assert!(!wrong.render(true).is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_stages_in_the_file_means_nothing(order in Just(STAGES.to_vec()).prop_shuffle()) {
+        let right = loaded(&format!("stages:\n{}\n", STAGES.join("\n")));
+        let shuffled = loaded(&format!("stages:\n{}\n", order.join("\n")));
+        for (idx, stage) in shuffled.stages.iter().enumerate() {
+            let before = &shuffled.stages[..idx];
+            let mut read = stage.inputs.iter().flat_map(|(_, stages)| stages);
+            prop_assert!(read.all(|name| before.iter().any(|known| known.name == *name)));
+        }
+        prop_assert_eq!(by_name(right), by_name(shuffled));
+    }
+
+    #[test]
+    fn an_override_equals_an_edit(
+        lr in 1e-6f64..1.0,
+        batch in 1usize..1000,
+        seed in any::<u64>(),
+        preset in "[a-z][a-z0-9-]{0,12}",
+    ) {
+        let text = |with: &str, seed: &str| format!(
+            "{seed}\nstages:\n{}\n  base: {{ kind: pretrain, inputs: [shards], with: {{ {with} }} }}\n",
+            STAGES[..4].join("\n"),
+        );
+        let edited = text(
+            &format!("model: {{ preset: '{preset}' }}, train: {{ lr: {lr}, batch: {batch} }}"),
+            &format!("seed: {seed}"),
+        );
+        let desk = Desk::new(&[("a.yaml", &*text("model: { layers: 2 }, train: { lr: 1 }", "seed: 1"))]);
+        let overrides = [
+            format!("seed={seed}"),
+            format!("base.model.preset='{preset}'"),
+            format!("base.train.lr={lr}"),
+            format!("base.train.batch={batch}"),
+        ];
+        let overridden = desk.load("a.yaml", &overrides.each_ref().map(String::as_str));
+        let overridden = overridden.unwrap_or_else(|wrong| panic!("{wrong}"));
+        let edited = loaded(&edited);
+        prop_assert_eq!(told(&edited), told(&overridden));
+        prop_assert_eq!(&edited.stages[4].given["train"], &overridden.stages[4].given["train"]);
+    }
+
+    #[test]
+    fn no_text_makes_reading_panic(text in "[ -~\t\r\n\u{e9}\u{feff}\u{1f600}]{0,80}", setting in "[ -~]{0,30}") {
+        let desk = Desk::new(&[]);
+        read(&desk, text.as_bytes(), &[]);
+        read(&desk, EXAMPLE.as_bytes(), &[&setting, &format!("base.{setting}")]);
+        read(&desk, format!("stages: {{ a: {text} }}").as_bytes(), &[]);
+        read(&desk, format!("stages:\n  a: {{ kind: normalize, inputs: {text}, with: {text} }}").as_bytes(), &[]);
+    }
+
+    #[test]
+    fn no_damage_to_a_file_makes_reading_panic(
+        damage in vec((any::<prop::sample::Index>(), 0usize..6, select(pieces())), 1..6),
+    ) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        for (at, cut, piece) in damage {
+            let start = at.index(bytes.len());
+            let end = (start + cut).min(bytes.len());
+            bytes.splice(start..end, piece.bytes());
+            if bytes.is_empty() {
+                bytes.push(b'x');
+            }
+        }
+        read(&Desk::new(&[]), &bytes, &["base.train.lr=1", "seed=2", "chat.rules.0.find=x"]);
+    }
+}
+
+/// What damage puts in: YAML's own signs, names that mean something, and bytes of all sorts.
+fn pieces() -> Vec<String> {
+    let signs = [
+        "", ":", ": ", "{", "}", "[", "]", ",", "-", "\n", "\n  ", "\t", "'", "\"", "&a ", "*a",
+        "!t ", "|", ">", "#", "${", "}", "$${x}", "null", "~", "1e999", "-1", "0x", "é",
+        "\u{feff}", "\r\n", "---", "...", "? ", "<<: ", "%",
+    ];
+    let signs = signs.into_iter().chain(setting_names());
+    signs.map(str::to_owned).collect()
+}
+
+#[test]
+fn deep_nesting_and_repeated_aliases_are_refused_quickly() {
+    let deep = format!("a: {}{}", "[".repeat(5000), "]".repeat(5000));
+    let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+    for idx in 1..40 {
+        bomb += &format!("a{idx}: &a{idx} [*a{0}, *a{0}, *a{0}]\n", idx - 1);
+    }
+    let desk = Desk::new(&[]);
+    for text in [deep, bomb, format!("a: {}", "{a: ".repeat(3000))] {
+        desk.write("a.yaml", text.as_bytes());
+        assert!(desk.load("a.yaml", &[]).is_err());
+    }
+}
+
+#[test]
+fn a_long_chain_of_stages_is_ordered() {
+    let mut text = "stages:\n".to_owned();
+    for idx in (1..3000).rev() {
+        text += &format!("  s{idx}: {{ kind: normalize, inputs: [s{}] }}\n", idx - 1);
+    }
+    text += "  s0: { kind: download }\n";
+    let experiment = loaded(&text);
+    assert_eq!(experiment.stages.len(), 3000);
+    assert_eq!(experiment.stages[0].name, "s0");
+    assert_eq!(experiment.stages[2999].name, "s2999");
+}
+
+#[test]
+fn line_ends_marks_and_aliases_change_nothing() {
+    let plain = told(&loaded(EXAMPLE));
+    assert_eq!(told(&loaded(&EXAMPLE.replace('\n', "\r\n"))), plain);
+    assert_eq!(told(&loaded(&format!("\u{feff}{EXAMPLE}"))), plain);
+    let aliased = EXAMPLE
+        .replace("prompts", "prompts")
+        .replace(
+            "with: { hub: roskoN/dailydialog }",
+            "with: &w { hub: roskoN/dailydialog }",
+        )
+        .replace("with: { path: ../data/chitchat.jsonl }", "with: *w");
+    let aliased = loaded(&aliased);
+    assert_eq!(aliased.stages[0].with, aliased.stages[1].with);
+}
