@@ -41,6 +41,7 @@ impl Declared<'_> {
         let map = match node.map(|node| &node.data) {
             None | Some(Data::Null) => &empty,
             Some(Data::Map(map)) => map,
+            Some(Data::Broken) => return None,
             Some(_) => {
                 let node = node?;
                 wrong.push(
@@ -56,7 +57,7 @@ impl Declared<'_> {
         let before = wrong.0.len();
         let given = self.map(map, self.list, self.exclusive, "", self.place, wrong);
         let full = with_defaults(self.list, &Value::Object(given.clone()));
-        let incomplete = wrong.0.len() > before;
+        let incomplete = wrong.0.len() > before || node.is_some_and(Node::has_broken);
         match (self.canonical)(&full) {
             Ok(_) if incomplete => None,
             Ok(full) => Some(Checked {
@@ -290,6 +291,7 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
         });
     };
     match (shape, &node.data) {
+        (_, Data::Broken) => {}
         (Shape::Value("true or false"), Data::Bool(_))
         | (Shape::Value("text"), Data::Text(_))
         | (Shape::Value("number"), Data::Number(_))

@@ -99,9 +99,9 @@ impl Diagnostic {
         groups
     }
 
-    fn sort_key(&self) -> Option<(&str, usize)> {
+    fn place(&self) -> Option<&Place> {
         let (place, _) = self.places.first()?;
-        Some((&place.source.title, place.range.start))
+        Some(place)
     }
 }
 
@@ -127,9 +127,20 @@ impl Diagnostics {
         Err(self)
     }
 
-    /// Sorts by file and line and drops repetitions.
+    /// Sorts what is in one text by line, texts by first mention, and drops repetitions.
     pub(crate) fn tidy(&mut self) {
-        self.0.sort_by(|a, b| a.sort_key().cmp(&b.sort_key()));
+        let places = self.0.iter().filter_map(Diagnostic::place);
+        let mut sources: Vec<Arc<Source>> = Vec::new();
+        for place in places {
+            if !sources.contains(&place.source) {
+                sources.push(place.source.clone());
+            }
+        }
+        self.0.sort_by_key(|diagnostic| {
+            let place = diagnostic.place()?;
+            let source = sources.iter().position(|known| *known == place.source);
+            Some((source, place.range.start))
+        });
         let mut seen: Vec<Diagnostic> = Vec::new();
         for diagnostic in self.0.drain(..) {
             if !seen.contains(&diagnostic) {
@@ -187,7 +198,7 @@ fn renderer(color: bool) -> Renderer {
 }
 
 /// Names come from files and may hold anything; a message is one line.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for char in text.chars() {
         if char.is_control() {

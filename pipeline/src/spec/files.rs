@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Experiment, Request, SEED,
     check::resolved,
-    diagnostic::{Diagnostic, Diagnostics},
+    diagnostic::{Diagnostic, Diagnostics, one_line},
     edit::{self, Edit},
     extends::merge,
     graph::{self, Unit},
@@ -114,6 +114,9 @@ impl Loader<'_> {
 
     /// Reads the file that an alias names.
     fn used(&self, alias: &Entry, inside: &[PathBuf], wrong: &mut Diagnostics) -> Option<File> {
+        if alias.node.is_broken() {
+            return None;
+        }
         let Some(text) = alias.node.as_text() else {
             wrong.push(
                 Diagnostic::new(format!("`use` of `{}` must be a file's path", alias.name))
@@ -239,7 +242,7 @@ impl File {
             return Err(refused(format!("the path `{title}` is not UTF-8")).into());
         }
         let source = Arc::new(Source {
-            title,
+            title: one_line(&title),
             text: decoded(&bytes),
             dir: path.parent().unwrap_or(&path).to_owned(),
         });
@@ -298,7 +301,7 @@ fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
 
 fn uses(tree: &Map, wrong: &mut Diagnostics) -> Map {
     match tree.get("use").map(|node| (node, &node.data)) {
-        None | Some((_, Data::Null)) => {}
+        None | Some((_, Data::Null | Data::Broken)) => {}
         Some((_, Data::Map(map))) => return map.clone(),
         Some((node, _)) => wrong.push(
             Diagnostic::new("`use` must be a map of alias to file")
@@ -311,7 +314,7 @@ fn uses(tree: &Map, wrong: &mut Diagnostics) -> Map {
 
 fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
     match &node.data {
-        Data::Null => None,
+        Data::Null | Data::Broken => None,
         Data::Text(text) if !text.trim().is_empty() => Some(text.clone()),
         _ => {
             wrong.push(
@@ -325,7 +328,7 @@ fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
 
 fn seed(node: &Node, wrong: &mut Diagnostics) -> Option<u64> {
     let seed = match &node.data {
-        Data::Null => return None,
+        Data::Null | Data::Broken => return None,
         Data::Number(number) => number.as_u64(),
         _ => None,
     };
@@ -341,6 +344,7 @@ fn seed(node: &Node, wrong: &mut Diagnostics) -> Option<u64> {
 fn stages(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Map {
     match tree.get("stages").map(|node| (node, &node.data)) {
         Some((_, Data::Map(map))) if !map.0.is_empty() => return map.clone(),
+        Some((_, Data::Broken)) => {}
         Some((_, Data::Null | Data::Map(_))) | None => {
             let start = Place {
                 source: source.clone(),

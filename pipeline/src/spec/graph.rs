@@ -16,6 +16,7 @@ use super::{
     StageSpec,
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
+    nearest::nearest,
     tree::{Data, Entry, Map, Node, Place},
 };
 use crate::stage::{Kind, Role, Roles};
@@ -122,6 +123,9 @@ impl<'a> Graph<'a> {
             reads: Vec::new(),
         };
         check_stage_name(entry, wrong);
+        if entry.node.is_broken() {
+            return draft;
+        }
         let Some(map) = entry.node.as_map() else {
             wrong.push(
                 Diagnostic::new(format!(
@@ -196,6 +200,9 @@ impl<'a> Graph<'a> {
             );
             return None;
         };
+        if node.is_broken() {
+            return None;
+        }
         let Some(name) = node.as_text() else {
             wrong.push(
                 Diagnostic::new(format!("the kind of stage `{}` must be a name", entry.name))
@@ -228,6 +235,7 @@ impl<'a> Graph<'a> {
         let mut reads = Vec::new();
         match inputs.map(|node| (node, &node.data)) {
             None | Some((_, Data::Null)) => {}
+            Some((_, Data::Broken)) => return reads,
             Some((node, Data::List(items))) => {
                 let main = match kind.map(|kind| kind.roles) {
                     Some(Roles::Fixed(roles)) => roles.first().map(|role| role.name),
@@ -244,7 +252,7 @@ impl<'a> Graph<'a> {
                 }
                 for (idx, item) in items.iter().enumerate() {
                     let role = main.map_or_else(|| idx.to_string(), str::to_owned);
-                    reads.extend(self.read(unit, entry, role, item, wrong));
+                    reads.push(self.read(unit, entry, role, item, wrong));
                 }
             }
             Some((_, Data::Map(map))) => {
@@ -256,7 +264,7 @@ impl<'a> Graph<'a> {
                         _ => std::slice::from_ref(&role.node),
                     };
                     for item in items {
-                        reads.extend(self.read(unit, entry, role.name.clone(), item, wrong));
+                        reads.push(self.read(unit, entry, role.name.clone(), item, wrong));
                     }
                 }
             }
@@ -283,6 +291,7 @@ impl<'a> Graph<'a> {
         reads
     }
 
+    /// One reference. One that is wrong still fills its role, so that it is not missed as well.
     fn read(
         &self,
         unit: usize,
@@ -290,41 +299,43 @@ impl<'a> Graph<'a> {
         role: String,
         item: &Node,
         wrong: &mut Diagnostics,
-    ) -> Option<Read> {
-        let Some(name) = item.as_text() else {
-            wrong.push(
-                Diagnostic::new(format!(
-                    "an input of stage `{}` must be a stage's name",
-                    entry.name
-                ))
-                .at(&item.place, format!("this is {}", item.sort())),
-            );
-            return None;
-        };
-        let target = match self.find(unit, name) {
-            Found::Stage(id) => Some(id),
-            // The file behind the alias could not be read, which has been said.
-            Found::Unreadable => None,
-            Found::Nothing => {
-                let names = self.names_seen_from(unit);
-                let near = super::nearest(name, &names);
-                let mut diagnostic = Diagnostic::new(format!(
-                    "stage `{}` reads `{name}`, which nothing writes",
-                    entry.name
-                ))
-                .at(&item.place, "no stage has this name");
-                if let Some(near) = near {
-                    diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
-                }
-                wrong.push(diagnostic);
-                None
-            }
-        };
-        Some(Read {
+    ) -> Read {
+        let mut read = Read {
             role,
-            target,
+            target: None,
             place: item.place.clone(),
-        })
+        };
+        let Some(name) = item.as_text() else {
+            if !item.is_broken() {
+                wrong.push(
+                    Diagnostic::new(format!(
+                        "an input of stage `{}` must be a stage's name",
+                        entry.name
+                    ))
+                    .at(&item.place, format!("this is {}", item.sort())),
+                );
+            }
+            return read;
+        };
+        match self.find(unit, name) {
+            Found::Stage(id) => read.target = Some(id),
+            // The file behind the alias could not be read, which has been said.
+            Found::Unreadable => {}
+            Found::Nothing => wrong.push(self.unknown_stage(unit, entry, name, item)),
+        }
+        read
+    }
+
+    fn unknown_stage(&self, unit: usize, entry: &Entry, name: &str, item: &Node) -> Diagnostic {
+        let diagnostic = Diagnostic::new(format!(
+            "stage `{}` reads `{name}`, which nothing writes",
+            entry.name
+        ))
+        .at(&item.place, "no stage has this name");
+        match nearest(name, &self.names_seen_from(unit)) {
+            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+            None => diagnostic,
+        }
     }
 
     fn find(&self, unit: usize, name: &str) -> Found {
@@ -436,7 +447,7 @@ fn place_or(node: &Node, name: &Place) -> Place {
 }
 
 fn retries(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<u32> {
-    let node = node.filter(|node| !node.is_null())?;
+    let node = node.filter(|node| !node.is_null() && !node.is_broken())?;
     let retries = match &node.data {
         Data::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
         _ => None,
@@ -453,7 +464,7 @@ fn retries(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<
 }
 
 fn timeout(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<Duration> {
-    let node = node.filter(|node| !node.is_null())?;
+    let node = node.filter(|node| !node.is_null() && !node.is_broken())?;
     let timeout = match &node.data {
         Data::Number(number) => number.as_f64().and_then(seconds),
         Data::Text(text) => parse_duration(text),

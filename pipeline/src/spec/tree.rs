@@ -57,6 +57,9 @@ pub(crate) enum Data {
     Text(String),
     List(Vec<Node>),
     Map(Map),
+    /// A value that cannot be had (an unknown variable), which has been said: nothing
+    /// more is to be said about it.
+    Broken,
 }
 
 /// Entries in the order written. Looked up by walking it: an author's maps are short.
@@ -79,6 +82,19 @@ impl Node {
 
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.data, Data::Broken)
+    }
+
+    /// Whether this or anything in it is broken.
+    pub(crate) fn has_broken(&self) -> bool {
+        match &self.data {
+            Data::List(items) => items.iter().any(Node::has_broken),
+            Data::Map(map) => map.0.iter().any(|entry| entry.node.has_broken()),
+            _ => self.is_broken(),
+        }
     }
 
     pub(crate) fn as_map(&self) -> Option<&Map> {
@@ -105,7 +121,7 @@ impl Node {
     /// What sort of value this is, for messages.
     pub(crate) fn sort(&self) -> &'static str {
         match &self.data {
-            Data::Null => "nothing",
+            Data::Null | Data::Broken => "nothing",
             Data::Bool(_) => "true or false",
             Data::Number(number) if number.is_f64() => "a number",
             Data::Number(number) if number.is_i64() && !number.is_u64() => "a negative number",
@@ -118,7 +134,7 @@ impl Node {
 
     pub(crate) fn to_value(&self) -> Value {
         match &self.data {
-            Data::Null => Value::Null,
+            Data::Null | Data::Broken => Value::Null,
             Data::Bool(value) => Value::Bool(*value),
             Data::Number(number) => Value::Number(number.clone()),
             Data::Text(text) => Value::String(text.clone()),

@@ -63,8 +63,9 @@ impl Filler<'_> {
         match &mut node.data {
             Data::Text(text) if text.contains("${") => {
                 let text = std::mem::take(text);
-                if let Some(filled) = self.filled_in(&text, node) {
-                    *node = filled;
+                match self.filled_in(&text, node) {
+                    Some(filled) => *node = filled,
+                    None => node.data = Data::Broken,
                 }
             }
             Data::List(items) => {
@@ -162,11 +163,10 @@ impl Filler<'_> {
             return None;
         }
         self.open.push(name.to_owned());
-        let before = self.wrong.0.len();
         let mut value = entry.node.clone();
         self.fill(&mut value);
         self.open.pop();
-        let value = (self.wrong.0.len() == before).then_some(value);
+        let value = (!value.has_broken()).then_some(value);
         self.filled.insert(name.to_owned(), value.clone());
         self.within_bounds(value?, node)
     }

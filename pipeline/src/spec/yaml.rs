@@ -236,7 +236,7 @@ impl Text<'_> {
                 node: self.node(value, part, outline, wrong),
             });
         }
-        Map(entries)
+        merged(Map(entries))
     }
 
     /// Reads the events; what cannot be read is `Unknown`, for `serde_yaml` to complain about.
@@ -358,6 +358,33 @@ impl Builder {
         let last = self.bytes.len() - 1; // the end of the text is always there
         self.bytes[character.min(last)]
     }
+}
+
+/// Puts the entries of a map under `<<` (or of several) where they are not written themselves.
+/// Not in YAML 1.2, but what people expect of an anchor.
+fn merged(mut map: Map) -> Map {
+    let is_map = |node: &Node| node.as_map().is_some();
+    let merges = map.get("<<").is_some_and(|node| match &node.data {
+        Data::List(items) => items.iter().all(is_map),
+        _ => is_map(node),
+    });
+    if !merges {
+        return map;
+    }
+    let sources = match map.remove("<<").map(|entry| entry.node.data) {
+        Some(Data::List(items)) => items.into_iter().map(|item| item.data).collect(),
+        other => other.into_iter().collect::<Vec<Data>>(),
+    };
+    for source in sources {
+        if let Data::Map(source) = source {
+            for entry in source.0 {
+                if map.entry(&entry.name).is_none() {
+                    map.0.push(entry);
+                }
+            }
+        }
+    }
+    map
 }
 
 fn pairs(parts: Vec<Rc<Outline>>) -> Vec<(Rc<Outline>, Rc<Outline>)> {

@@ -262,12 +262,6 @@ stages:
     4 |   one: { kind: download, with: { hub: "${HOME}/x", path: "${", url: "x${list}" } }
       |                                                                       ^^^^^^^
 
-    error: stage `six`: `train.epochs` must be a number
-     --> a.yaml:6:79
-      |
-    6 |   six: { kind: pretrain, inputs: [one], with: { train: { lr: "${lr}", epochs: "${l}" } } }
-      |                                                                               ^^^^^^ this is text
-
     error: there is no variable `l`
      --> a.yaml:6:80
       |
@@ -365,6 +359,20 @@ fn wrong_overrides_are_refused_at_once() {
       |
       = help: write `null` for nothing and `''` for an empty text
 
+    error: `-S base.train.lr=1,2` has more than one value
+     --> -S:1:17
+      |
+    1 | base.train.lr=1,2
+      |                 ^ a second value
+      |
+      = help: quote a text with commas, write `[a, b]` for a list, or `--sweep` for a run with each
+
+    error: this is not valid YAML
+     --> -S:1:17
+      |
+    1 | base.train.lr=[1
+      |                 ^ did not find expected ',' or ']', while parsing a flow sequence
+
     error: `` names no setting
      --> -S:1:1
       |
@@ -411,17 +419,17 @@ fn wrong_overrides_are_refused_at_once() {
     1 | vars.x=1
       |      ^ not in `vars`
 
-    error: stage `chat`: `rules` must be a list
-     --> -S:1:6
-      |
-    1 | chat.rules.7.times=2
-      |      ^^^^^ this is a map
-
     error: stage `corpus`: `path` must be a path
      --> -S:1:8
       |
     1 | corpus.path.x=a
       |        ^^^^ this is a map
+
+    error: stage `chat`: `rules` must be a list
+     --> -S:1:6
+      |
+    1 | chat.rules.7.times=2
+      |      ^^^^^ this is a map
 
     error: stage `base`: `pretrain` has no setting `train.lrr`
      --> -S:1:12
@@ -430,20 +438,6 @@ fn wrong_overrides_are_refused_at_once() {
       |            ^^^ unknown
       |
       = help: did you mean `lr`?
-
-    error: `-S base.train.lr=1,2` has more than one value
-     --> -S:1:17
-      |
-    1 | base.train.lr=1,2
-      |                 ^ a second value
-      |
-      = help: quote a text with commas, write `[a, b]` for a list, or `--sweep` for a run with each
-
-    error: this is not valid YAML
-     --> -S:1:17
-      |
-    1 | base.train.lr=[1
-      |                 ^ did not find expected ',' or ']', while parsing a flow sequence
 
     error: stage `base`: `train.batch` must be a whole number
      --> -S:1:18

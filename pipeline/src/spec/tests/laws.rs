@@ -143,7 +143,6 @@ fn line_ends_marks_and_aliases_change_nothing() {
     assert_eq!(told(&loaded(&EXAMPLE.replace('\n', "\r\n"))), plain);
     assert_eq!(told(&loaded(&format!("\u{feff}{EXAMPLE}"))), plain);
     let aliased = EXAMPLE
-        .replace("prompts", "prompts")
         .replace(
             "with: { hub: roskoN/dailydialog }",
             "with: &w { hub: roskoN/dailydialog }",

@@ -59,6 +59,35 @@ fn an_experiment_is_read() {
 }
 
 #[test]
+fn values_are_read_as_yaml_1_2_does() {
+    let rows = "[no, yes, 010, 0x10, 0o17, 1e-3, 30%, .5, -1, +1, ~, null, '1', 1_000, 12:30, 2024-01-01, on, True, 1.0]";
+    let experiment = loaded(&format!(
+        "stages: {{ a: {{ kind: download, with: {{ rows: {rows} }} }} }}"
+    ));
+    assert_snapshot!(experiment.stages[0].given["rows"], @r#"["no","yes","010",16,15,0.001,"30%",0.5,-1,1,null,null,"1","1_000","12:30","2024-01-01","on",true,1.0]"#);
+}
+
+#[test]
+fn anchors_repeat_what_they_name() {
+    let experiment = loaded(
+        r#"
+stages:
+  a: &a { kind: download, with: &w { rows: [1] } }
+  b: { kind: download, with: *w }
+  c: { <<: *a }
+  d: { <<: [{ with: { hub: x } }, *a], retries: 1 }
+"#,
+    );
+    assert_snapshot!(told(&experiment), @r#"
+    a seed 1337
+    a: download with {"hub":null,"path":null,"url":null,"rows":[1]}
+    b: download with {"hub":null,"path":null,"url":null,"rows":[1]}
+    c: download with {"hub":null,"path":null,"url":null,"rows":[1]}
+    d: download with {"hub":"x","path":null,"url":null,"rows":null}
+    "#);
+}
+
+#[test]
 fn a_file_needs_no_name_and_no_seed() {
     let experiment = loaded("stages: { a: { kind: download } }");
     assert_snapshot!(told(&experiment), @r#"

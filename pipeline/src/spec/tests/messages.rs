@@ -153,6 +153,170 @@ stages:
 }
 
 #[test]
+fn roles_and_references_are_checked() {
+    let wrong = refused(
+        r#"
+stages:
+  a: { kind: download, inputs: [b], with: [1] }
+  b: { kind: normalize, inputs: a }
+  c: { kind: binarize, inputs: { document: b, tokenizer: [1, b] } }
+  d: { inputs: [zzzzz], retries: -1, timeout: 0 }
+  e: { kind: [download], extra: 1 }
+  f: { kind: binarize, inputs: [b, b], with: { validation: null } }
+  g: { kind: tokenizer, with: { vocab_size: 70000, files: here.txt } }
+  h: { kind: tokenizer, with: { vocab_size: -3 } }
+  i: { kind: command, inputs: [a], with: { run: [1, sh] } }
+  j: { kind: pretrain, inputs: [b], with: { train: { batch: 1e3, epochs: 1_000 }, model: tiny } }
+"#,
+    );
+    assert_snapshot!(wrong, @r#"
+    error: a `download` stage reads nothing
+     --> a.yaml:3:32
+      |
+    3 |   a: { kind: download, inputs: [b], with: [1] }
+      |                                ^^^ `a` has inputs
+
+    error: `with` of stage `a` must be a map of settings
+     --> a.yaml:3:43
+      |
+    3 |   a: { kind: download, inputs: [b], with: [1] }
+      |                                           ^^^ this is a list
+
+    error: `inputs` of stage `b` must be a list of stages or a map of role to stage
+     --> a.yaml:4:33
+      |
+    4 |   b: { kind: normalize, inputs: a }
+      |                                 ^ this is text
+      |
+      = help: write `[a]`
+
+    error: nothing fills the role `documents` of stage `c`
+     --> a.yaml:5:3
+      |
+    5 |   c: { kind: binarize, inputs: { document: b, tokenizer: [1, b] } }
+      |   ^ reads no `documents`
+      |
+      = help: `documents`: the text
+
+    error: stage `c`: a `binarize` stage has no role `document`
+     --> a.yaml:5:34
+      |
+    5 |   c: { kind: binarize, inputs: { document: b, tokenizer: [1, b] } }
+      |                                  ^^^^^^^^ unknown
+      |
+      = help: did you mean `documents`?
+
+    error: an input of stage `c` must be a stage's name
+     --> a.yaml:5:59
+      |
+    5 |   c: { kind: binarize, inputs: { document: b, tokenizer: [1, b] } }
+      |                                                           ^ this is a whole number
+
+    error: the role `tokenizer` of stage `c` takes one stage, not 2
+     --> a.yaml:5:62
+      |
+    5 |   c: { kind: binarize, inputs: { document: b, tokenizer: [1, b] } }
+      |                                                              ^ one too many
+
+    error: stage `d` has no `kind`
+     --> a.yaml:6:3
+      |
+    6 |   d: { inputs: [zzzzz], retries: -1, timeout: 0 }
+      |   ^
+      |
+      = help: there is `download`, `normalize`, `tokenizer`, `binarize`, `pretrain`, `evaluate` and `command`
+
+    error: stage `d` reads `zzzzz`, which nothing writes
+     --> a.yaml:6:17
+      |
+    6 |   d: { inputs: [zzzzz], retries: -1, timeout: 0 }
+      |                 ^^^^^ no stage has this name
+
+    error: `retries` of stage `d` must be a whole number
+     --> a.yaml:6:34
+      |
+    6 |   d: { inputs: [zzzzz], retries: -1, timeout: 0 }
+      |                                  ^^ this is a negative number
+
+    error: `timeout` of stage `d` must be a duration
+     --> a.yaml:6:47
+      |
+    6 |   d: { inputs: [zzzzz], retries: -1, timeout: 0 }
+      |                                               ^
+      |
+      = help: write seconds, or a duration such as `90s`, `30m`, `2h` or `1h30m`
+
+    error: the kind of stage `e` must be a name
+     --> a.yaml:7:14
+      |
+    7 |   e: { kind: [download], extra: 1 }
+      |              ^^^^^^^^^^ this is a list
+
+    error: stage `e` has an unknown key `extra`
+     --> a.yaml:7:26
+      |
+    7 |   e: { kind: [download], extra: 1 }
+      |                          ^^^^^ unknown
+      |
+      = help: there is `kind`, `inputs`, `with`, `watch`, `retries` and `timeout`
+
+    error: nothing fills the role `tokenizer` of stage `f`
+     --> a.yaml:8:3
+      |
+    8 |   f: { kind: binarize, inputs: [b, b], with: { validation: null } }
+      |   ^ reads no `tokenizer`
+      |
+      = help: `tokenizer`: what cuts it
+
+    error: the role `documents` of stage `f` takes one stage, not 2
+     --> a.yaml:8:36
+      |
+    8 |   f: { kind: binarize, inputs: [b, b], with: { validation: null } }
+      |                                    ^ one too many
+
+    error: stage `f`: `validation` must be a number
+     --> a.yaml:8:60
+      |
+    8 |   f: { kind: binarize, inputs: [b, b], with: { validation: null } }
+      |                                                            ^^^^ this is nothing
+
+    error: stage `g`: `vocab_size` must be at most 65535
+     --> a.yaml:9:45
+      |
+    9 |   g: { kind: tokenizer, with: { vocab_size: 70000, files: here.txt } }
+      |                                             ^^^^^
+
+    error: stage `h`: `vocab_size` must not be negative
+      --> a.yaml:10:45
+       |
+    10 |   h: { kind: tokenizer, with: { vocab_size: -3 } }
+       |                                             ^^
+
+    error: stage `i` needs the setting `outputs`
+      --> a.yaml:11:3
+       |
+    11 |   i: { kind: command, inputs: [a], with: { run: [1, sh] } }
+       |   ^ `outputs` is missing
+       |
+       = help: `outputs`: What it makes.
+
+    error: stage `i`: `run.0` must be text
+      --> a.yaml:11:50
+       |
+    11 |   i: { kind: command, inputs: [a], with: { run: [1, sh] } }
+       |                                                  ^ this is a whole number
+       |
+       = help: quotes make it text: "1"
+
+    error: stage `j`: `model` must be a map of settings
+      --> a.yaml:12:90
+       |
+    12 |   j: { kind: pretrain, inputs: [b], with: { train: { batch: 1e3, epochs: 1_000 }, model: tiny } }
+       |                                                                                          ^^^^ this is text
+    "#);
+}
+
+#[test]
 fn a_circle_is_shown_with_its_lines() {
     let wrong = refused(
         "stages:\n  a: { kind: normalize, inputs: [b] }\n  b: { kind: normalize, inputs: [c] }\n  c: { kind: normalize, inputs: [a] }\n  d: { kind: normalize, inputs: [d] }\n",
