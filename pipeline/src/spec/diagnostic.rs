@@ -25,6 +25,9 @@ pub struct Diagnostic {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
+/// A place, how it is drawn, and its label.
+type Marked<'a> = (AnnotationKind, &'a Place, &'a str);
+
 impl Diagnostic {
     /// A mistake that is in no file, until `at` says otherwise.
     pub fn new(title: impl Into<String>) -> Self {
@@ -80,8 +83,8 @@ impl Diagnostic {
     }
 
     /// The places grouped by the text they are in, in the order of first mention.
-    fn by_source(&self) -> Vec<(&Arc<Source>, Vec<(AnnotationKind, &Place, &str)>)> {
-        let mut groups: Vec<(&Arc<Source>, Vec<_>)> = Vec::new();
+    fn by_source(&self) -> Vec<(&Arc<Source>, Vec<Marked<'_>>)> {
+        let mut groups: Vec<(&Arc<Source>, Vec<Marked<'_>>)> = Vec::new();
         for (idx, (place, label)) in self.places.iter().enumerate() {
             let kind = match idx {
                 0 => AnnotationKind::Primary,
