@@ -203,7 +203,7 @@ macro_rules! settings {
     (
         $(#[doc = $about:literal])*
         $(#[exclusive($($exclusive:literal),+ $(,)?)])*
-        pub struct $name:ident {
+        $vis:vis struct $name:ident {
             $(
                 $(#[doc = $doc:literal])+
                 pub $field:ident: $ty:ty $(= $default:expr)? $(=> neutral $neutral:expr)?
@@ -213,7 +213,7 @@ macro_rules! settings {
         $(#[doc = $about])*
         #[derive(Debug, Clone, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        pub struct $name {
+        $vis struct $name {
             $($(#[doc = $doc])+ pub $field: $ty,)*
         }
 
@@ -266,13 +266,13 @@ pub fn plain(value: &impl Serialize) -> Value {
 macro_rules! choices {
     (
         $(#[doc = $about:literal])*
-        pub enum $name:ident {
+        $vis:vis enum $name:ident {
             $($(#[doc = $doc:literal])* $variant:ident = $word:literal),+ $(,)?
         }
     ) => {
         $(#[doc = $about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, ::serde::Serialize, ::serde::Deserialize)]
-        pub enum $name {
+        $vis enum $name {
             $($(#[doc = $doc])* #[serde(rename = $word)] $variant,)+
         }
 
@@ -292,7 +292,7 @@ mod tests {
 
     choices! {
         /// How documents are compared.
-        pub enum Method {
+        enum Method {
             Exact = "exact",
             MinHash = "minhash",
         }
@@ -300,7 +300,7 @@ mod tests {
 
     settings! {
         /// The inner settings.
-        pub struct Inner {
+        struct Inner {
             /// A bound.
             pub bound: f64 = 0.5,
         }
@@ -309,7 +309,7 @@ mod tests {
     settings! {
         /// The outer settings.
         #[exclusive("a", "b")]
-        pub struct Outer {
+        struct Outer {
             /// How
             /// it works.
             pub method: Method = Method::Exact,

@@ -26,7 +26,7 @@ pub(super) const CATALOG: &[Kind] = &[
 
 settings! {
     #[exclusive("hub", "path", "url", "rows")]
-    pub struct DownloadSettings {
+    pub(super) struct DownloadSettings {
         /// A dataset of the hub.
         pub hub: Option<String> = None,
         /// A file, folder or glob.
@@ -46,7 +46,7 @@ choices! {
 }
 
 settings! {
-    pub struct NormalizeSettings {
+    pub(super) struct NormalizeSettings {
         /// How a dialogue is written.
         pub template: Template = Template::ChatMl,
         /// Names of the author's choosing.
@@ -59,7 +59,7 @@ settings! {
 }
 
 settings! {
-    pub struct Rule {
+    pub(super) struct Rule {
         /// The text to find.
         pub find: String,
         /// How often.
@@ -68,7 +68,7 @@ settings! {
 }
 
 settings! {
-    pub struct TokenizerSettings {
+    pub(super) struct TokenizerSettings {
         /// How many tokens.
         pub vocab_size: u16 = 4096,
         /// Files of its own.
@@ -77,7 +77,7 @@ settings! {
 }
 
 settings! {
-    pub struct BinarizeSettings {
+    pub(super) struct BinarizeSettings {
         /// The share held back.
         pub validation: f64 = 0.02,
     }
@@ -85,7 +85,7 @@ settings! {
 
 settings! {
     #[exclusive("preset", "layers")]
-    pub struct ModelSettings {
+    pub(super) struct ModelSettings {
         /// A known size.
         pub preset: Option<String> = None,
         /// Its own size.
@@ -94,7 +94,7 @@ settings! {
 }
 
 settings! {
-    pub struct TrainSettings {
+    pub(super) struct TrainSettings {
         /// Passes over the data.
         pub epochs: f64 = 1.0,
         /// The learning rate.
@@ -107,7 +107,7 @@ settings! {
 }
 
 settings! {
-    pub struct PretrainSettings {
+    pub(super) struct PretrainSettings {
         /// What is trained.
         pub model: ModelSettings = ModelSettings { preset: None, layers: None },
         /// How it is trained.
@@ -119,7 +119,7 @@ settings! {
 }
 
 settings! {
-    pub struct PretrainWatch {
+    pub(super) struct PretrainWatch {
         /// Prompts answered on the way.
         pub samples: Vec<String> = Vec::new(),
         /// How many are kept.
@@ -128,7 +128,7 @@ settings! {
 }
 
 settings! {
-    pub struct CommandSettings {
+    pub(super) struct CommandSettings {
         /// The program.
         pub run: Vec<String>,
         /// What it makes.

@@ -1,0 +1,121 @@
+//! What happens during a run, as the console and the registry's recorder see it.
+
+use serde_json::Value;
+use tinylm_registry::Digest;
+
+use crate::{
+    event::Event,
+    recipe::Entry,
+    stage::{Metrics, StageError},
+    sys::Usage,
+};
+
+/// Somebody who is told what happens. Called from several threads.
+pub trait Observer: Sync {
+    fn see(&self, happened: &Happened);
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Happened<'a> {
+    /// A stage waits for somebody else's work.
+    Waiting { stage: &'a str, holder: &'a str },
+    /// An attempt at a stage begins.
+    Started(&'a Execution),
+    /// A running stage said something.
+    Said {
+        stage: &'a str,
+        execution_id: &'a str,
+        event: &'a Event,
+    },
+    /// An attempt ended; `retry_in_seconds` when another one follows.
+    Ended {
+        execution: &'a Execution,
+        result: Result<Digest, &'a StageError>,
+        usage: Usage,
+        metrics: &'a Metrics,
+        /// Where the bytes came from, as far as the stage told.
+        origin: Option<&'a Value>,
+        retry_in_seconds: Option<u64>,
+    },
+    /// Nothing more will happen to this stage in this run.
+    Settled(&'a Settled),
+}
+
+/// One attempt at carrying out a recipe.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    pub id: String,
+    pub stage: String,
+    pub kind: &'static str,
+    pub key: Digest,
+    pub recipe: Vec<Entry>,
+    pub attempt: u32,
+    pub threads: usize,
+    pub device: String,
+    /// Why the stage was not fresh.
+    pub why: Vec<String>,
+}
+
+/// How a stage came out of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settled {
+    pub stage: String,
+    pub outcome: Outcome,
+    pub key: Option<Digest>,
+    pub artifact: Option<Digest>,
+    pub artifact_bytes: u64,
+    /// The execution that made the artifact, in this run or an earlier one.
+    pub execution_id: Option<String>,
+    /// The run that made it, where it is an earlier one.
+    pub made_by: Option<String>,
+    pub seconds: f64,
+    pub why: Vec<String>,
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Hit,
+    Made,
+    Failed(StageError),
+    /// Something it reads failed, or the run stopped before its turn.
+    Skipped(String),
+    Cancelled,
+}
+
+impl Outcome {
+    /// The word that the registry keeps and listings show.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Made => "made",
+            Self::Failed(_) => "failed",
+            Self::Skipped(_) => "skipped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the stage's artifact is there to be read.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Hit | Self::Made)
+    }
+}
+
+impl Settled {
+    /// A stage with nothing to show for it.
+    pub(crate) fn without_artifact(stage: &str, outcome: Outcome) -> Self {
+        Self {
+            stage: stage.to_owned(),
+            outcome,
+            key: None,
+            artifact: None,
+            artifact_bytes: 0,
+            execution_id: None,
+            made_by: None,
+            seconds: 0.0,
+            why: Vec::new(),
+            metrics: Metrics::default(),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Writes what happens during a run into the registry.
+//!
+//! An observer like the console, with a thread of its own: stages never wait for the
+//! disk, and numbers are written by the batch, so that recording costs training
+//! nothing that can be measured. History is not the truth of freshness: when writing
+//! fails, the run goes on, and says at its end that it was not recorded.
+
+use std::{
+    sync::{Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
+use tinylm_registry::{
+    Error, Finished, Level, MetricRow, NewExecution, Outcome as Recorded, Registry, StageRecord,
+    Status,
+};
+
+use crate::{
+    event::Event,
+    observe::{Execution, Happened, Observer, Outcome, Settled},
+    spec::Experiment,
+};
+
+/// The longest a number waits to be written: what a crash may lose of a curve.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// More rows than this are written at once.
+const ROWS_MAX: usize = 4096;
+
+type Write = Box<dyn FnOnce(&Registry) -> Result<(), Error> + Send>;
+
+enum Message {
+    Metric(MetricRow),
+    Write(Write),
+}
+
+/// An observer that records one run.
+pub struct Recorder {
+    run_id: String,
+    stages: Vec<StageRecord>,
+    sender: Mutex<Option<mpsc::Sender<Message>>>,
+    thread: JoinHandle<Option<Error>>,
+}
+
+impl Recorder {
+    /// Starts recording a run that is in the registry already.
+    pub fn start(registry: Registry, run_id: &str, experiment: &Experiment) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let stages = stage_records(run_id, experiment);
+        let pending = stages.clone();
+        let thread = thread::spawn(move || {
+            let first = registry.upsert_stages(&pending).err();
+            first.or(write_all(&registry, &receiver))
+        });
+        Self {
+            run_id: run_id.to_owned(),
+            stages,
+            sender: Mutex::new(Some(sender)),
+            thread,
+        }
+    }
+
+    /// Writes what is left and the run's end; returns what went wrong first, if anything did.
+    pub fn finish(self, status: Status) -> Option<Error> {
+        let run_id = self.run_id.clone();
+        self.write(move |registry| registry.set_run_status(&run_id, status, Some(now_ms())));
+        self.sender
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        self.thread.join().unwrap_or(None)
+    }
+
+    fn write(&self, write: impl FnOnce(&Registry) -> Result<(), Error> + Send + 'static) {
+        self.send(Message::Write(Box::new(write)));
+    }
+
+    fn send(&self, message: Message) {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = sender.as_ref() {
+            // A writer that has given up is told of by `finish`.
+            sender.send(message).ok();
+        }
+    }
+
+    fn stage(&self, name: &str) -> StageRecord {
+        let found = self.stages.iter().find(|stage| stage.name == name);
+        found.cloned().unwrap_or_default()
+    }
+
+    fn started(&self, execution: &Execution) {
+        let row = StageRecord {
+            outcome: Recorded::Running,
+            key: Some(execution.key),
+            execution_id: Some(execution.id.clone()),
+            reason: Some(execution.why.join("; ")),
+            ..self.stage(&execution.stage)
+        };
+        let new = NewExecution {
+            id: execution.id.clone(),
+            run_id: self.run_id.clone(),
+            stage: execution.stage.clone(),
+            key: execution.key.to_string(),
+            kind: execution.kind.to_owned(),
+            attempt: execution.attempt,
+            started_at: now_ms(),
+            device: execution.device.clone(),
+            threads: u32::try_from(execution.threads).ok(),
+            recipe: recipe_text(execution),
+        };
+        let key = execution.key;
+        self.write(move |registry| {
+            // Numbers hang on the execution: one that goes on from a dead one's checkpoint
+            // takes its curve over, and cuts what it is about to make again.
+            let dead = registry.unfinished_execution(&key)?;
+            registry.insert_execution(&new)?;
+            if let Some(dead) = dead {
+                registry.move_metrics(&dead, &new.id)?;
+            }
+            registry.upsert_stage(&row)
+        });
+    }
+
+    fn said(&self, stage: &str, execution_id: &str, event: &Event) {
+        let execution_id = execution_id.to_owned();
+        match event.clone() {
+            Event::Metric {
+                name,
+                step,
+                value,
+                at,
+            } => self.send(Message::Metric(MetricRow {
+                execution_id,
+                name,
+                step,
+                value,
+                at,
+            })),
+            Event::CutMetrics { after_step } => {
+                self.write(move |registry| registry.cut_metrics_after(&execution_id, after_step));
+            }
+            Event::Sample { step, prompt, text } => self.write(move |registry| {
+                registry.append_samples(&execution_id, &[(step, prompt, text)], now_ms())
+            }),
+            Event::Info { message } => self.event(stage, Level::Info, message),
+            Event::Warning { message } => self.event(stage, Level::Warning, message),
+            Event::Progress { .. }
+            | Event::Origin { .. }
+            | Event::Finished { .. }
+            | Event::Failed { .. } => {}
+        }
+    }
+
+    fn event(&self, stage: &str, level: Level, message: String) {
+        let (run_id, stage) = (self.run_id.clone(), stage.to_owned());
+        self.write(move |registry| {
+            registry.append_event(&run_id, Some(&stage), level, &message, now_ms())
+        });
+    }
+
+    fn ended(&self, execution: &Execution, end: Finished, metrics: &[(String, f64)]) {
+        let id = execution.id.clone();
+        let at = now_ms();
+        for (name, value) in metrics {
+            self.send(Message::Metric(MetricRow {
+                execution_id: id.clone(),
+                name: name.clone(),
+                step: None,
+                value: *value,
+                at,
+            }));
+        }
+        self.write(move |registry| registry.finish_execution(&id, &end));
+    }
+
+    fn settled(&self, settled: &Settled) {
+        let outcome = match settled.outcome {
+            Outcome::Hit => Recorded::Hit,
+            Outcome::Made => Recorded::Made,
+            Outcome::Failed(_) => Recorded::Failed,
+            Outcome::Skipped(_) => Recorded::Skipped,
+            Outcome::Cancelled => Recorded::Cancelled,
+        };
+        let reason = match &settled.outcome {
+            Outcome::Hit => settled.made_by.clone(),
+            Outcome::Skipped(because) => Some(because.clone()),
+            Outcome::Failed(error) => Some(error.message.clone()),
+            Outcome::Made | Outcome::Cancelled => Some(settled.why.join("; ")),
+        };
+        let row = StageRecord {
+            outcome,
+            key: settled.key,
+            execution_id: settled.execution_id.clone(),
+            artifact: settled.artifact,
+            reason,
+            ..self.stage(&settled.stage)
+        };
+        if let Outcome::Failed(error) = &settled.outcome {
+            let cause = error
+                .cause
+                .as_ref()
+                .map_or(String::new(), |cause| format!(": {cause}"));
+            self.event(
+                &settled.stage,
+                Level::Error,
+                format!("{}{cause}", error.message),
+            );
+        }
+        // The key and execution of a failed attempt were written when it started.
+        let keeps_attempt = settled.key.is_none();
+        self.write(move |registry| {
+            if keeps_attempt {
+                return registry.set_stage_outcome(&row);
+            }
+            registry.upsert_stage(&row)
+        });
+    }
+}
+
+impl Observer for Recorder {
+    fn see(&self, happened: &Happened) {
+        match happened {
+            Happened::Waiting { .. } => {}
+            Happened::Started(execution) => self.started(execution),
+            Happened::Said {
+                stage,
+                execution_id,
+                event,
+            } => self.said(stage, execution_id, event),
+            Happened::Ended {
+                execution,
+                result,
+                usage,
+                metrics,
+                origin,
+                ..
+            } => {
+                let end = Finished {
+                    status: match result {
+                        Ok(_) => Status::Done,
+                        Err(error) if error.cancelled => Status::Cancelled,
+                        Err(_) => Status::Failed,
+                    },
+                    ended_at: now_ms(),
+                    cpu_seconds: Some(usage.cpu_seconds),
+                    peak_memory_bytes: Some(usage.peak_memory_bytes),
+                    artifact: result.as_ref().ok().copied(),
+                    origin: origin.map(ToString::to_string),
+                    error: result.as_ref().err().map(ToString::to_string),
+                };
+                self.ended(execution, end, &metrics.0);
+            }
+            Happened::Settled(settled) => self.settled(settled),
+        }
+    }
+}
+
+/// Writes until every sender is gone; the first error ends the writing.
+fn write_all(registry: &Registry, receiver: &mpsc::Receiver<Message>) -> Option<Error> {
+    let mut rows: Vec<MetricRow> = Vec::new();
+    let mut oldest: Option<Instant> = None;
+    loop {
+        let patience = oldest.map_or(FLUSH_EVERY, |at| FLUSH_EVERY.saturating_sub(at.elapsed()));
+        let message = receiver.recv_timeout(patience);
+        let is_over = matches!(message, Err(mpsc::RecvTimeoutError::Disconnected));
+        let mut write = None;
+        match message {
+            Ok(Message::Metric(row)) => {
+                oldest.get_or_insert_with(Instant::now);
+                rows.push(row);
+            }
+            Ok(Message::Write(function)) => write = Some(function),
+            Err(_) => {}
+        }
+        let is_due = oldest.is_some_and(|at| at.elapsed() >= FLUSH_EVERY);
+        // A write may cut or close the curve that the waiting rows belong to.
+        if is_over || is_due || write.is_some() || rows.len() >= ROWS_MAX {
+            if !rows.is_empty()
+                && let Err(error) = registry.append_metrics(&rows)
+            {
+                return Some(error);
+            }
+            rows.clear();
+            oldest = None;
+        }
+        if let Some(Err(error)) = write.map(|write| write(registry)) {
+            return Some(error);
+        }
+        if is_over {
+            return None;
+        }
+    }
+}
+
+fn stage_records(run_id: &str, experiment: &Experiment) -> Vec<StageRecord> {
+    let numbered = (0..).zip(&experiment.stages);
+    numbered
+        .map(|(position, stage)| {
+            let inputs = stage.inputs.iter();
+            let inputs: serde_json::Map<String, serde_json::Value> = inputs
+                .map(|(role, names)| (role.clone(), json!(names)))
+                .collect();
+            StageRecord {
+                run_id: run_id.to_owned(),
+                name: stage.name.clone(),
+                position,
+                kind: stage.kind.name.to_owned(),
+                inputs: serde_json::Value::Object(inputs).to_string(),
+                settings: stage.with.to_string(),
+                ..StageRecord::default()
+            }
+        })
+        .collect()
+}
+
+fn recipe_text(execution: &Execution) -> String {
+    let lines = execution.recipe.iter();
+    lines
+        .map(|(path, value)| format!("{path} = {value}\n"))
+        .collect()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}

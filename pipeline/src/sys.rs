@@ -1,0 +1,126 @@
+//! The few system calls that neither the standard library nor rustix offers safely.
+//!
+//! A child's own cpu time and peak memory come from `wait4`, because the figures a
+//! process could report of itself are lost when it is killed; a child dies with its
+//! parent through `prctl`, because a parent that was killed cannot clean up.
+
+use std::{io, os::unix::process::CommandExt, process::Command};
+
+/// What the kernel says a finished process (and its waited-for children) used.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Usage {
+    pub cpu_seconds: f64,
+    pub peak_memory_bytes: u64,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Waits for a child of this process; restarted when a signal interrupts it.
+pub(crate) fn wait(pid: u32) -> io::Result<(Exit, Usage)> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut status = 0;
+    loop {
+        // SAFETY: `rusage` is plain old data, for which all zeros is a valid value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to live locals of the types that wait4 writes.
+        let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+        if waited == pid {
+            return Ok((exit(status), usage_of(&usage)));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn exit(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+fn usage_of(usage: &libc::rusage) -> Usage {
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Usage {
+        cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        // Linux counts kilobytes, macOS bytes.
+        peak_memory_bytes: usage.ru_maxrss.unsigned_abs()
+            * if cfg!(target_os = "macos") { 1 } else { 1024 },
+    }
+}
+
+/// Makes the program to be started die with this process.
+///
+/// The kernel ties the promise to the *thread* that starts the program, so start it
+/// from the thread that waits for it.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = std::process::id();
+        // SAFETY: prctl and getppid are async-signal-safe and touch no memory of ours.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // The parent may have died before the promise was made.
+                if libc::getppid().unsigned_abs() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                Ok(())
+            });
+        }
+    }
+    command
+}
+
+/// Sends a signal to a whole process group; one that is gone already is no error.
+pub fn signal_group(leader: u32, signal: rustix::process::Signal) {
+    let pid = i32::try_from(leader)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        rustix::process::kill_process_group(pid, signal).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use rustix::process::Signal;
+
+    use super::*;
+
+    fn start(script: &str) -> u32 {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::null());
+        die_with_parent(command.process_group(0))
+            .spawn()
+            .unwrap()
+            .id()
+    }
+
+    #[test]
+    fn an_exit_code_and_what_was_used_are_the_kernels_own() {
+        let (exit, usage) = wait(start("exit 7")).unwrap();
+        assert_eq!(exit, Exit::Code(7));
+        assert!(usage.peak_memory_bytes > 100_000, "{usage:?}");
+    }
+
+    #[test]
+    fn a_signal_reaches_the_whole_group() {
+        let pid = start("sleep 100 & wait");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        signal_group(pid, Signal::KILL);
+        assert_eq!(wait(pid).unwrap().0, Exit::Signal(9));
+    }
+}
