@@ -1,6 +1,9 @@
 //! The stage kinds, one file each, listed once.
 
+pub mod finetune;
+pub mod pretrain;
 pub mod template;
+mod training;
 
 #[expect(
     dead_code,
@@ -12,5 +15,8 @@ use tinylm_pipeline::Kind;
 
 /// Returns every kind; `tinylm stages` and the hints are made from this list.
 pub fn catalog() -> Vec<Kind> {
-    vec![]
+    vec![
+        Kind::of::<pretrain::Pretrain>(),
+        Kind::of::<finetune::Finetune>(),
+    ]
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::{
     batches::{BatchError, BatchSettings, Batches, Coverage},
     checkpoint::{Checkpoint, CheckpointError, Checkpoints},
-    config::{ModelConfig, Positions, Precision},
+    config::{ModelConfig, Precision},
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     schedule::{Schedule, ScheduleError},
     shards::{Shards, ShardsError},
@@ -161,8 +161,8 @@ pub enum TrainError {
     Engine(#[from] EngineError),
     #[error("the shards have a vocabulary of {shards}, and the model one of {model}")]
     Vocabulary { shards: usize, model: usize },
-    #[error("`context` is {context}, and the model has learned {positions} positions")]
-    Context { context: usize, positions: usize },
+    #[error("`train.context` is {context}, and the model reads {longest} tokens at most")]
+    Context { context: usize, longest: usize },
     #[error("{0} come to no step at all")]
     NoSteps(&'static str),
     #[error("`{name}` is {value}, and must be above 0")]
@@ -234,8 +234,10 @@ impl TrainError {
             Self::Vocabulary { .. } => {
                 "train with shards that this model's tokenizer made".to_owned()
             }
-            Self::Context { positions, .. } => {
-                format!("set `context` to at most {positions}, or use `positions: rope`")
+            Self::Context { longest, .. } => {
+                format!(
+                    "set `train.context` to at most {longest}, or give the model a longer context"
+                )
             }
             Self::NoSteps(_) => "set more `epochs` or `steps`".to_owned(),
             Self::NotPositive { name, .. } => format!("set `{name}` to a positive number"),
@@ -509,9 +511,9 @@ fn check(
     if shards != model {
         return Err(TrainError::Vocabulary { shards, model });
     }
-    let (context, positions) = (settings.batches.context, config.context);
-    if config.positions == Positions::Learned && context > positions {
-        return Err(TrainError::Context { context, positions });
+    let (context, longest) = (settings.batches.context, config.context);
+    if context > longest {
+        return Err(TrainError::Context { context, longest });
     }
     let positive = [
         ("clip", f64::from(settings.clip)),

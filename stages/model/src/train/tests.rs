@@ -538,8 +538,8 @@ fn bad_input_is_refused_before_the_first_step() {
       set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
     the `validation` documents: no token of these documents counts in the loss
       set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
-    `context` is 9, and the model has learned 8 positions
-      set `context` to at most 8, or use `positions: rope`
+    `train.context` is 9, and the model reads 8 tokens at most
+      set `train.context` to at most 8, or give the model a longer context
     `lr` is 1000000000, and a learning rate is a number above 0 and at most 10
       set `lr` to a value such as 1e-3
     `lr` is NaN, and a learning rate is a number above 0 and at most 10

@@ -1,0 +1,324 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tinylm_model::shards::{
+    DocumentRecord, INDEX_NAME, ROLE_ASSISTANT, ShardFile, ShardsIndex, SplitIndex, TARGET, VERSION,
+};
+use tinylm_pipeline::{
+    Event, Kind, Stage, StageError,
+    settings::{Settings, with_defaults},
+    testing::{Outcome, StageTest},
+};
+
+use crate::{finetune::Finetune, pretrain::Pretrain};
+
+const SMALL: &str = "
+model: { preset: mini, context: 8, d_model: 16, n_layers: 1, n_heads: 2 }
+train: { steps: 6, batch: 4, lr: 1e-2, validate_every: 3 }
+";
+
+/// A folder of shards in which each token follows from the one before.
+fn shards(folder: &Path, tokens: &[&str]) -> PathBuf {
+    fs::create_dir_all(folder).unwrap();
+    let mut splits = std::collections::BTreeMap::new();
+    for (name, n_documents) in [("train", 24_u16), ("validation", 6)] {
+        let (mut bin, mut idx, mut roles) = (Vec::new(), Vec::new(), Vec::new());
+        for document in 0..n_documents {
+            let start = roles.len() as u64;
+            idx.extend(
+                DocumentRecord {
+                    start,
+                    bytes: 6,
+                    source: 0,
+                }
+                .encode(),
+            );
+            for token in 0..6 {
+                let id = (document + 2 * token) % tokens.len() as u16;
+                bin.extend(id.to_le_bytes());
+                roles.push(ROLE_ASSISTANT | TARGET);
+            }
+        }
+        let file = ShardFile {
+            name: format!("{name}-00000.bin"),
+            tokens: roles.len() as u64,
+            documents: n_documents.into(),
+        };
+        let path = folder.join(&file.name);
+        fs::write(&path, bin).unwrap();
+        fs::write(path.with_extension("idx"), idx).unwrap();
+        fs::write(path.with_extension("roles"), &roles).unwrap();
+        let split = SplitIndex {
+            tokens: file.tokens,
+            documents: file.documents,
+            targets: file.tokens,
+            files: vec![file],
+        };
+        splits.insert(name.to_owned(), split);
+    }
+    let index = ShardsIndex {
+        version: VERSION,
+        vocab_size: tokens.len(),
+        sources: vec!["one".to_owned()],
+        template: None,
+        splits,
+        stats: Value::Null,
+    };
+    fs::write(folder.join(INDEX_NAME), serde_json::to_vec(&index).unwrap()).unwrap();
+    let vocab: serde_json::Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| ((*token).to_owned(), json!(id)))
+        .collect();
+    let tokenizer = json!({"model": {"type": "WordLevel", "vocab": vocab}, "added_tokens": []});
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    folder.to_owned()
+}
+
+const WORDS: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        shards(&dir.path().join("shards"), &WORDS);
+        Self { dir }
+    }
+
+    fn test(&self) -> StageTest {
+        StageTest::new(self.dir.path()).input("shards", &self.dir.path().join("shards"))
+    }
+
+    fn pretrain(&self, settings: &str) -> Result<Outcome, StageError> {
+        self.test().run::<Pretrain>(settings)
+    }
+
+    /// Finetunes what `pretrain` made, on shards with these words.
+    fn finetune(&self, words: &[&str], settings: &str) -> Result<Outcome, StageError> {
+        let folder = shards(&self.dir.path().join("other"), words);
+        let test = StageTest::new(self.dir.path()).input("shards", &folder);
+        test.input("model", &self.dir.path().join("out-pretrain"))
+            .run::<Finetune>(settings)
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| {
+        let bytes = fs::read(folder.join(&name)).unwrap();
+        (name, bytes)
+    };
+    names(folder).into_iter().map(read).collect()
+}
+
+fn said(error: &StageError) -> String {
+    let help = error.help.as_ref().map(|help| format!("\n  {help}"));
+    format!("{}{}", error.message, help.unwrap_or_default())
+}
+
+/// Settings as they enter the key.
+fn canonical<S: Stage>(settings: &str) -> Value {
+    let given: Value = serde_yaml::from_str(settings).unwrap();
+    (Kind::of::<S>().canonical)(&with_defaults(&S::Settings::list(), &given)).unwrap()
+}
+
+#[test]
+fn a_model_folder_answers_on_its_own_and_two_runs_make_the_same_bytes() {
+    let (one, two) = (Bench::new(), Bench::new());
+    let [one, two] = [&one, &two].map(|bench| bench.pretrain(SMALL).unwrap());
+    assert_eq!(
+        names(&one.out),
+        [
+            "config.json",
+            "last.safetensors",
+            "model.safetensors",
+            "tokenizer.json",
+            "training.json"
+        ]
+    );
+    assert_eq!(bytes(&one.out), bytes(&two.out));
+    assert_eq!(one.metrics.get("steps"), Some(6.0));
+    assert!(one.metrics.get("best_validation_loss").unwrap() < 2.5);
+    let told = |event: &Event| matches!(event, Event::Metric { name, step: Some(3), .. } if name == "validation_loss");
+    assert!(one.events.iter().any(told));
+}
+
+#[test]
+fn a_cancelled_training_says_so_and_goes_on() {
+    let bench = Bench::new();
+    let cancelled = bench
+        .test()
+        .run_watched::<Pretrain>(SMALL, "{}", &AtomicBool::new(true));
+    assert!(cancelled.unwrap_err().cancelled);
+    let resumed = bench.pretrain(SMALL).unwrap();
+    assert_eq!(
+        bytes(&resumed.out),
+        bytes(&Bench::new().pretrain(SMALL).unwrap().out)
+    );
+}
+
+#[test]
+fn a_preset_is_spelled_out_and_what_follows_from_a_field_follows() {
+    let of = |model: &str| {
+        let settings = format!("model: {model}\ntrain: {{}}");
+        canonical::<Pretrain>(&settings)["model"].clone()
+    };
+    let small = of("{ preset: forty-one, d_model: 210, n_heads: 3 }");
+    assert_eq!(small["d_ff"], 1000);
+    assert_eq!(small["n_kv_heads"], 3);
+    assert_eq!(small["embed_scale"], json!(14.491377));
+    assert_eq!(small["norm_eps"], of("{ preset: forty-one }")["norm_eps"]);
+    assert_eq!(
+        small["bias"],
+        json!({"norm": false, "qkv": true, "proj": true, "mlp": true, "head": true})
+    );
+    let spelled_out = format!("{small}");
+    assert_eq!(of(&spelled_out), small);
+}
+
+#[test]
+fn settings_that_contradict_themselves_are_refused() {
+    let bench = Bench::new();
+    let refusal = |train: &str| {
+        let settings = format!("model: {{ preset: mini }}\ntrain: {train}");
+        said(&bench.pretrain(&settings).unwrap_err())
+    };
+    let refusals = [
+        refusal("{ epochs: 1, steps: 2 }"),
+        refusal("{ lr: 1e9 }"),
+        refusal("{ betas: [0.9] }"),
+        refusal("{ dropout: 1 }"),
+        refusal("{ stride: 4 }"),
+        refusal("{ micro_batch: some }"),
+        refusal("{ warmup: a lot }"),
+        refusal("{ context: 4096 }"),
+    ];
+    assert_snapshot!(refusals.join("\n"), @r#"
+    `train.steps`: excludes `epochs`
+      leave one of them out
+    `train.lr`: is 1000000000
+      a learning rate is a number above 0 and at most 10, such as 1e-3
+    `train.betas`: must be two numbers, at least 0 and less than 1
+    `train.dropout`: must be at least 0 and less than 1
+    `train.stride`: is only for `batching: sliding`
+    `train.micro_batch`: must be `auto` or a number of rows, not "some"
+    `train.warmup`: `a lot` is neither a number nor a share such as `30%`
+    `train.context` is 4096, and the model reads 128 tokens at most
+      set `train.context` to at most 128, or give the model a longer context
+    "#);
+}
+
+#[test]
+fn finetuning_goes_on_with_a_larger_vocabulary() {
+    let bench = Bench::new();
+    bench.pretrain(SMALL).unwrap();
+    let words: Vec<&str> = WORDS.into_iter().chain(["new"]).collect();
+    let tuned = bench
+        .finetune(&words, "train: { steps: 3, batch: 4 }")
+        .unwrap();
+    let config: Value =
+        serde_json::from_slice(&fs::read(tuned.out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["vocab_size"], 10);
+    assert_eq!(config["d_model"], 16);
+}
+
+#[test]
+fn finetuning_begins_where_pretraining_ended() {
+    let bench = Bench::new();
+    let long = SMALL.replace("steps: 6", "steps: 60");
+    let loss = bench
+        .pretrain(&long)
+        .unwrap()
+        .metrics
+        .get("best_validation_loss")
+        .unwrap();
+    let tuned = bench
+        .finetune(&WORDS, "train: { steps: 1, lr: 1e-6, batch: 4 }")
+        .unwrap();
+    let after = tuned.metrics.get("best_validation_loss").unwrap();
+    assert!((after - loss).abs() < 0.01, "{loss} before, {after} after");
+}
+
+#[test]
+fn frozen_tensors_stay_and_kept_moments_go_on() {
+    let bench = Bench::new();
+    bench
+        .pretrain(&format!("{SMALL}\nkeep_optimizer: true"))
+        .unwrap();
+    let settings = "
+optimizer_state: keep
+keep_optimizer: true
+freeze: { embeddings: true }
+train: { steps: 2, batch: 4, validate_every: 0 }
+";
+    let tuned = bench.finetune(&WORDS, settings).unwrap();
+    let read = |folder: &Path| {
+        tinylm_model::weights::read_tensors(&folder.join("last.safetensors")).unwrap()
+    };
+    let (before, after) = (
+        read(&bench.dir.path().join("out-pretrain")),
+        read(&tuned.out),
+    );
+    assert_eq!(before["embed.weight"], after["embed.weight"]);
+    assert_eq!(before["positions.weight"], after["positions.weight"]);
+    assert_ne!(before["blocks.0.qkv.weight"], after["blocks.0.qkv.weight"]);
+    let report: Value =
+        serde_json::from_slice(&fs::read(tuned.out.join("training.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&report["steps"], &report["updates"]),
+        (&json!(2), &json!(8))
+    );
+}
+
+#[test]
+fn finetuning_refuses_what_cannot_go_well() {
+    let bench = Bench::new();
+    bench.pretrain(SMALL).unwrap();
+    let mut other = WORDS;
+    other.swap(2, 3);
+    let alone = bench.test().run::<Finetune>("train: {}").unwrap_err();
+    let refusals = [
+        said(&bench.finetune(&other, "train: {}").unwrap_err()),
+        said(&bench.finetune(&WORDS[..8], "train: {}").unwrap_err()),
+        said(
+            &bench
+                .finetune(&WORDS, "{ optimizer_state: keep, train: {} }")
+                .unwrap_err(),
+        ),
+        said(
+            &bench
+                .finetune(&WORDS, "{ freeze: { blocks: 2 }, train: {} }")
+                .unwrap_err(),
+        ),
+        said(&alone),
+    ];
+    assert_snapshot!(refusals.join("\n"), @"
+    the shards were made with another tokenizer: id 2 was `c` to the model of stage `input1`, and here it is `d`
+      make the shards with the model's tokenizer, or with one that adds tokens to it
+    the shards were made with another tokenizer: id 8 was `i` to the model of stage `input1`, and here it has none
+      make the shards with the model's tokenizer, or with one that adds tokens to it
+    stage `input1` has no `optimizer.safetensors`
+      set `keep_optimizer: true` in the stage that trained it, or `optimizer_state: reset` here
+    the model has 1 blocks, and `freeze.blocks` is 2
+      freeze no more blocks than there are
+    nothing says which model to start from
+      name a stage in the role `model`, or a model folder in `from`
+    ");
+}
