@@ -252,32 +252,6 @@ impl Registry {
     }
 
     /// Records the flattened settings of a run: `(name, value, is it a default)`.
-    /// Sets how a stage came out without touching what its last attempt wrote down.
-    pub fn set_stage_outcome(&self, stage: &StageRecord) -> Result<(), Error> {
-        self.write(|transaction| {
-            let update =
-                "UPDATE stages SET outcome = ?3, reason = ?4 WHERE run_id = ?1 AND name = ?2";
-            let values = params![
-                stage.run_id,
-                stage.name,
-                stage.outcome.as_str(),
-                stage.reason
-            ];
-            transaction.execute(update, values)?;
-            Ok(())
-        })
-    }
-
-    /// The last execution of `key` that did not finish: whose curve a new one takes over.
-    pub fn unfinished_execution(&self, key: &Digest) -> Result<Option<String>, Error> {
-        let select = "SELECT id FROM executions WHERE key = ?1 AND status != 'done'
-            ORDER BY started_at DESC, id DESC LIMIT 1";
-        self.connection
-            .query_row(select, [key.to_string()], |row| row.get(0))
-            .optional()
-            .map_err(|error| self.error(error))
-    }
-
     pub fn insert_params(
         &self,
         run_id: &str,
