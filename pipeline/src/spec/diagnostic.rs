@@ -65,9 +65,12 @@ impl Diagnostic {
     pub fn render(&self, color: bool) -> String {
         let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
         for (source, places) in self.by_source() {
-            let mut snippet = Snippet::source(&source.text).path(&source.title);
+            let (window, line) = window(&source.text, &places);
+            let text = &source.text[window.clone()];
+            let mut snippet = Snippet::source(text).path(&source.title).line_start(line);
             for (kind, place, label) in places {
-                let annotation = kind.span(shown(&source.text, &place.range));
+                let shown = shown(&source.text, &place.range);
+                let annotation = kind.span(shown.start - window.start..shown.end - window.start);
                 let label = Some(label).filter(|label| !label.is_empty());
                 snippet = snippet.annotation(match label {
                     Some(label) => annotation.label(label),
@@ -139,7 +142,7 @@ impl Diagnostics {
                 sources.push(place.source.clone());
             }
         }
-        self.0.sort_by_key(|diagnostic| {
+        self.0.sort_by_cached_key(|diagnostic| {
             let place = diagnostic.place()?;
             let source = sources.iter().position(|known| *known == place.source);
             Some((source, place.range.start))
@@ -211,6 +214,19 @@ pub(crate) fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// The lines from the first to the last of some places, and the number of the first: all that
+/// the renderer has to see of a long file.
+fn window(text: &str, places: &[Marked<'_>]) -> (Range<usize>, usize) {
+    let shown = || places.iter().map(|(_, place, _)| shown(text, &place.range));
+    let first = shown().map(|range| range.start).min().unwrap_or(0);
+    let last = shown().map(|range| range.end).max().unwrap_or(0);
+    let start = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[last..]
+        .find('\n')
+        .map_or(text.len(), |newline| last + newline + 1);
+    (start..end, text[..start].matches('\n').count() + 1)
 }
 
 /// The part of `range` on its first line, cut to whole characters: a caret under a

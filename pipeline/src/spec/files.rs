@@ -114,6 +114,7 @@ impl Loader<'_> {
 
     /// Reads the file that an alias names.
     fn used(&self, alias: &Entry, inside: &[PathBuf], wrong: &mut Diagnostics) -> Option<File> {
+        graph::check_name("an alias", alias, wrong);
         if alias.node.is_broken() {
             return None;
         }
@@ -239,7 +240,8 @@ impl File {
             _ => refused(format!("cannot read `{title}`: {error}")),
         })?;
         if path.to_str().is_none() {
-            return Err(refused(format!("the path `{title}` is not UTF-8")).into());
+            let path = path.display();
+            return Err(refused(format!("the path `{path}` is not UTF-8")).into());
         }
         let source = Arc::new(Source {
             title: one_line(&title),
@@ -316,10 +318,15 @@ fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
     match &node.data {
         Data::Null | Data::Broken => None,
         Data::Text(text) if !text.trim().is_empty() => Some(text.clone()),
+        Data::Text(_) => {
+            wrong.push(Diagnostic::new("`name` must not be empty").at(&node.place, ""));
+            None
+        }
         _ => {
             wrong.push(
                 Diagnostic::new("`name` must be text")
-                    .at(&node.place, format!("this is {}", node.sort())),
+                    .at(&node.place, format!("this is {}", node.sort()))
+                    .help(format!("quotes make it text: \"{}\"", node.to_value())),
             );
             None
         }
@@ -382,14 +389,22 @@ fn decoded(bytes: &[u8]) -> String {
 /// Returns the experiment file whose name is closest to one that is not there.
 fn nearest_file(path: &Path) -> Option<PathBuf> {
     let dir = path.parent()?;
-    let name = path.file_name()?.to_str()?;
     let entries = fs::read_dir(dir).ok()?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"))
         .collect();
     names.sort();
-    nearest(name, &names).map(|near| dir.join(near))
+    // The ending is no part of what was mistyped: `d.yaml` is not close to `a.yaml`.
+    let stems = names
+        .iter()
+        .filter_map(|name| Path::new(name).file_stem()?.to_str());
+    let near = nearest(path.file_stem()?.to_str()?, stems)?.to_owned();
+    let found = names.iter().find(|name| {
+        name.strip_prefix(&near)
+            .is_some_and(|end| end.starts_with(".y"))
+    });
+    found.map(|name| dir.join(name))
 }
 
 /// Returns a folder without links, or as it is when it cannot be asked.

@@ -122,7 +122,7 @@ impl<'a> Graph<'a> {
             name: name.clone(),
             reads: Vec::new(),
         };
-        check_stage_name(entry, wrong);
+        check_name("a stage", entry, wrong);
         if entry.node.is_broken() {
             return draft;
         }
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
                 wrong.push(unknown_stage_key(key, &entry.name));
             }
         }
-        let kind = self.kind(entry, map, wrong);
+        let kind = self.kind(unit, entry, map, wrong);
         draft.reads = self.reads(unit_idx, entry, map.get("inputs"), kind, wrong);
         let retries = retries(&entry.name, map.get("retries"), wrong);
         let timeout = timeout(&entry.name, map.get("timeout"), wrong);
@@ -190,14 +190,15 @@ impl<'a> Graph<'a> {
         draft
     }
 
-    fn kind(&self, entry: &Entry, map: &Map, wrong: &mut Diagnostics) -> Option<Kind> {
+    fn kind(&self, unit: &Unit, entry: &Entry, map: &Map, wrong: &mut Diagnostics) -> Option<Kind> {
         let kinds = || self.catalog.iter().map(|kind| kind.name);
         let Some(node) = map.get("kind").filter(|node| !node.is_null()) else {
-            wrong.push(
-                Diagnostic::new(format!("stage `{}` has no `kind`", entry.name))
-                    .at(&entry.place, "")
-                    .hint("", kinds()),
-            );
+            let diagnostic = Diagnostic::new(format!("stage `{}` has no `kind`", entry.name))
+                .at(&entry.place, "");
+            wrong.push(match meant_stage(unit, entry) {
+                Some(near) => diagnostic.help(format!("did you mean the stage `{near}`?")),
+                None => diagnostic.hint("", kinds()),
+            });
             return None;
         };
         if node.is_broken() {
@@ -373,15 +374,23 @@ enum Found {
     Nothing,
 }
 
-fn check_stage_name(entry: &Entry, wrong: &mut Diagnostics) {
+/// A dot stands between alias and stage, a slash between run and stage.
+pub(crate) fn check_name(what: &str, entry: &Entry, wrong: &mut Diagnostics) {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     if entry.name.is_empty() || !entry.name.chars().all(allowed) {
         wrong.push(
-            Diagnostic::new(format!("a stage cannot be called `{}`", entry.name))
+            Diagnostic::new(format!("{what} cannot be called `{}`", entry.name))
                 .at(&entry.place, "")
-                .help("a stage's name is made of letters, digits, `_` and `-`"),
+                .help("names are made of letters, digits, `_` and `-`"),
         );
     }
+}
+
+/// The stage of an extended file that a stage without a kind was most likely meant to change.
+fn meant_stage<'a>(unit: &'a Unit, entry: &Entry) -> Option<&'a str> {
+    let others = unit.stages.0.iter();
+    let extended = others.filter(|other| other.place.source != entry.place.source);
+    nearest(&entry.name, extended.map(|other| other.name.as_str()))
 }
 
 fn unknown_stage_key(key: &Entry, stage: &str) -> Diagnostic {

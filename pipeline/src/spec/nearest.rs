@@ -15,7 +15,7 @@ pub fn nearest<'a>(
         let candidate = candidate.as_ref();
         let known: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
         let far = slips_max(written.len().max(known.len()));
-        if known.len().abs_diff(written.len()) > far {
+        if slips_min(&written, &known) > far {
             continue;
         }
         let slips = distance(&written, &known);
@@ -30,6 +30,15 @@ pub fn nearest<'a>(
 /// that the work on absurdly long names stays small.
 fn slips_max(len: usize) -> usize {
     if len <= 1 { 0 } else { (len / 3).clamp(1, 8) }
+}
+
+/// A quick lower bound: a slip mends one character, or the length by one.
+fn slips_min(a: &[char], b: &[char]) -> usize {
+    let letters = |name: &[char]| name.iter().fold(0u64, |set, c| set | 1 << (*c as u32 % 64));
+    let (in_a, in_b) = (letters(a), letters(b));
+    let only = |set: u64| set.count_ones() as usize;
+    let lengths = a.len().abs_diff(b.len());
+    lengths.max(only(in_a & !in_b)).max(only(in_b & !in_a))
 }
 
 /// The number of slips between two names (optimal string alignment).

@@ -3,7 +3,7 @@
 //! It holds settings rather than the file, because the file may have changed since, and what
 //! an interrupted run goes on with is what it began with.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,6 +21,8 @@ pub enum ResolvedError {
     Broken(#[from] serde_json::Error),
     #[error("stage `{stage}` is of the kind `{kind}`, which this version does not have")]
     UnknownKind { stage: String, kind: String },
+    #[error("stage `{stage}` reads `{input}`, which is not recorded before it")]
+    UnknownInput { stage: String, input: String },
     #[error("stage `{stage}` has settings that this version does not understand")]
     Settings { stage: String, source: SettingError },
 }
@@ -68,17 +70,35 @@ impl Experiment {
     pub fn from_resolved(value: &Value, catalog: &[Kind]) -> Result<Self, ResolvedError> {
         let recorded = Recorded::deserialize(value)?;
         let stages = recorded.stages.into_iter();
-        let stages = stages.map(|stage| restored(stage, catalog));
+        let stages: Vec<StageSpec> = stages
+            .map(|stage| restored(stage, catalog))
+            .collect::<Result<_, _>>()?;
+        check_order(&stages)?;
         Ok(Self {
             name: recorded.name,
             about: recorded.about,
             file: recorded.file,
             text: String::new(),
             seed: recorded.seed,
-            stages: stages.collect::<Result<_, _>>()?,
+            stages,
             sweep_point: recorded.sweep.into_iter().collect(),
         })
     }
+}
+
+fn check_order(stages: &[StageSpec]) -> Result<(), ResolvedError> {
+    let mut before = HashSet::new();
+    for stage in stages {
+        let mut read = stage.inputs.iter().flat_map(|(_, stages)| stages);
+        if let Some(input) = read.find(|input| !before.contains(input.as_str())) {
+            return Err(ResolvedError::UnknownInput {
+                stage: stage.name.clone(),
+                input: input.clone(),
+            });
+        }
+        before.insert(stage.name.as_str());
+    }
+    Ok(())
 }
 
 fn recorded(stage: &StageSpec) -> RecordedStage {

@@ -95,6 +95,8 @@ impl Text<'_> {
 
     fn refused(&self, error: &serde_yaml::Error) -> Diagnostics {
         let at = error.location().map_or(0, |at| at.index());
+        // What is missing at the end is missing after the last thing written.
+        let at = at.min(self.text.trim_end().len());
         let message = without_positions(&error.to_string());
         let message = match message.as_str() {
             "deserializing from YAML containing more than one document is not supported" => {

@@ -61,6 +61,43 @@ stages:
 }
 
 #[test]
+fn a_mistake_is_shown_in_the_file_that_makes_it() {
+    let desk = Desk::new(&[
+        (
+            "parents/parent.yaml",
+            &*PARENT.replace("epochs: 2", "epochs: two"),
+        ),
+        (
+            "child.yaml",
+            "extends: parents/parent.yaml\nstages:\n  base: { with: { train: { lrr: 1 } } }\n  tokesn: { with: { vocab_size: 3 } }\n",
+        ),
+    ]);
+    assert_snapshot!(desk.load("child.yaml", &["base.train.batch=many"]).unwrap_err(), @"
+    error: stage `base`: `pretrain` has no setting `train.lrr`
+     --> child.yaml:3:28
+      |
+    3 |   base: { with: { train: { lrr: 1 } } }
+      |                            ^^^ unknown
+      |
+      = help: did you mean `lr`?
+
+    error: stage `tokesn` has no `kind`
+     --> child.yaml:4:3
+      |
+    4 |   tokesn: { with: { vocab_size: 3 } }
+      |   ^^^^^^
+      |
+      = help: did you mean the stage `tokens`?
+
+    error: stage `base`: `train.epochs` must be a number
+     --> parents/parent.yaml:9:106
+      |
+    9 |   base: { kind: pretrain, inputs: [shards], with: { model: { preset: small }, train: { lr: 1e-3, epochs: two } } }
+      |                                                                                                          ^^^ this is text
+    ");
+}
+
+#[test]
 fn files_that_extend_or_use_each_other_are_refused() {
     let desk = Desk::new(&[
         ("a.yaml", "extends: b.yaml"),
@@ -146,7 +183,7 @@ stages:
     let homes: Vec<&str> = experiment
         .stages
         .iter()
-        .map(|stage| without_dirs(&stage.home_file))
+        .map(|stage| base_name(&stage.home_file))
         .collect();
     assert!(homes.contains(&"parent.yaml") && homes.contains(&"main.yaml"));
 }
@@ -541,6 +578,10 @@ fn an_experiment_survives_being_recorded() {
     assert_eq!(restored.resolved(), recorded);
     assert_eq!(told(&restored), told(&experiment));
 
+    let mut cut = recorded.clone();
+    cut["stages"].as_array_mut().unwrap().remove(0);
+    let unknown = Experiment::from_resolved(&cut, CATALOG).unwrap_err();
+    assert_snapshot!(unknown, @"stage `chat` reads `dialogs`, which is not recorded before it");
     let unknown = Experiment::from_resolved(&recorded, &CATALOG[1..]).unwrap_err();
     assert_snapshot!(unknown, @"stage `dialogs` is of the kind `download`, which this version does not have");
 }

@@ -138,6 +138,19 @@ fn a_long_chain_of_stages_is_ordered() {
 }
 
 #[test]
+fn hundreds_of_mistakes_are_all_told() {
+    let mut text = "stages:\n".to_owned();
+    for idx in 0..300 {
+        text += &format!(
+            "  stage-{idx}: {{ kind: normalize, inputs: [nothing-{idx}], with: {{ templat: 1 }} }}\n"
+        );
+    }
+    let told = refused(&text);
+    assert_eq!(told.matches("error: ").count(), 600);
+    assert!(told.contains("--> a.yaml:301:"));
+}
+
+#[test]
 fn line_ends_marks_and_aliases_change_nothing() {
     let plain = told(&loaded(EXAMPLE));
     assert_eq!(told(&loaded(&EXAMPLE.replace('\n', "\r\n"))), plain);

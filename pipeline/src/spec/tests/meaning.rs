@@ -54,7 +54,7 @@ fn an_experiment_is_read() {
         (base.retries, base.timeout),
         (2, Some(Duration::from_secs(5400)))
     );
-    assert_eq!(without_dirs(&base.home_file), "example.yaml");
+    assert_eq!(base_name(&base.home_file), "example.yaml");
     assert_snapshot!(base.given, @r#"{"model":{"preset":"forty-one"},"train":{"epochs":5,"batch":32,"lr":0.001,"warmup":"30%"}}"#);
 }
 
@@ -85,6 +85,46 @@ stages:
     c: download with {"hub":null,"path":null,"url":null,"rows":[1]}
     d: download with {"hub":"x","path":null,"url":null,"rows":null}
     "#);
+}
+
+#[test]
+fn a_folder_may_have_any_name() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let text = "stages: { a: { kind: download, with: { path: in.txt } } }";
+    let desk = Desk::new(&[("with space\nand line/a.yaml", text)]);
+    let experiment = desk.load("with space\nand line/a.yaml", &[]);
+    let experiment = experiment.unwrap_or_else(|wrong| panic!("{wrong}"));
+    let path = format!("{}/with space\nand line/in.txt", desk.root());
+    assert_eq!(experiment.stages[0].with["path"], path.as_str());
+
+    let dir = desk.0.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("a.yaml"), text).unwrap();
+    let mut request = desk.request("a.yaml");
+    request.current_dir = dir;
+    let wrong = load(&request, CATALOG).unwrap_err();
+    assert_snapshot!(desk.hide_root(&wrong.to_string()), @"error: the path `[ROOT]/caf�/a.yaml` is not UTF-8");
+}
+
+#[test]
+fn paths_count_from_the_folder_that_a_link_stands_in() {
+    let text = "stages: { a: { kind: download, with: { path: ../in.txt } }, b: { kind: download, with: { path: /abs/../x } } }";
+    let desk = Desk::new(&[("real/deep/a.yaml", text)]);
+    std::os::unix::fs::symlink("real/deep", desk.0.path().join("link")).unwrap();
+    let experiment = desk.load("link/./a.yaml", &[]);
+    let experiment = experiment.unwrap_or_else(|wrong| panic!("{wrong}"));
+    let path = format!("{}/real/in.txt", desk.root());
+    assert_eq!(experiment.stages[0].with["path"], path.as_str());
+    assert_eq!(experiment.stages[1].with["path"], "/abs/../x");
+    assert_eq!(
+        experiment.file,
+        desk.0
+            .path()
+            .canonicalize()
+            .unwrap()
+            .join("real/deep/a.yaml")
+    );
 }
 
 #[test]

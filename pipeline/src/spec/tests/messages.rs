@@ -430,8 +430,90 @@ fn what_is_no_experiment_is_refused_by_name() {
     1 | stages: {a: 1, b: , 'c.d': {kind: download}}
       |                     ^^^^^
       |
-      = help: a stage's name is made of letters, digits, `_` and `-`
+      = help: names are made of letters, digits, `_` and `-`
     ");
+}
+
+#[test]
+fn the_top_of_a_file_is_checked() {
+    let told: Vec<String> = [
+        "name: 12\nseed: x\nvars: [a]\nuse: x.yaml\nsweep: [1]\nstages: { a: { kind: download } }",
+        "name: ''\nuse: { a.b: 1, c: d.yaml }\nstages: { a: { kind: download } }",
+    ]
+    .iter()
+    .map(|text| refused(text))
+    .collect();
+    assert_snapshot!(told.join("\n\n"), @r#"
+    error: `name` must be text
+     --> a.yaml:1:7
+      |
+    1 | name: 12
+      |       ^^ this is a whole number
+      |
+      = help: quotes make it text: "12"
+
+    error: `seed` must be a whole number from 0 on
+     --> a.yaml:2:7
+      |
+    2 | seed: x
+      |       ^ this is text
+
+    error: `vars` must be a map of name to value
+     --> a.yaml:3:7
+      |
+    3 | vars: [a]
+      |       ^^^ this is a list
+
+    error: `use` must be a map of alias to file
+     --> a.yaml:4:6
+      |
+    4 | use: x.yaml
+      |      ^^^^^^ this is text
+      |
+      = help: write `use: { ALIAS: other.yaml }`, then `inputs: [ALIAS.STAGE]`
+
+    error: `sweep` must be a map of setting to a list of values
+     --> a.yaml:5:8
+      |
+    5 | sweep: [1]
+      |        ^^^ this is a list
+      |
+      = help: write `sweep: { base.train.lr: [1e-3, 3e-4] }`
+
+    error: `name` must not be empty
+     --> a.yaml:1:7
+      |
+    1 | name: ''
+      |       ^^
+
+    error: an alias cannot be called `a.b`
+     --> a.yaml:2:8
+      |
+    2 | use: { a.b: 1, c: d.yaml }
+      |        ^^^
+      |
+      = help: names are made of letters, digits, `_` and `-`
+
+    error: `use` of `a.b` must be a file's path
+     --> a.yaml:2:13
+      |
+    2 | use: { a.b: 1, c: d.yaml }
+      |             ^ this is a whole number
+
+    error: there is no file `d.yaml`
+     --> a.yaml:2:19
+      |
+    2 | use: { a.b: 1, c: d.yaml }
+      |                   ^^^^^^
+    "#);
+}
+
+#[test]
+fn line_ends_do_not_move_what_is_shown() {
+    let text = "stages:\n  a: { kind: dowload }\n  b: { kind: normalize, inputs: [x\u{e9}x], with: { a: 1 } }\n";
+    let told = refused(text);
+    assert_eq!(refused(&text.replace('\n', "\r\n")), told);
+    assert!(told.contains("a.yaml:3:48"), "{told}");
 }
 
 #[test]
@@ -464,7 +546,7 @@ fn yaml_that_cannot_be_read_is_shown_where_it_breaks() {
       |              ^ did not find expected node content, while parsing a flow node
 
     error: this is not valid YAML
-     --> a.yaml:1:12
+     --> a.yaml:1:11
       |
     1 | stages: 'a
       |           ^ found unexpected end of stream, while scanning a quoted scalar

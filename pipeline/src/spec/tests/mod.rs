@@ -101,6 +101,6 @@ fn told(experiment: &Experiment) -> String {
     text.replace(&*dir.to_string_lossy(), "[DIR]")
 }
 
-fn without_dirs(path: &Path) -> &str {
+fn base_name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
