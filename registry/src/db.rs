@@ -50,6 +50,7 @@ impl Registry {
         let mut registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
+        registry.refuse_read_only()?;
         // A backup that was put back may be up to date and yet in the other logging mode.
         if found < migrations::VERSION || !registry.logs_ahead()? {
             let _lock = lock(path)?;
@@ -137,6 +138,18 @@ impl Registry {
         migrations::version(&self.connection).map_err(|error| self.error(error))
     }
 
+    /// SQLite quietly opens a file without rights to write as one that is only read.
+    fn refuse_read_only(&self) -> Result<(), Error> {
+        match self.connection.is_readonly(rusqlite::MAIN_DB) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let denied = ErrorKind::PermissionDenied.into();
+                Err(Error::io("write to", &self.path, denied))
+            }
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
     fn logs_ahead(&self) -> Result<bool, Error> {
         let mode = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
         let mode = self.connection.query_row("PRAGMA journal_mode", [], mode);
@@ -145,12 +158,13 @@ impl Registry {
     }
 
     fn connect_read_only(path: &Path) -> Result<Registry, Error> {
-        let registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, "")?;
-        if registry.version().is_ok() || log_bytes(path) > 0 {
-            return Ok(registry);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let shared = Registry::connect(path, flags, "");
+        match shared.and_then(|registry| registry.version().map(|_| registry)) {
+            // Without a log there is nothing to share, and SQLite may be told that nobody writes.
+            Err(_) if log_bytes(path) == 0 => Registry::connect(path, flags, "?immutable=1"),
+            shared => shared,
         }
-        // Without a log there is nothing to share, and SQLite may be told that nobody writes.
-        Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, "?immutable=1")
     }
 
     fn connect(path: &Path, flags: OpenFlags, options: &str) -> Result<Registry, Error> {
@@ -195,7 +209,9 @@ fn create(path: &Path) -> Result<(), Error> {
     files::remove_file(&beside(path, "-shm"))?;
     let fresh = beside(path, &format!(".{}.new", uuid::Uuid::now_v7().simple()));
     let made = make(&fresh).map_err(|error| Error::sql(path, error));
-    let moved = made.and_then(|()| files::rename(&fresh, path));
+    let moved = made
+        .and_then(|()| files::sync_file(&fresh))
+        .and_then(|()| files::rename(&fresh, path));
     if moved.is_err() {
         let _ = fs::remove_file(&fresh);
     }
@@ -204,6 +220,8 @@ fn create(path: &Path) -> Result<(), Error> {
 
 fn make(path: &Path) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
+    // Flushed as a whole before it gets its name.
+    connection.execute_batch("PRAGMA synchronous = OFF")?;
     migrations::migrate(&mut connection)?;
     log_ahead(&connection)?;
     connection.close().map_err(|(_, error)| error)

@@ -1,11 +1,11 @@
 //! The name of some bytes: blake3, 32 bytes, written as 64 hex digits.
 //!
-//! A large file is hashed as blake3's tree: each thread reads its own half-megabyte pieces with
+//! A large file is hashed as blake3's tree: each thread reads its own quarter-megabyte pieces with
 //! `pread` and hashes them while they are still in its cache. The obvious other thing, a memory
 //! map, was rejected because a file that shrinks while it is mapped kills the process with SIGBUS,
 //! and a user's file may shrink at any moment.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt, path::Path, str::FromStr};
+use std::{cell::RefCell, fmt, fs::File, io, os::unix::fs::FileExt, path::Path, str::FromStr};
 
 use blake3::hazmat::{self, ChainingValue, HasherExt, Mode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::Error;
 
 /// A power of two, so that every full piece is a whole subtree of blake3.
-const PIECE: u64 = 512 * 1024;
+const PIECE: u64 = 256 * 1024;
 
 /// The blake3 digest of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +110,7 @@ pub fn hash_file(path: &Path) -> Result<(Digest, u64), Error> {
 
 fn hash_open_file(file: &File, bytes: u64) -> io::Result<Digest> {
     if bytes <= PIECE {
-        return read_piece(file, 0, bytes).map(|piece| Digest::of_bytes(&piece));
+        return read_piece(file, 0, bytes, Digest::of_bytes);
     }
     let (left, right) = halves(file, 0, bytes)?;
     Ok(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
@@ -127,19 +127,34 @@ fn halves(file: &File, offset: u64, bytes: u64) -> io::Result<(ChainingValue, Ch
 
 fn subtree(file: &File, offset: u64, bytes: u64) -> io::Result<ChainingValue> {
     if bytes <= PIECE {
-        let piece = read_piece(file, offset, bytes)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(offset).update(&piece);
-        return Ok(hasher.finalize_non_root());
+        return read_piece(file, offset, bytes, |piece| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.set_input_offset(offset).update(piece);
+            hasher.finalize_non_root()
+        });
     }
     let (left, right) = halves(file, offset, bytes)?;
     Ok(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash))
 }
 
-fn read_piece(file: &File, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut piece = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
-    file.read_exact_at(&mut piece, offset)?;
-    Ok(piece)
+/// Reads a piece into the thread's own buffer: a new one each time costs as much as the hashing.
+fn read_piece<T>(
+    file: &File,
+    offset: u64,
+    bytes: u64,
+    hash: impl FnOnce(&[u8]) -> T,
+) -> io::Result<T> {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        if buffer.len() < bytes {
+            buffer.resize(bytes, 0);
+        }
+        file.read_exact_at(&mut buffer[..bytes], offset)?;
+        Ok(hash(&buffer[..bytes]))
+    })
 }
 
 #[cfg(test)]

@@ -45,11 +45,15 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(|error| Error::io("move a file to", to, error))
 }
 
+pub(crate) fn sync_file(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| Error::io("flush", path, error))
+}
+
 /// Flushes a folder's list of names, without which a rename may not survive a power cut.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| Error::io("flush", path, error))
+    sync_file(path)
 }
 
 /// Removes a folder and all in it; that it is gone already is fine.

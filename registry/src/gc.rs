@@ -1,7 +1,8 @@
 //! Removing what no run needs.
 //!
-//! Kept are the artifacts of every run that has not been removed, and the checkpoints of stages
-//! that such a run did not finish. What was made by a run that the registry has never heard of is
+//! Kept are the artifacts that every run which has not been removed made or found, and the
+//! checkpoints of stages that such a run did not finish. A key record counts as its run's even if
+//! the run was killed before it could write down the stage: `resume` must find it. What was made by a run that the registry has never heard of is
 //! kept as well: a lost registry must not turn into a lost store.
 //!
 //! Runs hold the store's lock shared for as long as they live and `gc` holds it exclusively, so
@@ -15,7 +16,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Digest, Error, Home, Lock, Registry, Store, files, keys};
+use crate::{Digest, Error, Home, Lock, Registry, Store, files, keys, locks};
 
 /// What goes, or what went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -41,6 +42,7 @@ pub enum What {
     Artifact,
     Checkpoints,
     Attempt,
+    Log,
     /// What a killed commit or removal left behind.
     Leftover,
 }
@@ -58,6 +60,12 @@ pub fn plan(home: &Home, registry: &Registry) -> Result<Plan, Error> {
     let mut plan = Plan::default();
     plan_store(home, &roots, &mut plan)?;
     plan_work(home, &roots, &mut plan)?;
+    for execution_id in registry.forgotten_executions()? {
+        let log = home.log_path(&execution_id);
+        if log.exists() {
+            plan.add(What::Log, log, None);
+        }
+    }
     for path in files::list_folder(&home.staging())? {
         plan.add(What::Leftover, path, None);
     }
@@ -76,12 +84,13 @@ pub fn sweep(home: &Home, registry: &Registry, _store: &Lock) -> Result<Plan, Er
                 Some(digest) => store.remove(&digest)?,
                 None => files::remove_folder(&item.path)?,
             },
-            What::Checkpoints | What::Attempt | What::Leftover => remove(&item.path)?,
+            What::Checkpoints | What::Attempt | What::Log | What::Leftover => remove(&item.path)?,
         }
         // A folder that still holds something stays, as it should.
         let _ = std::fs::remove_dir(files::parent(&item.path));
     }
     registry.forget_removed()?;
+    tidy_locks(home)?;
     Ok(plan)
 }
 
@@ -96,6 +105,8 @@ fn remove(path: &Path) -> Result<(), Error> {
 /// What the registry says must stay, in hex.
 struct Roots {
     artifacts: HashSet<String>,
+    keys: HashSet<String>,
+    runs: HashSet<String>,
     /// Keys that a run can still go on with.
     unfinished: HashSet<String>,
     known_runs: HashSet<String>,
@@ -110,6 +121,11 @@ impl Roots {
                 "SELECT DISTINCT artifact FROM stages JOIN runs ON runs.id = run_id
                  WHERE removed_at IS NULL AND artifact IS NOT NULL",
             )?,
+            keys: set(
+                "SELECT DISTINCT key FROM stages JOIN runs ON runs.id = run_id
+                 WHERE removed_at IS NULL AND key IS NOT NULL",
+            )?,
+            runs: set("SELECT id FROM runs WHERE removed_at IS NULL")?,
             unfinished: set(
                 "SELECT DISTINCT key FROM stages JOIN runs ON runs.id = run_id
                  WHERE removed_at IS NULL AND key IS NOT NULL AND outcome NOT IN ('hit', 'made')",
@@ -128,7 +144,9 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
     for key in keys::list_keys(home)? {
         let record = keys::read_key(home, &key);
         if let Some(record) = &record {
-            let is_root = roots.artifacts.contains(&record.artifact.to_string());
+            let is_root = roots.artifacts.contains(&record.artifact.to_string())
+                || roots.keys.contains(&key.to_string())
+                || roots.runs.contains(&record.run_id);
             let is_unknown = !roots.known_runs.contains(&record.run_id);
             plan.n_unknown += u64::from(is_unknown && !is_root);
             if is_root || is_unknown {
@@ -167,12 +185,16 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
 fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
     for folder in files::list_folder(&home.work())? {
         let key = folder.file_name().and_then(|name| name.to_str());
+        let digest = key.and_then(|key| key.parse::<Digest>().ok());
+        if digest.is_some_and(|key| is_being_made(home, &key)) {
+            continue;
+        }
         let is_needed =
             |key: &str| roots.unfinished.contains(key) || !roots.known_keys.contains(key);
         let is_made = |key: &Digest| keys::read_key(home, key).is_some();
         for path in files::list_folder(&folder)? {
             let is_checkpoints = path.file_name().is_some_and(|name| name == "checkpoints");
-            match key.and_then(|key| key.parse::<Digest>().ok().map(|digest| (key, digest))) {
+            match key.zip(digest) {
                 Some((key, digest)) if is_checkpoints => {
                     if !is_needed(key) || is_made(&digest) {
                         plan.add(What::Checkpoints, path, None);
@@ -182,6 +204,19 @@ fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
                 _ => plan.add(What::Attempt, path, None),
             }
         }
+    }
+    Ok(())
+}
+
+/// Only a list that is made while a run goes on (`--dry-run`) can meet one.
+fn is_being_made(home: &Home, key: &Digest) -> bool {
+    locks::holder(&home.key_lock(key)).is_ok_and(|holder| holder.is_some())
+}
+
+/// Removes the lock files of the dead: whoever gets a lock removes its file as it lets go.
+fn tidy_locks(home: &Home) -> Result<(), Error> {
+    for path in files::list_folder(&home.locks())? {
+        drop(Lock::try_exclusive(&path, "tidying"));
     }
     Ok(())
 }
@@ -341,6 +376,52 @@ mod tests {
                 .execution("a unfinished")
                 .unwrap()
                 .is_none()
+        );
+    }
+
+    #[test]
+    fn what_was_made_by_a_run_killed_before_it_could_say_so_stays() {
+        let fixture = Fixture::new();
+        let artifact = fixture.run("a", "one", false);
+        let run = NewRun {
+            id: "a".into(),
+            ..NewRun::default()
+        };
+        fixture.registry.insert_run(&run).unwrap();
+        assert_eq!(plan(&fixture.home, &fixture.registry).unwrap().n_unknown, 0);
+        assert_eq!(fixture.sweep(), [What::Attempt]);
+        assert!(matches!(fixture.condition(&artifact), Condition::Whole(_)));
+    }
+
+    #[test]
+    fn a_list_made_during_a_run_leaves_out_what_is_under_way() {
+        let fixture = Fixture::new();
+        fixture.run("a", "one", true);
+        let lock = fixture.home.key_lock(&Digest::of_bytes(b"key one"));
+        let lock = Lock::try_exclusive(&lock, "calm-fox").unwrap().unwrap();
+        assert_eq!(plan(&fixture.home, &fixture.registry).unwrap().items, []);
+        drop(lock);
+        assert_eq!(
+            plan(&fixture.home, &fixture.registry).unwrap().items.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn logs_and_locks_of_the_dead_go_too() {
+        let fixture = Fixture::new();
+        fixture.run("a", "one", true);
+        fixture.run("b", "two", true);
+        let logs = ["a made", "b made"].map(|id| fixture.home.log_path(id));
+        fs::create_dir_all(fixture.home.logs()).unwrap();
+        logs.iter().for_each(|log| fs::write(log, "said").unwrap());
+        fs::write(fixture.home.run_lock("dead"), "process 1").unwrap();
+        fixture.registry.remove_run("a", 1).unwrap();
+        assert!(fixture.sweep().contains(&What::Log));
+        assert_eq!(logs.map(|log| log.exists()), [false, true]);
+        assert_eq!(
+            files::list_folder(&fixture.home.locks()).unwrap(),
+            [] as [PathBuf; 0]
         );
     }
 

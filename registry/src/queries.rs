@@ -461,14 +461,15 @@ impl Registry {
             .and_then(|step| step.try_into().ok())
             .unwrap_or(0);
         let mut select = self.connection.prepare_cached(
-            "SELECT step, value, special, at FROM points WHERE series_id = ?1 AND step >= 0 ORDER BY step",
+            "SELECT step, ifnull(value, special), at FROM points
+             WHERE series_id = ?1 AND step >= 0 ORDER BY step",
         )?;
         let mut rows = select.query([series])?;
         while let Some(row) = rows.next()? {
             thinner.add(Point {
                 step: row.get::<_, i64>(0)? as u64,
-                value: value(row, 1)?,
-                at: row.get(3)?,
+                value: number(row.get_ref(1)?)?,
+                at: row.get(2)?,
             });
         }
         Ok(())
@@ -811,10 +812,17 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
 
 /// The number in `column`, or the one spelt in the column after it.
 fn value(row: &Row<'_>, column: usize) -> rusqlite::Result<f64> {
-    Ok(match row.get_ref(column)? {
+    match row.get_ref(column)? {
+        ValueRef::Null => number(row.get_ref(column + 1)?),
+        value => number(value),
+    }
+}
+
+fn number(value: ValueRef<'_>) -> rusqlite::Result<f64> {
+    Ok(match value {
         ValueRef::Real(value) => value,
         ValueRef::Integer(value) => value as f64,
-        _ => match row.get_ref(column + 1)?.as_str_or_null()? {
+        value => match value.as_str_or_null()? {
             Some("inf") => f64::INFINITY,
             Some("-inf") => f64::NEG_INFINITY,
             _ => f64::NAN,

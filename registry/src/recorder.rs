@@ -390,28 +390,29 @@ impl Registry {
     /// Deletes the rows of removed runs. Their line in `runs` stays, without its texts, so that
     /// their artifacts are known to be nobody's; executions that other runs read stay too.
     pub(crate) fn forget_removed(&self) -> Result<(), Error> {
-        const GONE: &str = "SELECT id FROM runs WHERE removed_at IS NOT NULL";
-        const KEPT: &str = "SELECT execution_id FROM stages JOIN runs ON runs.id = run_id
-            WHERE removed_at IS NULL AND execution_id IS NOT NULL";
         self.write(|transaction| {
             self.series.borrow_mut().clear();
             transaction.execute_batch(&format!(
-                "CREATE TEMP TABLE gone AS SELECT id FROM executions
-                   WHERE run_id IN ({GONE}) AND id NOT IN ({KEPT});
+                "CREATE TEMP TABLE gone AS {FORGOTTEN};
                  DELETE FROM points WHERE series_id IN
                    (SELECT id FROM series WHERE execution_id IN (SELECT id FROM gone));
                  DELETE FROM series WHERE execution_id IN (SELECT id FROM gone);
                  DELETE FROM samples WHERE execution_id IN (SELECT id FROM gone);
                  DELETE FROM executions WHERE id IN (SELECT id FROM gone);
                  DROP TABLE gone;
-                 DELETE FROM stages WHERE run_id IN ({GONE});
-                 DELETE FROM params WHERE run_id IN ({GONE});
-                 DELETE FROM events WHERE run_id IN ({GONE});
-                 DELETE FROM tags WHERE run_id IN ({GONE});
-                 DELETE FROM notes WHERE run_id IN ({GONE});
+                 DELETE FROM stages WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
+                 DELETE FROM params WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
+                 DELETE FROM events WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
+                 DELETE FROM tags WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
+                 DELETE FROM notes WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
                  UPDATE runs SET text = '', resolved = '' WHERE removed_at IS NOT NULL;"
             ))
         })
+    }
+
+    /// The executions whose rows [`Registry::forget_removed`] would delete.
+    pub(crate) fn forgotten_executions(&self) -> Result<Vec<String>, Error> {
+        self.texts(FORGOTTEN)
     }
 
     fn series_number(
@@ -434,6 +435,12 @@ impl Registry {
         Ok(number)
     }
 }
+
+/// Executions of removed runs that no other run has found its artifact in.
+const FORGOTTEN: &str = "SELECT id FROM executions
+    WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL) AND id NOT IN
+      (SELECT execution_id FROM stages JOIN runs ON runs.id = run_id
+       WHERE removed_at IS NULL AND execution_id IS NOT NULL)";
 
 /// Statuses, outcomes and levels are lower-case words in SQL, JSON and on the terminal alike.
 macro_rules! words {
