@@ -8,8 +8,6 @@
 //! Gradients are sums over places that count. They are divided once, at the update, so one
 //! micro-batch of 32 rows and eight of four rows with ragged masks make the same step.
 
-use std::sync::Arc;
-
 use dfdx::tensor_ops::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -82,24 +80,37 @@ impl Optimizer {
 pub type CpuEngine = DfdxEngine<FusedCpu>;
 
 /// Where weights live and what computes gradients.
-pub(crate) trait Backend: Send {
+///
+/// Not `Send`, because CUDA's handles are not; so a backend enters the thread pool itself.
+pub(crate) trait Backend {
     /// Takes over all weights with their shapes, and which of them are trained.
     fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()>;
 
     fn weight(&self, i: usize) -> Result<Vec<f32>>;
 
-    /// Lets `f` change one weight.
-    fn change(&mut self, i: usize, f: &mut dyn FnMut(&mut [f32])) -> Result<()>;
+    /// Lets `f` change these weights, in order, on these threads.
+    fn change(
+        &mut self,
+        threads: &ThreadPool,
+        which: &[bool],
+        f: &mut (dyn FnMut(usize, &mut [f32]) + Send),
+    ) -> Result<()>;
 
     /// Adds to the gradients and returns the summed loss.
     fn accumulate(
         &mut self,
+        threads: &ThreadPool,
         scene: Scene,
         names: &[String],
         grads: &mut [Option<Vec<f32>>],
     ) -> Result<f64>;
 
-    fn scores(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>>;
+    fn scores(
+        &mut self,
+        threads: &ThreadPool,
+        scene: Scene,
+        names: &[String],
+    ) -> Result<Vec<Score>>;
 
     /// Takes back a gradient that was used.
     fn recycle(&self, grad: Vec<f32>);
@@ -116,7 +127,7 @@ pub struct DfdxEngine<B: Backend> {
     moments: Vec<Option<Moments>>,
     grads: Vec<Option<Vec<f32>>>,
     backend: B,
-    threads: Arc<ThreadPool>,
+    threads: ThreadPool,
 }
 
 /// One tensor's moments: AdamW has both, Muon only the first.
@@ -141,11 +152,7 @@ impl CpuEngine {
 /// Products are always in f32 there.
 pub type PlainEngine<D> = DfdxEngine<PlainDevice<D>>;
 
-#[expect(private_bounds, reason = "the backends are this crate's two")]
-impl<D: Device<f32>> PlainEngine<D>
-where
-    PlainDevice<D>: Backend,
-{
+impl<D: Device<f32>> PlainEngine<D> {
     /// As `CpuEngine::new`, on this device; the threads are the optimizer's.
     pub fn on(
         device: D,
@@ -155,6 +162,26 @@ where
         threads: usize,
     ) -> Result<Self> {
         DfdxEngine::with_backend(PlainDevice::new(device), config, settings, seed, threads)
+    }
+}
+
+/// Trains on a GPU.
+#[cfg(feature = "cuda")]
+pub type CudaEngine = PlainEngine<dfdx::tensor::Cuda>;
+
+#[cfg(feature = "cuda")]
+impl CudaEngine {
+    /// As `CpuEngine::new`, on the GPU of this number; the threads are the optimizer's.
+    pub fn on_gpu(
+        ordinal: usize,
+        config: ModelConfig,
+        settings: EngineSettings,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        let device = dfdx::tensor::Cuda::try_build(ordinal, seed)
+            .map_err(|error| EngineError::Device(format!("cannot use GPU {ordinal}: {error:?}")))?;
+        PlainEngine::on(device, config, settings, seed, threads)
     }
 }
 
@@ -184,7 +211,7 @@ impl<B: Backend> DfdxEngine<B> {
             settings,
             parameters,
             backend,
-            threads: Arc::new(threads),
+            threads,
         };
         let start = |p: &Parameter| (initial(p, &engine.config, seed), p.shape.clone());
         let weights = engine
@@ -204,38 +231,43 @@ impl<B: Backend> DfdxEngine<B> {
     }
 
     fn apply(&mut self, update: &Update, scale: f32) -> Result<()> {
-        for i in 0..self.parameters.len() {
-            let Some(mut grad) = self.grads[i].take() else {
-                continue;
+        let which: Vec<bool> = self.grads.iter().map(Option::is_some).collect();
+        let is_muons: Vec<bool> = (0..which.len()).map(|i| self.is_muons(i)).collect();
+        let (settings, parameters) = (&self.settings, &self.parameters);
+        let (grads, all_moments) = (&mut self.grads, &mut self.moments);
+        let mut change = |i: usize, weight: &mut [f32]| {
+            let Some(grad) = &mut grads[i] else {
+                return;
             };
-            let is_muons = self.is_muons(i);
-            let (settings, parameter) = (&self.settings, &self.parameters[i]);
-            let moments = self.moments[i].get_or_insert_with(|| Moments::new(grad.len(), is_muons));
-            let decay = if parameter.role.decays() {
+            let moments =
+                all_moments[i].get_or_insert_with(|| Moments::new(grad.len(), is_muons[i]));
+            let Moments { m, v } = moments;
+            let decay = if parameters[i].role.decays() {
                 settings.weight_decay
             } else {
                 0.0
             };
             let keep = 1.0 - update.lr * decay;
-            if is_muons {
-                let (momentum, lr, cols) = (settings.momentum, update.lr, parameter.shape[1]);
-                let step = MuonStep {
-                    momentum,
-                    lr,
-                    keep,
-                    scale,
-                };
-                let m = &mut moments.m;
-                self.backend
-                    .change(i, &mut |weight| muon(step, weight, &mut grad, m, cols))?;
+            if is_muons[i] {
+                let (momentum, lr, cols) = (settings.momentum, update.lr, parameters[i].shape[1]);
+                muon(
+                    MuonStep {
+                        momentum,
+                        lr,
+                        keep,
+                        scale,
+                    },
+                    weight,
+                    grad,
+                    m,
+                    cols,
+                );
             } else {
-                let step = adam_step(settings, update, keep, scale);
-                let Moments { m, v } = moments;
-                self.backend
-                    .change(i, &mut |weight| adam(step, weight, &grad, m, v))?;
+                adam(adam_step(settings, update, keep, scale), weight, grad, m, v);
             }
-            self.backend.recycle(grad);
-        }
+        };
+        self.backend.change(&self.threads, &which, &mut change)?;
+        self.discard();
         Ok(())
     }
 }
@@ -259,10 +291,10 @@ impl<B: Backend> Engine for DfdxEngine<B> {
             precision: self.settings.precision,
             training: Some(training),
         };
-        let (backend, names, grads) = (&mut self.backend, &self.names, &mut self.grads);
+        let (names, grads) = (&self.names, &mut self.grads);
         let nll = self
-            .threads
-            .install(|| backend.accumulate(scene, names, grads))?;
+            .backend
+            .accumulate(&self.threads, scene, names, grads)?;
         Ok(LossSum { nll, weight })
     }
 
@@ -279,8 +311,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
         let clip = (f64::from(update.clip) / (norm + 1e-6)).min(1.0);
         let scale = (clip / update.divisor) as f32;
         let _span = crate::profile::span("optimizer");
-        let threads = Arc::clone(&self.threads);
-        threads.install(|| self.apply(update, scale))?;
+        self.apply(update, scale)?;
         Ok(UpdateStats {
             grad_norm: norm,
             applied: true,
@@ -301,8 +332,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
             precision: self.settings.precision,
             training: None,
         };
-        let (backend, names) = (&mut self.backend, &self.names);
-        self.threads.install(|| backend.scores(scene, names))
+        self.backend.scores(&self.threads, scene, &self.names)
     }
 
     fn weights(&self) -> Result<Tensors> {

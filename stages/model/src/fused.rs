@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use dfdx::prelude::*;
+use rayon::ThreadPool;
 
 use crate::buffer::{Buf, Pool};
 use crate::config::{HEAD_ROWS, ModelConfig, Positions};
@@ -711,37 +712,8 @@ impl FusedCpu {
         };
         Weights::find(config, find).ok_or_else(|| EngineError::MissingTensor("weights".into()))
     }
-}
 
-impl Backend for FusedCpu {
-    fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()> {
-        self.weights.clear();
-        for ((data, shape), &trained) in weights.into_iter().zip(trained) {
-            let slot = self
-                .device
-                .try_tensor_from_vec(Vec::new(), (0,))
-                .map_err(device_error)?;
-            self.weights.push(Node {
-                data: Arc::new(self.pool.own(data)),
-                width: shape.last().copied().unwrap_or(1),
-                slot: trained.then_some(slot),
-            });
-        }
-        Ok(())
-    }
-
-    fn weight(&self, i: usize) -> Result<Vec<f32>> {
-        Ok(self.weights[i].data.to_vec())
-    }
-
-    fn change(&mut self, i: usize, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
-        let data = Arc::get_mut(&mut self.weights[i].data)
-            .ok_or_else(|| EngineError::Device("a weight is still in use".into()))?;
-        f(data);
-        Ok(())
-    }
-
-    fn accumulate(
+    fn train(
         &mut self,
         scene: Scene,
         names: &[String],
@@ -780,12 +752,71 @@ impl Backend for FusedCpu {
         Ok(total)
     }
 
-    fn scores(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>> {
+    fn score(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>> {
         let mut ops = self.ops(scene, NoneTape);
         let weights = self.find(scene.config, names)?;
         let x = forward(&mut ops, scene.config, &weights)?;
         let (head, bias) = weights.head();
         ops.scores(&x, head, bias)
+    }
+}
+
+impl Backend for FusedCpu {
+    fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()> {
+        self.weights.clear();
+        for ((data, shape), &trained) in weights.into_iter().zip(trained) {
+            let slot = self
+                .device
+                .try_tensor_from_vec(Vec::new(), (0,))
+                .map_err(device_error)?;
+            self.weights.push(Node {
+                data: Arc::new(self.pool.own(data)),
+                width: shape.last().copied().unwrap_or(1),
+                slot: trained.then_some(slot),
+            });
+        }
+        Ok(())
+    }
+
+    fn weight(&self, i: usize) -> Result<Vec<f32>> {
+        Ok(self.weights[i].data.to_vec())
+    }
+
+    fn change(
+        &mut self,
+        threads: &ThreadPool,
+        which: &[bool],
+        f: &mut (dyn FnMut(usize, &mut [f32]) + Send),
+    ) -> Result<()> {
+        let wanted = self.weights.iter_mut().enumerate().zip(which);
+        let mut wanted = wanted.filter_map(|(node, &which)| which.then_some(node));
+        threads.install(|| {
+            wanted.try_for_each(|(i, node)| {
+                let data = Arc::get_mut(&mut node.data)
+                    .ok_or_else(|| EngineError::Device("a weight is still in use".into()))?;
+                f(i, data);
+                Ok(())
+            })
+        })
+    }
+
+    fn accumulate(
+        &mut self,
+        threads: &ThreadPool,
+        scene: Scene,
+        names: &[String],
+        grads: &mut [Option<Vec<f32>>],
+    ) -> Result<f64> {
+        threads.install(|| self.train(scene, names, grads))
+    }
+
+    fn scores(
+        &mut self,
+        threads: &ThreadPool,
+        scene: Scene,
+        names: &[String],
+    ) -> Result<Vec<Score>> {
+        threads.install(|| self.score(scene, names))
     }
 
     fn recycle(&self, grad: Vec<f32>) {

@@ -30,5 +30,7 @@ pub mod train;
 pub mod validation;
 pub mod weights;
 
+#[cfg(feature = "cuda")]
+pub use dfdx_engine::CudaEngine;
 pub use dfdx_engine::{CpuEngine, DfdxEngine, EngineSettings, Optimizer, PlainEngine};
 pub use noise::Dropout;

@@ -6,6 +6,7 @@
 //! reshaping anything else at run time, on CUDA with include paths of the machine it was built on.
 
 use dfdx::prelude::*;
+use rayon::ThreadPool;
 
 use crate::config::{Activation, ModelConfig, Norm, Positions};
 use crate::dfdx_engine::Backend;
@@ -469,10 +470,7 @@ impl<D: Device<f32>> PlainDevice<D> {
     }
 }
 
-impl<D: Device<f32> + Send> Backend for PlainDevice<D>
-where
-    Rows<D>: Send,
-{
+impl<D: Device<f32>> Backend for PlainDevice<D> {
     fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()> {
         self.weights.clear();
         self.trained = trained.to_vec();
@@ -492,19 +490,32 @@ where
         Ok(self.weights[i].as_vec())
     }
 
-    fn change(&mut self, i: usize, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
-        let mut data = self.weights[i].as_vec();
-        f(&mut data);
-        let shape = *self.weights[i].shape();
-        self.weights[i] = self
-            .device
-            .try_tensor_from_vec(data, shape)
-            .map_err(failed)?;
+    fn change(
+        &mut self,
+        threads: &ThreadPool,
+        which: &[bool],
+        f: &mut (dyn FnMut(usize, &mut [f32]) + Send),
+    ) -> Result<()> {
+        for (i, tensor) in self
+            .weights
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| which[*i])
+        {
+            let mut data = tensor.as_vec();
+            threads.install(|| f(i, &mut data));
+            let shape = *tensor.shape();
+            *tensor = self
+                .device
+                .try_tensor_from_vec(data, shape)
+                .map_err(failed)?;
+        }
         Ok(())
     }
 
     fn accumulate(
         &mut self,
+        _: &ThreadPool,
         scene: Scene,
         names: &[String],
         grads: &mut [Option<Vec<f32>>],
@@ -534,7 +545,7 @@ where
         Ok(value)
     }
 
-    fn scores(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>> {
+    fn scores(&mut self, _: &ThreadPool, scene: Scene, names: &[String]) -> Result<Vec<Score>> {
         let mut ops = self.ops(scene, NoneTape);
         let weights = self.find(scene.config, names)?;
         let x = forward(&mut ops, scene.config, &weights)?;

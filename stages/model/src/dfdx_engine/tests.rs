@@ -193,6 +193,24 @@ fn fused_operations_compute_what_plain_ones_do() {
     }
 }
 
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_computes_what_the_cpu_does() {
+    for (name, config) in configs() {
+        let (batch, settings) = (packed(3, 12, 1), with_everything());
+        let mut gpu = match CudaEngine::on_gpu(0, config.clone(), settings.clone(), 3, 1) {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                println!("SKIPPED: {error}");
+                return;
+            }
+        };
+        gpu.load_weights(&stirred(&gpu)).unwrap();
+        let cpu = gradients(&mut cpu(&config, &settings, 2), &batch);
+        assert_close(name, &cpu, &gradients(&mut gpu, &batch), 5e-4);
+    }
+}
+
 #[test]
 fn fused_scores_are_plain_ones() {
     for (name, config) in configs() {

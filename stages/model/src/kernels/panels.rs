@@ -8,7 +8,11 @@
 //! Small blocks of tiles are the tasks. Each tile is computed by one task and sums along `k` in
 //! order, so the result does not depend on the number of threads.
 
-use std::{arch::x86_64::*, cell::RefCell, ops::Range};
+use std::{
+    arch::x86_64::*,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use rayon::prelude::*;
 
@@ -32,7 +36,8 @@ const PACK_PANELS: usize = 4;
 #[repr(C, align(64))]
 pub(super) struct Line([u32; 16]);
 
-thread_local!(static PACKED: RefCell<(Vec<Line>, Vec<Line>)> = RefCell::default());
+/// Buffers of packed operands that no product is using.
+static FREE: Mutex<Vec<[Vec<Line>; 2]>> = Mutex::new(Vec::new());
 
 /// Writes a `Unit` whose functions are compiled for these features, so that the loads and
 /// sums it is made of become part of them.
@@ -47,19 +52,24 @@ macro_rules! unit {
                 let n_rows = P.min(x.rows() - row);
                 for first in (0..depth).step_by(16) {
                     let n = x.cols() - first * $numbers;
-                    let mut block = [Line::default(); P];
-                    for (i, line) in block.iter_mut().enumerate().take(n_rows) {
-                        // SAFETY: the view is within its data.
-                        unsafe {
-                            let at = (row + i) * x.strides().row + first * $numbers;
-                            let units = $load(x.as_ptr().add(at), n);
-                            _mm512_store_si512(line.0.as_mut_ptr().cast(), units);
+                    for group in (0..P).step_by(16) {
+                        let mut block = [_mm512_setzero_si512(); 16];
+                        let n_here = n_rows.saturating_sub(group).min(16);
+                        for (i, line) in block.iter_mut().enumerate().take(n_here) {
+                            // SAFETY: the view is within its data.
+                            *line = unsafe {
+                                let at = (row + group + i) * x.strides().row + first * $numbers;
+                                $load(x.as_ptr().add(at), n)
+                            };
                         }
-                    }
-                    for unit in 0..16.min(depth - first) {
-                        for (i, line) in block.iter().enumerate() {
+                        transpose(&mut block);
+                        let width = mask(P - group);
+                        for (unit, &line) in block.iter().enumerate().take(depth - first) {
                             // SAFETY: the caller's promise.
-                            unsafe { *out.add((first + unit) * P + i) = line.0[unit] };
+                            unsafe {
+                                let at = out.add((first + unit) * P + group);
+                                _mm512_mask_storeu_epi32(at.cast(), width, line);
+                            }
                         }
                     }
                 }
@@ -211,6 +221,41 @@ unit!(
     load_bf16_rows,
     sum_bf16
 );
+
+/// Turns 16 rows of 16 units into its columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn transpose(rows: &mut [__m512i; 16]) {
+    let mut t = [_mm512_setzero_si512(); 16];
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    for i in 0..4 {
+        let (a, b, c, d) = (t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]);
+        rows[4 * i] = _mm512_unpacklo_epi64(a, c);
+        rows[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
+        rows[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
+        rows[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // Now each quarter of 128 bits holds a finished 4 x 4 block; put the blocks in their places.
+    for i in 0..4 {
+        let (a, b, c, d) = (rows[i], rows[4 + i], rows[8 + i], rows[12 + i]);
+        let (ab_low, ab_high) = (
+            _mm512_shuffle_i32x4::<0x88>(a, b),
+            _mm512_shuffle_i32x4::<0xdd>(a, b),
+        );
+        let (cd_low, cd_high) = (
+            _mm512_shuffle_i32x4::<0x88>(c, d),
+            _mm512_shuffle_i32x4::<0xdd>(c, d),
+        );
+        t[i] = _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low);
+        t[4 + i] = _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high);
+        t[8 + i] = _mm512_shuffle_i32x4::<0xdd>(ab_low, cd_low);
+        t[12 + i] = _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high);
+    }
+    *rows = t;
+}
 
 /// Up to 16 units of one row, whose numbers along `k` are contiguous.
 ///
@@ -411,14 +456,14 @@ fn at_least(lines: &mut Vec<Line>, n: usize) -> &mut [Line] {
 fn multiply_as<U: Unit>(out: &mut [f32], accumulate: bool, a: View, b: View) {
     let (m, n, k) = (a.rows(), b.cols(), a.cols());
     let depth = k.div_ceil(U::NUMBERS);
-    // Taken out, not borrowed: while this thread waits for others it may be given another product.
-    let (mut a_lines, mut b_lines) = PACKED.take();
+    let free = || FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let [mut a_lines, mut b_lines] = free().pop().unwrap_or_default();
     let a_panels = at_least(&mut a_lines, n_lines::<MR>(m, depth));
     let b_panels = at_least(&mut b_lines, n_lines::<NR>(n, depth));
     pack::<U, MR>(a_panels, a);
     pack::<U, NR>(b_panels, b.t());
     multiply_panels::<U>(out, accumulate, a_panels, b_panels, (m, n, depth));
-    PACKED.replace((a_lines, b_lines));
+    free().push([a_lines, b_lines]);
 }
 
 fn multiply_panels<U: Unit>(

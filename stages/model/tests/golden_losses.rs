@@ -1,0 +1,117 @@
+//! Ten steps on a fixed batch give the losses written down here, for each preset.
+//!
+//! A change of any operation, start value, random number or optimizer shows up here. The
+//! tolerance covers other kernel sets, which add in another order.
+
+use tinylm_model::config::{ModelConfig, Preset};
+use tinylm_model::engine::{Batch, Engine, Pass, Update};
+use tinylm_model::{CpuEngine, Dropout, EngineSettings};
+
+const TOLERANCE: f64 = 2e-4;
+
+const GOLDEN: [(Preset, [f64; 10]); 6] = [
+    (
+        Preset::Toiny,
+        [
+            4.12877, 3.87880, 3.67362, 3.55871, 3.41577, 3.28103, 3.00793, 2.94261, 2.88905,
+            2.79775,
+        ],
+    ),
+    (
+        Preset::Tinylm,
+        [
+            4.12789, 3.84509, 3.64385, 3.51373, 3.34561, 3.20628, 2.98719, 2.93414, 2.87746,
+            2.76504,
+        ],
+    ),
+    (
+        Preset::Jojo,
+        [
+            3.91918, 3.82932, 3.74275, 3.62162, 3.50943, 3.40364, 3.31277, 3.18560, 3.04802,
+            2.94484,
+        ],
+    ),
+    (
+        Preset::Mini,
+        [
+            4.12585, 3.78938, 3.46512, 3.25409, 3.08916, 2.91855, 2.70085, 2.54188, 2.42508,
+            2.32637,
+        ],
+    ),
+    (
+        Preset::FortyOne,
+        [
+            4.09469, 3.50495, 2.94321, 2.53440, 2.19981, 2.00694, 1.78364, 1.64871, 1.53450,
+            1.37616,
+        ],
+    ),
+    (
+        Preset::LlamaTiny,
+        [
+            3.93439, 3.87488, 3.74302, 3.66317, 3.56022, 3.44891, 3.33263, 3.19801, 3.09705,
+            2.99814,
+        ],
+    ),
+];
+
+fn losses(preset: Preset) -> Vec<f64> {
+    let config = ModelConfig {
+        context: 16,
+        d_model: 24,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        d_ff: 48,
+        ..preset.config(50)
+    };
+    let settings = EngineSettings {
+        dropout: Dropout::everywhere(0.1),
+        label_smoothing: 0.01,
+        ..EngineSettings::default()
+    };
+    let mut engine = CpuEngine::new(config, settings, 1337, 2).unwrap();
+    let n = 4 * 16;
+    let ids = |factor: usize| (0..n).map(|i| (i * factor % 97 % 50) as u16).collect();
+    let batch = Batch {
+        n_rows: 4,
+        len: 16,
+        tokens: ids(31),
+        targets: ids(57),
+        weights: (0..n).map(|i| if i % 5 == 0 { 0.0 } else { 1.0 }).collect(),
+        positions: (0..n).map(|i| (i % 8) as u16).collect(),
+        starts: (0..n).map(|i| (i % 16 / 8 * 8) as u16).collect(),
+        row_offset: 0,
+    };
+    let step = |step: u64| {
+        let sum = engine
+            .accumulate(&batch, Pass { seed: 1337, step })
+            .unwrap();
+        let divisor = sum.weight;
+        engine
+            .update(&Update {
+                step,
+                lr: 0.01,
+                divisor,
+                clip: 1.0,
+            })
+            .unwrap();
+        sum.nll / sum.weight
+    };
+    (1..=10).map(step).collect()
+}
+
+#[test]
+fn ten_losses_of_each_preset_are_those_written_down() {
+    let mut off = Vec::new();
+    for (preset, golden) in GOLDEN {
+        let found = losses(preset);
+        let is_close = found
+            .iter()
+            .zip(golden)
+            .all(|(a, b)| (a - b).abs() < TOLERANCE);
+        if !is_close {
+            off.push(format!("{}: {found:.5?}", preset.name()));
+        }
+    }
+    assert!(off.is_empty(), "{off:#?}");
+}
