@@ -50,6 +50,9 @@ const FILE_BYTES: u64 = 1 << 30;
 
 pub(crate) type Digest = [u8; 32];
 
+/// The leaf column that holds the texts.
+const TEXT_COLUMN: usize = 3;
+
 const TEMPLATE_KEY: &str = "tinylm.template";
 const VERSION_KEY: &str = "tinylm.documents";
 const VERSION: &str = "1";
@@ -589,6 +592,12 @@ fn mixed(known: Template, first: &Path, found: Template, path: &Path) -> StageEr
 }
 
 impl RowGroup {
+    /// Returns about how many bytes of text it holds, without reading them.
+    pub(crate) fn text_bytes(&self) -> u64 {
+        let column = self.metadata.metadata().row_group(self.idx).column(TEXT_COLUMN);
+        column.uncompressed_size().max(0) as u64
+    }
+
     /// Reads its rows.
     pub(crate) fn read(&self) -> Result<Rows, StageError> {
         let path = self.path.as_path();

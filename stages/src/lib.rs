@@ -1,8 +1,11 @@
 //! The stage kinds, one file each, listed once.
 
+pub mod binarize;
 pub mod finetune;
 pub mod pretrain;
 pub mod template;
+pub mod tokenizer;
+pub mod tokens;
 mod training;
 
 #[expect(
@@ -10,12 +13,17 @@ mod training;
     reason = "the stages that read and write documents are being added"
 )]
 mod documents;
+#[cfg(test)]
+mod testing;
+mod threads;
 
 use tinylm_pipeline::Kind;
 
 /// Returns every kind; `tinylm stages` and the hints are made from this list.
 pub fn catalog() -> Vec<Kind> {
     vec![
+        Kind::of::<tokenizer::TokenizerStage>(),
+        Kind::of::<binarize::Binarize>(),
         Kind::of::<pretrain::Pretrain>(),
         Kind::of::<finetune::Finetune>(),
     ]
