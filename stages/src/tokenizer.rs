@@ -294,3 +294,6 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
     text.push('\n');
     fs::write(path, text).at(path)
 }
+
+#[cfg(test)]
+mod tests;

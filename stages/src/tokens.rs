@@ -140,6 +140,12 @@ impl Tokenizer {
 
     /// `load` from values; `path` is only named in errors.
     pub fn parse(path: &Path, json: &str, generation: Generation) -> Result<Self, TokensError> {
+        let mut this = Self::without_tags(path, json, generation)?;
+        this.check_template()?;
+        Ok(this)
+    }
+
+    fn without_tags(path: &Path, json: &str, generation: Generation) -> Result<Self, TokensError> {
         let unusable = |reason: String| TokensError::Unusable {
             path: path.to_owned(),
             reason,
@@ -180,7 +186,13 @@ impl Tokenizer {
             let ids = speller.spell(&name);
             spellings.insert(id, Spelling { name, ids });
         }
-        let mut this = Self {
+        check_added(&pipeline, &specials).map_err(unusable)?;
+        // Some patterns that can be read cannot be run, which only encoding finds out.
+        let mut probe = Vec::new();
+        pipeline
+            .encode_into("a b", &EncodeOptions::no_specials(), &mut probe)
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(Self {
             pipeline,
             options: EncodeOptions {
                 add_special_tokens: false,
@@ -197,9 +209,7 @@ impl Tokenizer {
             spellings,
             space_before,
             tags: BTreeMap::new(),
-        };
-        this.check_template()?;
-        Ok(this)
+        })
     }
 
     /// Encodes the template's own words once, and finds missing tags before any document does.
@@ -426,9 +436,14 @@ impl DecodeStream<'_> {
         if text.ends_with(char::REPLACEMENT_CHARACTER) && waiting < UNFINISHED_MAX {
             return Ok(String::new());
         }
+        let new = new_part(&before, &text).to_owned();
+        if new.is_empty() {
+            // A tag shows nothing, and the next word still needs the one before it.
+            return Ok(new);
+        }
         self.ids.drain(..self.printed);
         self.printed = self.ids.len();
-        Ok(new_part(&before, &text).to_owned())
+        Ok(new)
     }
 
     /// Returns what was still waiting for the rest of a character.
@@ -545,6 +560,22 @@ fn specials(json: &Value) -> BTreeMap<String, u32> {
         .collect()
 }
 
+/// The crate gives ids to added tokens in order, and ours must be the ids in the file.
+fn check_added(
+    pipeline: &PipelineTokenizer,
+    specials: &BTreeMap<String, u32>,
+) -> Result<(), String> {
+    let added = pipeline.get_added_vocabulary();
+    for (name, id) in specials {
+        let found = added.token_to_id(name);
+        if found != Some(*id) {
+            let found = found.map_or_else(|| "none".to_owned(), |id| id.to_string());
+            return Err(format!("`{name}` has the id {id} in the file and would get {found}"));
+        }
+    }
+    Ok(())
+}
+
 fn unknown_id(json: &Value, vocabulary: &[(String, u32)]) -> Option<u32> {
     let model = &json["model"];
     if let Some(id) = model["unk_id"].as_u64() {
@@ -591,3 +622,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TokensError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ pub(super) struct Plan {
 pub(super) type Counted = (String, u64);
 
 pub(super) const UNKNOWN: &str = "<unk>";
+/// What Python's `\W+` matches; the engines of other languages each mean something else by that.
+const NO_WORD: &str = r"[^\p{L}\p{N}_]+";
 const SPACE: char = '▁';
 const CONTINUES: &str = "##";
 /// Above this many characters WordPiece takes a word as unknown without looking at it.
@@ -56,6 +58,14 @@ impl Plan {
                 "strip_accents": null,
                 "lowercase": self.lowercase,
             }),
+            // What is no letter, digit or underscore only separates words. A `Split` on `\w+`
+            // would say it shorter, and the crate's reader does not take patterns of one's own there.
+            Algorithm::WordLevel => {
+                let spaces = json!({"type": "Replace", "pattern": {"Regex": NO_WORD}, "content": " "});
+                let lowercase = self.lowercase.then(|| json!({"type": "Lowercase"}));
+                let members: Vec<Value> = lowercase.into_iter().chain([spaces]).collect();
+                json!({"type": "Sequence", "normalizers": members})
+            }
             _ if self.lowercase => json!({"type": "Lowercase"}),
             _ => Value::Null,
         }
@@ -71,12 +81,7 @@ impl Plan {
                 "split": true,
             }),
             Algorithm::Wordpiece => json!({"type": "BertPreTokenizer"}),
-            Algorithm::WordLevel => json!({
-                "type": "Split",
-                "pattern": {"Regex": r"\w+"},
-                "behavior": "Removed",
-                "invert": true,
-            }),
+            Algorithm::WordLevel => json!({"type": "WhitespaceSplit"}),
         }
     }
 

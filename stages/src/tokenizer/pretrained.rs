@@ -173,6 +173,15 @@ mod tests {
             complaint(&[("vocab.json", &vocab), ("merges.txt", "\na c")]),
             complaint(&[("spiece.model", "not a model")]),
         ];
-        insta::assert_snapshot!(complaints.join("\n"), @"");
+        insta::assert_snapshot!(complaints.join("\n"), @"
+        there is no tokenizer in what `pretrained` names
+        there is no tokenizer in what `pretrained` names
+        `tokenizer.json` cannot be used as a tokenizer: EOF while parsing an object at line 1 column 1
+        `tokenizer.json` cannot be used as a tokenizer: it has no `model`
+        `vocab.json` cannot be used as a tokenizer: it has no token for the byte 0
+        `merges.txt` cannot be used as a tokenizer: line 1 is not two tokens
+        `merges.txt` cannot be used as a tokenizer: line 2 makes `ac`, which has no id
+        `spiece.model` cannot be used as a tokenizer: it is not a SentencePiece model
+        ");
     }
 }

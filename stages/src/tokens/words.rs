@@ -3,10 +3,12 @@
 //! The cutting is read from the same JSON that is written into `tokenizer.json` and done
 //! by the crate itself, so training and encoding cannot disagree about what a word is.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokenizers::pipeline::{
     PipelineTokenizer, PreTokenizer, PreTokenizerScratch, Span, normalize_all,
 };
+
+use super::byte_level_char;
 
 /// Cuts texts as a `normalizer` and a `pre_tokenizer` say.
 pub(crate) struct Splitter {
@@ -22,12 +24,15 @@ pub(crate) struct SplitBuffers {
 
 impl Splitter {
     pub(crate) fn new(normalizer: &Value, pre_tokenizer: &Value) -> Result<Self, String> {
+        // The model is never asked; the crate only wants to have one, with every byte in it.
+        let vocab: Map<String, Value> = (0..=255_u8)
+            .map(|byte| (byte_level_char(byte).to_string(), Value::from(byte)))
+            .collect();
         let mut json = json!({
             "version": "1.0",
             "normalizer": normalizer,
             "pre_tokenizer": pre_tokenizer,
-            // The model is never asked; the crate only wants to have one.
-            "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
         });
         tokenizers::canonicalize_value(&mut json).map_err(|error| error.to_string())?;
         let pipeline = tokenizers::from_json(&json.to_string()).map_err(|e| e.to_string())?;

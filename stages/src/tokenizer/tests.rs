@@ -1,0 +1,233 @@
+//! Training, taking over, and what may not be.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tinylm_pipeline::testing::{Outcome, StageTest};
+
+use super::*;
+use crate::{template::Role, testing::Corpus};
+
+const ALGORITHMS: [&str; 5] =
+    ["byte-level-bpe", "sentencepiece-bpe", "unigram", "wordpiece", "word-level"];
+
+fn corpus(template: Template) -> Corpus {
+    let mut corpus = Corpus::new(template);
+    corpus.more_words();
+    corpus.dialogue(&[(Role::User, "How are you?"), (Role::Assistant, "I am well.")]);
+    corpus
+}
+
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new(corpus: &Corpus) -> Self {
+        let dir = TempDir::new().unwrap();
+        corpus.write(&dir.path().join("documents"));
+        Self { dir }
+    }
+
+    fn run(&self, threads: usize, settings: &str) -> Result<Outcome, StageError> {
+        let mut test = StageTest::new(self.dir.path());
+        test.threads = threads;
+        test.input("documents", &self.dir.path().join("documents"))
+            .run::<TokenizerStage>(settings)
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join("out-tokenizer").join(name)).unwrap()
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&self.file(name)).unwrap()
+    }
+
+    fn tokenizer(&self) -> Tokenizer {
+        Tokenizer::load(&self.dir.path().join("out-tokenizer")).unwrap()
+    }
+}
+
+#[test]
+fn special_tokens_are_one_id_each_behind_what_is_learnt() {
+    for algorithm in ALGORITHMS {
+        for template in Template::ALL {
+            let fixture = Fixture::new(&corpus(template));
+            fixture.run(2, &format!("{{algorithm: {algorithm}, vocab_size: 350}}")).unwrap();
+            let tokenizer = fixture.tokenizer();
+            let mut ids: Vec<u32> =
+                template.specials().iter().map(|name| tokenizer.special(name).unwrap()).collect();
+            let n_learnt = tokenizer.vocab_size() - ids.len();
+            assert!(n_learnt <= 350, "{algorithm}: {n_learnt}");
+            let expected: Vec<u32> = (n_learnt as u32..tokenizer.vocab_size() as u32).collect();
+            ids.sort_unstable();
+            assert_eq!(ids, expected, "{algorithm} {template:?}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_and_any_repetition_makes_the_same_bytes() {
+    for algorithm in ALGORITHMS {
+        let fixture = Fixture::new(&corpus(Template::Chatml));
+        let settings = format!("{{algorithm: {algorithm}, vocab_size: 380}}");
+        let files = [1, 2, 3].map(|threads| {
+            fixture.run(threads, &settings).unwrap();
+            ["tokenizer.json", "generation.json", "stats.json"].map(|name| fixture.file(name))
+        });
+        assert_eq!(files[0], files[1], "{algorithm}");
+        assert_eq!(files[0], files[2], "{algorithm}");
+    }
+}
+
+#[test]
+fn tags_and_system_prompts_of_the_template_are_not_learnt_from() {
+    let words = |template| {
+        let fixture = Fixture::new(&corpus(template));
+        fixture.run(2, "{algorithm: word-level, min_frequency: 1}").unwrap();
+        fixture.json("tokenizer.json")["model"].clone()
+    };
+    assert_eq!(words(Template::Chatml), words(Template::StartEnd));
+}
+
+/// The word tokenizer of the `toiny` system: lower-cased `\w+`, most frequent first.
+#[test]
+fn words_are_lower_cased_counted_and_kept_in_order() {
+    let mut corpus = Corpus::new(Template::Plain);
+    corpus.text("The cat, the DOG and the bird: and_so on!");
+    let fixture = Fixture::new(&corpus);
+    fixture.run(1, "{algorithm: word-level, min_frequency: 1, vocab_size: 6}").unwrap();
+    let vocab = fixture.json("tokenizer.json")["model"]["vocab"].clone();
+    insta::assert_snapshot!(vocab, @r#"{"<unk>":0,"the":1,"cat":2,"dog":3,"and":4,"bird":5}"#);
+    let tokenizer = fixture.tokenizer();
+    assert_eq!(tokenizer.encode("THE cat. Unheard!").unwrap(), [1, 2, 0]);
+}
+
+#[test]
+fn generation_knows_where_to_stop() {
+    let fixture = Fixture::new(&corpus(Template::Chatml));
+    fixture.run(1, "{vocab_size: 256, special_tokens: [<mark>]}").unwrap_err();
+    fixture.run(1, "{vocab_size: 257, special_tokens: [<mark>]}").unwrap();
+    insta::assert_snapshot!(String::from_utf8(fixture.file("generation.json")).unwrap(), @r#"
+    {
+      "template": "chatml",
+      "stop": [
+        "<|im_end|>",
+        "<|endoftext|>"
+      ],
+      "stop_ids": [
+        258,
+        259
+      ],
+      "bos": null,
+      "bos_id": null,
+      "eos": "<|endoftext|>",
+      "eos_id": 259,
+      "pad_id": null,
+      "specials": {
+        "<mark>": 260,
+        "<|endoftext|>": 259,
+        "<|im_end|>": 258,
+        "<|im_start|>": 257
+      }
+    }
+    "#);
+    assert_eq!(fixture.file("chat_template.jinja"), Template::Chatml.jinja().as_bytes());
+}
+
+#[test]
+fn a_sample_is_a_share_of_the_documents() {
+    let mut corpus = Corpus::new(Template::Plain);
+    for n in 0..3000 {
+        corpus.text(&format!("document {n} {}", "with many words ".repeat(40)));
+    }
+    let fixture = Fixture::new(&corpus);
+    fixture.run(2, "{vocab_size: 300, sample_mb: 1}").unwrap();
+    let sample = fixture.json("stats.json")["sample"].clone();
+    assert_eq!(sample["documents"], 3000);
+    let bytes = sample["bytes_sampled"].as_u64().unwrap();
+    assert!((800_000..1_300_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn nothing_to_learn_from_is_an_error() {
+    let mut wordless = Corpus::new(Template::Plain);
+    wordless.text("... !?");
+    let complaints = [
+        Fixture::new(&Corpus::new(Template::Plain)).run(1, "{}").unwrap_err().message,
+        Fixture::new(&wordless).run(1, "{algorithm: word-level}").unwrap_err().message,
+        Fixture::new(&wordless).run(1, "{algorithm: unigram, min_frequency: 5}").unwrap_err().message,
+        Fixture::new(&corpus(Template::Plain)).run(1, "{vocab_size: 100}").unwrap_err().message,
+        Fixture::new(&corpus(Template::Plain)).run(1, "{vocab_size: 65536}").unwrap_err().message,
+        Fixture::new(&corpus(Template::Plain)).run(1, "{coverage: 0}").unwrap_err().message,
+        StageTest::new(TempDir::new().unwrap().path()).run::<TokenizerStage>("{}").unwrap_err().message,
+    ];
+    insta::assert_snapshot!(complaints.join("\n"), @"
+    the documents hold no words to learn from
+    the documents hold no words to learn from
+    no word occurs 5 times (`min_frequency`)
+    `vocab_size` is 100, and 256 tokens are needed for the bytes alone
+    `vocab_size`: shards hold ids up to 65535, so at most 65531 can be learnt
+    `coverage`: must be above 0 and at most 1
+    there are no documents to learn from
+    ");
+}
+
+/// Writes a trained tokenizer's file somewhere else and takes it from there.
+fn taken_over(fixture: &Fixture, settings: &str) -> (TempDir, Result<Outcome, StageError>) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    fs::write(&path, fixture.file("tokenizer.json")).unwrap();
+    let test = StageTest::new(dir.path()).local_file("pretrained.path", &path);
+    let outcome = test.run::<TokenizerStage>(settings);
+    (dir, outcome)
+}
+
+#[test]
+fn an_existing_tokenizer_keeps_its_ids_and_gets_more() {
+    let fixture = Fixture::new(&corpus(Template::Plain));
+    fixture.run(1, "{vocab_size: 300, min_frequency: 1}").unwrap();
+    let before = fixture.tokenizer();
+    let settings = "{pretrained: {path: tokenizer.json}, template: chatml}";
+    let (_dir, outcome) = taken_over(&fixture, settings);
+    let after = Tokenizer::load(&outcome.unwrap().out).unwrap();
+    assert_eq!(after.vocabulary()[..301], *before.vocabulary());
+    // `<|endoftext|>` was there, as in GPT-2.
+    assert_eq!(after.special("<|endoftext|>"), Some(300));
+    assert_eq!(after.special("<|im_start|>"), Some(301));
+    assert_eq!(after.special("<|im_end|>"), Some(302));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let path: PathBuf = dir.path().join("tokenizer.json");
+    fs::write(&path, "{}").unwrap();
+    let test = StageTest::new(dir.path()).local_file("pretrained.path", &path);
+    fs::write(&path, "{ }").unwrap();
+    let error = test.run::<TokenizerStage>("{pretrained: {path: tokenizer.json}}").unwrap_err();
+    assert!(error.message.contains("changed while it was read"), "{error}");
+}
+
+#[test]
+fn a_vocabulary_that_shards_cannot_hold_is_refused() {
+    let vocab: Map<String, Value> = (0..65_535).map(|n| (format!("w{n}"), json!(n))).collect();
+    let json = |vocab: &Map<String, Value>| {
+        json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}})
+    };
+    // One id is left: enough for `plain`, not for `chatml`.
+    let ids = |template| add_specials(&mut json(&vocab), template, &[]).map(|g| g.eos_id);
+    assert_eq!(ids(Template::Plain).unwrap(), Some(65_535));
+    assert!(ids(Template::Chatml).unwrap_err().message.contains("65537"));
+}
+
+#[test]
+fn t5_gets_the_ids_of_the_forty_one_model() {
+    let pieces: Vec<(String, f64)> = (0..32_100).map(|n| (format!("▁{n}"), 0.0)).collect();
+    let mut json = json!({"model": {"type": "Unigram", "vocab": pieces, "unk_id": 2}});
+    let generation = add_specials(&mut json, Template::StartEnd, &[]).unwrap();
+    let names = ["<end>", "<start>", "<sep>", "<user>", "<bot>"];
+    assert_eq!(names.map(|name| generation.specials[name]), [32_100, 32_101, 32_102, 32_103, 32_104]);
+    assert_eq!(generation.stop_ids, [32_100]);
+}
