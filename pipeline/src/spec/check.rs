@@ -229,19 +229,35 @@ impl Declared<'_> {
         let mut found = Vec::new();
         wrong_values(map, self.list, "", &mut found);
         let named: Vec<&str> = segments(&error.path).collect();
+        let is_about_type = ["invalid type", "data did not match", "invalid value"]
+            .iter()
+            .any(|words| error.message.starts_with(words));
         let is_inside = |value: &WrongValue| {
             let path: Vec<&str> = segments(&value.path).collect();
             path.starts_with(&named)
         };
-        found.into_iter().find(is_inside)
+        let is_it = |value: &WrongValue| {
+            is_inside(value)
+                && (value.is_sure
+                    || is_about_type && segments(&value.path).eq(named.iter().copied()))
+        };
+        found.into_iter().find(is_it)
     }
 
     /// What typing said, pointing at the value it is about or the nearest thing around it.
     fn refused(&self, map: &Map, error: &SettingError) -> Diagnostic {
         let message = plainly(&error.message);
-        let is_clause = ["must ", "is ", "has ", "needs ", "cannot ", "names "]
-            .iter()
-            .any(|verb| message.starts_with(verb));
+        let is_clause = [
+            "must ",
+            "is ",
+            "has ",
+            "needs ",
+            "cannot ",
+            "names ",
+            "excludes ",
+        ]
+        .iter()
+        .any(|verb| message.starts_with(verb));
         let title = match error.path.as_str() {
             "" => format!("stage `{}`: {message}", self.stage),
             path if is_clause => format!("stage `{}`: `{path}` {message}", self.stage),
@@ -263,6 +279,8 @@ struct WrongValue {
     label: String,
     help: Option<String>,
     place: Place,
+    /// Unsure is a shape in words of its kind's own: only typing knows what fits it.
+    is_sure: bool,
 }
 
 fn wrong_values(map: &Map, list: &[Setting], path: &str, found: &mut Vec<WrongValue>) {
@@ -288,6 +306,7 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
             },
             help,
             place: node.place.clone(),
+            is_sure: !matches!(shape, Shape::Value(word) if !PLAIN.contains(word)),
         });
     };
     match (shape, &node.data) {
@@ -297,10 +316,7 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
         | (Shape::Value("number"), Data::Number(_))
         | (Shape::Path, Data::Text(_)) => {}
         (Shape::Value("whole number"), Data::Number(number)) if !number.is_f64() => {}
-        (Shape::Value(word @ ("true or false" | "text" | "number" | "whole number")), _) => {
-            refused(with_article(word), spelling_help(word, node));
-        }
-        (Shape::Value(_), _) => {}
+        (Shape::Value(word), _) => refused(with_article(word), spelling_help(word, node)),
         (Shape::Choice(words), Data::Text(text)) if words.contains(&text.as_str()) => {}
         (Shape::Choice(words), _) => {
             let near = node
@@ -327,10 +343,14 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
     }
 }
 
-fn with_article(word: &str) -> String {
-    match word {
-        "number" | "whole number" => format!("a {word}"),
-        _ => word.to_owned(),
+/// The words for values of a plain type.
+const PLAIN: [&str; 4] = ["true or false", "text", "number", "whole number"];
+
+fn with_article(words: &str) -> String {
+    let counted = ["number", "whole number", "share", "list", "map"];
+    match counted.iter().any(|word| words.starts_with(word)) {
+        true => format!("a {words}"),
+        false => words.to_owned(),
     }
 }
 

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     choices,
     io::StageIo,
     settings,
-    settings::{LocalPath, NoSettings, SettingError, Settings},
+    settings::{LocalPath, NoSettings, SettingError, Settings, Shape, Shaped},
     stage::{Kind, Metrics, Role, Roles, Stage, StageError},
 };
 
@@ -93,6 +94,29 @@ settings! {
     }
 }
 
+/// A type with words and a typing of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Warmup(Value);
+
+impl Shaped for Warmup {
+    fn shape() -> Shape {
+        Shape::Value("number, or a share such as 30%")
+    }
+}
+
+impl TryFrom<Value> for Warmup {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match &value {
+            Value::Number(_) => Ok(Self(value)),
+            Value::String(text) if text.ends_with('%') => Ok(Self(value)),
+            _ => Err("data did not match any variant".to_owned()),
+        }
+    }
+}
+
 settings! {
     pub(super) struct TrainSettings {
         /// Passes over the data.
@@ -102,7 +126,7 @@ settings! {
         /// Rows of a step.
         pub batch: usize = 32,
         /// A number of steps or a share of them.
-        pub warmup: Value = Value::from(0),
+        pub warmup: Warmup = Warmup(Value::from(0)),
     }
 }
 
@@ -112,7 +136,7 @@ settings! {
         pub model: ModelSettings = ModelSettings { preset: None, layers: None },
         /// How it is trained.
         pub train: TrainSettings =
-            TrainSettings { epochs: 1.0, lr: 1e-3, batch: 32, warmup: Value::from(0) },
+            TrainSettings { epochs: 1.0, lr: 1e-3, batch: 32, warmup: Warmup(Value::from(0)) },
         /// In place of the file's.
         pub seed: Option<u64> = None,
     }

@@ -435,6 +435,28 @@ fn what_is_no_experiment_is_refused_by_name() {
 }
 
 #[test]
+fn a_kinds_own_words_say_what_fits() {
+    let wrong = refused(
+        "stages:\n  a: { kind: download }\n  b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }\n  c: { kind: pretrain, inputs: [a], with: { train: { warmup: 30%, lr: -1 } } }\n",
+    );
+    assert_snapshot!(wrong, @"
+    error: stage `b`: `train.warmup` must be a number, or a share such as 30%
+     --> a.yaml:3:62
+      |
+    3 |   b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }
+      |                                                              ^^^^ this is a list
+
+    error: stage `c`: `train.lr` must be above 0
+     --> a.yaml:4:71
+      |
+    4 |   c: { kind: pretrain, inputs: [a], with: { train: { warmup: 30%, lr: -1 } } }
+      |                                                                       ^^
+      |
+      = help: try `1e-3`
+    ");
+}
+
+#[test]
 fn the_top_of_a_file_is_checked() {
     let told: Vec<String> = [
         "name: 12\nseed: x\nvars: [a]\nuse: x.yaml\nsweep: [1]\nstages: { a: { kind: download } }",
