@@ -11,7 +11,8 @@ use std::{
 };
 
 use tinylm_registry::{
-    Condition, Home, MetricRow, NewRun, Registry, RunQuery, StatCache, Store, hash_file, names,
+    Condition, Filter, Home, MetricRow, NewRun, Registry, RunQuery, StageRecord, StatCache, Store,
+    hash_file, names,
 };
 
 fn main() {
@@ -180,6 +181,13 @@ fn comparing(folder: &Path) {
     for i in 0..1000 {
         let id = format!("{i:036}");
         registry.insert_run(&run(&id)).unwrap();
+        let stage = StageRecord {
+            run_id: id.clone(),
+            name: "base".into(),
+            execution_id: Some(id.clone()),
+            ..StageRecord::default()
+        };
+        registry.upsert_stage(&stage).unwrap();
         registry.append_metrics(&rows(&id, 10_000)).unwrap();
         curves.push((id, "loss".to_owned()));
     }
@@ -201,6 +209,14 @@ fn comparing(folder: &Path) {
         assert_eq!(registry.runs(&RunQuery::default()).unwrap().len(), 1000);
     });
     report("list 1,000 runs", seconds, String::new());
+    let seconds = best(3, || {
+        let query = RunQuery {
+            filter: Some(Filter::parse("loss < 3").unwrap()),
+            ..RunQuery::default()
+        };
+        assert_eq!(registry.runs(&query).unwrap().len(), 1000);
+    });
+    report("find 1,000 runs by their last loss", seconds, String::new());
 }
 
 fn run(id: &str) -> NewRun {

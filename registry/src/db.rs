@@ -321,7 +321,9 @@ fn log_damage(path: &Path) -> Option<String> {
     let native =
         |at: usize| u32::from_ne_bytes([index[at], index[at + 1], index[at + 2], index[at + 3]]);
     let (is_initialized, n_frames, n_copied) = (index[12] != 0, native(16), native(96));
-    if !is_initialized || n_frames <= n_copied {
+    // SQLite writes the index's header twice, and reads the log anew where the two differ.
+    let is_torn = index[..48] != index[48..96];
+    if is_torn || !is_initialized || n_frames <= n_copied {
         return None;
     }
     let page_bytes = match u16::from_ne_bytes([index[14], index[15]]) {
