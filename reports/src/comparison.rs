@@ -32,6 +32,16 @@ pub struct Sort {
     pub descending: bool,
 }
 
+impl Sort {
+    /// Reads `NAME`, or `-NAME` for the largest first.
+    pub fn parse(text: &str) -> Sort {
+        match text.strip_prefix('-') {
+            Some(name) => Sort { by: name.to_owned(), descending: true },
+            None => Sort { by: text.to_owned(), descending: false },
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
     pub runs: Vec<Report>,
@@ -126,7 +136,7 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
     let lines = Lines::of(&runs);
     let metrics = metric_rows(&runs, &lines, selection);
     let settings = setting_rows(&runs, &lines);
-    check_metrics(&runs, &lines, &selection.metrics)?;
+    check_all_metrics(&runs, &lines, &selection.metrics)?;
     let order = order(&runs, &metrics, &settings, selection.sort.as_ref())?;
     let runs = reordered(runs, &order);
     // Everything is made again in the final order: the first run decides what others differ from.
@@ -489,8 +499,14 @@ fn unknown_sort(name: &str, metrics: &[MetricRow], settings: &[SettingRow]) -> E
     Error::UnknownSort { name: name.to_owned(), known }
 }
 
+/// Refuses a metric that a report does not have.
+pub fn check_metrics(report: &Report, wanted: &[String]) -> Result<(), Error> {
+    let runs = std::slice::from_ref(report);
+    check_all_metrics(runs, &Lines::of(runs), wanted)
+}
+
 /// Refuses a metric that no run has: an empty table would not say that its name was mistyped.
-fn check_metrics(runs: &[Report], lines: &Lines, wanted: &[String]) -> Result<(), Error> {
+fn check_all_metrics(runs: &[Report], lines: &Lines, wanted: &[String]) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
     }

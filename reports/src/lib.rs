@@ -10,6 +10,7 @@
 mod comparison;
 mod curve;
 mod error;
+pub mod html;
 mod number;
 mod read;
 mod report;
@@ -17,10 +18,12 @@ mod sources;
 pub mod tables;
 pub mod terminal;
 
-pub use comparison::{Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort, compare};
+pub use comparison::{
+    Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort, check_metrics, compare,
+};
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
-pub use read::{ReadOptions, read, read_all};
+pub use read::{ReportOptions, read, read_all};
 pub use report::{Better, Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage};
 
 #[cfg(test)]

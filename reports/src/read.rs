@@ -18,7 +18,7 @@ use crate::{
 
 /// How much of each run is read.
 #[derive(Clone, Debug)]
-pub struct ReadOptions {
+pub struct ReportOptions {
     /// The present, in milliseconds since 1970: what still goes on has lasted until now.
     pub now_ms: i64,
     /// Points of a curve; a longer one is thinned, its peaks kept.
@@ -30,26 +30,26 @@ pub struct ReadOptions {
 /// Runs beyond this number are read for an overview: losses only, and fewer points of them.
 const MANY_RUNS: usize = 40;
 
-impl ReadOptions {
+impl ReportOptions {
     /// What a report of `n_runs` runs can show; `metrics` are those asked for by name.
-    pub fn for_runs(n_runs: usize, now_ms: i64, metrics: &[String]) -> ReadOptions {
+    pub fn for_runs(n_runs: usize, now_ms: i64, metrics: &[String]) -> ReportOptions {
         if n_runs <= MANY_RUNS {
-            return ReadOptions { now_ms, points_max: 1_000, curves: Vec::new() };
+            return ReportOptions { now_ms, points_max: 1_000, curves: Vec::new() };
         }
         let curves = if metrics.is_empty() { ["loss", "validation_loss"].map(str::to_owned).to_vec() } else { metrics.to_vec() };
-        ReadOptions { now_ms, points_max: 160, curves }
+        ReportOptions { now_ms, points_max: 160, curves }
     }
 }
 
 /// Reads one run.
-pub fn read(registry: &Registry, run: &registry::Run, options: &ReadOptions) -> Result<Report, Error> {
+pub fn read(registry: &Registry, run: &registry::Run, options: &ReportOptions) -> Result<Report, Error> {
     let mut reports = read_all(registry, std::slice::from_ref(run), options)?;
     // One run in, one report out.
     reports.pop().ok_or(Error::NoRuns)
 }
 
 /// Reads several runs.
-pub fn read_all(registry: &Registry, runs: &[registry::Run], options: &ReadOptions) -> Result<Vec<Report>, Error> {
+pub fn read_all(registry: &Registry, runs: &[registry::Run], options: &ReportOptions) -> Result<Vec<Report>, Error> {
     let mut reader = Reader { registry, options, executions: HashMap::new(), run_names: HashMap::new() };
     for run in runs {
         reader.run_names.insert(run.id.clone(), run.name.clone());
@@ -61,7 +61,7 @@ pub fn read_all(registry: &Registry, runs: &[registry::Run], options: &ReadOptio
 
 struct Reader<'a> {
     registry: &'a Registry,
-    options: &'a ReadOptions,
+    options: &'a ReportOptions,
     executions: HashMap<String, Option<Execution>>,
     run_names: HashMap<String, String>,
 }

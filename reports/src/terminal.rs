@@ -8,11 +8,12 @@ mod chart;
 mod compared;
 mod screen;
 mod table;
-mod text;
+pub(crate) mod text;
 #[cfg(test)]
 mod tests;
 
 pub use compared::comparison;
+pub(crate) use compared::letter;
 
 use crate::{
     curve::{Axis, Curve},

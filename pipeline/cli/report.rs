@@ -1,0 +1,168 @@
+//! `tinylm report`: one run, or several side by side.
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use tinylm_registry::{Filter, Registry, Run, RunQuery};
+use tinylm_reports::{
+    Axis, ReportOptions, Selection, Sort, html, tables,
+    terminal::{self, TerminalOptions},
+};
+
+use crate::{
+    failure::Failure,
+    print_line,
+    project::{self, Project},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The run; the last one when nothing is named
+    pub(crate) run: Option<String>,
+    /// Put these runs side by side; the first is what the others are measured against
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    pub(crate) compare: Vec<String>,
+    /// Put all runs of this run's sweep side by side
+    #[arg(long, value_name = "RUN")]
+    pub(crate) sweep: Option<String>,
+    /// Put all runs for which this holds side by side: 'experiment = "mini" and loss < 3'
+    #[arg(long = "where", value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// Only these metrics: `loss`, or `STAGE.loss`
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) metric: Vec<String>,
+    /// Order the runs by a metric, a setting, or name, started, time, cpu, memory; `-NAME` for the largest first
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    /// What curves are drawn against
+    #[arg(long, value_enum, default_value = "step")]
+    pub(crate) x: XAxis,
+    /// Draw curves on a logarithmic scale
+    #[arg(long)]
+    pub(crate) log: bool,
+    /// Write a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, group = "format")]
+    pub(crate) json: bool,
+    /// Print CSV
+    #[arg(long, group = "format")]
+    pub(crate) csv: bool,
+    /// Print Markdown
+    #[arg(long, group = "format")]
+    pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum XAxis {
+    Step,
+    Tokens,
+    Time,
+}
+
+pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
+    let registry = project.registry()?;
+    let runs = chosen(&registry, args)?;
+    let read = ReportOptions::for_runs(runs.len(), project::now_ms(), &args.metric);
+    let mut reports = tinylm_reports::read_all(&registry, &runs, &read).map_err(failure)?;
+    let is_one = args.compare.is_empty() && args.sweep.is_none() && args.filter.is_none();
+    let options = terminal_options(args);
+    if is_one && let Some(report) = reports.pop() {
+        tinylm_reports::check_metrics(&report, &args.metric).map_err(failure)?;
+        let printed = match (args.json, args.csv, args.markdown) {
+            (true, ..) => tables::json(&report),
+            (_, true, _) => tables::report_csv(&report),
+            (_, _, true) => tables::report_markdown(&report),
+            _ => terminal::report(&report, &options),
+        };
+        return put(project, args, &printed, || html::report(&report));
+    }
+    let selection = Selection {
+        metrics: args.metric.clone(),
+        sort: args.sort.as_deref().map(Sort::parse),
+    };
+    let comparison = tinylm_reports::compare(reports, &selection).map_err(failure)?;
+    let printed = match (args.json, args.csv, args.markdown) {
+        (true, ..) => tables::json(&comparison),
+        (_, true, _) => tables::comparison_csv(&comparison),
+        (_, _, true) => tables::comparison_markdown(&comparison),
+        _ => terminal::comparison(&comparison, &options),
+    };
+    put(project, args, &printed, || html::comparison(&comparison))
+}
+
+/// Returns the runs that were named, each once, in the order of their names.
+fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
+    let mut runs = Vec::new();
+    let named = args.run.iter().chain(&args.compare);
+    for name in named {
+        runs.push(registry.find_run(name)?);
+    }
+    if let Some(name) = &args.sweep {
+        let run = registry.find_run(name)?;
+        let Some(sweep) = run.sweep.clone() else {
+            return Err(Failure::wrong(format!("`{}` belongs to no sweep", run.name))
+                .help("`--compare A B` puts any runs side by side"));
+        };
+        let mut of_sweep = registry.runs(&RunQuery::default())?;
+        of_sweep.retain(|run| run.sweep.as_ref() == Some(&sweep));
+        // Runs come newest first; a sweep is read in the order in which it ran.
+        runs.extend(of_sweep.into_iter().rev());
+    }
+    if let Some(filter) = &args.filter {
+        let filter = Some(Filter::parse(filter).map_err(tinylm_registry::Error::from)?);
+        runs.extend(registry.runs(&RunQuery { filter, ..RunQuery::default() })?.into_iter().rev());
+    }
+    let is_comparison = !args.compare.is_empty() || args.sweep.is_some() || args.filter.is_some();
+    if runs.is_empty() && !is_comparison {
+        runs.push(registry.find_run("@last")?);
+    }
+    let mut seen = std::collections::HashSet::new();
+    runs.retain(|run| seen.insert(run.id.clone()));
+    if is_comparison && runs.len() < 2 {
+        return Err(Failure::wrong("comparing takes two runs or more").help("`tinylm runs` lists them"));
+    }
+    Ok(runs)
+}
+
+fn terminal_options(args: &ReportArgs) -> TerminalOptions {
+    TerminalOptions {
+        width: project::stdout_width(),
+        colour: project::stdout_has_color(),
+        axis: match args.x {
+            XAxis::Step => Axis::Step,
+            XAxis::Tokens => Axis::Tokens,
+            XAxis::Time => Axis::Time,
+        },
+        log: args.log,
+        metrics: args.metric.clone(),
+    }
+}
+
+/// Writes the page if one was asked for, and prints otherwise or when another format was asked for too.
+fn put(project: &Project, args: &ReportArgs, printed: &str, page: impl Fn() -> String) -> Result<(), Failure> {
+    let Some(file) = &args.html else {
+        print_line(printed.trim_end_matches('\n'));
+        return Ok(());
+    };
+    fs::write(file, page()).map_err(|error| Failure::new(1, format!("cannot write `{}`", file.display())).note("cause", error.to_string()))?;
+    if args.json || args.csv || args.markdown {
+        print_line(printed.trim_end_matches('\n'));
+    } else if !project.global.quiet {
+        print_line(&format!("wrote {}", project.shown(file)));
+    }
+    Ok(())
+}
+
+fn failure(error: tinylm_reports::Error) -> Failure {
+    let help = error.help();
+    let failure = match error {
+        tinylm_reports::Error::Registry(error) => Failure::from(error),
+        error => Failure::wrong(error.to_string()),
+    };
+    match help {
+        Some(help) => failure.help(help),
+        None => failure,
+    }
+}

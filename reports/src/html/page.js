@@ -1,0 +1,355 @@
+"use strict";
+// What the page does beyond showing: curves, sorting, light and dark. Everything else is plain HTML
+// and reads without this. Text from the data only ever becomes a text node.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SVG = "http://www.w3.org/2000/svg";
+  const state = { x: "step", log: false, smooth: 0, hidden: new Set() };
+
+  const element = (name, attributes, text) => {
+    const made = document.createElement(name);
+    for (const key in attributes) made.setAttribute(key, attributes[key]);
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const shape = (parent, name, attributes, text) => {
+    const made = document.createElementNS(SVG, name);
+    for (const key in attributes) made.setAttribute(key, attributes[key]);
+    if (text !== undefined) made.textContent = text;
+    parent.append(made);
+    return made;
+  };
+  const colour = (idx) => `var(--s${idx % 8})`;
+
+  // Figures, as the terminal writes them.
+  const number = (value) => {
+    if (Number.isNaN(value)) return "NaN";
+    if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
+    const size = Math.abs(value);
+    if (Number.isInteger(value) && size < 1e12) return value.toLocaleString("en-US");
+    if (size < 1e-3) return value.toExponential(2);
+    if (size < 10) return value.toFixed(4);
+    if (size < 1e3) return value.toPrecision(5);
+    return size < 1e9 ? value.toLocaleString("en-US", { maximumFractionDigits: 1 }) : value.toExponential(3);
+  };
+  const tick = (value) => {
+    const size = Math.abs(value);
+    const short = (scaled) => String(Number(scaled.toPrecision(4)));
+    if (size >= 1e15 || (size > 0 && size < 1e-3)) return String(Number(value.toPrecision(2)).toExponential());
+    if (size >= 1e9) return short(value / 1e9) + "G";
+    if (size >= 1e6) return short(value / 1e6) + "M";
+    if (size >= 1e4) return short(value / 1e3) + "k";
+    return short(value);
+  };
+  const duration = (seconds) => {
+    if (seconds < 120) return tick(Math.round(seconds * 10) / 10) + " s";
+    if (seconds < 7200) return tick(Math.round(seconds / 6) / 10) + " min";
+    return tick(Math.round(seconds / 360) / 10) + " h";
+  };
+  const axes = {
+    step: { write: tick, title: "steps", read: (value) => "step " + number(value) },
+    tokens: { write: tick, title: "tokens", read: (value) => number(Math.round(value)) + " tokens" },
+    seconds: { write: duration, title: "time", read: duration },
+  };
+
+  const niceTicks = (min, max, count) => {
+    const rough = (max - min) / Math.max(1, count);
+    const unit = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 2.5, 5, 10].map((n) => n * unit).find((n) => n >= rough * 0.999);
+    if (!step || !Number.isFinite(step)) return [];
+    const ticks = [];
+    for (let idx = Math.ceil(min / step - 1e-9); idx <= max / step + 1e-9 && ticks.length < 64; idx++) ticks.push(idx * step);
+    return ticks;
+  };
+
+  // On a logarithmic scale, one, two and five of each decade, or just the decades when there are many.
+  const logTicks = (min, max) => {
+    const units = max - min > 4 ? [1] : max - min > 0.6 ? [1, 2, 5] : null;
+    if (!units) return niceTicks(10 ** min, 10 ** max, 5).map(Math.log10);
+    const ticks = [];
+    for (let decade = Math.floor(min); decade <= max; decade++) {
+      for (const unit of units) ticks.push(decade + Math.log10(unit));
+    }
+    return ticks.filter((value) => value >= min - 1e-9 && value <= max + 1e-9);
+  };
+
+  // An exponential mean that does not favour its start; what is not finite leaves it alone.
+  const smoothed = (points, weight) => {
+    if (!weight) return points;
+    let mean = 0, total = 0;
+    return points.map((point) => {
+      if (!Number.isFinite(point.y)) return point;
+      mean = weight * mean + (1 - weight) * point.y;
+      total = weight * total + (1 - weight);
+      return { ...point, y: mean / total };
+    });
+  };
+
+  // Values are numbers, or the words for what JSON cannot hold.
+  const words = { nan: NaN, inf: Infinity, "-inf": -Infinity };
+  const value = (raw) => (typeof raw === "string" ? words[raw] : raw);
+  const pointsOf = (series) => {
+    const xs = series[state.x];
+    if (!xs) return [];
+    const points = [];
+    series.value.forEach((raw, idx) => {
+      if (xs[idx] !== null) points.push({ x: xs[idx], y: value(raw) });
+    });
+    return points;
+  };
+
+  const charts = [];
+  class Chart {
+    constructor(spec, box) {
+      this.spec = spec;
+      this.box = box;
+      const title = element("h3", {}, spec.title);
+      title.append(" ", element("span", {}, spec.note));
+      this.legend = element("div", { class: "legend" });
+      this.svg = document.createElementNS(SVG, "svg");
+      this.svg.setAttribute("role", "img");
+      this.svg.setAttribute("aria-label", spec.title + " " + spec.note);
+      this.tip = element("div", { class: "tip", hidden: "" });
+      box.append(title, this.legend, this.svg, this.tip);
+      this.fillLegend();
+      this.svg.addEventListener("pointermove", (event) => this.point(event));
+      this.svg.addEventListener("pointerdown", (event) => this.point(event));
+      this.svg.addEventListener("pointerleave", () => this.leave());
+      new ResizeObserver(() => this.draw()).observe(box);
+    }
+
+    fillLegend() {
+      const shown = this.spec.series.slice(0, 14);
+      for (const series of shown) {
+        const button = element("button", { type: "button", "data-key": series.key, title: "click to hide or show" });
+        const sign = element("i", { class: series.marks ? "marks" : "line" });
+        sign.style.background = colour(series.colour);
+        button.append(sign, element("span", {}, series.name));
+        button.addEventListener("click", () => {
+          if (!state.hidden.delete(series.key)) state.hidden.add(series.key);
+          drawAll();
+        });
+        this.legend.append(button);
+      }
+      const rest = this.spec.series.length - shown.length;
+      if (rest > 0) this.legend.append(element("span", { class: "quiet" }, `and ${rest} more`));
+    }
+
+    draw() {
+      for (const button of this.legend.querySelectorAll("button")) {
+        button.setAttribute("aria-pressed", String(!state.hidden.has(button.dataset.key)));
+      }
+      const width = Math.round(this.box.clientWidth);
+      const height = this.spec.wide ? Math.max(220, Math.min(360, width * 0.4)) : Math.max(170, Math.min(230, width * 0.48));
+      const svg = this.svg;
+      svg.replaceChildren();
+      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      svg.setAttribute("height", height);
+      this.lines = this.spec.series
+        .filter((series) => !state.hidden.has(series.key))
+        .map((series) => {
+          const raw = pointsOf(series);
+          return { series, raw, points: series.marks ? raw : smoothed(raw, state.smooth) };
+        });
+      const scaled = (y) => (state.log ? Math.log10(y) : y);
+      // Not spread into Math.min: a hundred thousand arguments are too many for some engines.
+      const range = { x0: Infinity, x1: -Infinity, y0: Infinity, y1: -Infinity };
+      for (const line of this.lines) {
+        for (const point of line.raw) {
+          range.x0 = Math.min(range.x0, point.x);
+          range.x1 = Math.max(range.x1, point.x);
+          const y = scaled(point.y);
+          if (!Number.isFinite(y)) continue;
+          range.y0 = Math.min(range.y0, y);
+          range.y1 = Math.max(range.y1, y);
+        }
+      }
+      if (range.x0 > range.x1) {
+        this.scale = null;
+        const why = this.lines.length ? `no ${axes[state.x].title} were recorded here` : "all hidden";
+        shape(svg, "text", { x: width / 2, y: height / 2, "text-anchor": "middle", class: "tick" }, why);
+        return;
+      }
+      if (range.y0 > range.y1) [range.y0, range.y1] = [0, 1];
+      if (range.y0 === range.y1) {
+        const half = Math.abs(range.y0) * 0.05 || 1;
+        range.y0 -= half;
+        range.y1 += half;
+      }
+      if (range.x0 === range.x1) range.x1 = range.x0 + 1;
+      const ticks = state.log ? logTicks(range.y0, range.y1) : niceTicks(range.y0, range.y1, height / 46);
+      const written = ticks.map((y) => tick(Number((state.log ? 10 ** y : y).toPrecision(6))));
+      const left = Math.max(30, 10 + 6.8 * Math.max(0, ...written.map((text) => text.length)));
+      const [top, right, bottom] = [10, 12, 26];
+      const toX = (x) => left + ((x - range.x0) / (range.x1 - range.x0)) * (width - left - right);
+      const toY = (y) => height - bottom - ((y - range.y0) / (range.y1 - range.y0)) * (height - top - bottom);
+      this.scale = { toX, toY, scaled, range, left, right, top, bottom, width, height };
+
+      ticks.forEach((y, idx) => {
+        shape(svg, "line", { class: "grid", x1: left, x2: width - right, y1: toY(y), y2: toY(y) });
+        shape(svg, "text", { class: "tick", x: left - 7, y: toY(y) + 4, "text-anchor": "end" }, written[idx]);
+      });
+      const xs = niceTicks(range.x0, range.x1, width / 110);
+      xs.forEach((x, idx) => {
+        const isLast = idx + 1 === xs.length;
+        const text = axes[state.x].write(x) + (isLast && state.x !== "seconds" ? " " + axes[state.x].title : "");
+        const at = toX(x);
+        const anchor = at > width - 60 ? "end" : at < left + 14 ? "start" : "middle";
+        shape(svg, "text", { class: "tick", x: anchor === "end" ? Math.min(at + 10, width - 2) : at, y: height - 7, "text-anchor": anchor }, text);
+      });
+      const many = this.lines.length > 16 ? " many" : "";
+      for (const line of this.lines) {
+        const stroke = colour(line.series.colour);
+        if (line.series.marks) {
+          this.path(line.raw, "line raw", stroke);
+          for (const point of line.raw) {
+            const y = scaled(point.y);
+            if (Number.isFinite(y)) shape(svg, "circle", { class: "mark", cx: toX(point.x), cy: toY(y), r: 3.6 }).style.fill = stroke;
+          }
+        } else {
+          if (state.smooth) this.path(line.raw, "line raw", stroke);
+          this.path(line.points, "line" + many, stroke);
+        }
+        this.broken(line.raw);
+      }
+      this.cursor = shape(svg, "line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
+    }
+
+    path(points, className, stroke) {
+      const { toX, toY, scaled } = this.scale;
+      let d = "", pen = "M", run = 0;
+      for (const point of points) {
+        const y = scaled(point.y);
+        if (!Number.isFinite(y)) {
+          pen = "M";
+          continue;
+        }
+        d += pen + toX(point.x).toFixed(1) + " " + toY(y).toFixed(1);
+        pen = "L";
+        run++;
+      }
+      // A single point has no length: give it one, so that it is seen.
+      if (run === 1) d += "l.1 0";
+      if (run) shape(this.svg, "path", { class: className, d }).style.stroke = stroke;
+    }
+
+    // Where a curve is not a number, a cross stands at the top edge: it must not look like an end.
+    broken(points) {
+      const { toX, top } = this.scale;
+      let last = -Infinity, d = "";
+      for (const point of points) {
+        if (Number.isFinite(this.scale.scaled(point.y))) continue;
+        const x = toX(point.x);
+        if (x - last < 9) continue;
+        last = x;
+        d += `M${(x - 3).toFixed(1)} ${top - 3}l6 6m0 -6l-6 6`;
+      }
+      if (d) shape(this.svg, "path", { class: "broken", d });
+    }
+
+    point(event) {
+      if (!this.scale) return;
+      const { toX, range, left, right, width } = this.scale;
+      const box = this.svg.getBoundingClientRect();
+      const share = (event.clientX - box.left - left) / (width - left - right);
+      const x = range.x0 + Math.min(1, Math.max(0, share)) * (range.x1 - range.x0);
+      const nearest = (points) => {
+        let low = 0, high = points.length - 1;
+        while (high - low > 1) {
+          const middle = (low + high) >> 1;
+          if (points[middle].x < x) low = middle;
+          else high = middle;
+        }
+        return Math.abs(points[low].x - x) <= Math.abs(points[high].x - x) ? points[low] : points[high];
+      };
+      const reach = (range.x1 - range.x0) / 12;
+      const found = this.lines
+        .filter((line) => line.points.length)
+        .map((line) => ({ series: line.series, at: nearest(line.points) }))
+        .filter((hit) => Math.abs(hit.at.x - x) <= reach);
+      if (!found.length) return this.leave();
+      const at = found.reduce((best, hit) => (Math.abs(hit.at.x - x) < Math.abs(best - x) ? hit.at.x : best), found[0].at.x);
+      this.cursor.setAttribute("x1", toX(at));
+      this.cursor.setAttribute("x2", toX(at));
+      this.cursor.setAttribute("visibility", "visible");
+      this.tip.replaceChildren(element("b", {}, axes[state.x].read(at)));
+      for (const hit of found.slice(0, 12)) {
+        const row = element("div");
+        const sign = element("i");
+        sign.style.background = colour(hit.series.colour);
+        row.append(sign, element("span", {}, hit.series.name), element("strong", {}, number(hit.at.y)));
+        this.tip.append(row);
+      }
+      this.tip.hidden = false;
+      const side = event.clientX - box.left > width / 2 ? -this.tip.offsetWidth - 16 : 16;
+      this.tip.style.left = Math.min(Math.max(0, event.clientX - box.left + side), Math.max(0, width - this.tip.offsetWidth)) + "px";
+      this.tip.style.top = this.svg.offsetTop + 12 + "px";
+    }
+
+    leave() {
+      this.tip.hidden = true;
+      if (this.cursor) this.cursor.setAttribute("visibility", "hidden");
+    }
+  }
+
+  const drawAll = () => charts.forEach((chart) => chart.draw());
+
+  const holder = document.getElementById("charts");
+  if (holder) {
+    for (const spec of data.charts) {
+      const box = element("div", { class: spec.wide ? "chart wide" : "chart" });
+      holder.append(box);
+      charts.push(new Chart(spec, box));
+    }
+    drawAll();
+    for (const button of document.querySelectorAll("[data-x]")) {
+      button.addEventListener("click", () => {
+        state.x = button.dataset.x;
+        for (const other of document.querySelectorAll("[data-x]")) other.setAttribute("aria-pressed", String(other === button));
+        drawAll();
+      });
+    }
+    document.getElementById("log").addEventListener("change", (event) => {
+      state.log = event.target.checked;
+      drawAll();
+    });
+    document.getElementById("smooth").addEventListener("input", (event) => {
+      state.smooth = Number(event.target.value);
+      drawAll();
+    });
+  }
+
+  // Sorting: numbers by their value, the rest as text; what is missing stays last either way.
+  for (const table of document.querySelectorAll("table.sortable")) {
+    table.querySelectorAll("th").forEach((heading, column) => {
+      const button = element("button", { type: "button" }, heading.textContent);
+      heading.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const descending = heading.getAttribute("aria-sort") === "ascending";
+        for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+        const key = (row) => {
+          const cell = row.cells[column];
+          const text = cell.dataset.v ?? cell.textContent.trim();
+          if (text === "" || text === "–" || text === "nan") return null;
+          const figure = Number(text);
+          return Number.isNaN(figure) ? text : figure;
+        };
+        const compare = (a, b) => {
+          if (a === null || b === null) return (a === null) - (b === null);
+          const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+          return descending ? -order : order;
+        };
+        const rows = [...table.tBodies[0].rows].map((row) => ({ row, key: key(row) }));
+        rows.sort((a, b) => compare(a.key, b.key));
+        table.tBodies[0].append(...rows.map(({ row }) => row));
+      });
+    });
+  }
+
+  document.getElementById("theme").addEventListener("click", () => {
+    const root = document.documentElement;
+    const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = isDark ? "light" : "dark";
+  });
+})();

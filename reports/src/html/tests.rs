@@ -1,0 +1,49 @@
+//! What holds of every page. How it looks and behaves in a browser is tested in `tests/browser.rs`.
+
+use super::*;
+use crate::{
+    comparison::{Selection, compare},
+    testing::{dialogue, dialogue_slower, hostile, shakespeare_diverging},
+};
+
+fn compared(runs: Vec<Report>) -> String {
+    super::comparison(&compare(runs, &Selection::default()).unwrap())
+}
+
+#[test]
+fn a_digest_is_written_as_the_policy_wants_it() {
+    // The published digest of the empty text.
+    assert_eq!(sha256_base64(""), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+}
+
+#[test]
+fn hostile_text_never_becomes_markup() {
+    for page in [super::report(&hostile()), compared(vec![hostile(), dialogue()]), compared(vec![hostile(); 12])] {
+        assert!(page.contains("&lt;script&gt;alert(1)"), "the names are there");
+        assert!(!page.contains("<script>alert") && !page.contains("<img"));
+        assert_eq!(page.matches("<script").count(), 2);
+        assert_eq!(page.matches("</script").count(), 2);
+        assert!(!page.contains('\u{202e}') && !page.contains('\x1b'));
+    }
+}
+
+#[test]
+fn a_page_fetches_nothing_and_styles_nothing_inline() {
+    let page = compared(vec![dialogue(), dialogue_slower(), shakespeare_diverging()]);
+    assert!(!page.contains("http:") && !page.contains("https:") || page.matches("http://www.w3.org/2000/svg").count() == page.matches("http").count() - 1);
+    for attribute in [" style=", " onclick=", " src=", " href=", "@import", "url("] {
+        assert!(!page.contains(attribute), "{attribute}");
+    }
+}
+
+#[test]
+fn a_run_that_diverged_says_so_in_its_data() {
+    assert!(super::report(&shakespeare_diverging()).contains("\"nan\""));
+}
+
+#[test]
+fn the_difference_is_written_out() {
+    let page = compared(vec![dialogue(), dialogue_slower()]);
+    assert!(page.contains("base.train.lr") && page.contains("0.0003") && page.contains("-3.2 %"));
+    assert!(page.contains("calm-heron-02c1</strong> has the best validation loss"));
+}
