@@ -102,8 +102,10 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     if let Some(name) = &args.sweep {
         let run = registry.find_run(name)?;
         let Some(sweep) = run.sweep.clone() else {
-            return Err(Failure::wrong(format!("`{}` belongs to no sweep", run.name))
-                .help("`--compare A B` puts any runs side by side"));
+            return Err(
+                Failure::wrong(format!("`{}` belongs to no sweep", run.name))
+                    .help("`--compare A B` puts any runs side by side"),
+            );
         };
         let mut of_sweep = registry.runs(&RunQuery::default())?;
         of_sweep.retain(|run| run.sweep.as_ref() == Some(&sweep));
@@ -112,7 +114,15 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     }
     if let Some(filter) = &args.filter {
         let filter = Some(Filter::parse(filter).map_err(tinylm_registry::Error::from)?);
-        runs.extend(registry.runs(&RunQuery { filter, ..RunQuery::default() })?.into_iter().rev());
+        runs.extend(
+            registry
+                .runs(&RunQuery {
+                    filter,
+                    ..RunQuery::default()
+                })?
+                .into_iter()
+                .rev(),
+        );
     }
     let is_comparison = !args.compare.is_empty() || args.sweep.is_some() || args.filter.is_some();
     if runs.is_empty() && !is_comparison {
@@ -121,7 +131,9 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     let mut seen = std::collections::HashSet::new();
     runs.retain(|run| seen.insert(run.id.clone()));
     if is_comparison && runs.len() < 2 {
-        return Err(Failure::wrong("comparing takes two runs or more").help("`tinylm runs` lists them"));
+        return Err(
+            Failure::wrong("comparing takes two runs or more").help("`tinylm runs` lists them")
+        );
     }
     Ok(runs)
 }
@@ -141,12 +153,20 @@ fn terminal_options(args: &ReportArgs) -> TerminalOptions {
 }
 
 /// Writes the page if one was asked for, and prints otherwise or when another format was asked for too.
-fn put(project: &Project, args: &ReportArgs, printed: &str, page: impl Fn() -> String) -> Result<(), Failure> {
+fn put(
+    project: &Project,
+    args: &ReportArgs,
+    printed: &str,
+    page: impl Fn() -> String,
+) -> Result<(), Failure> {
     let Some(file) = &args.html else {
         print_line(printed.trim_end_matches('\n'));
         return Ok(());
     };
-    fs::write(file, page()).map_err(|error| Failure::new(1, format!("cannot write `{}`", file.display())).note("cause", error.to_string()))?;
+    fs::write(file, page()).map_err(|error| {
+        Failure::new(1, format!("cannot write `{}`", file.display()))
+            .note("cause", error.to_string())
+    })?;
     if args.json || args.csv || args.markdown {
         print_line(printed.trim_end_matches('\n'));
     } else if !project.global.quiet {

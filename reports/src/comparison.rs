@@ -36,8 +36,14 @@ impl Sort {
     /// Reads `NAME`, or `-NAME` for the largest first.
     pub fn parse(text: &str) -> Sort {
         match text.strip_prefix('-') {
-            Some(name) => Sort { by: name.to_owned(), descending: true },
-            None => Sort { by: text.to_owned(), descending: false },
+            Some(name) => Sort {
+                by: name.to_owned(),
+                descending: true,
+            },
+            None => Sort {
+                by: text.to_owned(),
+                descending: false,
+            },
         }
     }
 }
@@ -119,7 +125,10 @@ pub struct Effect {
     pub spread: f64,
 }
 
-fn serialize_values<S: Serializer>(values: &[Option<f64>], serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_values<S: Serializer>(
+    values: &[Option<f64>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Value(#[serde(serialize_with = "serialize_value")] f64);
     serializer.collect_seq(values.iter().map(|value| value.map(Value)))
@@ -127,7 +136,12 @@ fn serialize_values<S: Serializer>(values: &[Option<f64>], serializer: S) -> Res
 
 /// Returns whether a list of wanted metrics holds this one; an empty list wants all.
 pub(crate) fn selects(wanted: &[String], stage: &str, metric: &str) -> bool {
-    let is_this = |name: &String| name == metric || name.strip_prefix(stage).is_some_and(|rest| rest.strip_prefix('.') == Some(metric));
+    let is_this = |name: &String| {
+        name == metric
+            || name
+                .strip_prefix(stage)
+                .is_some_and(|rest| rest.strip_prefix('.') == Some(metric))
+    };
     wanted.is_empty() || wanted.iter().any(is_this)
 }
 
@@ -144,8 +158,13 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
     let metrics = metric_rows(&runs, &lines, selection);
     let settings = setting_rows(&runs, &lines);
     let main = main_metric(&metrics);
-    let is_one_experiment = runs.iter().all(|run| run.run.experiment == runs[0].run.experiment);
-    let effects = main.filter(|_| is_one_experiment).map(|row| effects(&settings, row)).unwrap_or_default();
+    let is_one_experiment = runs
+        .iter()
+        .all(|run| run.run.experiment == runs[0].run.experiment);
+    let effects = main
+        .filter(|_| is_one_experiment)
+        .map(|row| effects(&settings, row))
+        .unwrap_or_default();
     Ok(Comparison {
         costs: runs.iter().map(Report::cost).collect(),
         main: main.map(MetricRow::full_name),
@@ -162,6 +181,14 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
 impl MetricRow {
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.stage, self.metric)
+    }
+
+    /// Returns whether the metric can be better or worse, or at least differs: counts that are the
+    /// same everywhere, and where a schedule happened to end, are no news.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.better.is_some()
+            || !self.is_last.contains(&true)
+                && self.values.iter().any(|value| *value != self.values[0])
     }
 }
 
@@ -209,16 +236,26 @@ impl Lines {
             }
             for stage_idx in left_over {
                 let stage = &run.stages[stage_idx];
-                let names_taken = |line: &StageLine| run.stages.iter().any(|other| other.name == line.label && other.kind == line.kind);
-                let free = lines
-                    .iter()
-                    .position(|line| line.kind == stage.kind && line.stages[run_idx].is_none() && !names_taken(line));
+                let names_taken = |line: &StageLine| {
+                    run.stages
+                        .iter()
+                        .any(|other| other.name == line.label && other.kind == line.kind)
+                };
+                let free = lines.iter().position(|line| {
+                    line.kind == stage.kind && line.stages[run_idx].is_none() && !names_taken(line)
+                });
                 let line_idx = free.unwrap_or_else(|| {
-                    lines.push(StageLine { label: stage.name.clone(), kind: stage.kind.clone(), stages: vec![None; runs.len()] });
+                    lines.push(StageLine {
+                        label: stage.name.clone(),
+                        kind: stage.kind.clone(),
+                        stages: vec![None; runs.len()],
+                    });
                     lines.len() - 1
                 });
                 lines[line_idx].stages[run_idx] = Some(stage_idx);
-                by_name.entry((stage.name.clone(), stage.kind.clone())).or_insert(line_idx);
+                by_name
+                    .entry((stage.name.clone(), stage.kind.clone()))
+                    .or_insert(line_idx);
                 of_stage[run_idx].insert(stage.name.clone(), line_idx);
             }
         }
@@ -231,7 +268,9 @@ impl Lines {
 
     /// Returns a run's name for a setting as the first run would call it.
     fn setting_name(&self, run_idx: usize, name: &str) -> String {
-        let line = name.split_once('.').and_then(|(stage, rest)| Some((self.of_stage[run_idx].get(stage)?, rest)));
+        let line = name
+            .split_once('.')
+            .and_then(|(stage, rest)| Some((self.of_stage[run_idx].get(stage)?, rest)));
         match line {
             Some((&line_idx, rest)) => format!("{}.{rest}", self.lines[line_idx].label),
             None => name.to_owned(),
@@ -250,7 +289,11 @@ fn setting_rows(runs: &[Report], lines: &Lines) -> Vec<SettingRow> {
         for setting in &run.settings {
             let name = lines.setting_name(run_idx, &setting.name);
             let n_rows = rows.len();
-            let row = rows.entry(name).or_insert_with(|| Row { order: n_rows, values: vec![None; runs.len()], is_changed: false });
+            let row = rows.entry(name).or_insert_with(|| Row {
+                order: n_rows,
+                values: vec![None; runs.len()],
+                is_changed: false,
+            });
             row.values[run_idx] = Some(setting.value.clone());
             row.is_changed |= !setting.is_default;
         }
@@ -258,7 +301,15 @@ fn setting_rows(runs: &[Report], lines: &Lines) -> Vec<SettingRow> {
     let mut differing: Vec<(usize, SettingRow)> = rows
         .into_iter()
         .filter(|(_, row)| differs(&row.values, row.is_changed))
-        .map(|(name, row)| (row.order, SettingRow { name, values: row.values }))
+        .map(|(name, row)| {
+            (
+                row.order,
+                SettingRow {
+                    name,
+                    values: row.values,
+                },
+            )
+        })
         .collect();
     differing.sort_by_key(|(order, _)| *order);
     differing.into_iter().map(|(_, row)| row).collect()
@@ -268,7 +319,9 @@ fn setting_rows(runs: &[Report], lines: &Lines) -> Vec<SettingRow> {
 /// A default of a stage that the other run does not even have is no difference anyone made.
 fn differs(values: &[Option<String>], is_changed: bool) -> bool {
     let mut present = values.iter().flatten();
-    let Some(first) = present.next() else { return false };
+    let Some(first) = present.next() else {
+        return false;
+    };
     if present.any(|value| value != first) {
         return true;
     }
@@ -281,7 +334,9 @@ fn metric_rows(runs: &[Report], lines: &Lines, selection: &Selection) -> Vec<Met
         let mut names: Vec<&str> = Vec::new();
         let mut values: BTreeMap<&str, Vec<Option<(f64, bool)>>> = BTreeMap::new();
         for run_idx in 0..runs.len() {
-            let Some(stage) = lines.stage(runs, line, run_idx) else { continue };
+            let Some(stage) = lines.stage(runs, line, run_idx) else {
+                continue;
+            };
             for (metric, value, is_last) in stage_values(&runs[run_idx], stage) {
                 let of_runs = values.entry(metric).or_insert_with(|| {
                     names.push(metric);
@@ -290,26 +345,48 @@ fn metric_rows(runs: &[Report], lines: &Lines, selection: &Selection) -> Vec<Met
                 of_runs[run_idx].get_or_insert((value, is_last));
             }
         }
-        let wanted = names.into_iter().filter(|metric| selects(&selection.metrics, &line.label, metric));
+        let wanted = names
+            .into_iter()
+            .filter(|metric| selects(&selection.metrics, &line.label, metric));
         rows.extend(wanted.map(|metric| metric_row(&line.label, metric, &values[metric])));
     }
     rows
 }
 
 /// Returns what a stage ended with: its final numbers, then the ends of curves that have none.
-fn stage_values<'a>(report: &'a Report, stage: &'a Stage) -> impl Iterator<Item = (&'a str, f64, bool)> {
+fn stage_values<'a>(
+    report: &'a Report,
+    stage: &'a Stage,
+) -> impl Iterator<Item = (&'a str, f64, bool)> {
     let finals = report.finals.iter().filter(|last| last.stage == stage.name);
-    let curves = report.curves.iter().filter(|curve| curve.stage == stage.name);
+    let curves = report
+        .curves
+        .iter()
+        .filter(|curve| curve.stage == stage.name);
     let ends = curves.filter_map(|curve| Some((curve.metric.as_str(), curve.last()?, true)));
-    finals.map(|last| (last.metric.as_str(), last.value, false)).chain(ends)
+    finals
+        .map(|last| (last.metric.as_str(), last.value, false))
+        .chain(ends)
 }
 
 fn metric_row(stage: &str, metric: &str, values: &[Option<(f64, bool)>]) -> MetricRow {
     let better = Better::of(metric);
-    let is_last = values.iter().map(|value| value.is_some_and(|(_, is_last)| is_last)).collect();
-    let values: Vec<Option<f64>> = values.iter().map(|value| value.map(|(value, _)| value)).collect();
+    let is_last = values
+        .iter()
+        .map(|value| value.is_some_and(|(_, is_last)| is_last))
+        .collect();
+    let values: Vec<Option<f64>> = values
+        .iter()
+        .map(|value| value.map(|(value, _)| value))
+        .collect();
     let first = values.first().copied().flatten();
-    let changes = values.iter().enumerate().map(|(idx, value)| if idx == 0 { None } else { change(first, *value) });
+    let changes = values.iter().enumerate().map(|(idx, value)| {
+        if idx == 0 {
+            None
+        } else {
+            change(first, *value)
+        }
+    });
     MetricRow {
         stage: stage.to_owned(),
         metric: metric.to_owned(),
@@ -335,8 +412,16 @@ fn is_best(better: Option<Better>, values: &[Option<f64>]) -> Vec<bool> {
     let nobody = vec![false; values.len()];
     let Some(better) = better else { return nobody };
     let mut present = values.iter().flatten().copied();
-    let Some(first) = present.next() else { return nobody };
-    let best = present.fold(first, |best, value| if better.prefers(value, best) { value } else { best });
+    let Some(first) = present.next() else {
+        return nobody;
+    };
+    let best = present.fold(first, |best, value| {
+        if better.prefers(value, best) {
+            value
+        } else {
+            best
+        }
+    });
     let is_worse = |value: &Option<f64>| value.is_some_and(|value| better.prefers(best, value));
     if best.is_nan() || !values.iter().any(is_worse) {
         return nobody;
@@ -346,27 +431,50 @@ fn is_best(better: Option<Better>, values: &[Option<f64>]) -> Vec<bool> {
 
 /// Chooses what runs are judged by: a held-out loss rather than a training one, and one most runs have.
 fn main_metric(metrics: &[MetricRow]) -> Option<&MetricRow> {
-    const PREFERRED: [&str; 5] = ["validation_loss", "bits_per_byte", "perplexity", "loss", "accuracy_top1"];
+    const PREFERRED: [&str; 5] = [
+        "validation_loss",
+        "bits_per_byte",
+        "perplexity",
+        "loss",
+        "accuracy_top1",
+    ];
     let rank = |row: &&MetricRow| {
-        let preference = PREFERRED.iter().position(|name| *name == row.metric).unwrap_or(PREFERRED.len());
-        (row.values.iter().filter(|value| value.is_none()).count(), preference)
+        let preference = PREFERRED
+            .iter()
+            .position(|name| *name == row.metric)
+            .unwrap_or(PREFERRED.len());
+        let n_missing = row.values.iter().filter(|value| value.is_none()).count();
+        (n_missing * 2 > row.values.len(), preference, n_missing)
     };
-    metrics.iter().filter(|row| row.better.is_some()).min_by_key(rank)
+    metrics
+        .iter()
+        .filter(|row| row.better.is_some())
+        .min_by_key(rank)
 }
 
 fn curve_rows(runs: &[Report], lines: &Lines, selection: &Selection) -> Vec<CurveRow> {
     let mut rows: Vec<CurveRow> = Vec::new();
     for line in &lines.lines {
         for run_idx in 0..runs.len() {
-            let Some(stage) = lines.stage(runs, line, run_idx) else { continue };
+            let Some(stage) = lines.stage(runs, line, run_idx) else {
+                continue;
+            };
             for (curve_idx, curve) in runs[run_idx].curves.iter().enumerate() {
-                if curve.stage != stage.name || !selects(&selection.metrics, &line.label, &curve.metric) {
+                if curve.stage != stage.name
+                    || !selects(&selection.metrics, &line.label, &curve.metric)
+                {
                     continue;
                 }
-                let found = rows.iter().position(|row| row.stage == line.label && row.metric == curve.metric);
+                let found = rows
+                    .iter()
+                    .position(|row| row.stage == line.label && row.metric == curve.metric);
                 let row_idx = found.unwrap_or_else(|| {
                     let (stage, metric) = (line.label.clone(), curve.metric.clone());
-                    rows.push(CurveRow { stage, metric, curves: vec![None; runs.len()] });
+                    rows.push(CurveRow {
+                        stage,
+                        metric,
+                        curves: vec![None; runs.len()],
+                    });
                     rows.len() - 1
                 });
                 rows[row_idx].curves[run_idx] = Some(curve_idx);
@@ -381,12 +489,21 @@ fn sample_rows(runs: &[Report], lines: &Lines) -> Vec<SampleRow> {
     let mut places: BTreeMap<(usize, String), usize> = BTreeMap::new();
     for (run_idx, run) in runs.iter().enumerate() {
         for sample in run.samples_last() {
-            let Some(&line_idx) = lines.of_stage[run_idx].get(&sample.stage) else { continue };
-            let row_idx = *places.entry((line_idx, sample.prompt.clone())).or_insert_with(|| {
-                let (stage, prompt) = (lines.lines[line_idx].label.clone(), sample.prompt.clone());
-                rows.push(SampleRow { stage, prompt, texts: vec![None; runs.len()] });
-                rows.len() - 1
-            });
+            let Some(&line_idx) = lines.of_stage[run_idx].get(&sample.stage) else {
+                continue;
+            };
+            let row_idx = *places
+                .entry((line_idx, sample.prompt.clone()))
+                .or_insert_with(|| {
+                    let (stage, prompt) =
+                        (lines.lines[line_idx].label.clone(), sample.prompt.clone());
+                    rows.push(SampleRow {
+                        stage,
+                        prompt,
+                        texts: vec![None; runs.len()],
+                    });
+                    rows.len() - 1
+                });
             rows[row_idx].texts[run_idx].get_or_insert_with(|| sample.text.clone());
         }
     }
@@ -398,12 +515,17 @@ fn shared_stages(runs: &[Report], lines: &Lines) -> Vec<SharedStage> {
     for line in &lines.lines {
         let mut by_artifact: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for run_idx in 0..runs.len() {
-            let artifact = lines.stage(runs, line, run_idx).and_then(|stage| stage.artifact.as_deref());
+            let artifact = lines
+                .stage(runs, line, run_idx)
+                .and_then(|stage| stage.artifact.as_deref());
             if let Some(artifact) = artifact {
                 by_artifact.entry(artifact).or_default().push(run_idx);
             }
         }
-        let mut groups: Vec<_> = by_artifact.into_iter().filter(|(_, runs)| runs.len() > 1).collect();
+        let mut groups: Vec<_> = by_artifact
+            .into_iter()
+            .filter(|(_, runs)| runs.len() > 1)
+            .collect();
         groups.sort_by_key(|(_, runs)| runs[0]);
         shared.extend(groups.into_iter().map(|(artifact, runs)| SharedStage {
             stage: line.label.clone(),
@@ -441,12 +563,29 @@ fn effects(settings: &[SettingRow], main: &MetricRow) -> Vec<Effect> {
     groups.into_iter().flatten().collect()
 }
 
-fn setting_effects(setting: &str, by_value: Vec<(String, Vec<f64>)>, better: Option<Better>) -> Vec<Effect> {
+fn setting_effects(
+    setting: &str,
+    by_value: Vec<(String, Vec<f64>)>,
+    better: Option<Better>,
+) -> Vec<Effect> {
     let better = better.unwrap_or(Better::Lower);
     let mean = |metrics: &[f64]| metrics.iter().sum::<f64>() / metrics.len() as f64;
-    let best = |metrics: &[f64]| metrics.iter().copied().fold(f64::NAN, |best, value| if better.prefers(value, best) { value } else { best });
-    let means: Vec<f64> = by_value.iter().map(|(_, metrics)| mean(metrics)).filter(|mean| mean.is_finite()).collect();
-    let spread = means.iter().copied().fold(f64::NEG_INFINITY, f64::max) - means.iter().copied().fold(f64::INFINITY, f64::min);
+    let best = |metrics: &[f64]| {
+        metrics.iter().copied().fold(f64::NAN, |best, value| {
+            if better.prefers(value, best) {
+                value
+            } else {
+                best
+            }
+        })
+    };
+    let means: Vec<f64> = by_value
+        .iter()
+        .map(|(_, metrics)| mean(metrics))
+        .filter(|mean| mean.is_finite())
+        .collect();
+    let spread = means.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        - means.iter().copied().fold(f64::INFINITY, f64::min);
     let effect = |(value, metrics): (String, Vec<f64>)| Effect {
         setting: setting.to_owned(),
         value,
@@ -469,20 +608,42 @@ pub(crate) fn preference(better: Better, a: f64, b: f64) -> Ordering {
 }
 
 /// Returns the places of the runs in the order asked for; as they came when nothing was asked.
-fn order(runs: &[Report], metrics: &[MetricRow], settings: &[SettingRow], sort: Option<&Sort>) -> Result<Vec<usize>, Error> {
+fn order(
+    runs: &[Report],
+    metrics: &[MetricRow],
+    settings: &[SettingRow],
+    sort: Option<&Sort>,
+) -> Result<Vec<usize>, Error> {
     let mut order: Vec<usize> = (0..runs.len()).collect();
     let Some(sort) = sort else { return Ok(order) };
-    let by_number = |of: &dyn Fn(usize) -> Option<f64>| -> Vec<SortKey> { (0..runs.len()).map(|idx| SortKey::number(of(idx))).collect() };
+    let by_number = |of: &dyn Fn(usize) -> Option<f64>| -> Vec<SortKey> {
+        (0..runs.len())
+            .map(|idx| SortKey::number(of(idx)))
+            .collect()
+    };
     let keys: Vec<SortKey> = match sort.by.as_str() {
-        "name" => runs.iter().map(|run| SortKey::Text(run.run.name.clone())).collect(),
-        "status" => runs.iter().map(|run| SortKey::Text(run.run.status.clone())).collect(),
+        "name" => runs
+            .iter()
+            .map(|run| SortKey::Text(run.run.name.clone()))
+            .collect(),
+        "status" => runs
+            .iter()
+            .map(|run| SortKey::Text(run.run.status.clone()))
+            .collect(),
         "started" => by_number(&|idx| Some(runs[idx].run.started_ms as f64)),
         "time" => by_number(&|idx| Some(runs[idx].cost().elapsed_seconds)),
         "cpu" => by_number(&|idx| Some(runs[idx].cost().cpu_seconds)),
         "memory" => by_number(&|idx| Some(runs[idx].cost().peak_memory_bytes as f64)),
-        name => match metrics.iter().filter(|row| row.metric == name || row.full_name() == name).min_by_key(|row| row.is_last.iter().filter(|is_last| **is_last).count()) {
+        name => match metrics
+            .iter()
+            .filter(|row| row.metric == name || row.full_name() == name)
+            .min_by_key(|row| row.is_last.iter().filter(|is_last| **is_last).count())
+        {
             Some(row) => by_number(&|idx| row.values[idx]),
-            None => match settings.iter().find(|row| row.name == name || row.name.ends_with(&format!(".{name}"))) {
+            None => match settings
+                .iter()
+                .find(|row| row.name == name || row.name.ends_with(&format!(".{name}")))
+            {
                 Some(row) => row.values.iter().map(SortKey::setting).collect(),
                 None => return Err(unknown_sort(name, metrics, settings)),
             },
@@ -493,10 +654,15 @@ fn order(runs: &[Report], metrics: &[MetricRow], settings: &[SettingRow], sort: 
 }
 
 fn unknown_sort(name: &str, metrics: &[MetricRow], settings: &[SettingRow]) -> Error {
-    let mut known = ["name", "status", "started", "time", "cpu", "memory"].map(str::to_owned).to_vec();
+    let mut known = ["name", "status", "started", "time", "cpu", "memory"]
+        .map(str::to_owned)
+        .to_vec();
     known.extend(metrics.iter().map(MetricRow::full_name));
     known.extend(settings.iter().map(|row| row.name.clone()));
-    Error::UnknownSort { name: name.to_owned(), known }
+    Error::UnknownSort {
+        name: name.to_owned(),
+        known,
+    }
 }
 
 /// Refuses a metric that a report does not have.
@@ -511,9 +677,15 @@ fn check_all_metrics(runs: &[Report], lines: &Lines, wanted: &[String]) -> Resul
         return Ok(());
     }
     let all = metric_rows(runs, lines, &Selection::default());
-    let is_known = |name: &&String| all.iter().any(|row| selects(std::slice::from_ref(*name), &row.stage, &row.metric));
+    let is_known = |name: &&String| {
+        all.iter()
+            .any(|row| selects(std::slice::from_ref(*name), &row.stage, &row.metric))
+    };
     match wanted.iter().find(|name| !is_known(name)) {
-        Some(name) => Err(Error::UnknownMetric { name: name.clone(), known: all.iter().map(MetricRow::full_name).collect() }),
+        Some(name) => Err(Error::UnknownMetric {
+            name: name.clone(),
+            known: all.iter().map(MetricRow::full_name).collect(),
+        }),
         None => Ok(()),
     }
 }
@@ -526,19 +698,29 @@ enum SortKey {
 
 impl SortKey {
     fn number(value: Option<f64>) -> SortKey {
-        value.filter(|value| !value.is_nan()).map_or(SortKey::Missing, SortKey::Number)
+        value
+            .filter(|value| !value.is_nan())
+            .map_or(SortKey::Missing, SortKey::Number)
     }
 
     fn setting(value: &Option<String>) -> SortKey {
         match value {
             None => SortKey::Missing,
-            Some(text) => text.parse().map_or_else(|_| SortKey::Text(text.clone()), SortKey::Number),
+            Some(text) => text
+                .parse()
+                .map_or_else(|_| SortKey::Text(text.clone()), SortKey::Number),
         }
     }
 
     /// What is missing or no number stands last, whichever way is asked for.
     fn compare(&self, other: &SortKey, descending: bool) -> Ordering {
-        let turned = |ordering: Ordering| if descending { ordering.reverse() } else { ordering };
+        let turned = |ordering: Ordering| {
+            if descending {
+                ordering.reverse()
+            } else {
+                ordering
+            }
+        };
         match (self, other) {
             (SortKey::Missing, SortKey::Missing) => Ordering::Equal,
             (SortKey::Missing, _) => Ordering::Greater,

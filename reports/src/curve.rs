@@ -7,7 +7,10 @@
 use serde::{Serialize, Serializer};
 
 /// A value as JSON can hold it: what is not finite becomes the text `nan`, `inf` or `-inf`.
-pub(crate) fn serialize_value<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_value<S: Serializer>(
+    value: &f64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         value if value.is_finite() => serializer.serialize_f64(*value),
         value if value.is_nan() => serializer.serialize_str("nan"),
@@ -65,7 +68,10 @@ impl Curve {
 
     /// Returns the points against an axis; none where the axis was not recorded.
     pub(crate) fn along(&self, axis: Axis) -> Vec<(f64, f64)> {
-        self.points.iter().filter_map(|point| Some((point.x(axis)?, point.value))).collect()
+        self.points
+            .iter()
+            .filter_map(|point| Some((point.x(axis)?, point.value)))
+            .collect()
     }
 
     /// Returns whether the curve is better drawn as separate marks than as a line.
@@ -101,8 +107,16 @@ mod tests {
 
     #[test]
     fn tokens_are_filled_in_between_two_figures() {
-        let mut points = [1, 2, 3, 4, 5].map(|step| Point { step, tokens: None, seconds: 0.0, value: 0.0 });
+        let mut points = [1, 2, 3, 4, 5].map(|step| Point {
+            step,
+            tokens: None,
+            seconds: 0.0,
+            value: 0.0,
+        });
         fill_tokens(&mut points, &[(2, 200.0), (4, 600.0)]);
-        assert_eq!(points.map(|point| point.tokens), [Some(100.0), Some(200.0), Some(400.0), Some(600.0), None]);
+        assert_eq!(
+            points.map(|point| point.tokens),
+            [Some(100.0), Some(200.0), Some(400.0), Some(600.0), None]
+        );
     }
 }

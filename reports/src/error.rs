@@ -23,6 +23,15 @@ impl Error {
             Error::UnknownSort { known, .. } => ("one of", known),
             Error::Registry(_) | Error::NoRuns => return None,
         };
-        (!known.is_empty()).then(|| format!("{what} {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+        (!known.is_empty()).then(|| {
+            format!(
+                "{what} {}",
+                known
+                    .iter()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        })
     }
 }

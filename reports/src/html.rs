@@ -40,7 +40,12 @@ pub fn report(report: &Report) -> String {
     settings(&mut body, report);
     sources(&mut body, report);
     events(&mut body, report);
-    page(&report.run.name, &body, &charts::of_report(report), &report.run.version)
+    page(
+        &report.run.name,
+        &body,
+        &charts::of_report(report),
+        &report.run.version,
+    )
 }
 
 /// Renders several runs side by side.
@@ -54,13 +59,23 @@ pub fn comparison(comparison: &Comparison) -> String {
     effects(&mut body, comparison);
     compared_samples(&mut body, comparison);
     compared_stages(&mut body, comparison);
-    let version = comparison.runs.first().map(|report| report.run.version.as_str()).unwrap_or_default();
-    page(&format!("{} side by side", counted(comparison.runs.len(), "run")), &body, &charts, version)
+    let version = comparison
+        .runs
+        .first()
+        .map(|report| report.run.version.as_str())
+        .unwrap_or_default();
+    page(
+        &format!("{} side by side", counted(comparison.runs.len(), "run")),
+        &body,
+        &charts,
+        version,
+    )
 }
 
 fn page(title: &str, body: &str, charts: &[charts::Chart], version: &str) -> String {
     // Charts are numbers and texts; they cannot fail to become JSON.
-    let data = serde_json::to_string(&serde_json::json!({ "charts": charts })).unwrap_or_else(|_| "{\"charts\":[]}".to_owned());
+    let data = serde_json::to_string(&serde_json::json!({ "charts": charts }))
+        .unwrap_or_else(|_| "{\"charts\":[]}".to_owned());
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'\">\n\
@@ -81,10 +96,17 @@ fn sha256_base64(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     let mut encoded = String::new();
     for chunk in digest.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits = chunk
+            .iter()
+            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for idx in 0..4 {
             let letter = LETTERS[(bits >> (18 - 6 * idx)) as usize & 63];
-            encoded.push(if idx <= chunk.len() { char::from(letter) } else { '=' });
+            encoded.push(if idx <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     encoded
@@ -99,12 +121,22 @@ const THEME_BUTTON: &str = "<button id=\"theme\" type=\"button\" aria-label=\"li
     <svg width=\"16\" height=\"16\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><circle cx=\"8\" cy=\"8\" r=\"6.5\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.4\"/><path d=\"M8 1.5a6.5 6.5 0 0 1 0 13z\" fill=\"currentColor\"/></svg></button>";
 
 fn pill(status: &str) -> String {
-    format!("<span class=\"pill {}\">{}</span>", class_of(status), escaped(status))
+    format!(
+        "<span class=\"pill {}\">{}</span>",
+        class_of(status),
+        escaped(status)
+    )
 }
 
 fn head(body: &mut String, report: &Report) {
     let run = &report.run;
-    let _ = write!(body, "<header><div class=\"top\"><div><p class=\"crumb\">{}</p><h1>{} {}</h1>", escaped(&run.experiment), escaped(&run.name), pill(&run.status));
+    let _ = write!(
+        body,
+        "<header><div class=\"top\"><div><p class=\"crumb\">{}</p><h1>{} {}</h1>",
+        escaped(&run.experiment),
+        escaped(&run.name),
+        pill(&run.status)
+    );
     if !run.question.is_empty() {
         let _ = write!(body, "<p class=\"question\">{}</p>", escaped(&run.question));
     }
@@ -118,36 +150,82 @@ fn head(body: &mut String, report: &Report) {
     };
     fact("started", &terminal::time_line(report));
     fact("cost", &terminal::cost_line(report));
-    fact("seed", &run.seed.map(|seed| seed.to_string()).unwrap_or_default());
+    fact(
+        "seed",
+        &run.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+    );
     fact("code", &terminal::code_line(run));
     fact("machine", &terminal::machine_line(run));
     fact("file", &run.file);
     fact("sweep", run.sweep.as_deref().unwrap_or_default());
     fact("uuid", &run.id);
     if !run.command.is_empty() {
-        let _ = write!(body, "<dt>command</dt><dd><code>{}</code></dd>", escaped(&run.command));
+        let _ = write!(
+            body,
+            "<dt>command</dt><dd><code>{}</code></dd>",
+            escaped(&run.command)
+        );
     }
     if !run.tags.is_empty() {
-        let tags: String = run.tags.iter().map(|tag| format!("<span class=\"tag\">{}</span>", escaped(tag))).collect();
+        let tags: String = run
+            .tags
+            .iter()
+            .map(|tag| format!("<span class=\"tag\">{}</span>", escaped(tag)))
+            .collect();
         let _ = write!(body, "<dt>tags</dt><dd>{tags}</dd>");
     }
     body.push_str("</dl>");
     for note in &report.notes {
-        let _ = write!(body, "<h3>Note <span class=\"quiet\">{}</span></h3><div class=\"prompt\">{}</div>", moment(note.at_ms), escaped(&note.text));
+        let _ = write!(
+            body,
+            "<h3>Note <span class=\"quiet\">{}</span></h3><div class=\"prompt\">{}</div>",
+            moment(note.at_ms),
+            escaped(&note.text)
+        );
     }
     body.push_str("</section>\n");
 }
 
 /// The few numbers a reader came for.
 fn figures(body: &mut String, report: &Report) {
-    const WANTED: [&str; 6] = ["perplexity", "validation_loss", "bits_per_byte", "loss", "accuracy_top1", "tokens_per_second"];
-    let found = WANTED.iter().filter_map(|wanted| report.finals.iter().rev().find(|last| last.metric == *wanted)).take(4);
+    const WANTED: [&str; 6] = [
+        "perplexity",
+        "validation_loss",
+        "bits_per_byte",
+        "loss",
+        "accuracy_top1",
+        "tokens_per_second",
+    ];
+    let has_validation = report
+        .finals
+        .iter()
+        .any(|last| last.metric == "validation_loss");
+    let found = WANTED
+        .iter()
+        .filter(|wanted| **wanted != "loss" || !has_validation)
+        .filter_map(|wanted| {
+            report
+                .finals
+                .iter()
+                .rev()
+                .find(|last| last.metric == *wanted)
+        })
+        .take(4);
     body.push_str("<dl class=\"figures\">");
     for last in found {
         let label = last.metric.replace('_', " ");
-        let _ = write!(body, "<div><dt>{}</dt><dd>{}</dd></div>", escaped(&label), number(last.value));
+        let _ = write!(
+            body,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escaped(&label),
+            number(last.value)
+        );
     }
-    let _ = writeln!(body, "<div><dt>time</dt><dd>{}</dd></div></dl>", duration(report.run.elapsed_seconds));
+    let _ = writeln!(
+        body,
+        "<div><dt>time</dt><dd>{}</dd></div></dl>",
+        duration(report.run.elapsed_seconds)
+    );
 }
 
 fn curves(body: &mut String, charts: &[charts::Chart]) {
@@ -170,21 +248,36 @@ fn results(body: &mut String, report: &Report) {
     }
     body.push_str("<section><h2>Results</h2><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>stage</th><th>metric</th><th class=\"figure\">value</th></tr></thead><tbody>");
     for last in &report.finals {
-        let _ = write!(body, "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>{}</tr>", escaped(&last.stage), escaped(&last.metric), value_cell(Some(last.value), false, ""));
+        let _ = write!(
+            body,
+            "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>{}</tr>",
+            escaped(&last.stage),
+            escaped(&last.metric),
+            value_cell(Some(last.value), false, "")
+        );
     }
     body.push_str("</tbody></table></div></section>\n");
 }
 
 /// A figure with its exact value beside it for sorting.
 fn value_cell(value: Option<f64>, is_best: bool, change: &str) -> String {
-    let Some(value) = value else { return "<td class=\"figure quiet\">–</td>".to_owned() };
+    let Some(value) = value else {
+        return "<td class=\"figure quiet\">–</td>".to_owned();
+    };
     let class = match (is_best, value.is_finite()) {
         (true, _) => " best",
         (_, false) => " bad",
         _ => "",
     };
-    let exact = if value.is_nan() { "nan".to_owned() } else { value.to_string() };
-    format!("<td class=\"figure{class}\" data-v=\"{exact}\">{}{change}</td>", number(value))
+    let exact = if value.is_nan() {
+        "nan".to_owned()
+    } else {
+        value.to_string()
+    };
+    format!(
+        "<td class=\"figure{class}\" data-v=\"{exact}\">{}{change}</td>",
+        number(value)
+    )
 }
 
 fn graph(body: &mut String, title: &str, reports: &[&Report]) {
@@ -212,8 +305,18 @@ fn stages(body: &mut String, report: &Report) {
     }
     body.push_str("</tbody></table></div>");
     for stage in report.stages.iter().filter(|stage| stage.outcome != "hit") {
-        if let Some(error) = stage.execution.as_ref().and_then(|execution| execution.error.as_ref()) {
-            let _ = write!(body, "<h3 class=\"bad\">{} {}</h3><pre>{}</pre>", escaped(&stage.name), escaped(&stage.outcome), escaped(error));
+        if let Some(error) = stage
+            .execution
+            .as_ref()
+            .and_then(|execution| execution.error.as_ref())
+        {
+            let _ = write!(
+                body,
+                "<h3 class=\"bad\">{} {}</h3><pre>{}</pre>",
+                escaped(&stage.name),
+                escaped(&stage.outcome),
+                escaped(error)
+            );
         }
     }
     body.push_str("</section>\n");
@@ -222,7 +325,9 @@ fn stages(body: &mut String, report: &Report) {
 fn stage_row(body: &mut String, report: &Report, stage: &Stage) {
     let execution = stage.execution.as_ref();
     let figure = |value: Option<f64>, written: Option<String>| match (value, written) {
-        (Some(value), Some(written)) => format!("<td class=\"figure\" data-v=\"{value}\">{written}</td>"),
+        (Some(value), Some(written)) => {
+            format!("<td class=\"figure\" data-v=\"{value}\">{written}</td>")
+        }
         _ => "<td class=\"figure quiet\">–</td>".to_owned(),
     };
     let seconds = execution.map(|execution| execution.elapsed_seconds);
@@ -250,7 +355,10 @@ fn stage_row(body: &mut String, report: &Report, stage: &Stage) {
 }
 
 fn settings(body: &mut String, report: &Report) {
-    let (changed, defaults): (Vec<_>, Vec<_>) = report.settings.iter().partition(|setting| !setting.is_default);
+    let (changed, defaults): (Vec<_>, Vec<_>) = report
+        .settings
+        .iter()
+        .partition(|setting| !setting.is_default);
     if report.settings.is_empty() {
         return;
     }
@@ -260,11 +368,20 @@ fn settings(body: &mut String, report: &Report) {
             continue;
         }
         if is_folded {
-            let _ = write!(body, "<details><summary>{} left at their defaults</summary>", counted(settings.len(), "setting"));
+            let _ = write!(
+                body,
+                "<details><summary>{} left at their defaults</summary>",
+                counted(settings.len(), "setting")
+            );
         }
         body.push_str("<div class=\"scroll\"><table><tbody>");
         for setting in settings {
-            let _ = write!(body, "<tr><td class=\"mono name\">{}</td><td class=\"mono value\">{}</td></tr>", escaped(&setting.name), escaped(&setting.value));
+            let _ = write!(
+                body,
+                "<tr><td class=\"mono name\">{}</td><td class=\"mono value\">{}</td></tr>",
+                escaped(&setting.name),
+                escaped(&setting.value)
+            );
         }
         body.push_str("</tbody></table></div>");
         if is_folded {
@@ -276,10 +393,21 @@ fn settings(body: &mut String, report: &Report) {
 
 fn samples(body: &mut String, report: &Report) {
     for stage in &report.stages {
-        let last: Vec<&Sample> = report.samples_last().into_iter().filter(|sample| sample.stage == stage.name).collect();
+        let last: Vec<&Sample> = report
+            .samples_last()
+            .into_iter()
+            .filter(|sample| sample.stage == stage.name)
+            .collect();
         let Some(first) = last.first() else { continue };
-        let remark = first.step.map(|step| format!("at step {}", thousands(step as i64))).unwrap_or_default();
-        let _ = write!(body, "<section><h2>Samples of {} <small>{remark}</small></h2><div class=\"samples\">", escaped(&stage.name));
+        let remark = first
+            .step
+            .map(|step| format!("at step {}", thousands(step as i64)))
+            .unwrap_or_default();
+        let _ = write!(
+            body,
+            "<section><h2>Samples of {} <small>{remark}</small></h2><div class=\"samples\">",
+            escaped(&stage.name)
+        );
         for sample in &last {
             sample_block(body, &sample.prompt, &sample.text);
         }
@@ -290,12 +418,21 @@ fn samples(body: &mut String, report: &Report) {
 }
 
 fn sample_block(body: &mut String, prompt: &str, text: &str) {
-    let _ = write!(body, "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"answer\">{}</div></div>", escaped(prompt.trim()), escaped(text.trim()));
+    let _ = write!(
+        body,
+        "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"answer\">{}</div></div>",
+        escaped(prompt.trim()),
+        escaped(text.trim())
+    );
 }
 
 /// What a stage wrote while it was still learning, folded away.
 fn earlier_samples(body: &mut String, report: &Report, stage: &Stage, last_step: Option<u64>) {
-    let earlier: Vec<&Sample> = report.samples.iter().filter(|sample| sample.stage == stage.name && sample.step != last_step).collect();
+    let earlier: Vec<&Sample> = report
+        .samples
+        .iter()
+        .filter(|sample| sample.stage == stage.name && sample.step != last_step)
+        .collect();
     if earlier.is_empty() {
         return;
     }
@@ -304,7 +441,14 @@ fn earlier_samples(body: &mut String, report: &Report, stage: &Stage, last_step:
     for sample in earlier {
         if step_before != Some(sample.step) {
             step_before = Some(sample.step);
-            let _ = write!(body, "<h3>step {}</h3>", sample.step.map(|step| thousands(step as i64)).unwrap_or_default());
+            let _ = write!(
+                body,
+                "<h3>step {}</h3>",
+                sample
+                    .step
+                    .map(|step| thousands(step as i64))
+                    .unwrap_or_default()
+            );
         }
         sample_block(body, &sample.prompt, &sample.text);
     }
@@ -314,15 +458,33 @@ fn earlier_samples(body: &mut String, report: &Report, stage: &Stage, last_step:
 fn sources(body: &mut String, report: &Report) {
     let mut headed = false;
     for stage in &report.stages {
-        let Some(origin) = stage.execution.as_ref().and_then(|execution| execution.origin.as_ref()) else { continue };
+        let Some(origin) = stage
+            .execution
+            .as_ref()
+            .and_then(|execution| execution.origin.as_ref())
+        else {
+            continue;
+        };
         if !headed {
             body.push_str("<section><h2>Made from</h2>");
             headed = true;
         }
-        let _ = write!(body, "<h3>{}</h3><dl class=\"facts\">", escaped(&stage.name));
-        let artifact = stage.artifact.iter().map(|digest| ("artifact".to_owned(), digest.clone()));
+        let _ = write!(
+            body,
+            "<h3>{}</h3><dl class=\"facts\">",
+            escaped(&stage.name)
+        );
+        let artifact = stage
+            .artifact
+            .iter()
+            .map(|digest| ("artifact".to_owned(), digest.clone()));
         for (label, value) in crate::sources::facts(origin).into_iter().chain(artifact) {
-            let _ = write!(body, "<dt>{}</dt><dd class=\"mono\">{}</dd>", escaped(&label), escaped(&value));
+            let _ = write!(
+                body,
+                "<dt>{}</dt><dd class=\"mono\">{}</dd>",
+                escaped(&label),
+                escaped(&value)
+            );
         }
         body.push_str("</dl>");
     }
@@ -338,43 +500,64 @@ fn events(body: &mut String, report: &Report) {
     }
     body.push_str("<section><h2>Warnings</h2><ul class=\"events\">");
     for event in warnings {
-        let class = if event.level == "error" { "bad" } else { "warn" };
+        let class = if event.level == "error" {
+            "bad"
+        } else {
+            "warn"
+        };
         let stage = event.stage.as_deref().unwrap_or_default();
-        let _ = write!(body, "<li><span class=\"{class}\">{}</span> <span class=\"quiet\">{}</span> {}</li>", escaped(&event.level), escaped(stage), escaped(&event.message));
+        let _ = write!(
+            body,
+            "<li><span class=\"{class}\">{}</span> <span class=\"quiet\">{}</span> {}</li>",
+            escaped(&event.level),
+            escaped(stage),
+            escaped(&event.message)
+        );
     }
     body.push_str("</ul></section>\n");
 }
 
 fn compared_head(body: &mut String, comparison: &Comparison) {
     let n_runs = comparison.runs.len();
-    let _ = write!(body, "<header><div class=\"top\"><div><h1>{} side by side</h1>{}</div>{THEME_BUTTON}</div></header>\n", counted(n_runs, "run"), verdict(comparison));
+    let _ = writeln!(
+        body,
+        "<header><div class=\"top\"><div><h1>{} side by side</h1>{}</div>{THEME_BUTTON}</div></header>",
+        counted(n_runs, "run"),
+        verdict(comparison)
+    );
     body.push_str(
-        "<section><h2>Runs</h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th></th><th>run</th><th>experiment</th><th>status</th><th>started</th>\
-         <th class=\"figure\">time</th><th class=\"figure\">cpu</th><th class=\"figure\">memory</th><th class=\"figure\">made, hit</th><th class=\"figure\">from nothing</th></tr></thead><tbody>",
+        "<section><h2>Runs</h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th></th><th>run</th><th>experiment</th><th>status</th><th>started, UTC</th>\
+         <th class=\"figure\">time</th><th class=\"figure\">cpu</th><th class=\"figure\">memory</th><th class=\"figure\">made, hit</th></tr></thead><tbody>",
     );
     for (idx, report) in comparison.runs.iter().enumerate() {
         let (run, cost) = (&report.run, &comparison.costs[idx]);
-        let tags: String = run.tags.iter().map(|tag| format!(" <span class=\"tag\">{}</span>", escaped(tag))).collect();
+        let tags: String = run
+            .tags
+            .iter()
+            .map(|tag| format!(" <span class=\"tag\">{}</span>", escaped(tag)))
+            .collect();
         let _ = write!(
             body,
             "<tr><td class=\"name\" data-v=\"{idx}\">{}</td><td class=\"name\">{}{tags}</td><td class=\"name\">{}</td><td>{}</td><td class=\"name quiet\" data-v=\"{}\">{}</td>\
-             <td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\">{}, {}</td><td class=\"figure\" data-v=\"{}\">{}</td></tr>",
+             <td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\">{}, {}</td></tr>",
             run_sign(idx),
             escaped(&run.name),
             escaped(&run.experiment),
             escaped(&run.status),
             run.started_ms,
-            moment(run.started_ms),
+            moment(run.started_ms).trim_end_matches(" UTC"),
             cost.elapsed_seconds,
             duration(cost.elapsed_seconds),
             cost.cpu_seconds,
             duration(cost.cpu_seconds),
             cost.peak_memory_bytes,
-            if cost.peak_memory_bytes == 0 { "–".to_owned() } else { bytes(cost.peak_memory_bytes) },
+            if cost.peak_memory_bytes == 0 {
+                "–".to_owned()
+            } else {
+                bytes(cost.peak_memory_bytes)
+            },
             cost.n_made,
             cost.n_hit,
-            cost.stages_seconds,
-            duration(cost.stages_seconds),
         );
     }
     body.push_str("</tbody></table></div></section>\n");
@@ -382,25 +565,45 @@ fn compared_head(body: &mut String, comparison: &Comparison) {
 
 /// Returns a run's letter with its colour, drawn so that no inline style is needed.
 fn run_sign(run_idx: usize) -> String {
-    format!("<svg width=\"10\" height=\"10\" aria-hidden=\"true\"><circle cx=\"5\" cy=\"5\" r=\"5\" fill=\"var(--s{})\"/></svg> {}", run_idx % 8, letter(run_idx))
+    format!(
+        "<svg width=\"10\" height=\"10\" aria-hidden=\"true\"><circle cx=\"5\" cy=\"5\" r=\"5\" fill=\"var(--s{})\"/></svg> {}",
+        run_idx % 8,
+        letter(run_idx)
+    )
 }
 
 /// Says in a sentence which run is best, and by how much.
 fn verdict(comparison: &Comparison) -> String {
-    let Some(row) = comparison.main_row() else { return String::new() };
-    let Some(best) = row.is_best.iter().position(|is_best| *is_best) else { return String::new() };
+    let Some(row) = comparison.main_row() else {
+        return String::new();
+    };
+    let Some(best) = row.is_best.iter().position(|is_best| *is_best) else {
+        return String::new();
+    };
     let value = |idx: usize| row.values[idx].map(number).unwrap_or_default();
     let name = escaped(&comparison.runs[best].run.name);
     let metric = escaped(&row.metric).replace('_', " ");
-    let other = if best == 0 { second_best(row, best) } else { Some(0) };
-    let against = match other.and_then(|other| Some((other, row.values[other]?, row.values[best]?))) {
+    let other = if best == 0 {
+        second_best(row, best)
+    } else {
+        Some(0)
+    };
+    let against = match other.and_then(|other| Some((other, row.values[other]?, row.values[best]?)))
+    {
         Some((other, from, to)) if from.is_finite() && from != 0.0 => {
             let change = percent((to - from) / from.abs() * 100.0);
-            format!(" against {} of {} <span class=\"good\">({change})</span>", value(other), escaped(&comparison.runs[other].run.name))
+            format!(
+                " against {} of {} <span class=\"good\">({change})</span>",
+                value(other),
+                escaped(&comparison.runs[other].run.name)
+            )
         }
         _ => String::new(),
     };
-    format!("<p class=\"verdict\"><strong>{name}</strong> has the best {metric}: {}{against}.</p>", value(best))
+    format!(
+        "<p class=\"verdict\"><strong>{name}</strong> has the best {metric}: {}{against}.</p>",
+        value(best)
+    )
 }
 
 fn second_best(row: &MetricRow, best: usize) -> Option<usize> {
@@ -417,7 +620,12 @@ const COLUMNS_MAX: usize = 8;
 
 fn run_headings(body: &mut String, comparison: &Comparison, class: &str) {
     for (idx, report) in comparison.runs.iter().enumerate() {
-        let _ = write!(body, "<th class=\"{class}\" title=\"{}\">{}</th>", escaped(&report.run.name), run_sign(idx));
+        let _ = write!(
+            body,
+            "<th class=\"{class}\" title=\"{}\">{}</th>",
+            escaped(&report.run.name),
+            run_sign(idx)
+        );
     }
 }
 
@@ -434,9 +642,17 @@ fn compared_settings(body: &mut String, comparison: &Comparison) {
     run_headings(body, comparison, "");
     body.push_str("</tr></thead><tbody>");
     for row in &comparison.settings {
-        let _ = write!(body, "<tr><td class=\"mono name\">{}</td>", escaped(&row.name));
+        let _ = write!(
+            body,
+            "<tr><td class=\"mono name\">{}</td>",
+            escaped(&row.name)
+        );
         for value in &row.values {
-            let _ = write!(body, "<td class=\"mono value\">{}</td>", escaped(value.as_deref().unwrap_or("–")));
+            let _ = write!(
+                body,
+                "<td class=\"mono value\">{}</td>",
+                escaped(value.as_deref().unwrap_or("–"))
+            );
         }
         body.push_str("</tr>");
     }
@@ -454,12 +670,25 @@ fn compared_metrics(body: &mut String, comparison: &Comparison) {
     run_headings(body, comparison, "figure");
     body.push_str("</tr></thead><tbody>");
     let mut stage_before = "";
-    for row in &comparison.metrics {
-        let stage = if row.stage == stage_before { "" } else { &row.stage };
+    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
+        let stage = if row.stage == stage_before {
+            ""
+        } else {
+            &row.stage
+        };
         stage_before = &row.stage;
-        let _ = write!(body, "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>", escaped(stage), escaped(&row.metric));
+        let _ = write!(
+            body,
+            "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>",
+            escaped(stage),
+            escaped(&row.metric)
+        );
         for idx in 0..row.values.len() {
-            body.push_str(&value_cell(row.values[idx], row.is_best[idx], &change_note(row, idx)));
+            body.push_str(&value_cell(
+                row.values[idx],
+                row.is_best[idx],
+                &change_note(row, idx),
+            ));
         }
         body.push_str("</tr>");
     }
@@ -467,9 +696,13 @@ fn compared_metrics(body: &mut String, comparison: &Comparison) {
 }
 
 fn change_note(row: &MetricRow, run_idx: usize) -> String {
-    let Some(change) = row.changes[run_idx] else { return String::new() };
+    let Some(change) = row.changes[run_idx] else {
+        return String::new();
+    };
     let is_better = match (row.better, row.values[0], row.values[run_idx]) {
-        (Some(better), Some(first), Some(value)) if first != value => Some(better.prefers(value, first)),
+        (Some(better), Some(first), Some(value)) if first != value => {
+            Some(better.prefers(value, first))
+        }
         _ => None,
     };
     let class = match is_better {
@@ -477,24 +710,50 @@ fn change_note(row: &MetricRow, run_idx: usize) -> String {
         Some(false) => "bad",
         None => "quiet",
     };
-    format!(" <span class=\"change {class}\">{}</span>", escaped(&percent(change)))
+    format!(
+        " <span class=\"change {class}\">{}</span>",
+        escaped(&percent(change))
+    )
 }
 
 /// A line for each run, the settings that differ and the metrics as columns: for sweeps.
 fn metrics_by_run(body: &mut String, comparison: &Comparison) {
     body.push_str("<section><h2>Settings and metrics <small>click a heading to sort</small></h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th></th><th>run</th>");
     for row in &comparison.settings {
-        let _ = write!(body, "<th title=\"{}\">{}</th>", escaped(&row.name), escaped(row.name.rsplit('.').next().unwrap_or_default()));
+        let _ = write!(
+            body,
+            "<th title=\"{}\">{}</th>",
+            escaped(&row.name),
+            escaped(row.name.rsplit('.').next().unwrap_or_default())
+        );
     }
-    let metrics: Vec<&MetricRow> = comparison.metrics.iter().filter(|row| row.better.is_some()).collect();
+    let metrics: Vec<&MetricRow> = comparison
+        .metrics
+        .iter()
+        .filter(|row| row.better.is_some())
+        .collect();
     for row in &metrics {
-        let _ = write!(body, "<th class=\"figure\" title=\"{}\">{}</th>", escaped(&row.full_name()), escaped(&row.metric));
+        let _ = write!(
+            body,
+            "<th class=\"figure\" title=\"{}\">{}</th>",
+            escaped(&row.full_name()),
+            escaped(&row.metric)
+        );
     }
     body.push_str("</tr></thead><tbody>");
     for (idx, report) in comparison.runs.iter().enumerate() {
-        let _ = write!(body, "<tr><td class=\"name\" data-v=\"{idx}\">{}</td><td class=\"name\">{}</td>", run_sign(idx), escaped(&report.run.name));
+        let _ = write!(
+            body,
+            "<tr><td class=\"name\" data-v=\"{idx}\">{}</td><td class=\"name\">{}</td>",
+            run_sign(idx),
+            escaped(&report.run.name)
+        );
         for row in &comparison.settings {
-            let _ = write!(body, "<td class=\"mono\">{}</td>", escaped(row.values[idx].as_deref().unwrap_or("–")));
+            let _ = write!(
+                body,
+                "<td class=\"mono\">{}</td>",
+                escaped(row.values[idx].as_deref().unwrap_or("–"))
+            );
         }
         for row in &metrics {
             body.push_str(&value_cell(row.values[idx], row.is_best[idx], ""));
@@ -530,20 +789,37 @@ fn effects(body: &mut String, comparison: &Comparison) {
 }
 
 fn compared_samples(body: &mut String, comparison: &Comparison) {
-    let rows: Vec<&SampleRow> = comparison.samples.iter().filter(|row| row.texts.iter().flatten().count() > 1).collect();
+    let rows: Vec<&SampleRow> = comparison
+        .samples
+        .iter()
+        .filter(|row| row.texts.iter().flatten().count() > 1)
+        .collect();
     let mut stage_before: Option<&str> = None;
     for row in rows {
         if stage_before != Some(&row.stage) {
             if stage_before.is_some() {
                 body.push_str("</div></section>\n");
             }
-            let _ = write!(body, "<section><h2>Samples of {}</h2><div class=\"samples\">", escaped(&row.stage));
+            let _ = write!(
+                body,
+                "<section><h2>Samples of {}</h2><div class=\"samples\">",
+                escaped(&row.stage)
+            );
             stage_before = Some(&row.stage);
         }
-        let _ = write!(body, "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"side\">", escaped(row.prompt.trim()));
+        let _ = write!(
+            body,
+            "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"side\">",
+            escaped(row.prompt.trim())
+        );
         for (idx, text) in row.texts.iter().enumerate().take(COLUMNS_MAX) {
             let Some(text) = text else { continue };
-            let _ = write!(body, "<div><div class=\"by\">{}</div><div class=\"answer\">{}</div></div>", run_sign(idx), escaped(text.trim()));
+            let _ = write!(
+                body,
+                "<div><div class=\"by\">{}</div><div class=\"answer\">{}</div></div>",
+                run_sign(idx),
+                escaped(text.trim())
+            );
         }
         body.push_str("</div></div>");
     }
@@ -560,7 +836,12 @@ fn compared_stages(body: &mut String, comparison: &Comparison) {
             let runs = if stage.runs.len() == comparison.runs.len() {
                 "all".to_owned()
             } else {
-                stage.runs.iter().map(|&idx| letter(idx)).collect::<Vec<_>>().join(" ")
+                stage
+                    .runs
+                    .iter()
+                    .map(|&idx| letter(idx))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             };
             let _ = write!(
                 body,

@@ -19,12 +19,15 @@ pub mod tables;
 pub mod terminal;
 
 pub use comparison::{
-    Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort, check_metrics, compare,
+    Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort,
+    check_metrics, compare,
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
 pub use read::{ReportOptions, read, read_all};
-pub use report::{Better, Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage};
+pub use report::{
+    Better, Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage,
+};
 
 #[cfg(test)]
 mod testing;

@@ -53,7 +53,14 @@ pub(crate) fn percent(change: f64) -> String {
     }
     let size = change.abs();
     let text = match size {
-        _ if size >= 1e4 => return if change > 0.0 { ">+9,999 %" } else { "<-9,999 %" }.to_owned(),
+        _ if size >= 1e4 => {
+            return if change > 0.0 {
+                ">+9,999 %"
+            } else {
+                "<-9,999 %"
+            }
+            .to_owned();
+        }
         _ if size >= 100.0 => format!("{change:+.0}"),
         _ if size >= 0.095 => format!("{change:+.1}"),
         _ => format!("{change:+.2}"),
@@ -129,7 +136,11 @@ fn scientific(value: f64, digits: usize) -> String {
 
 /// Drops the zeros that end a decimal fraction.
 fn trimmed(text: &str) -> &str {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    }
 }
 
 fn grouped(text: &str) -> String {
@@ -153,8 +164,20 @@ mod tests {
     #[test]
     fn the_magnitude_decides_how_a_number_is_written() {
         let written = [
-            0.0, -0.25, 1.88321, 12.3456, 123.456, 1234.56, 41_343_965.0, 6e-4, 0.012, 3.2e-7, 1e13, f64::NAN,
-            f64::INFINITY, f64::NEG_INFINITY,
+            0.0,
+            -0.25,
+            1.88321,
+            12.3456,
+            123.456,
+            1234.56,
+            41_343_965.0,
+            6e-4,
+            0.012,
+            3.2e-7,
+            1e13,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
         ]
         .map(number)
         .join(" ");
@@ -163,13 +186,17 @@ mod tests {
 
     #[test]
     fn spans_of_time_use_at_most_two_units() {
-        let written = [0.0, 0.42, 9.999, 59.96, 245.0, 3_725.0, 190_800.0, f64::NAN].map(duration).join(", ");
+        let written = [0.0, 0.42, 9.999, 59.96, 245.0, 3_725.0, 190_800.0, f64::NAN]
+            .map(duration)
+            .join(", ");
         insta::assert_snapshot!(written, @"0.00s, 0.42s, 10.0s, 1m 00s, 4m 05s, 1h 02m, 2d 05h, ?");
     }
 
     #[test]
     fn memory_and_ticks_are_short() {
-        let written = [0, 1_023, 1_024, 12_900_000, 1_300_000_000].map(bytes).join(", ");
+        let written = [0, 1_023, 1_024, 12_900_000, 1_300_000_000]
+            .map(bytes)
+            .join(", ");
         insta::assert_snapshot!(written, @"0 B, 1023 B, 1.0 KiB, 12 MiB, 1.2 GiB");
         let written = [0.0, 250.0, 1500.0, 2e7, 1e-4, 0.5].map(tick).join(" ");
         insta::assert_snapshot!(written, @"0 250 1.5k 20M 1e-4 0.5");
@@ -177,7 +204,9 @@ mod tests {
 
     #[test]
     fn a_difference_too_small_to_write_is_none() {
-        let written = [-3.21, 120.4, 0.0, 0.001, -0.04, 1e9, f64::NAN].map(percent).join(" | ");
+        let written = [-3.21, 120.4, 0.0, 0.001, -0.04, 1e9, f64::NAN]
+            .map(percent)
+            .join(" | ");
         insta::assert_snapshot!(written, @"-3.2 % | +120 % | = | = | -0.04 % | >+9,999 % | ");
     }
 }

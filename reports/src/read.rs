@@ -34,27 +34,55 @@ impl ReportOptions {
     /// What a report of `n_runs` runs can show; `metrics` are those asked for by name.
     pub fn for_runs(n_runs: usize, now_ms: i64, metrics: &[String]) -> ReportOptions {
         if n_runs <= MANY_RUNS {
-            return ReportOptions { now_ms, points_max: 1_000, curves: Vec::new() };
+            return ReportOptions {
+                now_ms,
+                points_max: 1_000,
+                curves: Vec::new(),
+            };
         }
-        let curves = if metrics.is_empty() { ["loss", "validation_loss"].map(str::to_owned).to_vec() } else { metrics.to_vec() };
-        ReportOptions { now_ms, points_max: 160, curves }
+        let curves = if metrics.is_empty() {
+            ["loss", "validation_loss"].map(str::to_owned).to_vec()
+        } else {
+            metrics.to_vec()
+        };
+        ReportOptions {
+            now_ms,
+            points_max: 160,
+            curves,
+        }
     }
 }
 
 /// Reads one run.
-pub fn read(registry: &Registry, run: &registry::Run, options: &ReportOptions) -> Result<Report, Error> {
+pub fn read(
+    registry: &Registry,
+    run: &registry::Run,
+    options: &ReportOptions,
+) -> Result<Report, Error> {
     let mut reports = read_all(registry, std::slice::from_ref(run), options)?;
     // One run in, one report out.
     reports.pop().ok_or(Error::NoRuns)
 }
 
 /// Reads several runs.
-pub fn read_all(registry: &Registry, runs: &[registry::Run], options: &ReportOptions) -> Result<Vec<Report>, Error> {
-    let mut reader = Reader { registry, options, executions: HashMap::new(), run_names: HashMap::new() };
+pub fn read_all(
+    registry: &Registry,
+    runs: &[registry::Run],
+    options: &ReportOptions,
+) -> Result<Vec<Report>, Error> {
+    let mut reader = Reader {
+        registry,
+        options,
+        executions: HashMap::new(),
+        run_names: HashMap::new(),
+    };
     for run in runs {
         reader.run_names.insert(run.id.clone(), run.name.clone());
     }
-    let mut reports = runs.iter().map(|run| reader.report(run)).collect::<Result<Vec<_>, Error>>()?;
+    let mut reports = runs
+        .iter()
+        .map(|run| reader.report(run))
+        .collect::<Result<Vec<_>, Error>>()?;
     reader.read_curves(&mut reports)?;
     Ok(reports)
 }
@@ -72,19 +100,66 @@ impl Reader<'_> {
         let finals = self.registry.final_metrics(&run.id)?;
         let finals = finals.into_iter().filter(|metric| metric.step.is_none());
         Ok(Report {
-            run: self.run(run)?,
+            run: self.run(run, &stages)?,
             settings: self.settings(run, &stages)?,
-            finals: finals.map(|metric| Final { stage: metric.stage, metric: metric.name, value: metric.value }).collect(),
+            finals: finals
+                .map(|metric| Final {
+                    stage: metric.stage,
+                    metric: metric.name,
+                    value: metric.value,
+                })
+                .collect(),
             curves: Vec::new(),
             samples: self.samples(&stages)?,
-            events: self.registry.events(&run.id)?.into_iter().map(event).collect(),
-            notes: self.registry.notes(&run.id)?.into_iter().map(|note| Note { at_ms: note.at, text: note.text }).collect(),
+            events: self
+                .registry
+                .events(&run.id)?
+                .into_iter()
+                .map(event)
+                .collect(),
+            notes: self
+                .registry
+                .notes(&run.id)?
+                .into_iter()
+                .map(|note| Note {
+                    at_ms: note.at,
+                    text: note.text,
+                })
+                .collect(),
             stages,
         })
     }
 
-    fn run(&self, run: &registry::Run) -> Result<Run, Error> {
-        let end = run.ended_at.unwrap_or(if run.status == registry::Status::Running { self.options.now_ms } else { 0 });
+    /// Returns the last moment something is known of a run that nobody ended.
+    fn last_sign(&self, run: &registry::Run, stages: &[Stage]) -> Result<i64, Error> {
+        let own = stages
+            .iter()
+            .filter_map(|stage| stage.execution.as_ref())
+            .filter(|execution| execution.run_id == run.id);
+        let ends = own
+            .map(|execution| execution.ended_ms.unwrap_or(execution.started_ms))
+            .max();
+        let events = self
+            .registry
+            .events(&run.id)?
+            .iter()
+            .map(|event| event.at)
+            .max();
+        let metrics = self.registry.final_metrics(&run.id)?;
+        let metrics = metrics
+            .iter()
+            .filter(|metric| metric.at >= run.started_at)
+            .map(|metric| metric.at)
+            .max();
+        Ok(ends.max(events).max(metrics).unwrap_or(run.started_at))
+    }
+
+    fn run(&self, run: &registry::Run, stages: &[Stage]) -> Result<Run, Error> {
+        let end = match run.ended_at {
+            Some(end) => end,
+            None if run.status == registry::Status::Running => self.options.now_ms,
+            None => self.last_sign(run, stages)?,
+        };
         Ok(Run {
             id: run.id.clone(),
             name: run.name.clone(),
@@ -111,12 +186,19 @@ impl Reader<'_> {
     fn settings(&self, run: &registry::Run, stages: &[Stage]) -> Result<Vec<Setting>, Error> {
         let position = |name: &str| {
             let stage = name.split('.').next().unwrap_or(name);
-            stages.iter().position(|other| other.name == stage).map_or(0, |idx| idx + 1)
+            stages
+                .iter()
+                .position(|other| other.name == stage)
+                .map_or(0, |idx| idx + 1)
         };
         let params = self.registry.params(&run.id)?;
         let mut settings: Vec<Setting> = params
             .into_iter()
-            .map(|param| Setting { name: param.name, value: param.value, is_default: param.is_default })
+            .map(|param| Setting {
+                name: param.name,
+                value: param.value,
+                is_default: param.is_default,
+            })
             .collect();
         settings.sort_by_cached_key(|setting| position(&setting.name));
         Ok(settings)
@@ -160,7 +242,13 @@ impl Reader<'_> {
     }
 
     fn execution_of(&self, row: registry::Execution, run_name: String) -> Execution {
-        let end = row.ended_at.unwrap_or(if row.status == registry::Status::Running { self.options.now_ms } else { 0 });
+        let end = row
+            .ended_at
+            .unwrap_or(if row.status == registry::Status::Running {
+                self.options.now_ms
+            } else {
+                0
+            });
         Execution {
             id: row.id,
             run_id: row.run_id,
@@ -184,7 +272,11 @@ impl Reader<'_> {
         if let Some(name) = self.run_names.get(run_id) {
             return name.clone();
         }
-        let name = self.registry.run(run_id).map(|run| run.name).unwrap_or_default();
+        let name = self
+            .registry
+            .run(run_id)
+            .map(|run| run.name)
+            .unwrap_or_default();
         self.run_names.insert(run_id.to_owned(), name.clone());
         name
     }
@@ -192,9 +284,16 @@ impl Reader<'_> {
     fn samples(&self, stages: &[Stage]) -> Result<Vec<Sample>, Error> {
         let mut samples = Vec::new();
         for stage in stages {
-            let Some(execution) = &stage.execution else { continue };
+            let Some(execution) = &stage.execution else {
+                continue;
+            };
             let of_stage = self.registry.samples(&execution.id)?.into_iter();
-            samples.extend(of_stage.map(|row| Sample { stage: stage.name.clone(), step: row.step, prompt: row.prompt, text: row.text }));
+            samples.extend(of_stage.map(|row| Sample {
+                stage: stage.name.clone(),
+                step: row.step,
+                prompt: row.prompt,
+                text: row.text,
+            }));
         }
         Ok(samples)
     }
@@ -202,16 +301,25 @@ impl Reader<'_> {
     /// Reads the curves of all reports at once.
     fn read_curves(&self, reports: &mut [Report]) -> Result<(), Error> {
         let wanted = self.wanted_curves(reports)?;
-        let names: Vec<(String, String)> = wanted.iter().map(|(execution_id, metric)| (execution_id.clone(), metric.clone())).collect();
-        let series = self.registry.metric_series_of(&names, self.options.points_max)?;
+        let names: Vec<(String, String)> = wanted
+            .iter()
+            .map(|(execution_id, metric)| (execution_id.clone(), metric.clone()))
+            .collect();
+        let series = self
+            .registry
+            .metric_series_of(&names, self.options.points_max)?;
         let mut by_execution: HashMap<&str, Vec<&registry::Series>> = HashMap::new();
         for one in series.iter().filter(|one| !one.points.is_empty()) {
             by_execution.entry(&one.execution_id).or_default().push(one);
         }
         for report in reports {
             for stage in &report.stages {
-                let Some(execution) = &stage.execution else { continue };
-                let Some(series) = by_execution.get(execution.id.as_str()) else { continue };
+                let Some(execution) = &stage.execution else {
+                    continue;
+                };
+                let Some(series) = by_execution.get(execution.id.as_str()) else {
+                    continue;
+                };
                 report.curves.extend(curves(&stage.name, execution, series));
             }
         }
@@ -223,13 +331,21 @@ impl Reader<'_> {
         let mut wanted = Vec::new();
         let mut seen = HashMap::new();
         for stage in reports.iter().flat_map(|report| &report.stages) {
-            let Some(execution) = &stage.execution else { continue };
+            let Some(execution) = &stage.execution else {
+                continue;
+            };
             if seen.insert(execution.id.as_str(), ()).is_some() {
                 continue;
             }
             let names = self.registry.metric_names(&execution.id)?;
-            let is_wanted = |name: &String| crate::comparison::selects(&self.options.curves, &stage.name, name);
-            wanted.extend(names.into_iter().filter(is_wanted).map(|name| (execution.id.clone(), name)));
+            let is_wanted =
+                |name: &String| crate::comparison::selects(&self.options.curves, &stage.name, name);
+            wanted.extend(
+                names
+                    .into_iter()
+                    .filter(is_wanted)
+                    .map(|name| (execution.id.clone(), name)),
+            );
         }
         Ok(wanted)
     }
@@ -257,7 +373,12 @@ fn curves(stage: &str, execution: &Execution, series: &[&registry::Series]) -> V
             };
             let mut points: Vec<Point> = one.points.iter().map(at).collect();
             fill_tokens(&mut points, &tokens);
-            Curve { stage: stage.to_owned(), metric: one.name.clone(), points, n_points: one.n_points as usize }
+            Curve {
+                stage: stage.to_owned(),
+                metric: one.name.clone(),
+                points,
+                n_points: one.n_points as usize,
+            }
         })
         .collect();
     curves.sort_by_key(|curve| metric_rank(&curve.metric));
@@ -266,7 +387,10 @@ fn curves(stage: &str, execution: &Execution, series: &[&registry::Series]) -> V
 
 /// Losses first; the rest keeps its order.
 fn metric_rank(metric: &str) -> usize {
-    ["loss", "validation_loss"].iter().position(|name| *name == metric).unwrap_or(2)
+    ["loss", "validation_loss"]
+        .iter()
+        .position(|name| *name == metric)
+        .unwrap_or(2)
 }
 
 /// Time spent at work: an execution that went on after a pause has points from before it began,
@@ -279,15 +403,27 @@ struct Clock {
 
 impl Clock {
     fn of(execution: &Execution, series: &[&registry::Series]) -> Clock {
-        let times = || series.iter().flat_map(|one| one.points.iter().map(|point| point.at));
+        let times = || {
+            series
+                .iter()
+                .flat_map(|one| one.points.iter().map(|point| point.at))
+        };
         let began_ms = execution.started_ms;
         let first_ms = times().min().map_or(began_ms, |first| first.min(began_ms));
         let last_before = times().filter(|at| *at < began_ms).max();
-        Clock { first_ms, began_ms, pause_ms: last_before.map_or(0, |at| began_ms - at) }
+        Clock {
+            first_ms,
+            began_ms,
+            pause_ms: last_before.map_or(0, |at| began_ms - at),
+        }
     }
 
     fn seconds(&self, at_ms: i64) -> f64 {
-        let pause_ms = if at_ms >= self.began_ms { self.pause_ms } else { 0 };
+        let pause_ms = if at_ms >= self.began_ms {
+            self.pause_ms
+        } else {
+            0
+        };
         (at_ms - self.first_ms - pause_ms).max(0) as f64 / 1e3
     }
 }
@@ -297,29 +433,58 @@ fn seconds_between(start_ms: i64, end_ms: i64) -> f64 {
 }
 
 fn event(event: registry::Event) -> Event {
-    Event { stage: event.stage, at_ms: event.at, level: event.level.as_str().to_owned(), message: event.message }
+    Event {
+        stage: event.stage,
+        at_ms: event.at,
+        level: event.level.as_str().to_owned(),
+        message: event.message,
+    }
 }
 
 fn host(value: &Value) -> Host {
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let number = |name: &str| value.get(name).and_then(Value::as_u64);
-    Host { name: text("name"), os: text("os"), cpu: text("cpu"), cores: number("cores"), memory_bytes: number("memory_bytes") }
+    Host {
+        name: text("name"),
+        os: text("os"),
+        cpu: text("cpu"),
+        cores: number("cores"),
+        memory_bytes: number("memory_bytes"),
+    }
 }
 
 fn inputs(value: &Value) -> Vec<(String, Vec<String>)> {
     let names = |value: &Value| match value {
-        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::Array(names) => names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         Value::String(name) => vec![name.clone()],
         _ => Vec::new(),
     };
     let roles = value.as_object().into_iter().flatten();
-    roles.map(|(role, stages)| (role.clone(), names(stages))).collect()
+    roles
+        .map(|(role, stages)| (role.clone(), names(stages)))
+        .collect()
 }
 
 /// Returns the first paragraph of the comment that opens an experiment's file.
 fn question(text: &str) -> String {
-    let lines = text.lines().map_while(|line| line.trim_start().strip_prefix('#'));
-    let lines: Vec<&str> = lines.map(str::trim).skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty()).collect();
+    let lines = text
+        .lines()
+        .map_while(|line| line.trim_start().strip_prefix('#'));
+    let lines: Vec<&str> = lines
+        .map(str::trim)
+        .skip_while(|line| line.is_empty())
+        .take_while(|line| !line.is_empty())
+        .collect();
     lines.join(" ")
 }
 
@@ -329,16 +494,32 @@ mod tests {
 
     #[test]
     fn the_opening_comment_is_the_question() {
-        assert_eq!(question("# Does it\n# talk?\n#\n# More.\nname: x\n"), "Does it talk?");
+        assert_eq!(
+            question("# Does it\n# talk?\n#\n# More.\nname: x\n"),
+            "Does it talk?"
+        );
         assert_eq!(question("name: x\n# no\n"), "");
     }
 
     #[test]
     fn a_pause_between_two_attempts_is_not_work() {
-        let point = |at| registry::Point { step: 0, value: 0.0, at };
-        let series = registry::Series { points: vec![point(1_000), point(3_000), point(61_000)], ..Default::default() };
-        let execution = Execution { started_ms: 60_000, ..Execution::default() };
+        let point = |at| registry::Point {
+            step: 0,
+            value: 0.0,
+            at,
+        };
+        let series = registry::Series {
+            points: vec![point(1_000), point(3_000), point(61_000)],
+            ..Default::default()
+        };
+        let execution = Execution {
+            started_ms: 60_000,
+            ..Execution::default()
+        };
         let clock = Clock::of(&execution, &[&series]);
-        assert_eq!([1_000, 3_000, 61_000].map(|at| clock.seconds(at)), [0.0, 2.0, 3.0]);
+        assert_eq!(
+            [1_000, 3_000, 61_000].map(|at| clock.seconds(at)),
+            [0.0, 2.0, 3.0]
+        );
     }
 }

@@ -150,19 +150,29 @@ impl Report {
     }
 
     pub fn final_value(&self, stage: &str, metric: &str) -> Option<f64> {
-        let found = self.finals.iter().find(|last| last.stage == stage && last.metric == metric);
+        let found = self
+            .finals
+            .iter()
+            .find(|last| last.stage == stage && last.metric == metric);
         found.map(|last| last.value)
     }
 
     pub fn curve(&self, stage: &str, metric: &str) -> Option<&Curve> {
-        self.curves.iter().find(|curve| curve.stage == stage && curve.metric == metric)
+        self.curves
+            .iter()
+            .find(|curve| curve.stage == stage && curve.metric == metric)
     }
 
     /// Returns what the run spent itself, and what its artifacts took whoever made them.
     pub fn cost(&self) -> Cost {
-        let mut cost = Cost { elapsed_seconds: self.run.elapsed_seconds, ..Cost::default() };
+        let mut cost = Cost {
+            elapsed_seconds: self.run.elapsed_seconds,
+            ..Cost::default()
+        };
         for stage in &self.stages {
-            let Some(execution) = &stage.execution else { continue };
+            let Some(execution) = &stage.execution else {
+                continue;
+            };
             cost.stages_seconds += execution.elapsed_seconds;
             if stage.outcome == "hit" {
                 cost.n_hit += 1;
@@ -170,7 +180,9 @@ impl Report {
             }
             cost.n_made += usize::from(stage.outcome == "made");
             cost.cpu_seconds += execution.cpu_seconds.unwrap_or(0.0);
-            cost.peak_memory_bytes = cost.peak_memory_bytes.max(execution.peak_memory_bytes.unwrap_or(0));
+            cost.peak_memory_bytes = cost
+                .peak_memory_bytes
+                .max(execution.peak_memory_bytes.unwrap_or(0));
         }
         cost
     }
@@ -178,7 +190,12 @@ impl Report {
     /// Returns the samples of a finished stage, or the last ones of a stage in training.
     pub fn samples_last(&self) -> Vec<&Sample> {
         let is_last = |sample: &&Sample| {
-            let newest = self.samples.iter().filter(|other| other.stage == sample.stage).map(|other| order(other.step)).max();
+            let newest = self
+                .samples
+                .iter()
+                .filter(|other| other.stage == sample.stage)
+                .map(|other| order(other.step))
+                .max();
             newest == Some(order(sample.step))
         };
         self.samples.iter().filter(is_last).collect()
@@ -223,12 +240,22 @@ impl Better {
     /// Returns the better direction of a metric by its name, or `None` for what is neither good nor bad.
     pub fn of(metric: &str) -> Option<Better> {
         const LOWER: [&str; 5] = ["loss", "perplexity", "bits_per", "repetition", "error"];
-        const HIGHER: [&str; 6] = ["accuracy", "tokens_per_second", "per_second", "distinct", "end_of_turn", "recall"];
+        const HIGHER: [&str; 6] = [
+            "accuracy",
+            "tokens_per_second",
+            "per_second",
+            "distinct",
+            "end_of_turn",
+            "recall",
+        ];
         let name = metric.rsplit('.').next().unwrap_or(metric);
         if HIGHER.iter().any(|word| name.contains(word)) {
             return Some(Better::Higher);
         }
-        LOWER.iter().any(|word| name.contains(word)).then_some(Better::Lower)
+        LOWER
+            .iter()
+            .any(|word| name.contains(word))
+            .then_some(Better::Lower)
     }
 
     /// Returns whether one value is better than another; what is not a number is worse than any.

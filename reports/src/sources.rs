@@ -22,7 +22,11 @@ fn collect(facts: &mut Vec<(String, String)>, label: &str, value: &Value) {
         Value::Null => {}
         Value::Object(map) => {
             for (name, value) in map {
-                let label = if label.is_empty() { name.clone() } else { format!("{label}.{name}") };
+                let label = if label.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{label}.{name}")
+                };
                 collect(facts, &label, value);
             }
         }
@@ -31,7 +35,10 @@ fn collect(facts: &mut Vec<(String, String)>, label: &str, value: &Value) {
                 collect_entry(facts, label, entry);
             }
             if entries.len() > ENTRIES_MAX {
-                facts.push((label.to_owned(), format!("and {} more", entries.len() - ENTRIES_MAX)));
+                facts.push((
+                    label.to_owned(),
+                    format!("and {} more", entries.len() - ENTRIES_MAX),
+                ));
             }
         }
         _ => facts.push((label.to_owned(), one_line(value))),
@@ -44,13 +51,24 @@ fn collect_entry(facts: &mut Vec<(String, String)>, label: &str, entry: &Value) 
         facts.push((label.to_owned(), one_line(entry)));
         return;
     };
-    let is_digest = |value: &Value| value.as_str().is_some_and(|text| text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit()));
-    let texts = map.iter().filter(|(_, value)| !is_digest(value)).map(|(name, value)| match (name.as_str(), value.as_u64()) {
-        ("bytes" | "size" | "length", Some(n_bytes)) => bytes(n_bytes),
-        _ => one_line(value),
-    });
+    let is_digest = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|text| text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let texts = map
+        .iter()
+        .filter(|(_, value)| !is_digest(value))
+        .map(|(name, value)| match (name.as_str(), value.as_u64()) {
+            ("bytes" | "size" | "length", Some(n_bytes)) => bytes(n_bytes),
+            _ => one_line(value),
+        });
     facts.push((label.to_owned(), texts.collect::<Vec<_>>().join("  ")));
-    facts.extend(map.iter().filter(|(_, value)| is_digest(value)).map(|(name, value)| (name.clone(), one_line(value))));
+    facts.extend(
+        map.iter()
+            .filter(|(_, value)| is_digest(value))
+            .map(|(name, value)| (name.clone(), one_line(value))),
+    );
 }
 
 fn one_line(value: &Value) -> String {
@@ -72,7 +90,13 @@ mod tests {
         let origin = serde_json::json!({
             "hub": "a/b", "revision": null, "pin": {"commit": "c0ffee", "files": [{"path": "x.txt", "bytes": 3}]},
         });
-        let lines: Vec<String> = facts(&origin).into_iter().map(|(label, value)| format!("{label}: {value}")).collect();
-        assert_eq!(lines, ["hub: a/b", "pin.commit: c0ffee", "pin.files: x.txt  3 B"]);
+        let lines: Vec<String> = facts(&origin)
+            .into_iter()
+            .map(|(label, value)| format!("{label}: {value}"))
+            .collect();
+        assert_eq!(
+            lines,
+            ["hub: a/b", "pin.commit: c0ffee", "pin.files: x.txt  3 B"]
+        );
     }
 }

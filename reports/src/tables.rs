@@ -26,11 +26,22 @@ pub fn json<T: Serialize>(value: &T) -> String {
 pub fn report_csv(report: &Report) -> String {
     let mut csv = String::from("stage,metric,step,value\n");
     for last in &report.finals {
-        csv_line(&mut csv, &[&last.stage, &last.metric, "", &exact(last.value)]);
+        csv_line(
+            &mut csv,
+            &[&last.stage, &last.metric, "", &exact(last.value)],
+        );
     }
     for curve in &report.curves {
         for point in &curve.points {
-            csv_line(&mut csv, &[&curve.stage, &curve.metric, &point.step.to_string(), &exact(point.value)]);
+            csv_line(
+                &mut csv,
+                &[
+                    &curve.stage,
+                    &curve.metric,
+                    &point.step.to_string(),
+                    &exact(point.value),
+                ],
+            );
         }
     }
     csv
@@ -38,17 +49,46 @@ pub fn report_csv(report: &Report) -> String {
 
 /// Renders several runs, one a line, with the settings that differ and all metrics.
 pub fn comparison_csv(comparison: &Comparison) -> String {
-    let mut headings: Vec<String> = ["run", "experiment", "status", "started", "seconds", "cpu_seconds", "peak_memory_bytes"].map(str::to_owned).to_vec();
+    let mut headings: Vec<String> = [
+        "run",
+        "experiment",
+        "status",
+        "started",
+        "seconds",
+        "cpu_seconds",
+        "peak_memory_bytes",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     headings.extend(comparison.settings.iter().map(|row| row.name.clone()));
     headings.extend(comparison.metrics.iter().map(MetricRow::full_name));
     let mut csv = String::new();
     csv_line(&mut csv, &headings);
     for (idx, report) in comparison.runs.iter().enumerate() {
         let (run, cost) = (&report.run, &comparison.costs[idx]);
-        let mut cells = vec![run.name.clone(), run.experiment.clone(), run.status.clone(), moment(run.started_ms)];
-        cells.extend([exact(cost.elapsed_seconds), exact(cost.cpu_seconds), cost.peak_memory_bytes.to_string()]);
-        cells.extend(comparison.settings.iter().map(|row| row.values[idx].clone().unwrap_or_default()));
-        cells.extend(comparison.metrics.iter().map(|row| row.values[idx].map(exact).unwrap_or_default()));
+        let mut cells = vec![
+            run.name.clone(),
+            run.experiment.clone(),
+            run.status.clone(),
+            moment(run.started_ms),
+        ];
+        cells.extend([
+            exact(cost.elapsed_seconds),
+            exact(cost.cpu_seconds),
+            cost.peak_memory_bytes.to_string(),
+        ]);
+        cells.extend(
+            comparison
+                .settings
+                .iter()
+                .map(|row| row.values[idx].clone().unwrap_or_default()),
+        );
+        cells.extend(
+            comparison
+                .metrics
+                .iter()
+                .map(|row| row.values[idx].map(exact).unwrap_or_default()),
+        );
         csv_line(&mut csv, &cells);
     }
     csv
@@ -66,23 +106,59 @@ pub fn report_markdown(report: &Report) -> String {
         ("status", run.status.clone()),
         ("started", crate::terminal::time_line(report)),
         ("cost", crate::terminal::cost_line(report)),
-        ("seed", run.seed.map(|seed| seed.to_string()).unwrap_or_default()),
+        (
+            "seed",
+            run.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+        ),
         ("code", crate::terminal::code_line(run)),
         ("machine", crate::terminal::machine_line(run)),
     ];
-    table(&mut text, &["", ""], facts.map(|(label, value)| vec![label.to_owned(), value]));
+    table(
+        &mut text,
+        &["", ""],
+        facts.map(|(label, value)| vec![label.to_owned(), value]),
+    );
     let changed = report.settings.iter().filter(|setting| !setting.is_default);
-    table(&mut text, &["setting", "value"], changed.map(|setting| vec![setting.name.clone(), setting.value.clone()]));
+    table(
+        &mut text,
+        &["setting", "value"],
+        changed.map(|setting| vec![setting.name.clone(), setting.value.clone()]),
+    );
     let stages = report.stages.iter().map(|stage| {
-        let time = stage.execution.as_ref().map(|execution| duration(execution.elapsed_seconds));
-        let artifact = stage.artifact.as_deref().map(crate::number::short_digest).unwrap_or_default();
-        vec![stage.name.clone(), stage.kind.clone(), crate::terminal::outcome_text(report, stage), time.unwrap_or_default(), artifact.to_owned()]
+        let time = stage
+            .execution
+            .as_ref()
+            .map(|execution| duration(execution.elapsed_seconds));
+        let artifact = stage
+            .artifact
+            .as_deref()
+            .map(crate::number::short_digest)
+            .unwrap_or_default();
+        vec![
+            stage.name.clone(),
+            stage.kind.clone(),
+            crate::terminal::outcome_text(report, stage),
+            time.unwrap_or_default(),
+            artifact.to_owned(),
+        ]
     });
-    table(&mut text, &["stage", "kind", "outcome", "time", "artifact"], stages);
-    let finals = report.finals.iter().map(|last| vec![last.stage.clone(), last.metric.clone(), number(last.value)]);
+    table(
+        &mut text,
+        &["stage", "kind", "outcome", "time", "artifact"],
+        stages,
+    );
+    let finals = report
+        .finals
+        .iter()
+        .map(|last| vec![last.stage.clone(), last.metric.clone(), number(last.value)]);
     table(&mut text, &["stage", "metric", "value"], finals);
     for sample in report.samples_last() {
-        let _ = writeln!(text, "> **{}** {}\n", marked(&sample.prompt), marked(&sample.text));
+        let _ = writeln!(
+            text,
+            "> **{}** {}\n",
+            marked(&sample.prompt),
+            marked(&sample.text)
+        );
     }
     text
 }
@@ -90,10 +166,21 @@ pub fn report_markdown(report: &Report) -> String {
 /// Renders several runs as Markdown: what differs, and what came of it.
 pub fn comparison_markdown(comparison: &Comparison) -> String {
     let mut text = String::new();
-    let names: Vec<&str> = comparison.runs.iter().map(|report| report.run.name.as_str()).collect();
-    let headings = |first: &'static str| -> Vec<&str> { std::iter::once(first).chain(names.iter().copied()).collect() };
+    let names: Vec<&str> = comparison
+        .runs
+        .iter()
+        .map(|report| report.run.name.as_str())
+        .collect();
+    let headings = |first: &'static str| -> Vec<&str> {
+        std::iter::once(first)
+            .chain(names.iter().copied())
+            .collect()
+    };
     let settings = comparison.settings.iter().map(|row| {
-        let values = row.values.iter().map(|value| value.clone().unwrap_or_else(|| "–".to_owned()));
+        let values = row
+            .values
+            .iter()
+            .map(|value| value.clone().unwrap_or_else(|| "–".to_owned()));
         std::iter::once(row.name.clone()).chain(values).collect()
     });
     table(&mut text, &headings("setting"), settings);
@@ -102,15 +189,28 @@ pub fn comparison_markdown(comparison: &Comparison) -> String {
         std::iter::once(row.full_name()).chain(cells).collect()
     });
     table(&mut text, &headings("metric"), metrics);
-    let costs = vec![std::iter::once("time".to_owned()).chain(comparison.costs.iter().map(|cost| duration(cost.elapsed_seconds))).collect()];
+    let costs = vec![
+        std::iter::once("time".to_owned())
+            .chain(
+                comparison
+                    .costs
+                    .iter()
+                    .map(|cost| duration(cost.elapsed_seconds)),
+            )
+            .collect(),
+    ];
     table(&mut text, &headings("cost"), costs);
     text
 }
 
 /// Writes a value, bold where it is the best, with its difference from the first run.
 fn metric_cell(row: &MetricRow, run_idx: usize) -> String {
-    let Some(value) = row.values[run_idx] else { return "–".to_owned() };
-    let change = row.changes[run_idx].map(|change| format!(" ({})", percent(change))).unwrap_or_default();
+    let Some(value) = row.values[run_idx] else {
+        return "–".to_owned();
+    };
+    let change = row.changes[run_idx]
+        .map(|change| format!(" ({})", percent(change)))
+        .unwrap_or_default();
     match row.is_best[run_idx] {
         true => format!("\u{1}{}\u{1}{change}", number(value)),
         false => format!("{}{change}", number(value)),
@@ -162,7 +262,11 @@ fn marked(text: &str) -> String {
 
 /// Writes a number so that reading it gives the same number.
 fn exact(value: f64) -> String {
-    if value.is_nan() { "nan".to_owned() } else { value.to_string() }
+    if value.is_nan() {
+        "nan".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 fn csv_line<T: AsRef<str>>(csv: &mut String, cells: &[T]) {
@@ -177,8 +281,13 @@ fn csv_line<T: AsRef<str>>(csv: &mut String, cells: &[T]) {
 
 fn csv_cell(csv: &mut String, cell: &str) {
     // A spreadsheet would run what begins like a formula; a number may begin with its sign.
-    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
-    let cell = if is_formula { format!("'{cell}") } else { cell.to_owned() };
+    let is_formula =
+        cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
+    let cell = if is_formula {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    };
     if cell.contains([',', '"', '\n', '\r']) {
         let _ = write!(csv, "\"{}\"", cell.replace('"', "\"\""));
     } else {

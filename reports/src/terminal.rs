@@ -8,9 +8,9 @@ mod chart;
 mod compared;
 mod screen;
 mod table;
-pub(crate) mod text;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 
 pub use compared::comparison;
 pub(crate) use compared::letter;
@@ -41,7 +41,13 @@ pub struct TerminalOptions {
 
 impl Default for TerminalOptions {
     fn default() -> Self {
-        Self { width: 80, colour: false, axis: Axis::Step, log: false, metrics: Vec::new() }
+        Self {
+            width: 80,
+            colour: false,
+            axis: Axis::Step,
+            log: false,
+            metrics: Vec::new(),
+        }
     }
 }
 
@@ -85,7 +91,10 @@ pub(crate) fn status_paint(status: &str) -> Paint {
 fn print_head(screen: &mut Screen, run: &Run) {
     let name = span(run.name.clone(), Paint::Strong);
     let experiment = plain(format!("  {}", run.experiment));
-    screen.line_between(vec![name, experiment], span(run.status.clone(), status_paint(&run.status)));
+    screen.line_between(
+        vec![name, experiment],
+        span(run.status.clone(), status_paint(&run.status)),
+    );
     if !run.question.is_empty() {
         for line in wrapped(&run.question, screen.width) {
             screen.line(&[span(line, Paint::Quiet)]);
@@ -97,9 +106,15 @@ fn print_head(screen: &mut Screen, run: &Run) {
 /// Prints `label  value`, the value wrapped below itself.
 fn print_fact(screen: &mut Screen, label: &str, value: &str) {
     const LABEL_COLUMNS: usize = 10;
-    for (idx, line) in wrapped(value, screen.width.saturating_sub(LABEL_COLUMNS + 2)).into_iter().enumerate() {
+    for (idx, line) in wrapped(value, screen.width.saturating_sub(LABEL_COLUMNS + 2))
+        .into_iter()
+        .enumerate()
+    {
         let label = if idx == 0 { label } else { "" };
-        screen.line(&[span(format!("  {label:<LABEL_COLUMNS$}"), Paint::Quiet), plain(line)]);
+        screen.line(&[
+            span(format!("  {label:<LABEL_COLUMNS$}"), Paint::Quiet),
+            plain(line),
+        ]);
     }
 }
 
@@ -148,7 +163,11 @@ pub(crate) fn cost_line(report: &Report) -> String {
     if cost.peak_memory_bytes > 0 {
         parts.push(format!("peak {}", bytes(cost.peak_memory_bytes)));
     }
-    parts.push(format!("{} made, {} hit", counted(cost.n_made, "stage"), cost.n_hit));
+    parts.push(format!(
+        "{} made, {} hit",
+        counted(cost.n_made, "stage"),
+        cost.n_hit
+    ));
     if cost.n_hit > 0 && cost.stages_seconds > 0.0 {
         parts.push(format!("from nothing {}", duration(cost.stages_seconds)));
     }
@@ -160,13 +179,21 @@ pub(crate) fn code_line(run: &Run) -> String {
         Some(commit) => format!("git {}", short_digest(commit)),
         None => "not in git".to_owned(),
     };
-    let dirty = if run.git_dirty { " with uncommitted changes" } else { "" };
+    let dirty = if run.git_dirty {
+        " with uncommitted changes"
+    } else {
+        ""
+    };
     format!("{commit}{dirty}, tinylm {}", run.version)
 }
 
 pub(crate) fn machine_line(run: &Run) -> String {
     let host = &run.host;
-    let mut parts: Vec<String> = [&host.name, &host.os, &host.cpu].into_iter().filter(|part| !part.is_empty()).cloned().collect();
+    let mut parts: Vec<String> = [&host.name, &host.os, &host.cpu]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .cloned()
+        .collect();
     parts.extend(host.cores.map(|n| counted(n as usize, "core")));
     parts.extend(host.memory_bytes.map(bytes));
     if !run.device.is_empty() {
@@ -176,14 +203,21 @@ pub(crate) fn machine_line(run: &Run) -> String {
 }
 
 fn print_settings(screen: &mut Screen, report: &Report) {
-    let changed: Vec<_> = report.settings.iter().filter(|setting| !setting.is_default && setting.name != "seed").collect();
+    let changed: Vec<_> = report
+        .settings
+        .iter()
+        .filter(|setting| !setting.is_default && setting.name != "seed")
+        .collect();
     if changed.is_empty() {
         return;
     }
     screen.heading("Settings that differ from the defaults");
     let mut table = Table::new(&[("", Column::Path), ("", Column::Text)]);
     for setting in changed {
-        table.row(vec![plain(setting.name.clone()), plain(setting.value.clone())]);
+        table.row(vec![
+            plain(setting.name.clone()),
+            plain(setting.value.clone()),
+        ]);
     }
     table.print(screen);
 }
@@ -209,7 +243,11 @@ fn print_stages(screen: &mut Screen, report: &Report) {
 fn stage_row(report: &Report, stage: &Stage) -> Vec<Span> {
     let (sign, paint) = outcome_sign(&stage.outcome);
     // A hit's figures are those of the run that made it, so they stand back.
-    let figures_paint = if stage.outcome == "hit" { Paint::Quiet } else { Paint::Plain };
+    let figures_paint = if stage.outcome == "hit" {
+        Paint::Quiet
+    } else {
+        Paint::Plain
+    };
     let figure = |text: Option<String>| span(text.unwrap_or_default(), figures_paint);
     let execution = stage.execution.as_ref();
     vec![
@@ -218,9 +256,24 @@ fn stage_row(report: &Report, stage: &Stage) -> Vec<Span> {
         span(stage.kind.clone(), Paint::Quiet),
         span(outcome_text(report, stage), paint),
         figure(execution.map(|execution| duration(execution.elapsed_seconds))),
-        figure(execution.and_then(|execution| execution.cpu_seconds).map(duration)),
-        figure(execution.and_then(|execution| execution.peak_memory_bytes).map(bytes)),
-        span(stage.artifact.as_deref().map(short_digest).unwrap_or_default(), Paint::Quiet),
+        figure(
+            execution
+                .and_then(|execution| execution.cpu_seconds)
+                .map(duration),
+        ),
+        figure(
+            execution
+                .and_then(|execution| execution.peak_memory_bytes)
+                .map(bytes),
+        ),
+        span(
+            stage
+                .artifact
+                .as_deref()
+                .map(short_digest)
+                .unwrap_or_default(),
+            Paint::Quiet,
+        ),
     ]
 }
 
@@ -246,7 +299,9 @@ pub(crate) fn outcome_text(report: &Report, stage: &Stage) -> String {
             Some(name) => format!("hit {name}"),
             None => "hit".to_owned(),
         },
-        ("made", Some(execution)) if execution.attempt > 1 => format!("made, attempt {}", execution.attempt),
+        ("made", Some(execution)) if execution.attempt > 1 => {
+            format!("made, attempt {}", execution.attempt)
+        }
         // A stage that was running when its run was killed is not running.
         ("running", _) if !report.is_going() => report.run.status.clone(),
         (outcome, _) => outcome.to_owned(),
@@ -255,12 +310,21 @@ pub(crate) fn outcome_text(report: &Report, stage: &Stage) -> String {
 
 fn print_failures(screen: &mut Screen, report: &Report) {
     for stage in &report.stages {
-        let Some(error) = stage.execution.as_ref().and_then(|execution| execution.error.as_ref()) else { continue };
+        let Some(error) = stage
+            .execution
+            .as_ref()
+            .and_then(|execution| execution.error.as_ref())
+        else {
+            continue;
+        };
         if stage.outcome == "hit" {
             continue;
         }
         screen.gap();
-        screen.line(&[span("  ✗ ", Paint::Bad), plain(format!("stage `{}` {}", stage.name, stage.outcome))]);
+        screen.line(&[
+            span("  ✗ ", Paint::Bad),
+            plain(format!("stage `{}` {}", stage.name, stage.outcome)),
+        ]);
         for line in wrapped(error, screen.width.saturating_sub(4)) {
             screen.line(&[plain(format!("    {line}"))]);
         }
@@ -270,10 +334,22 @@ fn print_failures(screen: &mut Screen, report: &Report) {
 fn print_finals(screen: &mut Screen, report: &Report, options: &TerminalOptions) {
     let mut table = Table::new(&[("", Column::Text), ("", Column::Text), ("", Column::Figure)]);
     let mut stage_before = "";
-    for last in report.finals.iter().filter(|last| options.shows(&last.stage, &last.metric)) {
-        let stage = if last.stage == stage_before { "" } else { &last.stage };
+    for last in report
+        .finals
+        .iter()
+        .filter(|last| options.shows(&last.stage, &last.metric))
+    {
+        let stage = if last.stage == stage_before {
+            ""
+        } else {
+            &last.stage
+        };
         stage_before = &last.stage;
-        table.row(vec![span(stage, Paint::Quiet), plain(last.metric.clone()), value_span(last.value)]);
+        table.row(vec![
+            span(stage, Paint::Quiet),
+            plain(last.metric.clone()),
+            value_span(last.value),
+        ]);
     }
     if !table.is_empty() {
         screen.heading("Results");
@@ -282,7 +358,14 @@ fn print_finals(screen: &mut Screen, report: &Report, options: &TerminalOptions)
 }
 
 pub(crate) fn value_span(value: f64) -> Span {
-    span(number(value), if value.is_finite() { Paint::Plain } else { Paint::Bad })
+    span(
+        number(value),
+        if value.is_finite() {
+            Paint::Plain
+        } else {
+            Paint::Bad
+        },
+    )
 }
 
 fn print_curves(screen: &mut Screen, report: &Report, options: &TerminalOptions) {
@@ -305,9 +388,21 @@ fn print_curves(screen: &mut Screen, report: &Report, options: &TerminalOptions)
     }
 }
 
-fn print_stage_curves(screen: &mut Screen, stage: &Stage, curves: &[&Curve], options: &TerminalOptions) {
-    let is_main = |curve: &&Curve| if options.metrics.is_empty() { is_loss(&curve.metric) } else { true };
-    let (drawn, others): (Vec<&Curve>, Vec<&Curve>) = curves.iter().partition(|curve| is_main(curve));
+fn print_stage_curves(
+    screen: &mut Screen,
+    stage: &Stage,
+    curves: &[&Curve],
+    options: &TerminalOptions,
+) {
+    let is_main = |curve: &&Curve| {
+        if options.metrics.is_empty() {
+            is_loss(&curve.metric)
+        } else {
+            true
+        }
+    };
+    let (drawn, others): (Vec<&Curve>, Vec<&Curve>) =
+        curves.iter().partition(|curve| is_main(curve));
     if options.metrics.is_empty() {
         print_chart(screen, &stage.name, &drawn, options);
     } else {
@@ -339,7 +434,9 @@ fn is_loss(metric: &str) -> bool {
 
 /// Puts losses with losses and everything else by itself.
 fn by_scale<'a>(curves: &[&'a Curve]) -> Vec<Vec<&'a Curve>> {
-    let (losses, others): (Vec<&Curve>, Vec<&Curve>) = curves.iter().partition(|curve| curve.metric.contains("loss"));
+    let (losses, others): (Vec<&Curve>, Vec<&Curve>) = curves
+        .iter()
+        .partition(|curve| curve.metric.contains("loss"));
     let mut groups = vec![losses];
     groups.extend(others.into_iter().map(|curve| vec![curve]));
     groups.retain(|group| !group.is_empty());
@@ -360,28 +457,45 @@ fn sparkline_row(curve: &Curve, width: usize) -> Vec<Span> {
 
 fn print_chart(screen: &mut Screen, title: &str, curves: &[&Curve], options: &TerminalOptions) {
     const MARKS: [char; 4] = ['●', '◆', '▲', '■'];
-    let Some(densest) = curves.iter().max_by_key(|curve| curve.n_points) else { return };
+    let Some(densest) = curves.iter().max_by_key(|curve| curve.n_points) else {
+        return;
+    };
     let mut lines = Vec::new();
     let mut legend = vec![span(title, Paint::Strong)];
     for (idx, curve) in curves.iter().enumerate() {
         let paint = Paint::Series(idx);
-        let is_marked = idx > 0 && (curve.is_sparse_beside(densest) || curve.n_points < 20) || curve.points.len() == 1;
+        let is_marked = idx > 0 && (curve.is_sparse_beside(densest) || curve.n_points < 20)
+            || curve.points.len() == 1;
         let look = match (is_marked, idx) {
             (true, _) => Look::Marks(MARKS[idx % MARKS.len()]),
             (false, 0) => Look::Braille,
             (false, _) => Look::Lettered(char::from_digit(idx as u32 + 10, 36).unwrap_or('?')),
         };
-        lines.push(Line { points: curve.along(options.axis), paint, look });
+        lines.push(Line {
+            points: curve.along(options.axis),
+            paint,
+            look,
+        });
         legend.extend(legend_spans(curve, look, paint));
     }
     let (x_title, x_tick) = axis_look(options.axis);
     screen.gap();
     screen.line(&legend);
     if lines.iter().all(|line| line.points.is_empty()) {
-        screen.line(&[span(format!("  no {x_title} were recorded for these curves"), Paint::Quiet)]);
+        screen.line(&[span(
+            format!("  no {x_title} were recorded for these curves"),
+            Paint::Quiet,
+        )]);
         return;
     }
-    Chart { lines: &lines, height: 11, x_title, x_tick, log: options.log }.print(screen);
+    Chart {
+        lines: &lines,
+        height: 11,
+        x_title,
+        x_tick,
+        log: options.log,
+    }
+    .print(screen);
 }
 
 fn legend_spans(curve: &Curve, look: Look, paint: Paint) -> Vec<Span> {
@@ -390,12 +504,23 @@ fn legend_spans(curve: &Curve, look: Look, paint: Paint) -> Vec<Span> {
         Look::Lettered(letter) => format!("⠒{letter}⠒"),
         Look::Marks(mark) => mark.to_string(),
     };
-    let mut spans = vec![plain("   "), span(sign, paint), plain(format!(" {}", curve.metric))];
+    let mut spans = vec![
+        plain("   "),
+        span(sign, paint),
+        plain(format!(" {}", curve.metric)),
+    ];
     if let Some(last) = curve.last() {
         spans.push(span(format!(" {}", number(last)), Paint::Quiet));
     }
     if let Some(broken) = curve.points.iter().find(|point| !point.value.is_finite()) {
-        spans.push(span(format!(" × {} at step {}", number(broken.value), thousands(broken.step as i64)), Paint::Bad));
+        spans.push(span(
+            format!(
+                " × {} at step {}",
+                number(broken.value),
+                thousands(broken.step as i64)
+            ),
+            Paint::Bad,
+        ));
     }
     spans
 }
@@ -421,8 +546,14 @@ fn print_samples(screen: &mut Screen, report: &Report) {
     /// Samples of one stage shown; the rest is counted.
     const SAMPLES_MAX: usize = 20;
     for stage in &report.stages {
-        let samples: Vec<&Sample> = report.samples_last().into_iter().filter(|sample| sample.stage == stage.name).collect();
-        let Some(first) = samples.first() else { continue };
+        let samples: Vec<&Sample> = report
+            .samples_last()
+            .into_iter()
+            .filter(|sample| sample.stage == stage.name)
+            .collect();
+        let Some(first) = samples.first() else {
+            continue;
+        };
         let remark = match first.step {
             Some(step) => format!("at step {}", thousands(step as i64)),
             None => counted(samples.len(), "sample"),
@@ -432,15 +563,30 @@ fn print_samples(screen: &mut Screen, report: &Report) {
             print_sample(screen, sample);
         }
         if samples.len() > SAMPLES_MAX {
-            screen.line(&[span(format!("  and {} more", samples.len() - SAMPLES_MAX), Paint::Quiet)]);
+            screen.line(&[span(
+                format!("  and {} more", samples.len() - SAMPLES_MAX),
+                Paint::Quiet,
+            )]);
         }
     }
 }
 
 fn print_sample(screen: &mut Screen, sample: &Sample) {
     let columns = screen.width.saturating_sub(6);
-    print_quoted(screen, "  › ", &wrapped(sample.prompt.trim(), columns), Paint::Quiet, 3);
-    print_quoted(screen, "    ", &wrapped(sample.text.trim(), columns), Paint::Plain, 8);
+    print_quoted(
+        screen,
+        "  › ",
+        &wrapped(sample.prompt.trim(), columns),
+        Paint::Quiet,
+        3,
+    );
+    print_quoted(
+        screen,
+        "    ",
+        &wrapped(sample.text.trim(), columns),
+        Paint::Plain,
+        8,
+    );
 }
 
 /// Prints the first lines of a text and says how many it left out.
@@ -450,25 +596,43 @@ fn print_quoted(screen: &mut Screen, lead: &str, lines: &[String], paint: Paint,
         return;
     }
     for (idx, line) in lines.iter().take(n_max).enumerate() {
-        screen.line(&[plain(if idx == 0 { lead } else { "    " }), span(line.clone(), paint)]);
+        screen.line(&[
+            plain(if idx == 0 { lead } else { "    " }),
+            span(line.clone(), paint),
+        ]);
     }
     if lines.len() > n_max {
-        screen.line(&[span(format!("    … {}", counted(lines.len() - n_max, "more line")), Paint::Quiet)]);
+        screen.line(&[span(
+            format!("    … {}", counted(lines.len() - n_max, "more line")),
+            Paint::Quiet,
+        )]);
     }
 }
 
 fn print_sources(screen: &mut Screen, report: &Report) {
     let mut headed = false;
     for stage in &report.stages {
-        let Some(origin) = stage.execution.as_ref().and_then(|execution| execution.origin.as_ref()) else { continue };
+        let Some(origin) = stage
+            .execution
+            .as_ref()
+            .and_then(|execution| execution.origin.as_ref())
+        else {
+            continue;
+        };
         if !headed {
             screen.heading("Made from");
             headed = true;
         }
-        screen.line(&[plain(format!("  {}", stage.name)), span(format!("  {}", stage.kind), Paint::Quiet)]);
+        screen.line(&[
+            plain(format!("  {}", stage.name)),
+            span(format!("  {}", stage.kind), Paint::Quiet),
+        ]);
         // Two columns only, so that a whole digest fits into eighty.
         let mut table = Table::new(&[("", Column::Text), ("", Column::Path)]).indented(4);
-        let artifact = stage.artifact.iter().map(|digest| ("artifact".to_owned(), digest.clone()));
+        let artifact = stage
+            .artifact
+            .iter()
+            .map(|digest| ("artifact".to_owned(), digest.clone()));
         for (label, value) in crate::sources::facts(origin).into_iter().chain(artifact) {
             table.row(vec![span(label, Paint::Quiet), plain(value)]);
         }
@@ -484,14 +648,34 @@ fn print_events(screen: &mut Screen, report: &Report) {
     }
     screen.heading("Warnings");
     for event in events.iter().take(EVENTS_MAX) {
-        let paint = if event.level == "error" { Paint::Bad } else { Paint::Warn };
-        let stage = event.stage.as_deref().map(|stage| format!("{stage}: ")).unwrap_or_default();
-        for (idx, line) in wrapped(&format!("{stage}{}", event.message), screen.width.saturating_sub(4)).into_iter().enumerate() {
-            screen.line(&[span(if idx == 0 { "  ! " } else { "    " }, paint), plain(line)]);
+        let paint = if event.level == "error" {
+            Paint::Bad
+        } else {
+            Paint::Warn
+        };
+        let stage = event
+            .stage
+            .as_deref()
+            .map(|stage| format!("{stage}: "))
+            .unwrap_or_default();
+        for (idx, line) in wrapped(
+            &format!("{stage}{}", event.message),
+            screen.width.saturating_sub(4),
+        )
+        .into_iter()
+        .enumerate()
+        {
+            screen.line(&[
+                span(if idx == 0 { "  ! " } else { "    " }, paint),
+                plain(line),
+            ]);
         }
     }
     if events.len() > EVENTS_MAX {
-        screen.line(&[span(format!("    and {} more", events.len() - EVENTS_MAX), Paint::Quiet)]);
+        screen.line(&[span(
+            format!("    and {} more", events.len() - EVENTS_MAX),
+            Paint::Quiet,
+        )]);
     }
 }
 

@@ -17,7 +17,8 @@ pub(crate) fn dialogue() -> Report {
             id: "0199-a".to_owned(),
             name: "brave-otter-7f3a".to_owned(),
             experiment: "combined_41m".to_owned(),
-            question: "Does a 41M model trained on everyday dialogue hold a conversation?".to_owned(),
+            question: "Does a 41M model trained on everyday dialogue hold a conversation?"
+                .to_owned(),
             file: "experiments/combined_41m.yaml".to_owned(),
             seed: Some(1337),
             status: "done".to_owned(),
@@ -48,9 +49,27 @@ pub(crate) fn dialogue() -> Report {
         ],
         stages: vec![
             download(),
-            stage("shards", "binarize", "made", &[("documents", &["dialogs"])], 12.3),
-            stage("base", "pretrain", "made", &[("shards", &["shards"])], 228.0),
-            stage("perplexity", "evaluate", "made", &[("model", &["base"]), ("shards", &["shards"])], 4.4),
+            stage(
+                "shards",
+                "binarize",
+                "made",
+                &[("documents", &["dialogs"])],
+                12.3,
+            ),
+            stage(
+                "base",
+                "pretrain",
+                "made",
+                &[("shards", &["shards"])],
+                228.0,
+            ),
+            stage(
+                "perplexity",
+                "evaluate",
+                "made",
+                &[("model", &["base"]), ("shards", &["shards"])],
+                4.4,
+            ),
             stage("answers", "sample", "made", &[("model", &["base"])], 0.8),
         ],
         finals: vec![
@@ -62,13 +81,27 @@ pub(crate) fn dialogue() -> Report {
             last("perplexity", "accuracy_top1", 0.5512),
         ],
         curves: vec![
-            curve("base", "loss", 200, |share| 1.7 + 5.4 * (-4.0 * share).exp() + 0.05 * (share * 90.0).sin()),
-            curve("base", "validation_loss", 10, |share| 1.93 + 5.1 * (-4.0 * share).exp()),
-            curve("base", "lr", 200, |share| if share < 0.3 { share / 0.3 * 1e-3 } else { 1e-3 * (1.0 - (share - 0.3) / 0.7) }),
+            curve("base", "loss", 200, |share| {
+                1.7 + 5.4 * (-4.0 * share).exp() + 0.05 * (share * 90.0).sin()
+            }),
+            curve("base", "validation_loss", 10, |share| {
+                1.93 + 5.1 * (-4.0 * share).exp()
+            }),
+            curve("base", "lr", 200, |share| {
+                if share < 0.3 {
+                    share / 0.3 * 1e-3
+                } else {
+                    1e-3 * (1.0 - (share - 0.3) / 0.7)
+                }
+            }),
         ],
         samples: vec![
             sample("answers", "how are you ?", "i'm fine , thanks . and you ?"),
-            sample("answers", "what is your name ?", "my name is tom . i'm calling about the room you advertised in yesterday's paper , is it still free ?"),
+            sample(
+                "answers",
+                "what is your name ?",
+                "my name is tom . i'm calling about the room you advertised in yesterday's paper , is it still free ?",
+            ),
         ],
         events: vec![Event {
             stage: Some("shards".to_owned()),
@@ -76,7 +109,10 @@ pub(crate) fn dialogue() -> Report {
             level: "warning".to_owned(),
             message: "3 rows were rejected; see rejected.parquet".to_owned(),
         }],
-        notes: vec![Note { at_ms: START_MS + 300_000, text: "the first that answers".to_owned() }],
+        notes: vec![Note {
+            at_ms: START_MS + 300_000,
+            text: "the first that answers".to_owned(),
+        }],
     }
 }
 
@@ -102,8 +138,12 @@ pub(crate) fn dialogue_slower() -> Report {
         last("perplexity", "loss", 1.8761),
         last("perplexity", "perplexity", 6.528),
     ];
-    report.curves[0] = curve("base", "loss", 200, |share| 1.65 + 5.6 * (-3.0 * share).exp());
-    report.curves[1] = curve("base", "validation_loss", 10, |share| 1.87 + 5.4 * (-3.0 * share).exp());
+    report.curves[0] = curve("base", "loss", 200, |share| {
+        1.65 + 5.6 * (-3.0 * share).exp()
+    });
+    report.curves[1] = curve("base", "validation_loss", 10, |share| {
+        1.87 + 5.4 * (-3.0 * share).exp()
+    });
     report.samples[0] = sample("answers", "how are you ?", "not bad . how was your trip ?");
     report
 }
@@ -124,12 +164,26 @@ pub(crate) fn shakespeare_diverging() -> Report {
         git_dirty: false,
         ..report.run
     };
-    report.settings = vec![setting("seed", "7", false), setting("model.train.lr", "0.03", false)];
-    report.stages = vec![stage("corpus", "download", "hit", &[], 0.1), stage("model", "pretrain", "running", &[("shards", &["corpus"])], 70.0)];
+    report.settings = vec![
+        setting("seed", "7", false),
+        setting("model.train.lr", "0.03", false),
+    ];
+    report.stages = vec![
+        stage("corpus", "download", "hit", &[], 0.1),
+        stage(
+            "model",
+            "pretrain",
+            "running",
+            &[("shards", &["corpus"])],
+            70.0,
+        ),
+    ];
     report.stages[1].artifact = None;
     report.finals = Vec::new();
     let mut loss = curve("model", "loss", 60, |share| 4.0 + share);
-    loss.points[40..].iter_mut().for_each(|point| point.value = f64::NAN);
+    loss.points[40..]
+        .iter_mut()
+        .for_each(|point| point.value = f64::NAN);
     report.curves = vec![loss];
     report.samples = Vec::new();
     report.events = Vec::new();
@@ -141,7 +195,14 @@ pub(crate) fn shakespeare_diverging() -> Report {
 pub(crate) fn hostile() -> Report {
     const EVIL: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b]0;owned\x07\u{202e}\"'&`";
     let mut report = dialogue();
-    for text in [&mut report.run.name, &mut report.run.experiment, &mut report.run.command, &mut report.run.question, &mut report.run.file, &mut report.run.host.name] {
+    for text in [
+        &mut report.run.name,
+        &mut report.run.experiment,
+        &mut report.run.command,
+        &mut report.run.question,
+        &mut report.run.file,
+        &mut report.run.host.name,
+    ] {
         *text = EVIL.to_owned();
     }
     report.run.tags = vec![EVIL.to_owned()];
@@ -149,7 +210,11 @@ pub(crate) fn hostile() -> Report {
         (setting.name, setting.value) = (EVIL.to_owned(), EVIL.to_owned());
     }
     for stage in &mut report.stages {
-        (stage.name, stage.kind, stage.reason) = (format!("{}{EVIL}", stage.name), EVIL.to_owned(), EVIL.to_owned());
+        (stage.name, stage.kind, stage.reason) = (
+            format!("{}{EVIL}", stage.name),
+            EVIL.to_owned(),
+            EVIL.to_owned(),
+        );
         for name in stage.inputs.iter_mut().flat_map(|(_, names)| names) {
             name.push_str(EVIL);
         }
@@ -175,24 +240,47 @@ pub(crate) fn hostile() -> Report {
 }
 
 pub(crate) fn setting(name: &str, value: &str, is_default: bool) -> Setting {
-    Setting { name: name.to_owned(), value: value.to_owned(), is_default }
+    Setting {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        is_default,
+    }
 }
 
 pub(crate) fn last(stage: &str, metric: &str, value: f64) -> Final {
-    Final { stage: stage.to_owned(), metric: metric.to_owned(), value }
+    Final {
+        stage: stage.to_owned(),
+        metric: metric.to_owned(),
+        value,
+    }
 }
 
 fn sample(stage: &str, prompt: &str, text: &str) -> Sample {
-    Sample { stage: stage.to_owned(), step: None, prompt: prompt.to_owned(), text: text.to_owned() }
+    Sample {
+        stage: stage.to_owned(),
+        step: None,
+        prompt: prompt.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 fn curve(stage: &str, metric: &str, n_points: u64, value: impl Fn(f64) -> f64) -> Curve {
     let point = |idx: u64| {
         let share = idx as f64 / (n_points - 1) as f64;
         let step = (share * 1_000.0).round();
-        Point { step: step as u64, tokens: Some(step * 2_560.0), seconds: share * 225.0, value: value(share) }
+        Point {
+            step: step as u64,
+            tokens: Some(step * 2_560.0),
+            seconds: share * 225.0,
+            value: value(share),
+        }
     };
-    Curve { stage: stage.to_owned(), metric: metric.to_owned(), points: (0..n_points).map(point).collect(), n_points: n_points as usize }
+    Curve {
+        stage: stage.to_owned(),
+        metric: metric.to_owned(),
+        points: (0..n_points).map(point).collect(),
+        n_points: n_points as usize,
+    }
 }
 
 fn download() -> Stage {
@@ -218,7 +306,15 @@ fn stage(name: &str, kind: &str, outcome: &str, inputs: &[(&str, &[&str])], seco
         key: Some(format!("{digit:02x}").repeat(32)),
         artifact: Some(format!("{:02x}", digit ^ 0x5a).repeat(32)),
         reason: String::new(),
-        inputs: inputs.iter().map(|(role, names)| (role.to_string(), names.iter().map(|name| name.to_string()).collect())).collect(),
+        inputs: inputs
+            .iter()
+            .map(|(role, names)| {
+                (
+                    role.to_string(),
+                    names.iter().map(|name| name.to_string()).collect(),
+                )
+            })
+            .collect(),
         settings: json!({}),
         execution: Some(Execution {
             id: format!("execution-{name}"),

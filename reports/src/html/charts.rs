@@ -40,12 +40,21 @@ struct Series {
 pub(super) fn of_report(report: &Report) -> Vec<Chart> {
     let mut charts = Vec::new();
     for stage in &report.stages {
-        let curves = || report.curves.iter().filter(|curve| curve.stage == stage.name && !curve.points.is_empty());
+        let curves = || {
+            report
+                .curves
+                .iter()
+                .filter(|curve| curve.stage == stage.name && !curve.points.is_empty())
+        };
         let losses: Vec<&Curve> = curves().filter(|curve| is_loss(&curve.metric)).collect();
         if !losses.is_empty() {
             charts.push(chart(stage.name.clone(), "loss".to_owned(), true, &losses));
         }
-        charts.extend(curves().filter(|curve| !is_loss(&curve.metric)).map(|curve| chart(stage.name.clone(), curve.metric.clone(), false, &[curve])));
+        charts.extend(
+            curves()
+                .filter(|curve| !is_loss(&curve.metric))
+                .map(|curve| chart(stage.name.clone(), curve.metric.clone(), false, &[curve])),
+        );
     }
     // Wide ones first: small ones then fill rows of two.
     charts.sort_by_key(|chart| !chart.wide);
@@ -65,16 +74,36 @@ pub(super) fn of_comparison(comparison: &Comparison) -> Vec<Chart> {
     for row in rows {
         let mut series = Vec::new();
         for run_idx in 0..comparison.runs.len() {
-            let Some(curve) = comparison.curve(row, run_idx).filter(|curve| !curve.points.is_empty()) else { continue };
+            let Some(curve) = comparison
+                .curve(row, run_idx)
+                .filter(|curve| !curve.points.is_empty())
+            else {
+                continue;
+            };
             n_points += curve.points.len();
             if n_points > POINTS_MAX {
                 continue;
             }
-            let name = format!("{} {}", crate::terminal::letter(run_idx), comparison.runs[run_idx].run.name);
-            series.push(series_of(curve, run_idx.to_string(), name, run_idx, curve.points.len() < 2));
+            let name = format!(
+                "{} {}",
+                crate::terminal::letter(run_idx),
+                comparison.runs[run_idx].run.name
+            );
+            series.push(series_of(
+                curve,
+                run_idx.to_string(),
+                name,
+                run_idx,
+                curve.points.len() < 2,
+            ));
         }
         if !series.is_empty() {
-            charts.push(Chart { title: row.stage.clone(), note: row.metric.clone(), wide: is_loss(&row.metric), series });
+            charts.push(Chart {
+                title: row.stage.clone(),
+                note: row.metric.clone(),
+                wide: is_loss(&row.metric),
+                series,
+            });
         }
     }
     charts
@@ -91,7 +120,12 @@ fn chart(title: String, note: String, wide: bool, curves: &[&Curve]) -> Chart {
         let is_marked = curve.n_points < 2 || idx > 0 && curve.n_points * 4 <= densest;
         series_of(curve, key, curve.metric.clone(), idx, is_marked)
     });
-    Chart { title, note, wide, series: series.collect() }
+    Chart {
+        title,
+        note,
+        wide,
+        series: series.collect(),
+    }
 }
 
 fn series_of(curve: &Curve, key: String, name: String, colour: usize, marks: bool) -> Series {
@@ -103,8 +137,16 @@ fn series_of(curve: &Curve, key: String, name: String, colour: usize, marks: boo
         colour,
         marks,
         step: points.iter().map(|point| point.step).collect(),
-        tokens: has_tokens.then(|| points.iter().map(|point| point.tokens.map(f64::round)).collect()),
-        seconds: points.iter().map(|point| (point.seconds * 100.0).round() / 100.0).collect(),
+        tokens: has_tokens.then(|| {
+            points
+                .iter()
+                .map(|point| point.tokens.map(f64::round))
+                .collect()
+        }),
+        seconds: points
+            .iter()
+            .map(|point| (point.seconds * 100.0).round() / 100.0)
+            .collect(),
         value: points.iter().map(|point| value(point.value)).collect(),
     }
 }

@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 /// Returns text as HTML: nothing in it a tag, an entity or the end of an attribute.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| matches!(c, '&' | '<' | '>' | '"' | '\'' | '`') || is_hidden(c)) {
+    if !text
+        .chars()
+        .any(|c| matches!(c, '&' | '<' | '>' | '"' | '\'' | '`') || is_hidden(c))
+    {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
@@ -30,7 +33,11 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
 fn is_hidden(c: char) -> bool {
     match c {
         '\n' | '\t' => false,
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => true,
+        '\u{200e}'
+        | '\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{feff}' => true,
         c => c.is_control(),
     }
 }
@@ -40,7 +47,9 @@ pub(super) fn script_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe.push_str(&format!("\\u{:04x}", c as u32)),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                safe.push_str(&format!("\\u{:04x}", c as u32))
+            }
             c if is_hidden(c) => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
@@ -56,8 +65,14 @@ mod tests {
 
     #[test]
     fn a_tag_becomes_text() {
-        assert_eq!(escaped("<b a='\"'>&\x1b\u{202e}"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;\u{fffd}\u{fffd}");
-        assert_eq!(script_json("\"</script><!--\""), "\"\\u003c/script\\u003e\\u003c!--\"");
+        assert_eq!(
+            escaped("<b a='\"'>&\x1b\u{202e}"),
+            "&lt;b a=&#39;&quot;&#39;&gt;&amp;\u{fffd}\u{fffd}"
+        );
+        assert_eq!(
+            script_json("\"</script><!--\""),
+            "\"\\u003c/script\\u003e\\u003c!--\""
+        );
     }
 
     proptest! {

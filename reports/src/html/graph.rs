@@ -1,8 +1,9 @@
 //! The graph of a run as an SVG picture, drawn here and not in the browser.
 //!
-//! Stages stand in columns by their longest way from a source, so every arrow points right; within
-//! a column they stand near the middle of what they read, which keeps most arrows from crossing.
-//! Graphs here have some ten stages: anything cleverer would not be seen.
+//! Stages stand in columns by their longest way from a source, so every arrow points right. An arrow
+//! that passes a column takes a lane of its own there, or it would run behind a stage and seem to
+//! come out of it. Within a column things stand near the middle of what they come from, which keeps
+//! most arrows from crossing. Graphs here have some ten stages: anything cleverer would not be seen.
 
 use std::fmt::Write;
 
@@ -13,97 +14,174 @@ use crate::{
 };
 
 const BOX_HEIGHT: f64 = 44.0;
+const LANE_HEIGHT: f64 = 12.0;
 const GAP_X: f64 = 46.0;
 const GAP_Y: f64 = 16.0;
 const MARGIN: f64 = 4.0;
 /// Columns of a name before it is cut.
 const NAME_MAX: usize = 22;
 
-struct Node<'a> {
-    stage: &'a Stage,
+/// A stage, or the lane of an arrow that passes its column.
+struct Item<'a> {
+    stage: Option<&'a Stage>,
     reads: Vec<usize>,
     column: usize,
     x: f64,
     y: f64,
+    width: f64,
+}
+
+impl Item<'_> {
+    fn height(&self) -> f64 {
+        if self.stage.is_some() {
+            BOX_HEIGHT
+        } else {
+            LANE_HEIGHT
+        }
+    }
+
+    fn middle(&self) -> f64 {
+        self.y + self.height() / 2.0
+    }
 }
 
 /// Returns the picture; empty for a run without stages.
 pub(super) fn svg(report: &Report) -> String {
-    let mut nodes = nodes(report);
-    if nodes.is_empty() {
+    let mut items = stages(report);
+    if items.is_empty() {
         return String::new();
     }
-    let columns = ordered_columns(&mut nodes);
-    let (width, height) = place(&mut nodes, &columns);
+    add_lanes(&mut items);
+    let columns = ordered_columns(&mut items);
+    let (width, height) = place(&mut items, &columns);
     let mut svg = format!(
         "<svg class=\"graph\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"the stages and what they read\">"
     );
-    for node in &nodes {
-        for &from in &node.reads {
-            edge(&mut svg, &nodes[from], node);
+    for item in items.iter().filter(|item| item.stage.is_some()) {
+        for &from in &item.reads {
+            arrow(&mut svg, &items, from, item);
         }
     }
-    for node in &nodes {
-        boxed(&mut svg, report, node);
+    for item in &items {
+        if let Some(stage) = item.stage {
+            boxed(&mut svg, report, stage, item);
+        }
     }
     svg + "</svg>"
 }
 
-fn nodes(report: &Report) -> Vec<Node<'_>> {
+fn stages(report: &Report) -> Vec<Item<'_>> {
     let place_of = |name: &str| report.stages.iter().position(|stage| stage.name == name);
-    let mut nodes: Vec<Node<'_>> = report
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(idx, stage)| {
-            let reads = stage.reads().into_iter().filter_map(place_of).filter(|from| *from != idx).collect();
-            Node { stage, reads, column: 0, x: 0.0, y: 0.0 }
-        })
-        .collect();
+    let item = |(idx, stage): (usize, &'_ Stage)| -> Vec<usize> {
+        stage
+            .reads()
+            .into_iter()
+            .filter_map(place_of)
+            .filter(|from| *from != idx)
+            .collect()
+    };
+    let reads: Vec<Vec<usize>> = report.stages.iter().enumerate().map(item).collect();
+    let mut columns = vec![0; reads.len()];
     // As many passes as there are stages settle every graph; a cycle, which no run has, ends too.
-    for _ in 0..nodes.len() {
-        for idx in 0..nodes.len() {
-            let column = nodes[idx].reads.iter().map(|&from| nodes[from].column + 1).max().unwrap_or(0);
-            nodes[idx].column = column.min(nodes.len() - 1);
+    for _ in 0..reads.len() {
+        for idx in 0..reads.len() {
+            let column = reads[idx]
+                .iter()
+                .map(|&from| columns[from] + 1)
+                .max()
+                .unwrap_or(0);
+            columns[idx] = column.min(reads.len() - 1);
         }
     }
-    nodes
+    let items = report.stages.iter().zip(reads).zip(columns);
+    items
+        .map(|((stage, reads), column)| Item {
+            stage: Some(stage),
+            reads,
+            column,
+            x: 0.0,
+            y: 0.0,
+            width: box_width(stage),
+        })
+        .collect()
 }
 
-/// Returns the stages of each column from top to bottom.
-fn ordered_columns(nodes: &mut [Node<'_>]) -> Vec<Vec<usize>> {
-    let n_columns = nodes.iter().map(|node| node.column).max().unwrap_or(0) + 1;
+/// Gives an arrow over several columns a lane in each that it passes.
+fn add_lanes(items: &mut Vec<Item<'_>>) {
+    for idx in 0..items.len() {
+        for read_idx in 0..items[idx].reads.len() {
+            let mut from = items[idx].reads[read_idx];
+            for column in items[from].column + 1..items[idx].column {
+                items.push(Item {
+                    stage: None,
+                    reads: vec![from],
+                    column,
+                    x: 0.0,
+                    y: 0.0,
+                    width: 0.0,
+                });
+                from = items.len() - 1;
+            }
+            items[idx].reads[read_idx] = from;
+        }
+    }
+}
+
+/// Returns the items of each column from top to bottom.
+fn ordered_columns(items: &mut [Item<'_>]) -> Vec<Vec<usize>> {
+    let n_columns = items.iter().map(|item| item.column).max().unwrap_or(0) + 1;
     let mut columns: Vec<Vec<usize>> = vec![Vec::new(); n_columns];
-    for (idx, node) in nodes.iter().enumerate() {
-        columns[node.column].push(idx);
+    for (idx, item) in items.iter().enumerate() {
+        columns[item.column].push(idx);
     }
     for column in &mut columns {
         let middle = |idx: &usize| {
-            let reads = &nodes[*idx].reads;
-            let sum: f64 = reads.iter().map(|&from| nodes[from].y).sum();
-            if reads.is_empty() { *idx as f64 } else { sum / reads.len() as f64 }
+            let reads = &items[*idx].reads;
+            let sum: f64 = reads.iter().map(|&from| items[from].y).sum();
+            if reads.is_empty() {
+                *idx as f64
+            } else {
+                sum / reads.len() as f64
+            }
         };
         column.sort_by(|a, b| middle(a).total_cmp(&middle(b)));
+        let n_rows = column.len();
         for (row, &idx) in column.iter().enumerate() {
-            nodes[idx].y = row as f64;
+            // From the middle, so that columns of different lengths can be held against each other.
+            items[idx].y = row as f64 - (n_rows - 1) as f64 / 2.0;
         }
     }
     columns
 }
 
-/// Gives each stage its place and returns the size of the picture.
-fn place(nodes: &mut [Node<'_>], columns: &[Vec<usize>]) -> (f64, f64) {
-    let n_rows = columns.iter().map(Vec::len).max().unwrap_or(1) as f64;
-    let height = n_rows * (BOX_HEIGHT + GAP_Y) - GAP_Y + 2.0 * MARGIN;
+/// Gives each item its place and returns the size of the picture.
+fn place(items: &mut [Item<'_>], columns: &[Vec<usize>]) -> (f64, f64) {
+    let heights: Vec<f64> = columns
+        .iter()
+        .map(|column| {
+            column
+                .iter()
+                .map(|&idx| items[idx].height() + GAP_Y)
+                .sum::<f64>()
+                - GAP_Y
+        })
+        .collect();
+    let height = heights.iter().copied().fold(0.0, f64::max) + 2.0 * MARGIN;
     let mut x = MARGIN;
-    for column in columns {
-        let column_height = column.len() as f64 * (BOX_HEIGHT + GAP_Y) - GAP_Y;
-        let top = (height - column_height) / 2.0;
-        for (row, &idx) in column.iter().enumerate() {
-            nodes[idx].x = x;
-            nodes[idx].y = top + row as f64 * (BOX_HEIGHT + GAP_Y);
+    for (column, column_height) in columns.iter().zip(heights) {
+        let widest = column
+            .iter()
+            .map(|&idx| items[idx].width)
+            .fold(0.0, f64::max);
+        let mut y = (height - column_height) / 2.0;
+        for &idx in column {
+            let item = &mut items[idx];
+            (item.x, item.y) = (x, y);
+            if item.stage.is_none() {
+                item.width = widest;
+            }
+            y += item.height() + GAP_Y;
         }
-        let widest = column.iter().map(|&idx| box_width(nodes[idx].stage)).fold(0.0, f64::max);
         x += widest + GAP_X;
     }
     (x - GAP_X + MARGIN, height)
@@ -114,35 +192,67 @@ fn box_width(stage: &Stage) -> f64 {
     columns[0].max(columns[1]) as f64 * 7.6 + 26.0
 }
 
-fn edge(svg: &mut String, from: &Node<'_>, to: &Node<'_>) {
-    let (x1, y1) = (from.x + box_width(from.stage), from.y + BOX_HEIGHT / 2.0);
-    let (x2, y2) = (to.x - 5.0, to.y + BOX_HEIGHT / 2.0);
-    let bend = ((x2 - x1) / 2.0).max(14.0);
+/// Draws the way from a stage to one that reads it, through the lanes between them.
+fn arrow(svg: &mut String, items: &[Item<'_>], from: usize, to: &Item<'_>) {
+    let mut lanes = Vec::new();
+    let mut start = from;
+    while items[start].stage.is_none() {
+        lanes.push(start);
+        start = items[start].reads[0];
+    }
+    let start = &items[start];
+    let (mut x, mut y) = (start.x + start.width, start.middle());
+    let _ = write!(svg, "<path class=\"edge\" d=\"M{x:.1} {y:.1}");
+    let mut bend_to = |svg: &mut String, to_x: f64, to_y: f64, leave_x: f64| {
+        let bend = ((to_x - x) / 2.0).max(14.0);
+        let _ = write!(
+            svg,
+            "C{:.1} {y:.1} {:.1} {to_y:.1} {to_x:.1} {to_y:.1}",
+            x + bend,
+            to_x - bend
+        );
+        if leave_x > to_x {
+            let _ = write!(svg, "H{leave_x:.1}");
+        }
+        (x, y) = (leave_x, to_y);
+    };
+    for &lane in lanes.iter().rev() {
+        let lane = &items[lane];
+        bend_to(svg, lane.x, lane.middle(), lane.x + lane.width);
+    }
+    let (end_x, end_y) = (to.x - 5.0, to.middle());
+    bend_to(svg, end_x, end_y, end_x);
     let _ = write!(
         svg,
-        "<path class=\"edge\" d=\"M{x1:.1} {y1:.1}C{:.1} {y1:.1} {:.1} {y2:.1} {x2:.1} {y2:.1}\"/><path class=\"arrow\" d=\"M{:.1} {y2:.1}l-6 -3.5v7z\"/>",
-        x1 + bend,
-        x2 - bend,
-        x2 + 3.0,
+        "\"/><path class=\"arrow\" d=\"M{:.1} {end_y:.1}l-6 -3.5v7z\"/>",
+        end_x + 3.0
     );
 }
 
-fn boxed(svg: &mut String, report: &Report, node: &Node<'_>) {
-    let stage = node.stage;
+fn boxed(svg: &mut String, report: &Report, stage: &Stage, item: &Item<'_>) {
     let outcome = crate::terminal::outcome_text(report, stage);
     let _ = write!(
         svg,
         "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>",
         super::class_of(&stage.outcome),
         escaped(&format!("{} ({}): {outcome}", stage.name, stage.kind)),
-        node.x,
-        node.y,
-        box_width(stage),
+        item.x,
+        item.y,
+        item.width,
     );
-    for (text, class, down) in [(&stage.name, "", 18.5), (&stage.kind, " class=\"kind\"", 34.5)] {
+    for (text, class, down) in [
+        (&stage.name, "", 18.5),
+        (&stage.kind, " class=\"kind\"", 34.5),
+    ] {
         let text = clean(text);
         let text = fitted(&text, NAME_MAX);
-        let _ = write!(svg, "<text{class} x=\"{:.1}\" y=\"{:.1}\">{}</text>", node.x + 12.0, node.y + down, escaped(&text));
+        let _ = write!(
+            svg,
+            "<text{class} x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            item.x + 12.0,
+            item.y + down,
+            escaped(&text)
+        );
     }
     svg.push_str("</g>");
 }

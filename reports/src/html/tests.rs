@@ -13,13 +13,23 @@ fn compared(runs: Vec<Report>) -> String {
 #[test]
 fn a_digest_is_written_as_the_policy_wants_it() {
     // The published digest of the empty text.
-    assert_eq!(sha256_base64(""), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+    assert_eq!(
+        sha256_base64(""),
+        "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    );
 }
 
 #[test]
 fn hostile_text_never_becomes_markup() {
-    for page in [super::report(&hostile()), compared(vec![hostile(), dialogue()]), compared(vec![hostile(); 12])] {
-        assert!(page.contains("&lt;script&gt;alert(1)"), "the names are there");
+    for page in [
+        super::report(&hostile()),
+        compared(vec![hostile(), dialogue()]),
+        compared(vec![hostile(); 12]),
+    ] {
+        assert!(
+            page.contains("&lt;script&gt;alert(1)"),
+            "the names are there"
+        );
         assert!(!page.contains("<script>alert") && !page.contains("<img"));
         assert_eq!(page.matches("<script").count(), 2);
         assert_eq!(page.matches("</script").count(), 2);
@@ -30,7 +40,11 @@ fn hostile_text_never_becomes_markup() {
 #[test]
 fn a_page_fetches_nothing_and_styles_nothing_inline() {
     let page = compared(vec![dialogue(), dialogue_slower(), shakespeare_diverging()]);
-    assert!(!page.contains("http:") && !page.contains("https:") || page.matches("http://www.w3.org/2000/svg").count() == page.matches("http").count() - 1);
+    assert!(
+        !page.contains("http:") && !page.contains("https:")
+            || page.matches("http://www.w3.org/2000/svg").count()
+                == page.matches("http").count() - 1
+    );
     for attribute in [" style=", " onclick=", " src=", " href=", "@import", "url("] {
         assert!(!page.contains(attribute), "{attribute}");
     }

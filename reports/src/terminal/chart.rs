@@ -51,14 +51,19 @@ impl Range {
     fn of(values: impl Iterator<Item = f64>) -> Option<Range> {
         let (min, max) = values
             .filter(|value| value.is_finite())
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| {
+                (min.min(value), max.max(value))
+            });
         if min > max {
             return None;
         }
         if min == max {
             // A flat line stands in the middle.
             let half = if min == 0.0 { 1.0 } else { min.abs() * 0.05 };
-            return Some(Range { min: min - half, max: max + half });
+            return Some(Range {
+                min: min - half,
+                max: max + half,
+            });
         }
         Some(Range { min, max })
     }
@@ -73,7 +78,9 @@ impl Chart<'_> {
     /// Prints the chart; prints nothing when no line has a point.
     pub(crate) fn print(&self, screen: &mut Screen) {
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let Some(x_range) = Range::of(points().map(|point| point.0)) else { return };
+        let Some(x_range) = Range::of(points().map(|point| point.0)) else {
+            return;
+        };
         let Some(y_range) = Range::of(points().map(|point| self.scaled(point.1))) else {
             screen.line(&[span("    every value is NaN or infinite", Paint::Bad)]);
             return;
@@ -85,10 +92,16 @@ impl Chart<'_> {
         }
         let grid = self.draw(&x_range, &y_range, columns);
         for (row, places) in grid.iter().enumerate() {
-            let label = rows_of_ticks.iter().find(|(at, _)| *at == row).map(|(_, label)| label.as_str());
+            let label = rows_of_ticks
+                .iter()
+                .find(|(at, _)| *at == row)
+                .map(|(_, label)| label.as_str());
             let (edge, label) = (if label.is_some() { "┤" } else { "│" }, label.unwrap_or(""));
             let pad = " ".repeat(label_width - width(label));
-            let mut spans = vec![plain("  "), span(format!("{pad}{label} {edge}"), Paint::Quiet)];
+            let mut spans = vec![
+                plain("  "),
+                span(format!("{pad}{label} {edge}"), Paint::Quiet),
+            ];
             spans.extend(places.iter().map(place_span));
             screen.line(&spans);
         }
@@ -111,7 +124,12 @@ impl Chart<'_> {
                 ticks.push((row as usize, tick(three_digits(value))));
             }
         }
-        let label_width = ticks.iter().map(|(_, label)| width(label)).max().unwrap_or(0).max(4);
+        let label_width = ticks
+            .iter()
+            .map(|(_, label)| width(label))
+            .max()
+            .unwrap_or(0)
+            .max(4);
         (ticks, label_width)
     }
 
@@ -128,16 +146,27 @@ impl Chart<'_> {
                     last = None;
                     let column = at_x.max(0) as usize / 2;
                     let from = last_broken.map_or(column, |from: usize| from.min(column));
-                    grid[0][from..=column].fill(Place { dots: 0, mark: Some('×'), paint: Paint::Bad });
+                    grid[0][from..=column].fill(Place {
+                        dots: 0,
+                        mark: Some('×'),
+                        paint: Paint::Bad,
+                    });
                     last_broken = Some(column);
                     continue;
                 }
                 last_broken = None;
-                let at = (at_x, ((1.0 - y_range.share(self.scaled(y))) * y_max).round() as i64);
+                let at = (
+                    at_x,
+                    ((1.0 - y_range.share(self.scaled(y))) * y_max).round() as i64,
+                );
                 match line.look {
                     Look::Marks(mark) => {
                         let place = &mut grid[at.1 as usize / 4][at.0 as usize / 2];
-                        *place = Place { dots: 0, mark: Some(mark), paint: line.paint };
+                        *place = Place {
+                            dots: 0,
+                            mark: Some(mark),
+                            paint: line.paint,
+                        };
                     }
                     Look::Braille | Look::Lettered(_) => {
                         stroke(&mut grid, last.unwrap_or(at), at, line.paint);
@@ -147,7 +176,14 @@ impl Chart<'_> {
                 }
             }
             if let Look::Lettered(letter) = line.look {
-                stamp(&mut grid, &places, letter, line.paint, idx, self.lines.len());
+                stamp(
+                    &mut grid,
+                    &places,
+                    letter,
+                    line.paint,
+                    idx,
+                    self.lines.len(),
+                );
             }
         }
         grid
@@ -165,8 +201,16 @@ impl Chart<'_> {
             let half = label.chars().count() / 2;
             // The last one carries the name of the axis.
             let is_last = idx + 1 == ticks.len();
-            let label: Vec<char> = if is_last { format!("{label} {}", self.x_title) } else { label }.chars().collect();
-            let Some(latest) = columns.checked_sub(label.len()) else { continue };
+            let label: Vec<char> = if is_last {
+                format!("{label} {}", self.x_title)
+            } else {
+                label
+            }
+            .chars()
+            .collect();
+            let Some(latest) = columns.checked_sub(label.len()) else {
+                continue;
+            };
             let start = at.saturating_sub(half).min(latest);
             if is_last {
                 // What stands in its way gives way.
@@ -183,8 +227,14 @@ impl Chart<'_> {
             placed.push((start, start + label.len()));
         }
         let pad = " ".repeat(label_width + 3);
-        screen.line(&[span(format!("{pad}└{}", axis.iter().collect::<String>()), Paint::Quiet)]);
-        screen.line(&[span(format!("{pad} {}", labels.iter().collect::<String>()), Paint::Quiet)]);
+        screen.line(&[span(
+            format!("{pad}└{}", axis.iter().collect::<String>()),
+            Paint::Quiet,
+        )]);
+        screen.line(&[span(
+            format!("{pad} {}", labels.iter().collect::<String>()),
+            Paint::Quiet,
+        )]);
     }
 }
 
@@ -203,11 +253,22 @@ fn stroke(grid: &mut [Vec<Place>], from: (i64, i64), to: (i64, i64), paint: Pain
 }
 
 /// Writes a line's letter along it, each line's letters at columns of its own.
-fn stamp(grid: &mut [Vec<Place>], places: &[(i64, i64)], letter: char, paint: Paint, idx: usize, n_lines: usize) {
+fn stamp(
+    grid: &mut [Vec<Place>],
+    places: &[(i64, i64)],
+    letter: char,
+    paint: Paint,
+    idx: usize,
+    n_lines: usize,
+) {
     let every = (12 * n_lines).max(12) as i64;
     let mut next = (idx as i64 * 12) + 6;
     let mut set = |at: (i64, i64)| {
-        grid[at.1 as usize / 4][at.0 as usize / 2] = Place { dots: 0, mark: Some(letter), paint };
+        grid[at.1 as usize / 4][at.0 as usize / 2] = Place {
+            dots: 0,
+            mark: Some(letter),
+            paint,
+        };
     };
     for &at in places {
         if at.0 / 2 >= next {
@@ -224,7 +285,10 @@ fn place_span(place: &Place) -> Span {
     match (place.mark, place.dots) {
         (Some(mark), _) => span(mark, place.paint),
         (None, 0) => plain(" "),
-        (None, dots) => span(char::from_u32(0x2800 + u32::from(dots)).unwrap_or(' '), place.paint),
+        (None, dots) => span(
+            char::from_u32(0x2800 + u32::from(dots)).unwrap_or(' '),
+            place.paint,
+        ),
     }
 }
 
@@ -232,13 +296,19 @@ fn place_span(place: &Place) -> Span {
 pub(crate) fn nice_ticks(min: f64, max: f64, n: usize) -> Vec<f64> {
     let rough = (max - min) / n.max(1) as f64;
     let magnitude = 10f64.powf(rough.log10().floor());
-    let Some(step) = [1.0, 2.0, 2.5, 5.0, 10.0].map(|unit| unit * magnitude).into_iter().find(|step| *step >= rough * 0.999)
+    let Some(step) = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .map(|unit| unit * magnitude)
+        .into_iter()
+        .find(|step| *step >= rough * 0.999)
     else {
         return vec![min, max];
     };
     let first = (min / step).ceil() as i64;
     let last = (max / step).floor() as i64;
-    (first..=last.min(first.saturating_add(64))).map(|idx| idx as f64 * step).filter(|tick| tick.is_finite()).collect()
+    (first..=last.min(first.saturating_add(64)))
+        .map(|idx| idx as f64 * step)
+        .filter(|tick| tick.is_finite())
+        .collect()
 }
 
 fn three_digits(value: f64) -> f64 {
@@ -254,8 +324,13 @@ pub(crate) fn sparkline(values: &[f64], columns: usize) -> String {
     let n_columns = columns.min(values.len());
     (0..n_columns)
         .map(|column| {
-            let bucket = &values[column * values.len() / n_columns..(column + 1) * values.len() / n_columns];
-            let finite: Vec<f64> = bucket.iter().copied().filter(|value| value.is_finite()).collect();
+            let bucket =
+                &values[column * values.len() / n_columns..(column + 1) * values.len() / n_columns];
+            let finite: Vec<f64> = bucket
+                .iter()
+                .copied()
+                .filter(|value| value.is_finite())
+                .collect();
             if finite.is_empty() {
                 return '×';
             }

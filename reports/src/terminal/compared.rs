@@ -5,9 +5,8 @@
 //! metrics runs are judged by. Either way a run keeps its letter through all tables and charts.
 
 use super::{
-    TerminalOptions, axis_look,
+    TerminalOptions, axis_look, change_span,
     chart::{Chart, Line, Look},
-    change_span,
     screen::{Paint, Screen, Span, plain, span},
     status_paint,
     table::{Column, Table},
@@ -56,7 +55,11 @@ pub(crate) fn letter(run_idx: usize) -> String {
 }
 
 fn series(run_idx: usize) -> Paint {
-    if run_idx < LINES_MAX { Paint::Series(run_idx) } else { Paint::Plain }
+    if run_idx < LINES_MAX {
+        Paint::Series(run_idx)
+    } else {
+        Paint::Plain
+    }
 }
 
 fn letter_span(run_idx: usize) -> Span {
@@ -71,7 +74,10 @@ fn fits_as_columns(comparison: &Comparison, columns: usize) -> bool {
 }
 
 fn print_runs(screen: &mut Screen, comparison: &Comparison) {
-    screen.heading(&format!("{} side by side", counted(comparison.runs.len(), "run")));
+    screen.heading(&format!(
+        "{} side by side",
+        counted(comparison.runs.len(), "run")
+    ));
     let mut table = Table::new(&[
         ("", Column::Text),
         ("run", Column::Text),
@@ -87,7 +93,10 @@ fn print_runs(screen: &mut Screen, comparison: &Comparison) {
             span(run.name.clone(), Paint::Strong),
             plain(run.experiment.clone()),
             span(run.status.clone(), status_paint(&run.status)),
-            span(moment(run.started_ms).trim_end_matches(" UTC"), Paint::Quiet),
+            span(
+                moment(run.started_ms).trim_end_matches(" UTC"),
+                Paint::Quiet,
+            ),
             span(run.tags.join(", "), Paint::Quiet),
         ]);
     }
@@ -95,7 +104,12 @@ fn print_runs(screen: &mut Screen, comparison: &Comparison) {
 }
 
 /// A table of one column a run, headed by the runs' letters.
-fn table_by_run(comparison: &Comparison, names: &[(&'static str, Column)], column: Column, last: Option<(&'static str, Column)>) -> Table {
+fn table_by_run(
+    comparison: &Comparison,
+    names: &[(&'static str, Column)],
+    column: Column,
+    last: Option<(&'static str, Column)>,
+) -> Table {
     let letters: Vec<String> = (0..comparison.runs.len()).map(letter).collect();
     let mut columns = names.to_vec();
     columns.extend(letters.iter().map(|letter| (letter.as_str(), column)));
@@ -135,13 +149,30 @@ fn print_metrics(screen: &mut Screen, comparison: &Comparison) {
         return;
     }
     let is_pair = comparison.runs.len() == 2;
-    let remark = if comparison.metrics.iter().any(|row| row.is_best.contains(&true)) { "* the better" } else { "" };
+    let remark = if comparison
+        .metrics
+        .iter()
+        .any(|row| row.is_best.contains(&true))
+    {
+        "* the better"
+    } else {
+        ""
+    };
     screen.heading_with("Metrics", remark);
     let last = is_pair.then_some(("B against A", Column::Figure));
-    let mut table = table_by_run(comparison, &[("", Column::Text), ("", Column::Text)], Column::Figure, last);
+    let mut table = table_by_run(
+        comparison,
+        &[("", Column::Text), ("", Column::Text)],
+        Column::Figure,
+        last,
+    );
     let mut stage_before = "";
-    for row in comparison.metrics.iter().filter(|row| is_telling(row)) {
-        let stage = if row.stage == stage_before { "" } else { &row.stage };
+    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
+        let stage = if row.stage == stage_before {
+            ""
+        } else {
+            &row.stage
+        };
         stage_before = &row.stage;
         let mut cells = vec![span(stage, Paint::Quiet), plain(row.metric.clone())];
         cells.extend((0..comparison.runs.len()).map(|idx| metric_span(row, idx)));
@@ -156,15 +187,14 @@ fn print_metrics(screen: &mut Screen, comparison: &Comparison) {
     table.print(screen);
 }
 
-/// Returns whether a metric can be better or worse, or at least differs: counts that are the same
-/// everywhere, and where a schedule happened to end, are no news.
-fn is_telling(row: &MetricRow) -> bool {
-    row.better.is_some() || !row.is_last.contains(&true) && row.values.iter().any(|value| *value != row.values[0])
-}
-
 /// Writes what each run differs by under its values, where there are more than two.
 fn print_changes(table: &mut Table, row: &MetricRow) {
-    if row.better.is_none() || row.changes.iter().all(|change| change.is_none_or(|change| change == 0.0)) {
+    if row.better.is_none()
+        || row
+            .changes
+            .iter()
+            .all(|change| change.is_none_or(|change| change == 0.0))
+    {
         return;
     }
     let mut cells = vec![plain(""), plain("")];
@@ -183,13 +213,16 @@ fn verdict(row: &MetricRow, run_idx: usize) -> Option<bool> {
 }
 
 fn metric_span(row: &MetricRow, run_idx: usize) -> Span {
-    let Some(value) = row.values[run_idx] else { return span("–  ", Paint::Quiet) };
+    let Some(value) = row.values[run_idx] else {
+        return span("–  ", Paint::Quiet);
+    };
     let mut cell = value_span(value);
     if row.is_best[run_idx] {
         cell.paint = Paint::Good;
     }
     // The mark has its own column, so that the digits of a column stay below each other.
-    cell.text.push_str(if row.is_best[run_idx] { " *" } else { "  " });
+    cell.text
+        .push_str(if row.is_best[run_idx] { " *" } else { "  " });
     cell
 }
 
@@ -216,14 +249,24 @@ fn print_runs_as_rows(screen: &mut Screen, comparison: &Comparison) {
     table.print(screen);
     let left_out = comparison.settings.len() - n_settings + comparison.metrics.len() - n_metrics;
     if left_out > 0 {
-        screen.line(&[span(format!("  {} not shown: --csv has all, --metric chooses", counted(left_out, "column")), Paint::Quiet)]);
+        screen.line(&[span(
+            format!(
+                "  {} not shown: --csv has all, --metric chooses",
+                counted(left_out, "column")
+            ),
+            Paint::Quiet,
+        )]);
     }
 }
 
 fn judged_by(comparison: &Comparison) -> String {
     match comparison.main_row() {
         Some(row) => {
-            let way = if row.better == Some(Better::Higher) { "higher" } else { "lower" };
+            let way = if row.better == Some(Better::Higher) {
+                "higher"
+            } else {
+                "lower"
+            };
             format!("* the best {} ({way} is better)", row.full_name())
         }
         None => String::new(),
@@ -235,15 +278,28 @@ fn leading_metrics(comparison: &Comparison) -> Vec<&MetricRow> {
     let main = comparison.main_row();
     let is_main = |row: &&MetricRow| main.is_some_and(|main| main.full_name() == row.full_name());
     let mut rows: Vec<&MetricRow> = comparison.metrics.iter().collect();
-    rows.sort_by_key(|row| (!is_main(row), row.better.is_none(), row.is_last.contains(&true)));
+    rows.sort_by_key(|row| {
+        (
+            !is_main(row),
+            row.better.is_none(),
+            row.is_last.contains(&true),
+        )
+    });
     rows
 }
 
 fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricRow]) -> Table {
     let settings = &comparison.settings[..n_settings];
     let mut columns = vec![("", Column::Text), ("run", Column::Text)];
-    columns.extend(settings.iter().map(|row| (last_part(&row.name), Column::Text)));
-    let titles: Vec<String> = metrics.iter().map(|row| metric_title(row, metrics)).collect();
+    columns.extend(
+        settings
+            .iter()
+            .map(|row| (last_part(&row.name), Column::Text)),
+    );
+    let titles: Vec<String> = metrics
+        .iter()
+        .map(|row| metric_title(row, metrics))
+        .collect();
     columns.extend(titles.iter().map(|title| (title.as_str(), Column::Figure)));
     columns.push(("time", Column::Figure));
     let mut table = Table::new(&columns);
@@ -252,7 +308,11 @@ fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricR
         cells.extend(settings.iter().map(|row| setting_span(&row.values[idx])));
         cells.extend(metrics.iter().map(|row| metric_span(row, idx)));
         let status = &report.run.status;
-        cells.push(if status == "done" { plain(duration(report.run.elapsed_seconds)) } else { span(status.clone(), status_paint(status)) });
+        cells.push(if status == "done" {
+            plain(duration(report.run.elapsed_seconds))
+        } else {
+            span(status.clone(), status_paint(status))
+        });
         table.row(cells);
     }
     table
@@ -260,9 +320,20 @@ fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricR
 
 /// Returns a metric's name, with its stage where two stages have one of that name.
 fn metric_title(row: &MetricRow, metrics: &[&MetricRow]) -> String {
-    let is_shared = metrics.iter().filter(|other| other.metric == row.metric).count() > 1;
+    let is_shared = metrics
+        .iter()
+        .filter(|other| other.metric == row.metric)
+        .count()
+        > 1;
     // Two columns right of the title belong to the mark of the best.
-    format!("{}  ", if is_shared { row.full_name() } else { row.metric.clone() })
+    format!(
+        "{}  ",
+        if is_shared {
+            row.full_name()
+        } else {
+            row.metric.clone()
+        }
+    )
 }
 
 fn last_part(name: &str) -> &str {
@@ -274,7 +345,10 @@ fn print_effects(screen: &mut Screen, comparison: &Comparison) {
         return;
     }
     let metric = comparison.main.as_deref().unwrap_or_default();
-    screen.heading_with("Effect of each setting", &format!("on {metric}, the largest first"));
+    screen.heading_with(
+        "Effect of each setting",
+        &format!("on {metric}, the largest first"),
+    );
     let mut table = Table::new(&[
         ("setting", Column::Path),
         ("value", Column::Text),
@@ -291,9 +365,15 @@ fn print_effects(screen: &mut Screen, comparison: &Comparison) {
             leader = Some(effect.mean);
         }
         setting_before = &effect.setting;
-        let behind = leader.filter(|_| !is_first).map(|leader| (effect.mean - leader) / leader.abs() * 100.0);
+        let behind = leader
+            .filter(|_| !is_first)
+            .map(|leader| (effect.mean - leader) / leader.abs() * 100.0);
         table.row(vec![
-            plain(if is_first { effect.setting.as_str() } else { "" }),
+            plain(if is_first {
+                effect.setting.as_str()
+            } else {
+                ""
+            }),
             plain(effect.value.clone()),
             plain(effect.n_runs.to_string()),
             value_span(effect.mean),
@@ -305,7 +385,10 @@ fn print_effects(screen: &mut Screen, comparison: &Comparison) {
 }
 
 fn print_curves(screen: &mut Screen, comparison: &Comparison, options: &TerminalOptions) {
-    let has_validation = comparison.curves.iter().any(|row| row.metric == "validation_loss");
+    let has_validation = comparison
+        .curves
+        .iter()
+        .any(|row| row.metric == "validation_loss");
     let is_shown = |row: &&CurveRow| match row.metric.as_str() {
         _ if !options.metrics.is_empty() => true,
         "validation_loss" => true,
@@ -318,20 +401,39 @@ fn print_curves(screen: &mut Screen, comparison: &Comparison, options: &Terminal
     }
 }
 
-fn print_curve_row(screen: &mut Screen, comparison: &Comparison, row: &CurveRow, options: &TerminalOptions) {
+fn print_curve_row(
+    screen: &mut Screen,
+    comparison: &Comparison,
+    row: &CurveRow,
+    options: &TerminalOptions,
+) {
     let run_idxs = chosen_runs(comparison, row);
     let mut lines = Vec::new();
     let mut legend = vec![span(format!("{} {}", row.stage, row.metric), Paint::Strong)];
     for &run_idx in &run_idxs {
-        let Some(curve) = comparison.curve(row, run_idx) else { continue };
+        let Some(curve) = comparison.curve(row, run_idx) else {
+            continue;
+        };
         let letter = letter(run_idx);
         let mark = letter.chars().next().unwrap_or('?');
-        let look = if curve.points.len() < 2 { Look::Marks(mark) } else { Look::Lettered(mark) };
-        lines.push(Line { points: curve.along(options.axis), paint: series(run_idx), look });
+        let look = if curve.points.len() < 2 {
+            Look::Marks(mark)
+        } else {
+            Look::Lettered(mark)
+        };
+        lines.push(Line {
+            points: curve.along(options.axis),
+            paint: series(run_idx),
+            look,
+        });
         legend.push(plain("   "));
         legend.push(span(letter, series(run_idx)));
         if let Some(last) = curve.last() {
-            let paint = if last.is_finite() { Paint::Quiet } else { Paint::Bad };
+            let paint = if last.is_finite() {
+                Paint::Quiet
+            } else {
+                Paint::Bad
+            };
             legend.push(span(format!(" {}", number(last)), paint));
         }
     }
@@ -343,15 +445,27 @@ fn print_curve_row(screen: &mut Screen, comparison: &Comparison, row: &CurveRow,
     screen.gap();
     screen.line(&legend);
     if lines.iter().all(|line| line.points.is_empty()) {
-        screen.line(&[span(format!("  no {x_title} were recorded for these curves"), Paint::Quiet)]);
+        screen.line(&[span(
+            format!("  no {x_title} were recorded for these curves"),
+            Paint::Quiet,
+        )]);
         return;
     }
-    Chart { lines: &lines, height: 12, x_title, x_tick, log: options.log }.print(screen);
+    Chart {
+        lines: &lines,
+        height: 12,
+        x_title,
+        x_tick,
+        log: options.log,
+    }
+    .print(screen);
 }
 
 /// Returns the runs whose curves are drawn: all, or the best few by the metric that judges.
 fn chosen_runs(comparison: &Comparison, row: &CurveRow) -> Vec<usize> {
-    let mut chosen: Vec<usize> = (0..comparison.runs.len()).filter(|&idx| row.curves[idx].is_some()).collect();
+    let mut chosen: Vec<usize> = (0..comparison.runs.len())
+        .filter(|&idx| row.curves[idx].is_some())
+        .collect();
     if chosen.len() <= LINES_MAX {
         return chosen;
     }
@@ -368,7 +482,12 @@ fn chosen_runs(comparison: &Comparison, row: &CurveRow) -> Vec<usize> {
 fn print_samples(screen: &mut Screen, comparison: &Comparison) {
     /// Prompts shown of each stage.
     const PROMPTS_MAX: usize = 15;
-    let rows = || comparison.samples.iter().filter(|row| row.texts.iter().flatten().count() > 1);
+    let rows = || {
+        comparison
+            .samples
+            .iter()
+            .filter(|row| row.texts.iter().flatten().count() > 1)
+    };
     let mut stage_before = "";
     let mut n_shown = 0;
     for row in rows() {
@@ -381,7 +500,10 @@ fn print_samples(screen: &mut Screen, comparison: &Comparison) {
         if n_shown > PROMPTS_MAX {
             continue;
         }
-        let prompt = wrapped(row.prompt.trim(), screen.width.saturating_sub(4)).into_iter().next().unwrap_or_default();
+        let prompt = wrapped(row.prompt.trim(), screen.width.saturating_sub(4))
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         screen.line(&[span(format!("  › {prompt}"), Paint::Quiet)]);
         if comparison.runs.len() == 2 && screen.width >= 60 {
             print_pair(screen, row);
@@ -395,15 +517,27 @@ fn print_samples(screen: &mut Screen, comparison: &Comparison) {
 fn print_pair(screen: &mut Screen, row: &SampleRow) {
     const LINES_MAX: usize = 8;
     let columns = (screen.width - 4 - 2 * 2 - 3) / 2;
-    let texts: Vec<Vec<String>> = row.texts.iter().map(|text| text_lines(text.as_deref(), columns)).collect();
+    let texts: Vec<Vec<String>> = row
+        .texts
+        .iter()
+        .map(|text| text_lines(text.as_deref(), columns))
+        .collect();
     let n_lines = texts.iter().map(Vec::len).max().unwrap_or(0);
     for line_idx in 0..n_lines.min(LINES_MAX) {
         let mut spans = vec![plain("    ")];
         for (run_idx, lines) in texts.iter().enumerate() {
             let text = lines.get(line_idx).map(String::as_str).unwrap_or_default();
             let is_cut = line_idx + 1 == LINES_MAX && lines.len() > LINES_MAX;
-            let text = if is_cut { fitted(&format!("{text} …"), columns).into_owned() } else { text.to_owned() };
-            let sign = if line_idx == 0 { letter(run_idx) } else { " ".to_owned() };
+            let text = if is_cut {
+                fitted(&format!("{text} …"), columns).into_owned()
+            } else {
+                text.to_owned()
+            };
+            let sign = if line_idx == 0 {
+                letter(run_idx)
+            } else {
+                " ".to_owned()
+            };
             let pad = " ".repeat(columns.saturating_sub(width(&clean(&text))));
             spans.extend([span(sign, series(run_idx)), plain(" "), plain(text)]);
             if run_idx == 0 {
@@ -428,9 +562,16 @@ fn print_stack(screen: &mut Screen, row: &SampleRow) {
     }
     for (text, runs) in groups.iter().take(TEXTS_MAX) {
         let mut lead = vec![plain("    ")];
-        lead.extend(runs.iter().take(LETTERS_MAX).flat_map(|&idx| [letter_span(idx), plain(" ")]));
+        lead.extend(
+            runs.iter()
+                .take(LETTERS_MAX)
+                .flat_map(|&idx| [letter_span(idx), plain(" ")]),
+        );
         if runs.len() > LETTERS_MAX {
-            lead.push(span(format!("and {} more ", runs.len() - LETTERS_MAX), Paint::Quiet));
+            lead.push(span(
+                format!("and {} more ", runs.len() - LETTERS_MAX),
+                Paint::Quiet,
+            ));
         }
         let indent: usize = lead.iter().map(|span| width(&span.text)).sum();
         let lines = text_lines(Some(text), screen.width.saturating_sub(indent));
@@ -444,7 +585,13 @@ fn print_stack(screen: &mut Screen, row: &SampleRow) {
         }
     }
     if groups.len() > TEXTS_MAX {
-        screen.line(&[span(format!("    and {}", counted(groups.len() - TEXTS_MAX, "other text")), Paint::Quiet)]);
+        screen.line(&[span(
+            format!(
+                "    and {}",
+                counted(groups.len() - TEXTS_MAX, "other text")
+            ),
+            Paint::Quiet,
+        )]);
     }
 }
 
@@ -461,12 +608,22 @@ fn print_shared(screen: &mut Screen, comparison: &Comparison) {
         return;
     }
     screen.heading_with("Stages shared", "the same artifact, made once");
-    let mut table = Table::new(&[("", Column::Text), ("", Column::Text), ("", Column::Text), ("", Column::Text)]);
+    let mut table = Table::new(&[
+        ("", Column::Text),
+        ("", Column::Text),
+        ("", Column::Text),
+        ("", Column::Text),
+    ]);
     for stage in &comparison.shared {
         let runs = if stage.runs.len() == comparison.runs.len() {
             "all".to_owned()
         } else {
-            stage.runs.iter().map(|&idx| letter(idx)).collect::<Vec<_>>().join(" ")
+            stage
+                .runs
+                .iter()
+                .map(|&idx| letter(idx))
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         table.row(vec![
             plain(stage.stage.clone()),
@@ -489,8 +646,16 @@ fn print_costs(screen: &mut Screen, comparison: &Comparison) {
     let costs = &comparison.costs;
     row("time", &|idx| duration(costs[idx].elapsed_seconds));
     row("processor", &|idx| duration(costs[idx].cpu_seconds));
-    row("peak memory", &|idx| if costs[idx].peak_memory_bytes == 0 { "–".to_owned() } else { bytes(costs[idx].peak_memory_bytes) });
-    row("stages made, hit", &|idx| format!("{}, {}", costs[idx].n_made, costs[idx].n_hit));
+    row("peak memory", &|idx| {
+        if costs[idx].peak_memory_bytes == 0 {
+            "–".to_owned()
+        } else {
+            bytes(costs[idx].peak_memory_bytes)
+        }
+    });
+    row("stages made, hit", &|idx| {
+        format!("{}, {}", costs[idx].n_made, costs[idx].n_hit)
+    });
     row("from nothing", &|idx| duration(costs[idx].stages_seconds));
     table.print(screen);
 }

@@ -43,7 +43,10 @@ pub(crate) struct Span {
 }
 
 pub(crate) fn span(text: impl Into<String>, paint: Paint) -> Span {
-    Span { text: text.into(), paint }
+    Span {
+        text: text.into(),
+        paint,
+    }
 }
 
 pub(crate) fn plain(text: impl Into<String>) -> Span {
@@ -59,7 +62,11 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new(width: usize, colour: bool) -> Self {
-        Self { width, colour, out: String::new() }
+        Self {
+            width,
+            colour,
+            out: String::new(),
+        }
     }
 
     pub(crate) fn finish(self) -> String {
@@ -81,7 +88,10 @@ impl Screen {
     /// Prints a heading with a quieter remark behind it.
     pub(crate) fn heading_with(&mut self, title: &str, remark: &str) {
         self.gap();
-        self.line(&[span(title, Paint::Strong), span(format!("  {remark}"), Paint::Quiet)]);
+        self.line(&[
+            span(title, Paint::Strong),
+            span(format!("  {remark}"), Paint::Quiet),
+        ]);
     }
 
     pub(crate) fn line(&mut self, spans: &[Span]) {
@@ -91,7 +101,11 @@ impl Screen {
             let text = clean(&span.text);
             let text = fitted(&text, left);
             left -= width(&text);
-            match span.paint.code().filter(|_| self.colour && !text.trim().is_empty()) {
+            match span
+                .paint
+                .code()
+                .filter(|_| self.colour && !text.trim().is_empty())
+            {
                 Some(code) => {
                     self.out.push_str("\x1b[");
                     self.out.push_str(code);

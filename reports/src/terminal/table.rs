@@ -36,7 +36,10 @@ impl Table {
         Self {
             indent: 2,
             columns: columns.iter().map(|(_, column)| *column).collect(),
-            headings: columns.iter().map(|(title, _)| span(*title, Paint::Quiet)).collect(),
+            headings: columns
+                .iter()
+                .map(|(title, _)| span(*title, Paint::Quiet))
+                .collect(),
             rows: Vec::new(),
         }
     }
@@ -95,7 +98,11 @@ impl Table {
     }
 
     fn widths_natural(&self) -> Vec<usize> {
-        let mut widths: Vec<usize> = self.headings.iter().map(|heading| width(&clean(&heading.text))).collect();
+        let mut widths: Vec<usize> = self
+            .headings
+            .iter()
+            .map(|heading| width(&clean(&heading.text)))
+            .collect();
         for row in &self.rows {
             for (idx, cell) in row.iter().enumerate() {
                 widths[idx] = widths[idx].max(width(&clean(&cell.text)));
@@ -108,8 +115,12 @@ impl Table {
         let mut widths = self.widths_natural();
         while total(self.indent, &widths) > room {
             let texts = (0..widths.len()).filter(|&idx| self.columns[idx] != Column::Figure);
-            let text = texts.filter(|&idx| widths[idx] > TEXT_MIN).max_by_key(|&idx| widths[idx]);
-            let any = (0..widths.len()).filter(|&idx| widths[idx] > 1).max_by_key(|&idx| widths[idx]);
+            let text = texts
+                .filter(|&idx| widths[idx] > TEXT_MIN)
+                .max_by_key(|&idx| widths[idx]);
+            let any = (0..widths.len())
+                .filter(|&idx| widths[idx] > 1)
+                .max_by_key(|&idx| widths[idx]);
             match text.or(any) {
                 Some(idx) => widths[idx] -= 1,
                 None => break,

@@ -24,7 +24,10 @@ fn everything(options: &TerminalOptions) -> Vec<String> {
         super::report(&hostile(), options),
         super::report(&empty(), options),
         compared(vec![dialogue(), dialogue_slower()], options),
-        compared(vec![dialogue(), shakespeare_diverging(), hostile()], options),
+        compared(
+            vec![dialogue(), shakespeare_diverging(), hostile()],
+            options,
+        ),
         compared(sweep(), options),
         compared(vec![empty(), empty()], options),
     ]
@@ -56,7 +59,11 @@ fn sweep() -> Vec<Report> {
             report.run.seed = Some(seed);
             report.settings[0].value = seed.to_string();
             report.settings[3].value = rate.to_string();
-            for last in report.finals.iter_mut().filter(|last| last.metric.ends_with("loss")) {
+            for last in report
+                .finals
+                .iter_mut()
+                .filter(|last| last.metric.ends_with("loss"))
+            {
                 last.value = loss;
             }
             runs.push(report);
@@ -403,9 +410,16 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
 #[test]
 fn no_line_is_wider_than_the_terminal() {
     for width in (20..=160).step_by(7).chain([40, 60, 80]) {
-        let options = TerminalOptions { width, ..TerminalOptions::default() };
+        let options = TerminalOptions {
+            width,
+            ..TerminalOptions::default()
+        };
         for line in everything(&options).iter().flat_map(|text| text.lines()) {
-            assert!(text::width(line) <= width, "{} > {width}: {line}", text::width(line));
+            assert!(
+                text::width(line) <= width,
+                "{} > {width}: {line}",
+                text::width(line)
+            );
         }
     }
 }
@@ -417,12 +431,21 @@ fn nothing_from_outside_reaches_the_terminal_as_a_command() {
         assert!(!text.contains(['\u{202e}', '\u{feff}']));
     }
     // In colour only our own sequences are there: they set colours and nothing else.
-    let coloured = everything(&TerminalOptions { colour: true, ..TerminalOptions::default() });
+    let coloured = everything(&TerminalOptions {
+        colour: true,
+        ..TerminalOptions::default()
+    });
     let sequences = coloured.iter().flat_map(|text| text.split('\x1b').skip(1));
     let mut n_sequences = 0;
     for sequence in sequences {
-        let (code, _) = sequence.strip_prefix('[').and_then(|rest| rest.split_once('m')).unwrap();
-        assert!(["0", "1", "2", "31", "32", "33", "34", "35", "36"].contains(&code), "{code}");
+        let (code, _) = sequence
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once('m'))
+            .unwrap();
+        assert!(
+            ["0", "1", "2", "31", "32", "33", "34", "35", "36"].contains(&code),
+            "{code}"
+        );
         n_sequences += 1;
     }
     assert!(n_sequences > 100);
@@ -431,14 +454,37 @@ fn nothing_from_outside_reaches_the_terminal_as_a_command() {
 #[test]
 fn colour_changes_nothing_but_the_colour() {
     let plain = super::report(&dialogue(), &TerminalOptions::default());
-    let coloured = super::report(&dialogue(), &TerminalOptions { colour: true, ..TerminalOptions::default() });
-    let stripped: String = coloured.split('\x1b').enumerate().map(|(idx, part)| if idx == 0 { part } else { part.split_once('m').unwrap().1 }).collect();
+    let coloured = super::report(
+        &dialogue(),
+        &TerminalOptions {
+            colour: true,
+            ..TerminalOptions::default()
+        },
+    );
+    let stripped: String = coloured
+        .split('\x1b')
+        .enumerate()
+        .map(|(idx, part)| {
+            if idx == 0 {
+                part
+            } else {
+                part.split_once('m').unwrap().1
+            }
+        })
+        .collect();
     assert_eq!(plain, stripped);
 }
 
 #[test]
 fn a_metric_can_be_chosen_and_drawn_against_time() {
-    let options = TerminalOptions { metrics: vec!["base.lr".to_owned()], axis: Axis::Time, ..TerminalOptions::default() };
+    let options = TerminalOptions {
+        metrics: vec!["base.lr".to_owned()],
+        axis: Axis::Time,
+        ..TerminalOptions::default()
+    };
     let text = super::report(&dialogue(), &options);
-    assert!(text.contains("⠒⠒ lr") && text.contains("time") && !text.contains("perplexity            "), "{text}");
+    assert!(
+        text.contains("⠒⠒ lr") && text.contains("time") && !text.contains("perplexity            "),
+        "{text}"
+    );
 }

@@ -31,7 +31,11 @@ fn visible(c: char) -> char {
         '\x7f' => '\u{2421}',
         '\u{80}'..='\u{9f}' => '\u{fffd}',
         // Marks that reorder or hide what follows them.
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        '\u{200e}'
+        | '\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{feff}' => '\u{fffd}',
         '\u{2028}' | '\u{2029}' => ' ',
         _ => c,
     }
@@ -68,10 +72,16 @@ pub(crate) fn fitted_middle(text: &str, columns: usize) -> Cow<'_, str> {
     let mut start = text.len();
     let mut left = columns - 1 - head_columns;
     for (idx, c) in text.char_indices().rev() {
-        let Some(rest) = left.checked_sub(char_width(c)) else { break };
+        let Some(rest) = left.checked_sub(char_width(c)) else {
+            break;
+        };
         (start, left) = (idx, rest);
     }
-    Cow::Owned(format!("{}{ELLIPSIS}{}", taken(text, head_columns), &text[start..]))
+    Cow::Owned(format!(
+        "{}{ELLIPSIS}{}",
+        taken(text, head_columns),
+        &text[start..]
+    ))
 }
 
 /// Returns the longest start of the text that takes at most that many columns.
@@ -138,12 +148,18 @@ mod tests {
     fn a_long_text_is_cut_with_an_ellipsis() {
         assert_eq!(fitted("hello world", 8), "hello w…");
         assert_eq!(fitted("日本語のテキスト", 7), "日本語…");
-        assert_eq!(fitted_middle("/a/very/long/path/to/data.jsonl", 16), "/a/ve…data.jsonl");
+        assert_eq!(
+            fitted_middle("/a/very/long/path/to/data.jsonl", 16),
+            "/a/ve…data.jsonl"
+        );
     }
 
     #[test]
     fn words_wrap_and_long_ones_break() {
-        assert_eq!(wrapped("how are you today\n\nabcdefghijkl", 8), ["how are", "you", "today", "", "abcdefgh", "ijkl"]);
+        assert_eq!(
+            wrapped("how are you today\n\nabcdefghijkl", 8),
+            ["how are", "you", "today", "", "abcdefgh", "ijkl"]
+        );
     }
 
     proptest! {
