@@ -214,6 +214,7 @@ const EVIL: &str =
     "</script><script>window.owned=1</script><img src=x onerror=\"window.owned=1\">'\"&<!--";
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
 fn pages_draw_answer_and_are_safe_in_a_browser() {
     let Some(mut browser) = Browser::start() else {
         println!("SKIPPED: no chromium");
