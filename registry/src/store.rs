@@ -11,8 +11,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, Metadata},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    fs::{self, File, Metadata, Permissions},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -133,13 +133,15 @@ impl Store {
         let Some(manifest) = read_manifest(&root, digest) else {
             return self.verify(digest);
         };
-        match look(&root.join(FILES), &manifest)? {
-            Look::Same => Ok(Condition::Whole(manifest)),
-            Look::Reread(refreshed) => {
+        let files = root.join(FILES);
+        match look(&files, &manifest) {
+            Ok(Look::Same) => Ok(Condition::Whole(manifest)),
+            Ok(Look::Reread(refreshed)) => {
                 self.refresh(&refreshed);
                 Ok(Condition::Whole(refreshed))
             }
-            Look::Damaged { path, what } => Ok(Condition::Damaged { path, what }),
+            Ok(Look::Damaged { path, what }) => Ok(Condition::Damaged { path, what }),
+            Err(error) => damaged_or(error, &files),
         }
     }
 
@@ -375,7 +377,7 @@ fn read_contents(tree: &Tree, for_commit: bool) -> Result<Manifest, Error> {
         .iter()
         .map(|(relative, metadata)| {
             if for_commit {
-                files::sync_folder(&tree.path(relative))?;
+                own_folder(&tree.path(relative), metadata)?;
             }
             Ok(known_folder(relative, metadata))
         })
@@ -400,6 +402,16 @@ fn own(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|error| Error::io_of("flush", path, Some(metadata.len()), error))
+}
+
+/// Lets us empty the folder one day, which a copy of a read-only one would not; then flushes.
+fn own_folder(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    let mode = metadata.mode();
+    if mode & 0o700 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(mode | 0o700))
+            .map_err(|error| Error::io("make writable", path, error))?;
+    }
+    files::sync_folder(path)
 }
 
 fn read_file(path: &Path, relative: &str) -> Result<Known, Error> {
@@ -727,7 +739,11 @@ mod tests {
         let fixture = Fixture::new();
         let digest = fixture.commit(FILES);
         type Change = fn(&Path);
-        let changes: [(Change, &str); 6] = [
+        let changes: [(Change, &str); 7] = [
+            (
+                |root| symlink("/etc/hosts", root.join("a/link")).unwrap(),
+                "a/link is a symbolic link",
+            ),
             (
                 |root| fs::write(root.join("a.txt"), "on").unwrap(),
                 "a.txt has 2 bytes instead of 3",
@@ -893,6 +909,24 @@ mod tests {
             fs::read_to_string(fixture.path(&digest, "mine.txt")).unwrap(),
             "mine"
         );
+    }
+
+    #[test]
+    fn a_read_only_folder_can_be_removed_later_and_an_empty_artifact_can_be_lost() {
+        let fixture = Fixture::new();
+        let out = fixture.out(FILES);
+        fs::set_permissions(out.join("a"), Permissions::from_mode(0o555)).unwrap();
+        let digest = fixture.store.commit(&out).unwrap().digest;
+        fixture.assert_whole(&digest);
+        let mode = fs::metadata(fixture.path(&digest, "a")).unwrap().mode();
+        assert_eq!(mode & 0o700, 0o700);
+
+        let empty = fixture.commit(&[]);
+        fixture.assert_whole(&empty);
+        fs::remove_dir(fixture.store.files(&empty)).unwrap();
+        assert_eq!(fixture.damage(&empty), " is missing");
+        assert_eq!(fixture.commit(&[]), empty);
+        fixture.assert_whole(&empty);
     }
 
     #[test]
