@@ -1,6 +1,7 @@
 //! The stage kinds, one file each, listed once.
 
 pub mod binarize;
+pub mod dedupe;
 pub mod finetune;
 pub mod pretrain;
 pub mod template;
@@ -13,6 +14,7 @@ mod training;
     reason = "the stages that read and write documents are being added"
 )]
 mod documents;
+mod parallel;
 #[cfg(test)]
 mod testing;
 mod threads;
@@ -22,6 +24,7 @@ use tinylm_pipeline::Kind;
 /// Returns every kind; `tinylm stages` and the hints are made from this list.
 pub fn catalog() -> Vec<Kind> {
     vec![
+        Kind::of::<dedupe::Dedupe>(),
         Kind::of::<tokenizer::TokenizerStage>(),
         Kind::of::<binarize::Binarize>(),
         Kind::of::<pretrain::Pretrain>(),

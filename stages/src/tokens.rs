@@ -22,7 +22,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
+use tokenizers::{
+    json::Json,
+    pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer},
+};
 
 use crate::template::{Piece, Role, Template, What};
 
@@ -165,6 +168,7 @@ impl Tokenizer {
         let unknown_id = unknown_id(&value, &vocabulary);
         let byte_level = is_byte_level(&value);
         let space_before = take_prefix_space(&mut value);
+        keep_scores(json, &mut value);
         tokenizers::canonicalize_value(&mut value).map_err(|e| unusable(e.to_string()))?;
         let pipeline = tokenizers::from_json(&value.to_string())
             .map_err(|error| unusable(error.to_string()))?;
@@ -558,6 +562,33 @@ fn specials(json: &Value) -> BTreeMap<String, u32> {
             Some((added["content"].as_str()?.to_owned(), id))
         })
         .collect()
+}
+
+/// Makes the crate read the scores that it would read in the file itself.
+///
+/// Its reader, like the released library's, is off by a bit for some numbers, and here it
+/// reads what was read and written once already. A bit decides which of two equally
+/// likely cuts is taken, so each score is written as a number that is read as it should.
+fn keep_scores(json: &str, value: &mut Value) {
+    let Ok(read) = Json::parse(json) else {
+        return;
+    };
+    let pieces = read.field("model").and_then(|model| model.field("vocab")?.as_array());
+    let written = value["model"]["vocab"].as_array_mut();
+    for (piece, entry) in pieces.into_iter().flatten().zip(written.into_iter().flatten()) {
+        let score = piece.as_array().and_then(|pair| pair.get(1)?.as_f64());
+        if let (Some(score), Some(number)) = (score, entry.get_mut(1)) {
+            let candidates = [score, score.next_up(), score.next_down()];
+            let kept = candidates.into_iter().find(|candidate| reads_as(*candidate, score));
+            *number = Value::from(kept.unwrap_or(score));
+        }
+    }
+}
+
+/// Whether the crate takes what is written for `written` as `wanted`.
+fn reads_as(written: f64, wanted: f64) -> bool {
+    let text = Value::from(written).to_string();
+    Json::parse(&text).is_ok_and(|json| json.as_f64() == Some(wanted))
 }
 
 /// The crate gives ids to added tokens in order, and ours must be the ids in the file.

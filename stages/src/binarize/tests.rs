@@ -75,7 +75,7 @@ fn what_the_assistant_says_and_how_it_ends_are_learnt() {
     let out = fixture.run("{}").unwrap().out;
     insta::assert_snapshot!(written(&out, "train").join("\n"), @"system(<|im_start|>system/Be kind.<|im_end|>/) user(<|im_start|>user/hi<|im_end|>/) assistant(<|im_start|>assistant/) assistant[hello<|im_end|>] assistant(/) text(<|endoftext|>)");
     let out = fixture.run("{targets: all}").unwrap().out;
-    insta::assert_snapshot!(written(&out, "train").join("\n"), @"");
+    insta::assert_snapshot!(written(&out, "train").join("\n"), @"system[<|im_start|>system/Be kind.<|im_end|>/] user[<|im_start|>user/hi<|im_end|>/] assistant[<|im_start|>assistant/hello<|im_end|>/] text[<|endoftext|>]");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn raw_text_is_learnt_whole() {
     corpus.text("Once upon a time.");
     let fixture = Fixture::new(&corpus, SMALL);
     let out = fixture.run("{}").unwrap().out;
-    insta::assert_snapshot!(written(&out, "train").join("\n"), @"");
+    insta::assert_snapshot!(written(&out, "train").join("\n"), @"text[Once upon a time.<|endoftext|>]");
 }
 
 #[test]

@@ -231,3 +231,96 @@ fn t5_gets_the_ids_of_the_forty_one_model() {
     assert_eq!(names.map(|name| generation.specials[name]), [32_100, 32_101, 32_102, 32_103, 32_104]);
     assert_eq!(generation.stop_ids, [32_100]);
 }
+
+/// Vocabularies that others trained, where `TINYLM_REFERENCE_DATA` names a folder with them.
+mod reference {
+    use std::env;
+
+    use super::*;
+
+    fn data() -> Option<PathBuf> {
+        let folder = env::var_os("TINYLM_REFERENCE_DATA").map(PathBuf::from);
+        if folder.is_none() {
+            let said = b"SKIPPED: TINYLM_REFERENCE_DATA names no folder\n";
+            std::io::Write::write_all(&mut std::io::stderr(), said).unwrap();
+        }
+        folder
+    }
+
+    fn trained_on(text: &str, settings: &str) -> Fixture {
+        let mut corpus = Corpus::new(Template::Plain);
+        corpus.text(text);
+        let fixture = Fixture::new(&corpus);
+        fixture.run(2, settings).unwrap();
+        fixture
+    }
+
+    fn merges(fixture: &Fixture) -> Vec<String> {
+        let merges = fixture.json("tokenizer.json")["model"]["merges"].clone();
+        let pairs: Vec<[String; 2]> = serde_json::from_value(merges).unwrap();
+        pairs.iter().map(|pair| pair.join(" ")).collect()
+    }
+
+    fn lines(path: PathBuf) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_merges_of_the_released_trainer() {
+        let Some(data) = data() else { return };
+        let text = fs::read_to_string(data.join("tinyshakespeare/input.txt")).unwrap();
+        let fixture = trained_on(&text, "{vocab_size: 8000, min_frequency: 2}");
+        let folder = data.join("bytebpe_shakespeare_8000");
+        assert_eq!(merges(&fixture), lines(folder.join("merges.txt")));
+        let vocab: Value = serde_json::from_slice(&fs::read(folder.join("vocab.json")).unwrap()).unwrap();
+        assert_eq!(fixture.json("tokenizer.json")["model"]["vocab"], vocab);
+        assert_eq!(fixture.tokenizer().encode(&text).unwrap().len(), 318_045);
+    }
+
+    #[test]
+    fn the_merges_of_the_description_of_gpt_2() {
+        let Some(data) = data() else { return };
+        let folder = data.join("bpe_train_reference");
+        let text = fs::read_to_string(folder.join("corpus.en")).unwrap();
+        let fixture = trained_on(&text, "{vocab_size: 499, min_frequency: 1, ties: greater}");
+        assert_eq!(merges(&fixture), lines(folder.join("train-bpe-reference-merges.txt")));
+    }
+
+    #[test]
+    fn the_words_of_the_word_tokenizer() {
+        let Some(data) = data() else { return };
+        let text = fs::read_to_string(data.join("systems/toiny_tiny_corpus.txt")).unwrap();
+        let golden = fs::read(data.join("systems/toiny_tokenizer_golden.json")).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let golden: Vec<String> = serde_json::from_value(golden["vocab"].clone()).unwrap();
+        // There the ends of turns are tokens, and the beginnings are counted as words too.
+        let text = text.replace("<|im_end|>", " ");
+        let fixture = trained_on(&text, "{algorithm: word-level, vocab_size: 1000, min_frequency: 1}");
+        let tokenizer = fixture.tokenizer();
+        let words: Vec<&str> = tokenizer.vocabulary().iter().map(|(word, _)| word.as_str()).collect();
+        assert_eq!(words[1..words.len() - 1], golden[7..]);
+    }
+
+    #[test]
+    fn a_sentencepiece_model_gives_the_ids_of_its_conversion() {
+        let Some(data) = data() else { return };
+        let take = |file: &str| {
+            let path = data.join("t5_tokenizer").join(file);
+            let dir = TempDir::new().unwrap();
+            let test = StageTest::new(dir.path()).local_file("pretrained.path", &path);
+            let settings = "{pretrained: {path: given}, template: start-end}";
+            Tokenizer::load(&test.run::<TokenizerStage>(settings).unwrap().out).unwrap()
+        };
+        let (json, model) = (take("tokenizer.json"), take("spiece.model"));
+        assert_eq!(json.special("<end>"), Some(32_100));
+        assert_eq!(model.special("<end>"), Some(32_000));
+        for book in ["pg11.txt", "botchan.txt"] {
+            let text = fs::read_to_string(data.join("gutenberg").join(book)).unwrap();
+            for line in text.lines() {
+                assert_eq!(json.encode(line).unwrap(), model.encode(line).unwrap(), "{line:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Work on several threads, taken up in order.
+//!
+//! The caller's thread makes the items and takes the results in the order of the
+//! items; other threads work in between. At most twice as many items as threads are
+//! under way, so memory is bounded by their size, and the outcome cannot depend on the
+//! number of threads. rayon has no such ordered, bounded bridge from a stream.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+/// Feeds what `produce` returns through `work` on `n_threads` threads into `consume`.
+pub(crate) fn in_order<T, R, E>(
+    n_threads: usize,
+    mut produce: impl FnMut() -> Result<Option<T>, E>,
+    work: impl Fn(T) -> Result<R, E> + Sync,
+    mut consume: impl FnMut(R) -> Result<(), E>,
+) -> Result<(), E>
+where
+    T: Send,
+    R: Send,
+    E: Send,
+{
+    let n_threads = n_threads.max(1);
+    let (jobs, waiting) = channel();
+    let waiting = Mutex::new(waiting);
+    let (done, results) = channel();
+    thread::scope(|scope| {
+        // Moved in, so that the workers hear of the end however this closure is left.
+        let jobs = jobs;
+        for _ in 0..n_threads {
+            let done = done.clone();
+            let (waiting, work) = (&waiting, &work);
+            scope.spawn(move || work_off(waiting, work, done));
+        }
+        drop(done);
+
+        let mut pending = BTreeMap::new();
+        let (mut n_made, mut n_taken, mut at_end) = (0_usize, 0_usize, false);
+        loop {
+            while !at_end && n_made - n_taken < 2 * n_threads {
+                let Some(item) = produce()? else {
+                    at_end = true;
+                    break;
+                };
+                if jobs.send((n_made, item)).is_ok() {
+                    n_made += 1;
+                }
+            }
+            if n_taken == n_made {
+                return Ok(());
+            }
+            // No worker sends again once one has panicked; leaving joins them, and the
+            // panic goes on in this thread.
+            let Ok((idx, Some(result))) = results.recv() else {
+                return Ok(());
+            };
+            pending.insert(idx, result);
+            while let Some(result) = pending.remove(&n_taken) {
+                consume(result?)?;
+                n_taken += 1;
+            }
+        }
+    })
+}
+
+type Done<R, E> = Sender<(usize, Option<Result<R, E>>)>;
+
+/// Tells the caller that a worker is gone if it goes in a panic.
+struct Farewell<R, E>(Done<R, E>);
+
+impl<R, E> Drop for Farewell<R, E> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.send((0, None)).ok();
+        }
+    }
+}
+
+fn work_off<T, R, E>(
+    waiting: &Mutex<Receiver<(usize, T)>>,
+    work: &(impl Fn(T) -> Result<R, E> + Sync),
+    done: Done<R, E>,
+) {
+    let farewell = Farewell(done);
+    loop {
+        let next = waiting.lock().ok().and_then(|jobs| jobs.recv().ok());
+        let Some((idx, item)) = next else { return };
+        if farewell.0.send((idx, Some(work(item)))).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubled(n_threads: usize, n_items: u32) -> Vec<u32> {
+        let mut items = 0..n_items;
+        let mut taken = Vec::new();
+        in_order(
+            n_threads,
+            || Ok::<_, ()>(items.next()),
+            |item| {
+                // The earlier an item, the longer it takes.
+                thread::sleep(std::time::Duration::from_micros(u64::from(n_items - item)));
+                Ok(2 * item)
+            },
+            |item| {
+                taken.push(item);
+                Ok(())
+            },
+        )
+        .unwrap();
+        taken
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_items() {
+        let wanted: Vec<u32> = (0..100).map(|item| 2 * item).collect();
+        for n_threads in [0, 1, 3, 8] {
+            assert_eq!(doubled(n_threads, 100), wanted);
+        }
+        assert!(doubled(2, 0).is_empty());
+    }
+
+    #[test]
+    fn the_first_error_in_order_is_the_outcome() {
+        let mut items = 0..100;
+        let outcome = in_order(
+            4,
+            || Ok(items.next()),
+            |item| if item >= 7 { Err(item) } else { Ok(item) },
+            |_| Ok(()),
+        );
+        assert_eq!(outcome, Err(7));
+    }
+
+    #[test]
+    fn a_panic_in_a_worker_is_a_panic_here() {
+        let mut items = 0..100;
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            in_order(
+                2,
+                || Ok::<_, ()>(items.next()),
+                |item| {
+                    assert_ne!(item, 5, "on purpose");
+                    Ok(())
+                },
+                |()| Ok(()),
+            )
+        }));
+        assert!(caught.is_err());
+    }
+}
