@@ -89,7 +89,8 @@ impl Stage for Binarize {
     type Watch = NoSettings;
 
     const KIND: &'static str = "binarize";
-    const ABOUT: &'static str = "turns documents into shards of token ids, split for training and validation";
+    const ABOUT: &'static str =
+        "turns documents into shards of token ids, split for training and validation";
     const REVISION: u32 = 1;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
@@ -101,7 +102,11 @@ impl Stage for Binarize {
         Ok(settings)
     }
 
-    fn run(settings: &BinarizeSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+    fn run(
+        settings: &BinarizeSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
         let folder = &io.input("tokenizer")?.path;
         let tokenizer = Tokenizer::load(folder)
             .map_err(|error| StageError::new(error.to_string()).is_final())?;
@@ -126,7 +131,11 @@ fn binarize(
     tokenizer: &Tokenizer,
     io: &StageIo,
 ) -> Result<Done, StageError> {
-    let roles = [("documents", None), ("validation", settings.validation), ("test", settings.test)];
+    let roles = [
+        ("documents", None),
+        ("validation", settings.validation),
+        ("test", settings.test),
+    ];
     let mut corpora = Vec::new();
     for (split, (role, setting)) in roles.into_iter().enumerate() {
         let inputs = io.inputs(role);
@@ -141,7 +150,10 @@ fn binarize(
             corpora.push((split, Documents::open(&folders)?));
         }
     }
-    let total = corpora.iter().map(|(_, documents)| documents.n_documents()).sum();
+    let total = corpora
+        .iter()
+        .map(|(_, documents)| documents.n_documents())
+        .sum();
     let mut done = Done {
         writers: Writers::new(io.out(), settings.shard_tokens),
         stats: Stats::default(),
@@ -167,7 +179,10 @@ fn run_corpus(
 ) -> Result<(), StageError> {
     let at_once = io.threads().clamp(2, 8);
     for some in documents.row_groups().chunks(at_once) {
-        let rows: Vec<Rows> = some.par_iter().map(RowGroup::read).collect::<Result<_, _>>()?;
+        let rows: Vec<Rows> = some
+            .par_iter()
+            .map(RowGroup::read)
+            .collect::<Result<_, _>>()?;
         let mut blocks: Vec<Block> = Vec::new();
         for rows in &rows {
             splits.cut_into_blocks(rows, &mut blocks);

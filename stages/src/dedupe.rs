@@ -86,7 +86,8 @@ impl Stage for Dedupe {
     type Watch = NoSettings;
 
     const KIND: &'static str = "dedupe";
-    const ABOUT: &'static str = "drops documents that repeat earlier ones, or that an evaluation set holds";
+    const ABOUT: &'static str =
+        "drops documents that repeat earlier ones, or that an evaluation set holds";
     const REVISION: u32 = 1;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
@@ -121,9 +122,15 @@ impl Stage for Dedupe {
 
 fn check(settings: &DedupeSettings) -> Result<(), SettingError> {
     if !(settings.threshold > 0.0 && settings.threshold <= 1.0) {
-        return Err(SettingError::new("threshold", "must be above 0 and at most 1"));
+        return Err(SettingError::new(
+            "threshold",
+            "must be above 0 and at most 1",
+        ));
     }
-    for (name, n) in [("ngram", settings.ngram), ("contamination_ngram", settings.contamination_ngram)] {
+    for (name, n) in [
+        ("ngram", settings.ngram),
+        ("contamination_ngram", settings.contamination_ngram),
+    ] {
         if !(1..=100).contains(&n) {
             return Err(SettingError::new(name, "must be from 1 to 100"));
         }
@@ -181,7 +188,11 @@ impl<'a> Work<'a> {
         }
         std::fs::create_dir_all(&path).at(&path)?;
         let scratch = Scratch(path);
-        Ok(Self { settings, io, scratch })
+        Ok(Self {
+            settings,
+            io,
+            scratch,
+        })
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -207,7 +218,8 @@ impl<'a> Work<'a> {
             },
             |(group, result)| {
                 let done = group.first_row + group.n_rows as u64;
-                self.io.progress_note(done, total, "documents", Some(note))?;
+                self.io
+                    .progress_note(done, total, "documents", Some(note))?;
                 take(group, result)
             },
         )
@@ -249,20 +261,29 @@ impl Dropped {
     }
 
     fn count(&self, why: Why) -> u64 {
-        self.verdicts.values().filter(|verdict| verdict.why == why).count() as u64
+        self.verdicts
+            .values()
+            .filter(|verdict| verdict.why == why)
+            .count() as u64
     }
 
     /// Those of one row group, with their place in it.
     fn of_group(&self, group: &RowGroup) -> Vec<(usize, Verdict)> {
         let first = group.first_row as u32;
         let range = self.verdicts.range(first..first + group.n_rows as u32);
-        range.map(|(n, verdict)| ((n - first) as usize, *verdict)).collect()
+        range
+            .map(|(n, verdict)| ((n - first) as usize, *verdict))
+            .collect()
     }
 
     /// The numbers of documents in whose place others are dropped.
     fn kept_numbers(&self) -> BTreeSet<u32> {
         let of_corpus = |verdict: &&Verdict| verdict.why != Why::Contamination;
-        self.verdicts.values().filter(of_corpus).map(|verdict| verdict.kept).collect()
+        self.verdicts
+            .values()
+            .filter(of_corpus)
+            .map(|verdict| verdict.kept)
+            .collect()
     }
 }
 
@@ -281,8 +302,10 @@ fn write(
     let filter = |group: &RowGroup, rows: Rows| {
         let verdicts = dropped.of_group(group);
         let first = group.first_row as u32;
-        let listed: Vec<(Digest, Verdict)> =
-            verdicts.iter().map(|(row, verdict)| (rows.get(*row).id, *verdict)).collect();
+        let listed: Vec<(Digest, Verdict)> = verdicts
+            .iter()
+            .map(|(row, verdict)| (rows.get(*row).id, *verdict))
+            .collect();
         let kept_ids: Vec<(u32, Digest)> = kept
             .range(first..first + rows.len() as u32)
             .map(|&number| (number, rows.get((number - first) as usize).id))

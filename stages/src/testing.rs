@@ -65,7 +65,11 @@ impl Corpus {
     /// Enough different words for any kind of vocabulary.
     pub(crate) fn more_words(&mut self) {
         for n in 0..60 {
-            let text = format!("the {n}th sentence names {} things and {} others", n * 37, n * 91);
+            let text = format!(
+                "the {n}th sentence names {} things and {} others",
+                n * 37,
+                n * 91
+            );
             self.text(&text);
         }
     }
@@ -74,7 +78,8 @@ impl Corpus {
         fs::create_dir_all(folder).unwrap();
         let mut writer = DocumentsWriter::create(folder, self.template).unwrap();
         for row in &self.rows {
-            let turns: Vec<(Role, &str)> = row.turns.iter().map(|(r, t)| (*r, t.as_str())).collect();
+            let turns: Vec<(Role, &str)> =
+                row.turns.iter().map(|(r, t)| (*r, t.as_str())).collect();
             let rendered = self.template.render(&turns);
             let text = row.text.as_deref().unwrap_or(&rendered.text);
             let document = Document {
@@ -82,7 +87,11 @@ impl Corpus {
                 group: row.group,
                 source: row.source,
                 text,
-                turns: if row.text.is_some() { &[] } else { &rendered.turns },
+                turns: if row.text.is_some() {
+                    &[]
+                } else {
+                    &rendered.turns
+                },
             };
             writer.push(&document).unwrap();
         }

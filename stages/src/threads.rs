@@ -5,6 +5,8 @@ use tinylm_pipeline::{StageError, StageIo};
 
 /// Returns a pool of the stage's own, so that a test and a child process obey `--threads` alike.
 pub(crate) fn pool(io: &StageIo) -> Result<ThreadPool, StageError> {
-    let pool = ThreadPoolBuilder::new().num_threads(io.threads().max(1)).build();
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(io.threads().max(1))
+        .build();
     pool.map_err(|error| StageError::new("threads cannot be started").cause(error))
 }

@@ -20,9 +20,7 @@ use tinylm_pipeline::{
 use crate::{
     documents::Documents,
     template::Template,
-    tokens::{
-        CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer,
-    },
+    tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
 };
 
 mod bpe;
@@ -70,7 +68,8 @@ impl Stage for TokenizerStage {
     type Watch = NoSettings;
 
     const KIND: &'static str = "tokenizer";
-    const ABOUT: &'static str = "trains a tokenizer, or takes an existing one and adds special tokens";
+    const ABOUT: &'static str =
+        "trains a tokenizer, or takes an existing one and adds special tokens";
     const REVISION: u32 = 1;
     const ROLES: Roles = Roles::Fixed(&[InputRole {
         name: "documents",
@@ -84,13 +83,23 @@ impl Stage for TokenizerStage {
         Ok(settings)
     }
 
-    fn run(settings: &TokenizerSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
-        let folders: Vec<&Path> = io.inputs("documents").iter().map(|i| i.path.as_path()).collect();
+    fn run(
+        settings: &TokenizerSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let folders: Vec<&Path> = io
+            .inputs("documents")
+            .iter()
+            .map(|i| i.path.as_path())
+            .collect();
         let documents = match folders.is_empty() {
             true => None,
             false => Some(Documents::open(&folders)?),
         };
-        let template = settings.template.unwrap_or_else(|| words::template_of(documents.as_ref()));
+        let template = settings
+            .template
+            .unwrap_or_else(|| words::template_of(documents.as_ref()));
         let (mut json, mut stats) = match (&settings.pretrained, &documents) {
             (Some(_), _) => (pretrained::read(io)?, json!({"pretrained": true})),
             (None, Some(documents)) => train(settings, documents, io)?,
@@ -114,13 +123,23 @@ fn check(settings: &TokenizerSettings) -> Result<(), SettingError> {
         return Err(SettingError::new("vocab_size", message));
     }
     if !(settings.coverage > 0.0 && settings.coverage <= 1.0) {
-        return Err(SettingError::new("coverage", "must be above 0 and at most 1"));
+        return Err(SettingError::new(
+            "coverage",
+            "must be above 0 and at most 1",
+        ));
     }
     if settings.sample_mb == 0 || settings.sample_mb > 2048 {
         return Err(SettingError::new("sample_mb", "must be from 1 to 2048"));
     }
-    if settings.special_tokens.iter().any(|token| token.trim().is_empty()) {
-        return Err(SettingError::new("special_tokens", "a token must have a name"));
+    if settings
+        .special_tokens
+        .iter()
+        .any(|token| token.trim().is_empty())
+    {
+        return Err(SettingError::new(
+            "special_tokens",
+            "a token must have a name",
+        ));
     }
     Ok(())
 }
@@ -136,7 +155,10 @@ fn train(
     documents: &Documents,
     io: &StageIo,
 ) -> Result<(Value, Value), StageError> {
-    let folds_case = matches!(settings.algorithm, Algorithm::WordLevel | Algorithm::Wordpiece);
+    let folds_case = matches!(
+        settings.algorithm,
+        Algorithm::WordLevel | Algorithm::Wordpiece
+    );
     let plan = Plan {
         algorithm: settings.algorithm,
         vocab_size: settings.vocab_size,
@@ -212,21 +234,33 @@ fn add_specials(
     }
     let largest = ids.values().max().copied().unwrap_or_default();
     if largest > u64::from(ID_MAX) {
-        let message = format!("the largest id would be {largest}, and shards hold ids up to {ID_MAX}");
+        let message =
+            format!("the largest id would be {largest}, and shards hold ids up to {ID_MAX}");
         return Err(StageError::new(message)
             .help("take a tokenizer with a smaller vocabulary, or train one")
             .is_final());
     }
     let id = |name: &str| ids.get(name).map(|&id| id as u32);
     let special = |token: &Value| token["special"] == true;
-    let specials = added.values().filter(|token| special(token)).filter_map(|token| {
-        let name = token["content"].as_str()?;
-        Some((name.to_owned(), id(name)?))
-    });
+    let specials = added
+        .values()
+        .filter(|token| special(token))
+        .filter_map(|token| {
+            let name = token["content"].as_str()?;
+            Some((name.to_owned(), id(name)?))
+        });
     let generation = Generation {
         template,
-        stop: template.stops().iter().map(|&name| name.to_owned()).collect(),
-        stop_ids: template.stops().iter().filter_map(|name| id(name)).collect(),
+        stop: template
+            .stops()
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect(),
+        stop_ids: template
+            .stops()
+            .iter()
+            .filter_map(|name| id(name))
+            .collect(),
         bos: template.bos().map(str::to_owned),
         bos_id: template.bos().and_then(id),
         eos: Some(template.eos().to_owned()),
@@ -242,7 +276,9 @@ fn known_ids(json: &Value) -> BTreeMap<String, u64> {
     let mut ids = BTreeMap::new();
     match &json["model"]["vocab"] {
         Value::Object(vocab) => {
-            let known = vocab.iter().filter_map(|(token, id)| Some((token.clone(), id.as_u64()?)));
+            let known = vocab
+                .iter()
+                .filter_map(|(token, id)| Some((token.clone(), id.as_u64()?)));
             ids.extend(known);
         }
         Value::Array(pieces) => {

@@ -382,7 +382,9 @@ impl Encoder<'_> {
             text = spaced;
         }
         output.clear();
-        let encoded = tokenizer.pipeline.encode_into(text, &tokenizer.options, output);
+        let encoded = tokenizer
+            .pipeline
+            .encode_into(text, &tokenizer.options, output);
         encoded.map_err(|error| TokensError::Encode {
             bytes: text.len(),
             reason: error.to_string(),
@@ -536,7 +538,8 @@ fn vocabulary(json: &Value) -> Result<Vec<(String, u32)>, String> {
         Value::Array(entries) => {
             for (idx, entry) in entries.iter().enumerate() {
                 let token = entry[0].as_str();
-                let token = token.ok_or_else(|| format!("entry {idx} of its vocabulary is {entry}"))?;
+                let token =
+                    token.ok_or_else(|| format!("entry {idx} of its vocabulary is {entry}"))?;
                 by_id.insert(idx as u32, token.to_owned());
             }
         }
@@ -573,13 +576,21 @@ fn keep_scores(json: &str, value: &mut Value) {
     let Ok(read) = Json::parse(json) else {
         return;
     };
-    let pieces = read.field("model").and_then(|model| model.field("vocab")?.as_array());
+    let pieces = read
+        .field("model")
+        .and_then(|model| model.field("vocab")?.as_array());
     let written = value["model"]["vocab"].as_array_mut();
-    for (piece, entry) in pieces.into_iter().flatten().zip(written.into_iter().flatten()) {
+    for (piece, entry) in pieces
+        .into_iter()
+        .flatten()
+        .zip(written.into_iter().flatten())
+    {
         let score = piece.as_array().and_then(|pair| pair.get(1)?.as_f64());
         if let (Some(score), Some(number)) = (score, entry.get_mut(1)) {
             let candidates = [score, score.next_up(), score.next_down()];
-            let kept = candidates.into_iter().find(|candidate| reads_as(*candidate, score));
+            let kept = candidates
+                .into_iter()
+                .find(|candidate| reads_as(*candidate, score));
             *number = Value::from(kept.unwrap_or(score));
         }
     }
@@ -601,7 +612,9 @@ fn check_added(
         let found = added.token_to_id(name);
         if found != Some(*id) {
             let found = found.map_or_else(|| "none".to_owned(), |id| id.to_string());
-            return Err(format!("`{name}` has the id {id} in the file and would get {found}"));
+            return Err(format!(
+                "`{name}` has the id {id} in the file and would get {found}"
+            ));
         }
     }
     Ok(())

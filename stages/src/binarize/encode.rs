@@ -91,7 +91,12 @@ pub(super) fn encode(
         ids: Vec::new(),
         part: Part::default(),
     };
-    for Place { document, split, is_part } in &block.documents {
+    for Place {
+        document,
+        split,
+        is_part,
+    } in &block.documents
+    {
         // Raw text has no tags of its template in it, so any template can frame it.
         let pieces = if document.turns.is_empty() {
             Ok(tokenizer.template().text_pieces(document.text))
@@ -169,7 +174,12 @@ impl DocumentEncoder<'_> {
         for piece in pieces {
             self.ids.clear();
             self.encoder.piece(piece, &mut self.ids)?;
-            let role = role_byte(piece) | if self.is_target(piece, is_raw) { TARGET } else { 0 };
+            let role = role_byte(piece)
+                | if self.is_target(piece, is_raw) {
+                    TARGET
+                } else {
+                    0
+                };
             if piece.what == What::Content {
                 bytes += piece.text.len();
                 self.part.n_words += n_words(piece.text);
@@ -188,9 +198,7 @@ impl DocumentEncoder<'_> {
 
     fn is_target(&self, piece: &Piece, is_raw: bool) -> bool {
         let is_said = piece.what == What::Content || piece.closes;
-        is_raw
-            || self.targets == Targets::All
-            || (is_said && piece.role == Some(Role::Assistant))
+        is_raw || self.targets == Targets::All || (is_said && piece.role == Some(Role::Assistant))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Value, json};
-use tinylm_pipeline::{SettingError, StageError, StageIo, settings::{Shape, Shaped}};
+use tinylm_pipeline::{
+    SettingError, StageError, StageIo,
+    settings::{Shape, Shaped},
+};
 
 use super::encode::{Block, Place};
 use crate::documents::{Digest, Document, Documents, Rows};
@@ -111,7 +114,8 @@ impl Splits {
         documents: &Documents,
         io: &StageIo,
     ) -> Result<Self, StageError> {
-        let [validation_amount, test_amount] = [validation, test].map(|h| h.map_or(0.0, Held::amount));
+        let [validation_amount, test_amount] =
+            [validation, test].map(|h| h.map_or(0.0, Held::amount));
         match validation.or(test) {
             None => Ok(Self::Whole(TRAIN)),
             Some(Held::Share(_)) => {
@@ -199,7 +203,13 @@ impl Tail {
             if before.is_empty() || after.is_empty() {
                 continue;
             }
-            placed.push(Place::part(Document { text: before, ..rest }, idx));
+            placed.push(Place::part(
+                Document {
+                    text: before,
+                    ..rest
+                },
+                idx,
+            ));
             from += cut as u64;
             rest.text = after;
         }

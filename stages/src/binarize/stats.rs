@@ -90,7 +90,10 @@ impl Stats {
                 "{} of {} documents cannot be encoded",
                 self.n_rejected, self.n_read
             ))
-            .cause(format!("document {} of `{}`: {}", first.id, first.source, first.reason))
+            .cause(format!(
+                "document {} of `{}`: {}",
+                first.id, first.source, first.reason
+            ))
             .help("raise `rejected_max`, or take a tokenizer with a larger vocabulary")
             .is_final()),
             _ => Ok(()),
@@ -100,14 +103,23 @@ impl Stats {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.n_rejected > 0 {
-            warnings.push(format!("{} documents cannot be encoded and are left out", self.n_rejected));
+            warnings.push(format!(
+                "{} documents cannot be encoded and are left out",
+                self.n_rejected
+            ));
         }
         if self.n_empty > 0 {
-            warnings.push(format!("{} documents are empty and are left out", self.n_empty));
+            warnings.push(format!(
+                "{} documents are empty and are left out",
+                self.n_empty
+            ));
         }
         let unknown = self.unknown_rate();
         if unknown > 0.05 {
-            warnings.push(format!("{:.1} % of the tokens are unknown", 100.0 * unknown));
+            warnings.push(format!(
+                "{:.1} % of the tokens are unknown",
+                100.0 * unknown
+            ));
         }
         warnings
     }
@@ -121,9 +133,16 @@ impl Stats {
             .sources
             .iter()
             .map(|(source, counts)| {
-                let splits = NAMES.iter().zip(counts).filter(|(_, count)| count.documents > 0);
+                let splits = NAMES
+                    .iter()
+                    .zip(counts)
+                    .filter(|(_, count)| count.documents > 0);
                 let splits = splits.map(|(name, count)| {
-                    let Count { documents, tokens, bytes } = count;
+                    let Count {
+                        documents,
+                        tokens,
+                        bytes,
+                    } = count;
                     let value = json!({"documents": documents, "tokens": tokens, "bytes": bytes});
                     ((*name).to_owned(), value)
                 });
@@ -167,12 +186,19 @@ impl Stats {
                 .count(&format!("{name}_documents"), split.documents);
         }
         metrics
-            .number("tokens_per_word", ratio(self.n_content_tokens, self.n_words))
+            .number(
+                "tokens_per_word",
+                ratio(self.n_content_tokens, self.n_words),
+            )
             .number("unknown_rate", self.unknown_rate())
             .count("rejected", self.n_rejected)
     }
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }

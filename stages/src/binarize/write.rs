@@ -98,9 +98,7 @@ impl Writers {
     }
 
     /// Closes all files and returns the sources and what each split holds.
-    pub(super) fn finish(
-        self,
-    ) -> Result<(Vec<String>, BTreeMap<String, SplitIndex>), StageError> {
+    pub(super) fn finish(self) -> Result<(Vec<String>, BTreeMap<String, SplitIndex>), StageError> {
         let mut splits = BTreeMap::new();
         for mut split in self.splits {
             split.close()?;
@@ -121,7 +119,11 @@ impl SplitWriter {
         }
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(OpenShard::create(&self.folder, self.name, self.index.files.len())?),
+            closed => closed.insert(OpenShard::create(
+                &self.folder,
+                self.name,
+                self.index.files.len(),
+            )?),
         };
         let record = DocumentRecord {
             start: open.file.tokens,

@@ -29,15 +29,20 @@ pub(super) fn find(
         });
         Ok(sets.collect::<Vec<(Digest, Vec<u64>)>>())
     };
-    work.each_group(evaluation, "reading the evaluation set", grams_of, |_, sets| {
-        for (id, grams) in sets {
-            for gram in grams {
-                held.entry(gram).or_insert(ids.len() as u32);
+    work.each_group(
+        evaluation,
+        "reading the evaluation set",
+        grams_of,
+        |_, sets| {
+            for (id, grams) in sets {
+                for gram in grams {
+                    held.entry(gram).or_insert(ids.len() as u32);
+                }
+                ids.push(id);
             }
-            ids.push(id);
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     dropped.evaluation_ids = ids;
 
     let look_up = |group: &RowGroup, rows: Rows| {
@@ -53,15 +58,20 @@ pub(super) fn find(
         }
         Ok(found)
     };
-    work.each_group(documents, "comparing with the evaluation set", look_up, |_, found| {
-        for (number, evaluation, similarity) in found {
-            let verdict = Verdict {
-                why: Why::Contamination,
-                kept: evaluation,
-                similarity,
-            };
-            dropped.add(number, verdict);
-        }
-        Ok(())
-    })
+    work.each_group(
+        documents,
+        "comparing with the evaluation set",
+        look_up,
+        |_, found| {
+            for (number, evaluation, similarity) in found {
+                let verdict = Verdict {
+                    why: Why::Contamination,
+                    kept: evaluation,
+                    similarity,
+                };
+                dropped.add(number, verdict);
+            }
+            Ok(())
+        },
+    )
 }

@@ -1,7 +1,7 @@
 //! Documents that say the same.
 
 use super::{Dropped, Verdict, Why, Work, spill::Buckets, words};
-use crate::{documents::{Document, Documents, RowGroup, Rows}};
+use crate::documents::{Document, Documents, RowGroup, Rows};
 use tinylm_pipeline::StageError;
 
 /// The first half of a digest: two different documents share one about once in 2^64 pairs.
@@ -29,7 +29,9 @@ pub(super) fn find(
 /// Returns the keys of a group's documents.
 pub(super) fn keys_of(rows: &Rows) -> Vec<Key> {
     let mut evened = String::new();
-    rows.iter().map(|document| key(&document, &mut evened)).collect()
+    rows.iter()
+        .map(|document| key(&document, &mut evened))
+        .collect()
 }
 
 fn key(document: &Document, evened: &mut String) -> Key {
@@ -65,7 +67,9 @@ impl Keys {
             record[..16].copy_from_slice(key);
             record[16..].copy_from_slice(&number.to_be_bytes());
             let [a, b, c, d, e, f, g, h, ..] = *key;
-            let bucket = self.buckets.bucket_of(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+            let bucket = self
+                .buckets
+                .bucket_of(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
             self.buckets.push(bucket, record)?;
         }
         Ok(())

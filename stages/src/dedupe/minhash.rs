@@ -50,10 +50,14 @@ impl MinHash {
 
     /// Returns one number for each band, different for different bands.
     pub(super) fn bands(&self, signature: &[u32]) -> impl Iterator<Item = u64> {
-        signature.chunks_exact(self.n_rows).enumerate().map(|(band, rows)| {
-            let start = mix(band as u64 + 1);
-            rows.iter().fold(start, |hash, row| mix(hash ^ u64::from(*row)))
-        })
+        signature
+            .chunks_exact(self.n_rows)
+            .enumerate()
+            .map(|(band, rows)| {
+                let start = mix(band as u64 + 1);
+                rows.iter()
+                    .fold(start, |hash, row| mix(hash ^ u64::from(*row)))
+            })
     }
 }
 
@@ -63,7 +67,10 @@ fn rows(permutations: usize, threshold: f64) -> usize {
         let bands = permutations / rows;
         1.0 - (1.0 - threshold.powi(rows as i32)).powi(bands as i32)
     };
-    (1..=permutations).rev().find(|&rows| chance(rows) >= CHANCE).unwrap_or(1)
+    (1..=permutations)
+        .rev()
+        .find(|&rows| chance(rows) >= CHANCE)
+        .unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -88,7 +95,10 @@ mod tests {
             minhash.sign(&grams(1000 - shared), &mut b);
             let jaccard = shared as f64 / (2000 - shared) as f64;
             let agreeing = a.iter().zip(&b).filter(|(x, y)| x == y).count() as f64 / 1024.0;
-            assert!((agreeing - jaccard).abs() < 0.06, "{shared}: {agreeing} for {jaccard}");
+            assert!(
+                (agreeing - jaccard).abs() < 0.06,
+                "{shared}: {agreeing} for {jaccard}"
+            );
         }
     }
 }

@@ -169,7 +169,10 @@ fn propose(
 
 fn pair(record: &[u8; PAIR_LEN]) -> Pair {
     let [a, b, c, d, e, f, g, h] = *record;
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+    (
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([e, f, g, h]),
+    )
 }
 
 /// Measures pairs, sorted by the later document, and drops the later of those that
@@ -184,8 +187,11 @@ fn measure(
     let threshold = work.settings.threshold as f32;
     for pairs in pairs.chunks(AT_ONCE) {
         work.io.progress_note(0, None, "", Some("measuring"))?;
-        let open: Vec<Pair> =
-            pairs.iter().copied().filter(|(_, earlier)| !dropped.contains(*earlier)).collect();
+        let open: Vec<Pair> = pairs
+            .iter()
+            .copied()
+            .filter(|(_, earlier)| !dropped.contains(*earlier))
+            .collect();
         let same_later: Vec<&[Pair]> = open.chunk_by(|a, b| a.0 == b.0).collect();
         let measured: Vec<Vec<(Pair, f32)>> = same_later
             .par_iter()
@@ -250,15 +256,20 @@ impl Grams {
             }
             Ok(sets)
         };
-        work.each_group(documents, "reading proposed pairs", grams_of_group, |_, sets| {
-            for (number, grams) in sets {
-                let bytes: Vec<u8> = grams.iter().flat_map(|gram| gram.to_le_bytes()).collect();
-                file.write_all(&bytes).at(&path)?;
-                places.push((number, offset, grams.len() as u32));
-                offset += bytes.len() as u64;
-            }
-            Ok(())
-        })?;
+        work.each_group(
+            documents,
+            "reading proposed pairs",
+            grams_of_group,
+            |_, sets| {
+                for (number, grams) in sets {
+                    let bytes: Vec<u8> = grams.iter().flat_map(|gram| gram.to_le_bytes()).collect();
+                    file.write_all(&bytes).at(&path)?;
+                    places.push((number, offset, grams.len() as u32));
+                    offset += bytes.len() as u64;
+                }
+                Ok(())
+            },
+        )?;
         file.flush().at(&path)?;
         let file = File::open(&path).at(&path)?;
         Ok(Self { path, file, places })

@@ -1,6 +1,10 @@
 //! `duplicates.parquet`: what was dropped, in whose favour, and why.
 
-use std::{fs::File, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray},
@@ -56,7 +60,12 @@ impl DuplicatesWriter {
         })
     }
 
-    pub(super) fn push(&mut self, id: Digest, kept: Digest, verdict: &Verdict) -> Result<(), StageError> {
+    pub(super) fn push(
+        &mut self,
+        id: Digest,
+        kept: Digest,
+        verdict: &Verdict,
+    ) -> Result<(), StageError> {
         self.ids.extend_from_slice(&id);
         self.kept_ids.extend_from_slice(&kept);
         self.similarities.push(verdict.similarity);
@@ -84,7 +93,9 @@ impl DuplicatesWriter {
         ];
         let batch = RecordBatch::try_new(schema(), columns)
             .map_err(|error| StageError::new(error.to_string()))?;
-        self.writer.write(&batch).map_err(|error| complaint(&self.path, &error))
+        self.writer
+            .write(&batch)
+            .map_err(|error| complaint(&self.path, &error))
     }
 
     pub(super) fn finish(mut self) -> Result<(), StageError> {

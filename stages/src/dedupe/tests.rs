@@ -27,7 +27,13 @@ fn kept(outcome: &Outcome) -> Vec<String> {
     let documents = Documents::open(&[&outcome.out]).unwrap();
     let mut texts = Vec::new();
     for group in documents.row_groups() {
-        texts.extend(group.read().unwrap().iter().map(|document| document.text.to_owned()));
+        texts.extend(
+            group
+                .read()
+                .unwrap()
+                .iter()
+                .map(|document| document.text.to_owned()),
+        );
     }
     texts
 }
@@ -42,7 +48,10 @@ fn dedupe(texts: &[&str], settings: &str) -> Vec<String> {
 /// What was dropped: `(id, kept id, similarity, reason)`.
 fn duplicates(outcome: &Outcome) -> Vec<(Vec<u8>, Vec<u8>, f32, String)> {
     let file = fs::File::open(outcome.out.join("duplicates.parquet")).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap();
     let rows = reader.map(Result::unwrap).flat_map(|batch: RecordBatch| {
         let ids = batch.column(0).as_fixed_size_binary().clone();
         let kept = batch.column(1).as_fixed_size_binary().clone();
@@ -50,7 +59,12 @@ fn duplicates(outcome: &Outcome) -> Vec<(Vec<u8>, Vec<u8>, f32, String)> {
         let reasons = batch.column(3).as_string::<i32>().clone();
         (0..batch.num_rows()).map(move |row| {
             let reason = reasons.value(row).to_owned();
-            (ids.value(row).to_vec(), kept.value(row).to_vec(), similarities.value(row), reason)
+            (
+                ids.value(row).to_vec(),
+                kept.value(row).to_vec(),
+                similarities.value(row),
+                reason,
+            )
         })
     });
     rows.collect()
@@ -58,7 +72,14 @@ fn duplicates(outcome: &Outcome) -> Vec<(Vec<u8>, Vec<u8>, f32, String)> {
 
 #[test]
 fn the_first_of_those_that_say_the_same_is_kept() {
-    let texts = ["A cat sat.", "a  CAT\nsat.", "A cat sat!", "", "A cat sat.", ""];
+    let texts = [
+        "A cat sat.",
+        "a  CAT\nsat.",
+        "A cat sat!",
+        "",
+        "A cat sat.",
+        "",
+    ];
     assert_eq!(dedupe(&texts, "{}"), ["A cat sat.", "A cat sat!", ""]);
 }
 
@@ -90,7 +111,11 @@ fn the_report_names_who_was_kept() {
     let kept: Vec<&[u8]> = listed.iter().map(|(_, kept, ..)| kept.as_slice()).collect();
     let (one, two) = (rows.get(0).id, rows.get(1).id);
     assert_eq!(kept, [one, two, one]);
-    assert!(listed.iter().all(|(.., similarity, reason)| *similarity == 1.0 && reason == "exact"));
+    assert!(
+        listed
+            .iter()
+            .all(|(.., similarity, reason)| *similarity == 1.0 && reason == "exact")
+    );
 }
 
 /// A text of `n` words that depends on `seed`, with the last `changed` words changed.
@@ -104,9 +129,17 @@ fn words(seed: u32, n: u32, changed: u32) -> String {
 
 #[test]
 fn nearly_the_same_is_dropped_and_half_the_same_is_not() {
-    let texts = [words(1, 100, 0), words(1, 100, 8), words(1, 100, 50), words(2, 100, 0)];
+    let texts = [
+        words(1, 100, 0),
+        words(1, 100, 8),
+        words(1, 100, 50),
+        words(2, 100, 0),
+    ];
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    assert_eq!(dedupe(&texts, "{method: minhash}"), [texts[0], texts[2], texts[3]]);
+    assert_eq!(
+        dedupe(&texts, "{method: minhash}"),
+        [texts[0], texts[2], texts[3]]
+    );
     assert_eq!(dedupe(&texts, "{method: exact}").len(), 4);
     let strict = dedupe(&texts, "{method: minhash, threshold: 0.95}");
     assert_eq!(strict.len(), 4);
@@ -121,7 +154,11 @@ fn a_document_is_only_dropped_for_one_that_is_kept() {
     let sets: Vec<BTreeSet<String>> = kept.iter().map(|text| shingles(text)).collect();
     assert!(kept.len() > 1 && kept.len() < 5, "{}", kept.len());
     for (idx, later) in sets.iter().enumerate() {
-        assert!(sets[..idx].iter().all(|earlier| overlap(earlier, later) < 0.8));
+        assert!(
+            sets[..idx]
+                .iter()
+                .all(|earlier| overlap(earlier, later) < 0.8)
+        );
     }
 }
 
@@ -147,23 +184,40 @@ fn copies() -> Corpus {
 #[test]
 fn almost_all_pairs_that_overlap_are_found_and_no_others() {
     let (_dir, test) = test(&copies());
-    let outcome = test.run::<Dedupe>("{method: minhash, threshold: 0.7}").unwrap();
+    let outcome = test
+        .run::<Dedupe>("{method: minhash, threshold: 0.7}")
+        .unwrap();
     let kept: Vec<BTreeSet<String>> = kept(&outcome).iter().map(|text| shingles(text)).collect();
     let mut missed = 0;
     for (idx, later) in kept.iter().enumerate() {
-        missed += usize::from(kept[..idx].iter().any(|earlier| overlap(earlier, later) >= 0.7));
+        missed += usize::from(
+            kept[..idx]
+                .iter()
+                .any(|earlier| overlap(earlier, later) >= 0.7),
+        );
     }
     let listed = duplicates(&outcome);
     assert!(listed.len() > 150, "{}", listed.len());
-    assert!(missed * 20 <= listed.len(), "missed {missed} of {}", listed.len());
+    assert!(
+        missed * 20 <= listed.len(),
+        "missed {missed} of {}",
+        listed.len()
+    );
     assert!(listed.iter().all(|(.., similarity, _)| *similarity >= 0.7));
 }
 
 /// Every file of an artifact.
 fn files(outcome: &Outcome) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(&outcome.out).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(&outcome.out)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut files: Vec<(String, Vec<u8>)> = entries
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                fs::read(&path).unwrap(),
+            )
+        })
         .collect();
     files.sort();
     files
@@ -186,7 +240,8 @@ fn neither_threads_nor_memory_change_what_is_kept() {
 
 #[test]
 fn what_an_evaluation_set_holds_is_dropped() {
-    let held = "the quick brown fox jumps over the lazy dog while seven wizards brew strong potions";
+    let held =
+        "the quick brown fox jumps over the lazy dog while seven wizards brew strong potions";
     let mut corpus = Corpus::new(Template::Plain);
     corpus.text(&format!("Before. {held}. And after."));
     corpus.text("the quick brown fox jumps over the lazy dog");
@@ -203,9 +258,16 @@ fn what_an_evaluation_set_holds_is_dropped() {
     let test = test.input("evaluation", &folder);
     for settings in ["{}", "{method: contamination}", "{method: minhash}"] {
         let outcome = test.run::<Dedupe>(settings).unwrap();
-        assert_eq!(kept(&outcome), ["the quick brown fox jumps over the lazy dog", "short two"]);
+        assert_eq!(
+            kept(&outcome),
+            ["the quick brown fox jumps over the lazy dog", "short two"]
+        );
         assert_eq!(outcome.metrics.get("contaminated"), Some(2.0));
-        assert!(duplicates(&outcome).iter().all(|(.., reason)| reason == "contamination"));
+        assert!(
+            duplicates(&outcome)
+                .iter()
+                .all(|(.., reason)| reason == "contamination")
+        );
     }
 }
 
@@ -219,7 +281,13 @@ fn it_stops_when_told_to() {
 #[test]
 fn settings_out_of_bounds_are_refused() {
     let (_dir, test) = test(&Corpus::new(Template::Plain));
-    for bad in ["threshold: 0", "threshold: 1.1", "ngram: 0", "permutations: 4", "memory_mb: 0"] {
+    for bad in [
+        "threshold: 0",
+        "threshold: 1.1",
+        "ngram: 0",
+        "permutations: 4",
+        "memory_mb: 0",
+    ] {
         assert!(test.run::<Dedupe>(&format!("{{{bad}}}")).is_err(), "{bad}");
     }
     let outcome = test.run::<Dedupe>("{}").unwrap();

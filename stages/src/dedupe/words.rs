@@ -3,7 +3,9 @@
 use crate::{documents::Document, template::Role};
 
 /// What is compared of a document: who says what, system prompts left out.
-pub(super) fn compared<'a>(document: &Document<'a>) -> impl Iterator<Item = (u8, &'a str)> + use<'a> {
+pub(super) fn compared<'a>(
+    document: &Document<'a>,
+) -> impl Iterator<Item = (u8, &'a str)> + use<'a> {
     let text = document.text;
     let whole = document.turns.is_empty().then_some((0, text));
     let spans: Vec<(u8, usize, usize)> = document
@@ -86,7 +88,9 @@ fn push_words(text: &str, words: &mut Vec<u64>) {
     };
     for c in text.chars() {
         if c.is_ascii() {
-            let letter = c.is_ascii_alphanumeric().then(|| u32::from(c.to_ascii_lowercase()));
+            let letter = c
+                .is_ascii_alphanumeric()
+                .then(|| u32::from(c.to_ascii_lowercase()));
             add(letter);
         } else if c.is_alphanumeric() {
             c.to_lowercase().for_each(|c| add(Some(u32::from(c))));
@@ -114,7 +118,11 @@ pub(super) fn jaccard(a: &[u64], b: &[u64]) -> f32 {
         j += usize::from(y <= x);
     }
     let all = a.len() + b.len() - common;
-    if all == 0 { 1.0 } else { common as f32 / all as f32 }
+    if all == 0 {
+        1.0
+    } else {
+        common as f32 / all as f32
+    }
 }
 
 #[cfg(test)]

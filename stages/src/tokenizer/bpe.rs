@@ -251,7 +251,12 @@ mod tests {
     const NEVER: AtomicBool = AtomicBool::new(false);
 
     /// Learns from words of letters and returns the merges as text.
-    fn merges(words: &[(&str, u64)], n_merges: usize, min_frequency: u64, ties: Ties) -> Vec<String> {
+    fn merges(
+        words: &[(&str, u64)],
+        n_merges: usize,
+        min_frequency: u64,
+        ties: Ties,
+    ) -> Vec<String> {
         let mut letters: Vec<String> = words
             .iter()
             .flat_map(|(word, _)| word.chars().map(String::from))
@@ -275,7 +280,10 @@ mod tests {
         };
         let merges = learn(&mut tokens, &mut counted, &limits, &NEVER).unwrap();
         let text = |id: u32| tokens[id as usize].clone();
-        merges.iter().map(|m| format!("{}+{}", text(m.0), text(m.1))).collect()
+        merges
+            .iter()
+            .map(|m| format!("{}+{}", text(m.0), text(m.1)))
+            .collect()
     }
 
     #[test]
@@ -295,7 +303,10 @@ mod tests {
 
     #[test]
     fn repeated_letters_are_joined_from_the_left() {
-        assert_eq!(merges(&[("aaaaa", 1)], 3, 1, Ties::Older), ["a+a", "aa+a", "aa+aaa"]);
+        assert_eq!(
+            merges(&[("aaaaa", 1)], 3, 1, Ties::Older),
+            ["a+a", "aa+a", "aa+aaa"]
+        );
     }
 
     /// The definition: count everything anew before each merge.
@@ -317,7 +328,9 @@ mod tests {
                     *counts.entry((id(&pair[0]), id(&pair[1]))).or_default() += count;
                 }
             }
-            let best = counts.iter().max_by_key(|(pair, count)| (**count, Reverse(**pair)));
+            let best = counts
+                .iter()
+                .max_by_key(|(pair, count)| (**count, Reverse(**pair)));
             let Some((&(a, b), _)) = best else { break };
             let (a, b) = (ids[a].clone(), ids[b].clone());
             let joined = format!("{a}{b}");

@@ -61,7 +61,8 @@ impl Plan {
             // What is no letter, digit or underscore only separates words. A `Split` on `\w+`
             // would say it shorter, and the crate's reader does not take patterns of one's own there.
             Algorithm::WordLevel => {
-                let spaces = json!({"type": "Replace", "pattern": {"Regex": NO_WORD}, "content": " "});
+                let spaces =
+                    json!({"type": "Replace", "pattern": {"Regex": NO_WORD}, "content": " "});
                 let lowercase = self.lowercase.then(|| json!({"type": "Lowercase"}));
                 let members: Vec<Value> = lowercase.into_iter().chain([spaces]).collect();
                 json!({"type": "Sequence", "normalizers": members})
@@ -101,7 +102,10 @@ impl Plan {
     /// Whether words are cut further for learning, at characters that no piece should hold
     /// with others (a line's end).
     pub(super) fn cuts_controls(&self) -> bool {
-        matches!(self.algorithm, Algorithm::SentencepieceBpe | Algorithm::Unigram)
+        matches!(
+            self.algorithm,
+            Algorithm::SentencepieceBpe | Algorithm::Unigram
+        )
     }
 
     /// Returns the name of the token for what cannot be written, where there is one.
@@ -315,7 +319,9 @@ fn words_within(words: &[Counted], alphabet: &[char]) -> Vec<(String, u32)> {
         }
     }
     let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    cut.into_iter().map(|(word, count)| (word.to_owned(), narrow(count))).collect()
+    cut.into_iter()
+        .map(|(word, count)| (word.to_owned(), narrow(count)))
+        .collect()
 }
 
 fn byte_piece(byte: u8) -> String {
@@ -324,7 +330,9 @@ fn byte_piece(byte: u8) -> String {
 
 fn vocab_map(tokens: &[String]) -> Map<String, Value> {
     let entries = tokens.iter().enumerate();
-    entries.map(|(id, token)| (token.clone(), Value::from(id))).collect()
+    entries
+        .map(|(id, token)| (token.clone(), Value::from(id)))
+        .collect()
 }
 
 fn bpe_model(tokens: &[String], merges: &[(u32, u32)], unknown: Option<&str>) -> Value {

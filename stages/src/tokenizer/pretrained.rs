@@ -30,7 +30,10 @@ pub(super) type NamedFile = (String, Vec<u8>);
 /// Returns what the stage was given as a `tokenizer.json` in the released form.
 pub(super) fn read(io: &StageIo) -> Result<Value, StageError> {
     let files = io.local_files("pretrained.path");
-    let wanted: Vec<&LocalFile> = files.into_iter().filter(|file| is_of_use(&file.name)).collect();
+    let wanted: Vec<&LocalFile> = files
+        .into_iter()
+        .filter(|file| is_of_use(&file.name))
+        .collect();
     let mut named = Vec::new();
     for file in wanted {
         let bytes = fs::read(&file.path).at(&file.path)?;
@@ -55,7 +58,9 @@ const MERGES: [&str; 2] = ["merges.txt", "vocab.bpe"];
 /// Makes one `tokenizer.json` out of the best of `files`.
 pub(super) fn assemble(files: &[NamedFile]) -> Result<Value, StageError> {
     let ending = |ends: &[&str]| {
-        let found = files.iter().find(|(name, _)| ends.iter().any(|end| name.ends_with(end)));
+        let found = files
+            .iter()
+            .find(|(name, _)| ends.iter().any(|end| name.ends_with(end)));
         found.map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     };
     if let Some((name, bytes)) = ending(&["tokenizer.json"]).or_else(|| only_json(files)) {
@@ -85,7 +90,8 @@ fn bad(name: &str, reason: &str) -> StageError {
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Value, StageError> {
-    let json: Value = serde_json::from_slice(bytes).map_err(|error| bad(name, &error.to_string()))?;
+    let json: Value =
+        serde_json::from_slice(bytes).map_err(|error| bad(name, &error.to_string()))?;
     if !json["model"].is_object() {
         return Err(bad(name, "it has no `model`"));
     }
@@ -108,7 +114,9 @@ fn byte_level(vocab: (&str, &[u8]), merges: (&str, &[u8])) -> Result<Value, Stag
         if line.is_empty() || line.starts_with("#version") {
             continue;
         }
-        let pair = line.split_once(' ').filter(|(_, right)| !right.contains(' '));
+        let pair = line
+            .split_once(' ')
+            .filter(|(_, right)| !right.contains(' '));
         let Some((left, right)) = pair else {
             return Err(bad(name, &format!("line {} is not two tokens", idx + 1)));
         };
@@ -137,7 +145,9 @@ mod tests {
 
     fn named(files: &[(&str, &str)]) -> Vec<NamedFile> {
         let files = files.iter();
-        files.map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+        files
+            .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+            .collect()
     }
 
     /// The 256 bytes and one merge.
@@ -152,8 +162,14 @@ mod tests {
     #[test]
     fn two_files_of_any_name_make_a_byte_level_tokenizer() {
         let vocab = vocab();
-        for names in [["vocab.json", "merges.txt"], ["my_encoder.json", "vocab.bpe"]] {
-            let files = named(&[(names[0], vocab.as_str()), (names[1], "#version: 0.2\na b\n")]);
+        for names in [
+            ["vocab.json", "merges.txt"],
+            ["my_encoder.json", "vocab.bpe"],
+        ] {
+            let files = named(&[
+                (names[0], vocab.as_str()),
+                (names[1], "#version: 0.2\na b\n"),
+            ]);
             let json = assemble(&files).unwrap();
             assert_eq!(json["model"]["merges"], json!([["a", "b"]]));
         }

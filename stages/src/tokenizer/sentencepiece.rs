@@ -47,7 +47,11 @@ pub(super) fn to_json(bytes: &[u8]) -> Result<Value, String> {
     let json_model = match model.kind {
         UNIGRAM => model.unigram(),
         BPE => model.bpe(),
-        other => return Err(format!("its model has the kind {other}, not unigram or bpe")),
+        other => {
+            return Err(format!(
+                "its model has the kind {other}, not unigram or bpe"
+            ));
+        }
     };
     Ok(json!({
         "version": "1.0",
@@ -64,7 +68,9 @@ pub(super) fn to_json(bytes: &[u8]) -> Result<Value, String> {
 
 impl Model {
     fn unknown_id(&self) -> Option<usize> {
-        self.pieces.iter().position(|piece| piece.kind == PIECE_UNKNOWN)
+        self.pieces
+            .iter()
+            .position(|piece| piece.kind == PIECE_UNKNOWN)
     }
 
     fn has_bytes(&self) -> bool {
@@ -95,7 +101,11 @@ impl Model {
             .map(|(id, piece)| (piece.text.as_str(), id))
             .collect();
         let mut merges: Vec<(f32, usize, usize, [&str; 2])> = Vec::new();
-        for piece in self.pieces.iter().filter(|piece| piece.kind == PIECE_NORMAL) {
+        for piece in self
+            .pieces
+            .iter()
+            .filter(|piece| piece.kind == PIECE_NORMAL)
+        {
             for (at, _) in piece.text.char_indices().skip(1) {
                 let (left, right) = piece.text.split_at(at);
                 if let (Some(&a), Some(&b)) = (ids.get(left), ids.get(right)) {
@@ -120,7 +130,10 @@ impl Model {
     fn added_tokens(&self) -> Vec<Value> {
         let pieces = self.pieces.iter().enumerate();
         let added = pieces.filter(|(_, piece)| {
-            matches!(piece.kind, PIECE_UNKNOWN | PIECE_CONTROL | PIECE_USER_DEFINED)
+            matches!(
+                piece.kind,
+                PIECE_UNKNOWN | PIECE_CONTROL | PIECE_USER_DEFINED
+            )
         });
         added
             .map(|(id, piece)| {
@@ -161,7 +174,11 @@ impl Model {
     }
 
     fn prepend_scheme(&self) -> &'static str {
-        if self.add_dummy_prefix { "always" } else { "never" }
+        if self.add_dummy_prefix {
+            "always"
+        } else {
+            "never"
+        }
     }
 
     fn decoder(&self) -> Value {
@@ -282,7 +299,11 @@ fn base64(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let six = (group >> (18 - 6 * digit)) & 63;
             let kept = digit <= chunk.len();
-            text.push(if kept { char::from(DIGITS[six as usize]) } else { '=' });
+            text.push(if kept {
+                char::from(DIGITS[six as usize])
+            } else {
+                '='
+            });
         }
     }
     text

@@ -8,13 +8,21 @@ use tinylm_pipeline::testing::{Outcome, StageTest};
 use super::*;
 use crate::{template::Role, testing::Corpus};
 
-const ALGORITHMS: [&str; 5] =
-    ["byte-level-bpe", "sentencepiece-bpe", "unigram", "wordpiece", "word-level"];
+const ALGORITHMS: [&str; 5] = [
+    "byte-level-bpe",
+    "sentencepiece-bpe",
+    "unigram",
+    "wordpiece",
+    "word-level",
+];
 
 fn corpus(template: Template) -> Corpus {
     let mut corpus = Corpus::new(template);
     corpus.more_words();
-    corpus.dialogue(&[(Role::User, "How are you?"), (Role::Assistant, "I am well.")]);
+    corpus.dialogue(&[
+        (Role::User, "How are you?"),
+        (Role::Assistant, "I am well."),
+    ]);
     corpus
 }
 
@@ -54,10 +62,15 @@ fn special_tokens_are_one_id_each_behind_what_is_learnt() {
     for algorithm in ALGORITHMS {
         for template in Template::ALL {
             let fixture = Fixture::new(&corpus(template));
-            fixture.run(2, &format!("{{algorithm: {algorithm}, vocab_size: 350}}")).unwrap();
+            fixture
+                .run(2, &format!("{{algorithm: {algorithm}, vocab_size: 350}}"))
+                .unwrap();
             let tokenizer = fixture.tokenizer();
-            let mut ids: Vec<u32> =
-                template.specials().iter().map(|name| tokenizer.special(name).unwrap()).collect();
+            let mut ids: Vec<u32> = template
+                .specials()
+                .iter()
+                .map(|name| tokenizer.special(name).unwrap())
+                .collect();
             let n_learnt = tokenizer.vocab_size() - ids.len();
             assert!(n_learnt <= 350, "{algorithm}: {n_learnt}");
             let expected: Vec<u32> = (n_learnt as u32..tokenizer.vocab_size() as u32).collect();
@@ -85,7 +98,9 @@ fn any_number_of_threads_and_any_repetition_makes_the_same_bytes() {
 fn tags_and_system_prompts_of_the_template_are_not_learnt_from() {
     let words = |template| {
         let fixture = Fixture::new(&corpus(template));
-        fixture.run(2, "{algorithm: word-level, min_frequency: 1}").unwrap();
+        fixture
+            .run(2, "{algorithm: word-level, min_frequency: 1}")
+            .unwrap();
         fixture.json("tokenizer.json")["model"].clone()
     };
     assert_eq!(words(Template::Chatml), words(Template::StartEnd));
@@ -97,7 +112,12 @@ fn words_are_lower_cased_counted_and_kept_in_order() {
     let mut corpus = Corpus::new(Template::Plain);
     corpus.text("The cat, the DOG and the bird: and_so on!");
     let fixture = Fixture::new(&corpus);
-    fixture.run(1, "{algorithm: word-level, min_frequency: 1, vocab_size: 6}").unwrap();
+    fixture
+        .run(
+            1,
+            "{algorithm: word-level, min_frequency: 1, vocab_size: 6}",
+        )
+        .unwrap();
     let vocab = fixture.json("tokenizer.json")["model"]["vocab"].clone();
     insta::assert_snapshot!(vocab, @r#"{"<unk>":0,"the":1,"cat":2,"dog":3,"and":4,"bird":5}"#);
     let tokenizer = fixture.tokenizer();
@@ -107,8 +127,12 @@ fn words_are_lower_cased_counted_and_kept_in_order() {
 #[test]
 fn generation_knows_where_to_stop() {
     let fixture = Fixture::new(&corpus(Template::Chatml));
-    fixture.run(1, "{vocab_size: 256, special_tokens: [<mark>]}").unwrap_err();
-    fixture.run(1, "{vocab_size: 257, special_tokens: [<mark>]}").unwrap();
+    fixture
+        .run(1, "{vocab_size: 256, special_tokens: [<mark>]}")
+        .unwrap_err();
+    fixture
+        .run(1, "{vocab_size: 257, special_tokens: [<mark>]}")
+        .unwrap();
     insta::assert_snapshot!(String::from_utf8(fixture.file("generation.json")).unwrap(), @r#"
     {
       "template": "chatml",
@@ -133,7 +157,10 @@ fn generation_knows_where_to_stop() {
       }
     }
     "#);
-    assert_eq!(fixture.file("chat_template.jinja"), Template::Chatml.jinja().as_bytes());
+    assert_eq!(
+        fixture.file("chat_template.jinja"),
+        Template::Chatml.jinja().as_bytes()
+    );
 }
 
 #[test]
@@ -155,13 +182,34 @@ fn nothing_to_learn_from_is_an_error() {
     let mut wordless = Corpus::new(Template::Plain);
     wordless.text("... !?");
     let complaints = [
-        Fixture::new(&Corpus::new(Template::Plain)).run(1, "{}").unwrap_err().message,
-        Fixture::new(&wordless).run(1, "{algorithm: word-level}").unwrap_err().message,
-        Fixture::new(&wordless).run(1, "{algorithm: unigram, min_frequency: 5}").unwrap_err().message,
-        Fixture::new(&corpus(Template::Plain)).run(1, "{vocab_size: 100}").unwrap_err().message,
-        Fixture::new(&corpus(Template::Plain)).run(1, "{vocab_size: 65536}").unwrap_err().message,
-        Fixture::new(&corpus(Template::Plain)).run(1, "{coverage: 0}").unwrap_err().message,
-        StageTest::new(TempDir::new().unwrap().path()).run::<TokenizerStage>("{}").unwrap_err().message,
+        Fixture::new(&Corpus::new(Template::Plain))
+            .run(1, "{}")
+            .unwrap_err()
+            .message,
+        Fixture::new(&wordless)
+            .run(1, "{algorithm: word-level}")
+            .unwrap_err()
+            .message,
+        Fixture::new(&wordless)
+            .run(1, "{algorithm: unigram, min_frequency: 5}")
+            .unwrap_err()
+            .message,
+        Fixture::new(&corpus(Template::Plain))
+            .run(1, "{vocab_size: 100}")
+            .unwrap_err()
+            .message,
+        Fixture::new(&corpus(Template::Plain))
+            .run(1, "{vocab_size: 65536}")
+            .unwrap_err()
+            .message,
+        Fixture::new(&corpus(Template::Plain))
+            .run(1, "{coverage: 0}")
+            .unwrap_err()
+            .message,
+        StageTest::new(TempDir::new().unwrap().path())
+            .run::<TokenizerStage>("{}")
+            .unwrap_err()
+            .message,
     ];
     insta::assert_snapshot!(complaints.join("\n"), @"
     the documents hold no words to learn from
@@ -187,7 +235,9 @@ fn taken_over(fixture: &Fixture, settings: &str) -> (TempDir, Result<Outcome, St
 #[test]
 fn an_existing_tokenizer_keeps_its_ids_and_gets_more() {
     let fixture = Fixture::new(&corpus(Template::Plain));
-    fixture.run(1, "{vocab_size: 300, min_frequency: 1}").unwrap();
+    fixture
+        .run(1, "{vocab_size: 300, min_frequency: 1}")
+        .unwrap();
     let before = fixture.tokenizer();
     let settings = "{pretrained: {path: tokenizer.json}, template: chatml}";
     let (_dir, outcome) = taken_over(&fixture, settings);
@@ -206,16 +256,19 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
     fs::write(&path, "{}").unwrap();
     let test = StageTest::new(dir.path()).local_file("pretrained.path", &path);
     fs::write(&path, "{ }").unwrap();
-    let error = test.run::<TokenizerStage>("{pretrained: {path: tokenizer.json}}").unwrap_err();
-    assert!(error.message.contains("changed while it was read"), "{error}");
+    let error = test
+        .run::<TokenizerStage>("{pretrained: {path: tokenizer.json}}")
+        .unwrap_err();
+    assert!(
+        error.message.contains("changed while it was read"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_vocabulary_that_shards_cannot_hold_is_refused() {
     let vocab: Map<String, Value> = (0..65_535).map(|n| (format!("w{n}"), json!(n))).collect();
-    let json = |vocab: &Map<String, Value>| {
-        json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}})
-    };
+    let json = |vocab: &Map<String, Value>| json!({"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"}});
     // One id is left: enough for `plain`, not for `chatml`.
     let ids = |template| add_specials(&mut json(&vocab), template, &[]).map(|g| g.eos_id);
     assert_eq!(ids(Template::Plain).unwrap(), Some(65_535));
@@ -228,7 +281,10 @@ fn t5_gets_the_ids_of_the_forty_one_model() {
     let mut json = json!({"model": {"type": "Unigram", "vocab": pieces, "unk_id": 2}});
     let generation = add_specials(&mut json, Template::StartEnd, &[]).unwrap();
     let names = ["<end>", "<start>", "<sep>", "<user>", "<bot>"];
-    assert_eq!(names.map(|name| generation.specials[name]), [32_100, 32_101, 32_102, 32_103, 32_104]);
+    assert_eq!(
+        names.map(|name| generation.specials[name]),
+        [32_100, 32_101, 32_102, 32_103, 32_104]
+    );
     assert_eq!(generation.stop_ids, [32_100]);
 }
 
@@ -263,7 +319,9 @@ mod reference {
 
     fn lines(path: PathBuf) -> Vec<String> {
         let text = fs::read_to_string(path).unwrap();
-        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
+        let lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with("#version"));
         lines.map(str::to_owned).collect()
     }
 
@@ -274,7 +332,8 @@ mod reference {
         let fixture = trained_on(&text, "{vocab_size: 8000, min_frequency: 2}");
         let folder = data.join("bytebpe_shakespeare_8000");
         assert_eq!(merges(&fixture), lines(folder.join("merges.txt")));
-        let vocab: Value = serde_json::from_slice(&fs::read(folder.join("vocab.json")).unwrap()).unwrap();
+        let vocab: Value =
+            serde_json::from_slice(&fs::read(folder.join("vocab.json")).unwrap()).unwrap();
         assert_eq!(fixture.json("tokenizer.json")["model"]["vocab"], vocab);
         assert_eq!(fixture.tokenizer().encode(&text).unwrap().len(), 318_045);
     }
@@ -285,7 +344,10 @@ mod reference {
         let folder = data.join("bpe_train_reference");
         let text = fs::read_to_string(folder.join("corpus.en")).unwrap();
         let fixture = trained_on(&text, "{vocab_size: 499, min_frequency: 1, ties: greater}");
-        assert_eq!(merges(&fixture), lines(folder.join("train-bpe-reference-merges.txt")));
+        assert_eq!(
+            merges(&fixture),
+            lines(folder.join("train-bpe-reference-merges.txt"))
+        );
     }
 
     #[test]
@@ -297,9 +359,16 @@ mod reference {
         let golden: Vec<String> = serde_json::from_value(golden["vocab"].clone()).unwrap();
         // There the ends of turns are tokens, and the beginnings are counted as words too.
         let text = text.replace("<|im_end|>", " ");
-        let fixture = trained_on(&text, "{algorithm: word-level, vocab_size: 1000, min_frequency: 1}");
+        let fixture = trained_on(
+            &text,
+            "{algorithm: word-level, vocab_size: 1000, min_frequency: 1}",
+        );
         let tokenizer = fixture.tokenizer();
-        let words: Vec<&str> = tokenizer.vocabulary().iter().map(|(word, _)| word.as_str()).collect();
+        let words: Vec<&str> = tokenizer
+            .vocabulary()
+            .iter()
+            .map(|(word, _)| word.as_str())
+            .collect();
         assert_eq!(words[1..words.len() - 1], golden[7..]);
     }
 
@@ -319,7 +388,11 @@ mod reference {
         for book in ["pg11.txt", "botchan.txt"] {
             let text = fs::read_to_string(data.join("gutenberg").join(book)).unwrap();
             for line in text.lines() {
-                assert_eq!(json.encode(line).unwrap(), model.encode(line).unwrap(), "{line:?}");
+                assert_eq!(
+                    json.encode(line).unwrap(),
+                    model.encode(line).unwrap(),
+                    "{line:?}"
+                );
             }
         }
     }

@@ -156,7 +156,9 @@ pub(crate) fn contents<'a>(document: &Document<'a>) -> impl Iterator<Item = &'a 
         .iter()
         .map(|turn| (turn.start as usize, turn.end as usize))
         .collect();
-    let turns = spans.into_iter().filter_map(move |(start, end)| text.get(start..end));
+    let turns = spans
+        .into_iter()
+        .filter_map(move |(start, end)| text.get(start..end));
     whole.into_iter().chain(turns)
 }
 
@@ -201,7 +203,9 @@ impl Counts {
         let mut words: Vec<(Box<str>, (u64, u64))> = self.entries.into_iter().collect();
         words.sort_unstable_by_key(|(_, (_, found))| *found);
         let words = words.into_iter();
-        words.map(|(word, (count, _))| (word.into(), count)).collect()
+        words
+            .map(|(word, (count, _))| (word.into(), count))
+            .collect()
     }
 }
 

@@ -44,15 +44,23 @@ fn compare(path: &Path) -> usize {
         let tokens: Vec<PipelineToken> = ids.iter().map(|&id| id.into()).collect();
         spell_out(&tokenizer, &tokens, &mut expected).unwrap();
         let name = path.display();
-        assert_eq!(tokenizer.encode(text).unwrap(), expected, "{name}: {text:?}");
+        assert_eq!(
+            tokenizer.encode(text).unwrap(),
+            expected,
+            "{name}: {text:?}"
+        );
         assert_eq!(&tokenizer.decode(ids).unwrap(), decoded, "{name}: {text:?}");
     }
     fixture.texts.len()
 }
 
 fn fixtures(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.extension().is_some_and(|e| e == "json")).collect()
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect()
 }
 
 #[test]
@@ -113,7 +121,11 @@ fn a_stream_prints_whole_characters_only() {
     let ids = tokenizer.encode(text).unwrap();
     let mut stream = tokenizer.decode_stream();
     let parts: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
-    assert!(parts.iter().all(|part| !part.contains(char::REPLACEMENT_CHARACTER)));
+    assert!(
+        parts
+            .iter()
+            .all(|part| !part.contains(char::REPLACEMENT_CHARACTER))
+    );
     assert!(parts.iter().filter(|part| part.is_empty()).count() > 8);
     assert_eq!(parts.concat() + &stream.finish().unwrap(), text);
 }
@@ -124,7 +136,12 @@ fn a_stream_gives_up_on_a_character_that_never_comes() {
     let half = tokenizer.encode("é").unwrap()[0];
     let mut stream = tokenizer.decode_stream();
     assert_eq!(stream.push(half).unwrap(), "");
-    assert!(stream.push(tokenizer.encode("a").unwrap()[0]).unwrap().ends_with('a'));
+    assert!(
+        stream
+            .push(tokenizer.encode("a").unwrap()[0])
+            .unwrap()
+            .ends_with('a')
+    );
     let mut stream = tokenizer.decode_stream();
     stream.push(half).unwrap();
     assert_eq!(stream.finish().unwrap(), "\u{fffd}");
@@ -132,15 +149,29 @@ fn a_stream_gives_up_on_a_character_that_never_comes() {
 
 #[test]
 fn a_stream_of_any_kind_of_tokens_adds_up_to_the_text() {
-    for algorithm in ["byte-level-bpe", "sentencepiece-bpe", "unigram", "wordpiece", "word-level"] {
+    for algorithm in [
+        "byte-level-bpe",
+        "sentencepiece-bpe",
+        "unigram",
+        "wordpiece",
+        "word-level",
+    ] {
         let settings = format!("{{algorithm: {algorithm}, vocab_size: 400}}");
         let (_dir, tokenizer) = trained(Template::Plain, &settings);
-        for text in ["the 7th sentence names things", "Names,\nthings. 12 é", "  two  spaces"] {
+        for text in [
+            "the 7th sentence names things",
+            "Names,\nthings. 12 é",
+            "  two  spaces",
+        ] {
             let ids = tokenizer.encode(text).unwrap();
             let mut stream = tokenizer.decode_stream();
             let mut streamed: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
             streamed.push_str(&stream.finish().unwrap());
-            assert_eq!(streamed, tokenizer.decode(&ids).unwrap(), "{algorithm} {text:?}");
+            assert_eq!(
+                streamed,
+                tokenizer.decode(&ids).unwrap(),
+                "{algorithm} {text:?}"
+            );
         }
     }
 }
@@ -160,7 +191,11 @@ fn bytes_have_characters_of_their_own() {
 #[test]
 fn what_is_wrong_with_a_tokenizer_is_said() {
     let complaint = |json: Value| {
-        let parsed = Tokenizer::parse(Path::new("tokenizer.json"), &json.to_string(), no_generation());
+        let parsed = Tokenizer::parse(
+            Path::new("tokenizer.json"),
+            &json.to_string(),
+            no_generation(),
+        );
         parsed.err().unwrap().to_string()
     };
     let vocab = |id: u32| json!({"a": 0, "b": id});

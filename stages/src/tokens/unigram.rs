@@ -54,7 +54,10 @@ fn deal_again(pieces: &mut [(String, f64)]) {
     let Some((_, learnt)) = pieces.split_first_mut() else {
         return;
     };
-    let lowest = learnt.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
+    let lowest = learnt
+        .iter()
+        .map(|(_, score)| *score)
+        .fold(f64::INFINITY, f64::min);
     let is_single = |piece: &str| piece.chars().count() == 1;
     let mut dealt: Vec<usize> = Vec::new();
     let mut penalty = 0.0;
