@@ -5,422 +5,24 @@
 //! here settings become its values, its events become the stage's, and its errors become
 //! advice about settings.
 
-use std::{fs, path::Path, time::Duration};
+mod settings;
 
-use serde::{Deserialize, Serialize};
+use std::{fs, path::Path};
+
+use serde::Serialize;
 use tinylm_model::{
-    CpuEngine, Dropout, EngineSettings, Optimizer,
-    batches::{BatchSettings, Batching, LongDocuments, LossOn},
-    config::{ModelConfig, Precision},
+    CpuEngine, EngineSettings,
+    config::ModelConfig,
     engine::{Engine, EngineError, Tensors},
     kernels,
     peak::measured_peak,
-    schedule::{Amount, Schedule, Shape as Curve},
     shards::Shards,
-    train::{
-        Length, Machine, OnFault, TrainError, TrainSettings as LoopSettings, Trained,
-        WatchSettings as LoopWatch, Watcher, train,
-    },
+    train::{Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, train},
     weights::write_tensors,
 };
-use tinylm_pipeline::{
-    At, Metrics, StageError, StageIo, choices,
-    settings::{SettingError, Shape, Shaped},
-};
+use tinylm_pipeline::{At, Metrics, StageError, StageIo};
 
-choices! {
-    /// How the learning rate goes after the warm-up.
-    pub enum ScheduleName {
-        Constant = "constant",
-        Linear = "linear",
-        Cosine = "cosine",
-        /// Warm-up, stable, decay.
-        Wsd = "wsd",
-    }
-}
-
-choices! {
-    /// What operands of matrix products are rounded to.
-    pub enum PrecisionName {
-        F32 = "f32",
-        Bf16 = "bf16",
-    }
-}
-
-choices! {
-    pub enum OptimizerName {
-        Adamw = "adamw",
-        /// Muon for the matrices inside blocks, AdamW for everything else.
-        Muon = "muon",
-    }
-}
-
-choices! {
-    /// How rows are cut from documents.
-    pub enum BatchingName {
-        /// Several documents a row, each seeing only itself.
-        Packed = "packed",
-        /// One document a row.
-        Padded = "padded",
-        /// Random stretches of the token stream.
-        Windows = "windows",
-        /// Stretches that start every `stride` tokens.
-        Sliding = "sliding",
-    }
-}
-
-choices! {
-    pub enum LongDocumentsName {
-        Split = "split",
-        Crop = "crop",
-    }
-}
-
-choices! {
-    pub enum LossOnName {
-        Targets = "targets",
-        All = "all",
-    }
-}
-
-choices! {
-    pub enum NonFiniteName {
-        Stop = "stop",
-        Skip = "skip",
-    }
-}
-
-choices! {
-    pub enum SpikeName {
-        Warn = "warn",
-        Skip = "skip",
-        Stop = "stop",
-    }
-}
-
-/// A number, or a share such as `30%`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NumberOrShare(pub Amount);
-
-impl Shaped for NumberOrShare {
-    fn shape() -> Shape {
-        Shape::Value("number, or a share such as 30%")
-    }
-}
-
-/// `auto`, or a number of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MicroBatch(pub Option<usize>);
-
-impl Shaped for MicroBatch {
-    fn shape() -> Shape {
-        Shape::Value("`auto`, or a whole number")
-    }
-}
-
-impl Serialize for MicroBatch {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            None => serializer.serialize_str("auto"),
-            Some(rows) => serializer.serialize_u64(rows as u64),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for MicroBatch {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let rows = value.as_u64().filter(|&rows| rows > 0);
-        match rows {
-            Some(rows) => Ok(Self(Some(rows as usize))),
-            None if value == "auto" => Ok(Self(None)),
-            None => Err(serde::de::Error::custom(format!(
-                "must be `auto` or a number of rows, not {value}"
-            ))),
-        }
-    }
-}
-
-tinylm_pipeline::settings! {
-    /// How a model is trained.
-    #[exclusive("epochs", "steps")]
-    pub struct TrainSettings {
-        /// Times all documents are read; 1 if neither this nor `steps` is given.
-        pub epochs: Option<f64> = None,
-        /// Updates.
-        pub steps: Option<u64> = None,
-        /// Rows in an update.
-        pub batch: usize = 32,
-        /// Rows computed at a time; `auto` takes what fits into memory. Gradients add up over a batch.
-        pub micro_batch: MicroBatch = MicroBatch(None),
-        /// Places in a row; the model's context if not given.
-        pub context: Option<usize> = None,
-        /// How rows are cut from documents.
-        pub batching: BatchingName = BatchingName::Packed,
-        /// Tokens between the starts of `sliding` windows; the context if not given.
-        pub stride: Option<usize> = None,
-        /// What becomes of documents longer than the context (`packed` and `padded`).
-        pub long_documents: LongDocumentsName = LongDocumentsName::Split,
-        /// Which tokens are learned: those marked as targets (what the assistant says, or all of a raw text), or all.
-        pub loss_on: LossOnName = LossOnName::Targets,
-        /// The highest learning rate.
-        pub lr: f64 = 1e-3,
-        /// How the learning rate goes after the warm-up.
-        pub schedule: ScheduleName = ScheduleName::Cosine,
-        /// Updates over which the learning rate rises, as a number or as a share of all.
-        pub warmup: NumberOrShare = NumberOrShare(Amount::Share(0.05)),
-        /// The lowest learning rate after the warm-up, as a number or as a share of `lr`.
-        pub floor: NumberOrShare = NumberOrShare(Amount::Number(0.0)),
-        /// Updates over which `wsd` comes down at the end, as a number or as a share of all.
-        pub decay: NumberOrShare = NumberOrShare(Amount::Share(0.2)),
-        /// `adamw`, or `muon` for the matrices inside blocks and AdamW for the rest.
-        pub optimizer: OptimizerName = OptimizerName::Adamw,
-        /// AdamW's decays of its two moments.
-        pub betas: Vec<f64> = vec![0.9, 0.95],
-        /// Muon's momentum.
-        pub momentum: f64 = 0.95,
-        /// Decay of matrices per unit of learning rate.
-        pub weight_decay: f64 = 0.1,
-        /// Norm above which gradients are scaled down; null switches it off.
-        pub clip: Option<f64> = Some(1.0),
-        /// Share of activations dropped, in all four places; the preset's if not given.
-        pub dropout: Option<f64> = None,
-        /// The same for embeddings alone.
-        pub dropout_embedding: Option<f64> = None,
-        /// The same for attention weights alone.
-        pub dropout_attention: Option<f64> = None,
-        /// The same for what blocks add to the residual stream.
-        pub dropout_residual: Option<f64> = None,
-        /// The same inside the MLP.
-        pub dropout_mlp: Option<f64> = None,
-        /// Share of each target's probability that is spread over the vocabulary.
-        pub label_smoothing: f64 = 0.0,
-        /// What operands of matrix products are rounded to; sums and weights stay f32.
-        pub precision: PrecisionName = PrecisionName::F32,
-        /// Updates between two validations; 0 never validates, and without it there are twenty.
-        pub validate_every: Option<u64> = None,
-        /// Rows of the fixed validation set, spread over the validation documents.
-        pub validate_rows: usize = 1000,
-        /// Validations without a gain after which training stops.
-        pub patience: Option<u64> = None,
-        /// What to do when a loss is not finite.
-        pub on_non_finite: NonFiniteName = NonFiniteName::Stop,
-        /// What to do when a loss is far above its running mean.
-        pub on_spike: SpikeName = SpikeName::Warn,
-        /// Standard deviations above the mean that make a spike.
-        pub spike_z: f64 = 6.0,
-    }
-}
-
-tinylm_pipeline::settings! {
-    /// What is only looked at while a model is trained.
-    pub struct TrainWatch {
-        /// Prompts that the model answers at every validation.
-        pub samples: Vec<String> = Vec::new(),
-        /// Most tokens of such an answer.
-        pub sample_tokens: usize = 48,
-        /// Updates between two logged ones.
-        pub log_every: u64 = 10,
-        /// Checkpoints kept for going back.
-        pub keep_checkpoints: usize = 3,
-        /// Updates between two checkpoints; 0 saves for validations and by time only.
-        pub checkpoint_every: u64 = 0,
-        /// Minutes of work that may be lost at most.
-        pub checkpoint_minutes: f64 = 10.0,
-    }
-}
-
-impl TrainSettings {
-    /// Spells out what follows from other settings, and refuses what contradicts itself.
-    pub(crate) fn canonical(mut self, preset_dropout: f64) -> Result<Self, SettingError> {
-        match (self.epochs, self.steps) {
-            (Some(_), Some(_)) => {
-                let help = "leave one of them out";
-                return Err(SettingError::new("train.steps", "excludes `epochs`").help(help));
-            }
-            (None, None) => self.epochs = Some(1.0),
-            _ => (),
-        }
-        let everywhere = self.dropout.unwrap_or(preset_dropout);
-        self.dropout = Some(everywhere);
-        for place in [
-            &mut self.dropout_embedding,
-            &mut self.dropout_attention,
-            &mut self.dropout_residual,
-            &mut self.dropout_mlp,
-        ] {
-            place.get_or_insert(everywhere);
-        }
-        self.check()?;
-        Ok(self)
-    }
-
-    fn check(&self) -> Result<(), SettingError> {
-        let error =
-            |name: &str, message: String| Err(SettingError::new(format!("train.{name}"), message));
-        let shares = [
-            ("dropout", self.dropout),
-            ("dropout_embedding", self.dropout_embedding),
-            ("dropout_attention", self.dropout_attention),
-            ("dropout_residual", self.dropout_residual),
-            ("dropout_mlp", self.dropout_mlp),
-            ("label_smoothing", Some(self.label_smoothing)),
-            ("momentum", Some(self.momentum)),
-        ];
-        for (name, share) in shares {
-            if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
-                return error(name, "must be at least 0 and less than 1".to_owned());
-            }
-        }
-        if self.betas.len() != 2 || self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            return error(
-                "betas",
-                "must be two numbers, at least 0 and less than 1".to_owned(),
-            );
-        }
-        if !(self.lr > 0.0 && self.lr <= 10.0) {
-            let wrong = SettingError::new("train.lr", format!("is {}", self.lr));
-            return Err(
-                wrong.help("a learning rate is a number above 0 and at most 10, such as 1e-3")
-            );
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay * self.lr < 1.0) {
-            return error(
-                "weight_decay",
-                "must be at least 0, and less than 1 / `lr`".to_owned(),
-            );
-        }
-        if self.batch == 0 {
-            return error("batch", "must be at least 1".to_owned());
-        }
-        if self.validate_rows == 0 {
-            return error(
-                "validate_rows",
-                "must be at least 1; `validate_every: 0` switches validation off".to_owned(),
-            );
-        }
-        match self.stride {
-            Some(_) if self.batching != BatchingName::Sliding => {
-                error("stride", "is only for `batching: sliding`".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn precision(&self) -> Precision {
-        match self.precision {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Bf16 => Precision::Bf16,
-        }
-    }
-
-    fn optimizer(&self) -> Optimizer {
-        match self.optimizer {
-            OptimizerName::Adamw => Optimizer::Adamw,
-            OptimizerName::Muon => Optimizer::Muon,
-        }
-    }
-
-    pub(crate) fn engine_settings(&self, frozen: Vec<String>) -> EngineSettings {
-        let rate = |place: Option<f64>| place.or(self.dropout).unwrap_or(0.0) as f32;
-        let beta = |idx: usize, or: f32| self.betas.get(idx).map_or(or, |beta| *beta as f32);
-        EngineSettings {
-            precision: self.precision(),
-            optimizer: self.optimizer(),
-            beta1: beta(0, 0.9),
-            beta2: beta(1, 0.95),
-            weight_decay: self.weight_decay as f32,
-            momentum: self.momentum as f32,
-            dropout: Dropout {
-                embedding: rate(self.dropout_embedding),
-                attention: rate(self.dropout_attention),
-                residual: rate(self.dropout_residual),
-                mlp: rate(self.dropout_mlp),
-            },
-            label_smoothing: self.label_smoothing as f32,
-            frozen,
-            ..EngineSettings::default()
-        }
-    }
-
-    fn loop_settings(
-        &self,
-        config: &ModelConfig,
-        watch: &TrainWatch,
-        machine: Machine,
-        seed: u64,
-    ) -> LoopSettings {
-        let context = self.context.unwrap_or(config.context);
-        LoopSettings {
-            length: match self.steps {
-                Some(steps) => Length::Steps(steps),
-                None => Length::Epochs(self.epochs.unwrap_or(1.0)),
-            },
-            batches: BatchSettings {
-                batching: match self.batching {
-                    BatchingName::Packed => Batching::Packed,
-                    BatchingName::Padded => Batching::Padded,
-                    BatchingName::Windows => Batching::Windows,
-                    BatchingName::Sliding => Batching::Sliding {
-                        stride: self.stride.unwrap_or(context),
-                    },
-                },
-                context,
-                batch: self.batch,
-                long_documents: match self.long_documents {
-                    LongDocumentsName::Split => LongDocuments::Split,
-                    LongDocumentsName::Crop => LongDocuments::Crop,
-                },
-                loss_on: match self.loss_on {
-                    LossOnName::Targets => LossOn::Targets,
-                    LossOnName::All => LossOn::All,
-                },
-            },
-            schedule: Schedule {
-                shape: match self.schedule {
-                    ScheduleName::Constant => Curve::Constant,
-                    ScheduleName::Linear => Curve::Linear,
-                    ScheduleName::Cosine => Curve::Cosine,
-                    ScheduleName::Wsd => Curve::Wsd,
-                },
-                lr: self.lr,
-                warmup: self.warmup.0,
-                floor: self.floor.0,
-                decay: self.decay.0,
-            },
-            clip: self.clip.map_or(f32::INFINITY, |clip| clip as f32),
-            micro_batch: self.micro_batch.0,
-            validate_every: self.validate_every,
-            validate_rows: self.validate_rows,
-            patience: self.patience,
-            on_non_finite: match self.on_non_finite {
-                NonFiniteName::Stop => OnFault::Stop,
-                NonFiniteName::Skip => OnFault::Skip,
-            },
-            on_spike: match self.on_spike {
-                SpikeName::Warn => OnFault::Warn,
-                SpikeName::Skip => OnFault::Skip,
-                SpikeName::Stop => OnFault::Stop,
-            },
-            spike_z: self.spike_z,
-            seed,
-            updates_before: 0,
-            watch: LoopWatch {
-                log_every: watch.log_every,
-                checkpoint_every: watch.checkpoint_every,
-                checkpoint_interval: minutes(watch.checkpoint_minutes),
-                keep_checkpoints: watch.keep_checkpoints,
-            },
-            machine,
-        }
-    }
-}
-
-/// A duration; what is no time at all (negative, NaN) means as often as possible.
-fn minutes(minutes: f64) -> Duration {
-    Duration::try_from_secs_f64(60.0 * minutes).unwrap_or_default()
-}
+pub(crate) use settings::{TrainSettings, TrainWatch};
 
 /// One training, from an engine at its start to a model folder.
 pub(crate) struct Training<'a> {
@@ -458,7 +60,7 @@ impl Training<'_> {
             io.checkpoints(),
             &mut watcher,
         );
-        let trained = trained.map_err(|error| stage_error(&error))?;
+        let trained = trained.map_err(|error| stage_error(&error, io.checkpoints()))?;
         let optimizer = match self.keep_optimizer {
             true => Some(engine.optimizer().map_err(|error| explained(&error))?),
             false => None,
@@ -581,13 +183,16 @@ impl Watcher for StageWatcher<'_, '_> {
 }
 
 /// Turns an error of the training loop into what failed, why, what is left and what to do.
-pub(crate) fn stage_error(error: &TrainError) -> StageError {
+fn stage_error(error: &TrainError, checkpoints: &Path) -> StageError {
     let told = match error {
         TrainError::Cancelled { .. } => StageError::cancelled(),
         TrainError::AtStep { kept, cause, .. } => {
             let told = StageError::new(error.to_string()).cause(chain(cause));
             match kept {
-                Some(step) => told.kept(format!("checkpoint at step {step}")),
+                Some(step) => {
+                    let folder = checkpoints.display();
+                    told.kept(format!("checkpoint at step {step} in {folder}"))
+                }
                 None => told,
             }
         }
@@ -634,7 +239,10 @@ fn available_memory() -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes << 10)
+    // In a container its limit; the word `max` there is no limit.
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse::<u64>().ok());
+    Some(limit.map_or(kilobytes << 10, |limit| limit.min(kilobytes << 10)))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub(crate) struct State {
     /// Validations since the best one.
     pub(crate) n_without_gain: u64,
     pub(crate) curve: Curve,
+    pub(crate) pending: Pending,
     /// Metrics of `step` itself, told again on resuming.
     pub(crate) metrics: Vec<(String, f64)>,
 }
@@ -47,8 +48,6 @@ pub struct Curve {
     /// Mean training loss since the point before.
     pub loss: Vec<(u64, f64)>,
     pub validation: Vec<ValidationPoint>,
-    sum: f64,
-    n: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +56,13 @@ pub struct ValidationPoint {
     pub loss: f64,
     /// By role, where more than one was predicted.
     pub by_role: Vec<(String, f64)>,
+}
+
+/// Losses since the curve's last point.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    sum: f64,
+    n: u64,
 }
 
 /// Running mean and variance of the training loss, for telling a spike from noise.
@@ -95,17 +101,17 @@ impl State {
 
     /// Adds a training loss to the curve.
     pub(crate) fn draw(&mut self, loss: f64) {
-        let curve = &mut self.curve;
-        curve.sum += loss;
-        curve.n += 1;
+        self.pending.sum += loss;
+        self.pending.n += 1;
         let last = self.step == self.n_steps;
         if last
             || self
                 .step
                 .is_multiple_of(self.n_steps.div_ceil(CURVE_POINTS))
         {
-            curve.loss.push((self.step, curve.sum / curve.n as f64));
-            (curve.sum, curve.n) = (0.0, 0);
+            let mean = self.pending.sum / self.pending.n as f64;
+            self.curve.loss.push((self.step, mean));
+            self.pending = Pending::default();
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::{
     config::{ModelConfig, Precision},
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     schedule::{Schedule, ScheduleError},
-    shards::{Shards, ShardsError},
-    state::{Best, Curve, Losses, State, by_role},
+    shards::{Shards, ShardsError, Split},
+    state::{Best, Curve, Losses, Pending, State, by_role},
     validation::{Validation, validate},
 };
 
@@ -45,8 +45,8 @@ pub struct TrainSettings {
     pub micro_batch: Option<usize>,
     /// Steps between two validations; 0 never validates, `None` does so twenty times.
     pub validate_every: Option<u64>,
-    /// Rows of the fixed validation set.
-    pub validate_rows: usize,
+    /// Rows of the fixed validation set; `None` takes as many as cost little.
+    pub validate_rows: Option<usize>,
     /// Validations without a gain after which training stops.
     pub patience: Option<u64>,
     pub on_non_finite: OnFault,
@@ -273,19 +273,18 @@ pub fn train(
                 source,
             }
         })?;
-    let validation_split = match settings.validate_every {
-        Some(0) => None,
+    let n_per_epoch = batches.n_per_epoch();
+    let n_steps = settings.length.n_steps(n_per_epoch)?;
+    let asked = settings.validate_every;
+    let validate_every = asked.unwrap_or(n_steps.div_ceil(VALIDATIONS));
+    let validation_split = match validate_every {
+        0 => None,
         _ => Some(shards.split("validation")?),
     };
     let validation = match &validation_split {
         None => None,
-        Some(split) => Some(fixed_set(split, settings)?),
+        Some(split) => Some(fixed_set(split, settings, validate_every.min(n_steps))?),
     };
-    let n_per_epoch = batches.n_per_epoch();
-    let n_steps = settings.length.n_steps(n_per_epoch)?;
-    let validate_every = settings
-        .validate_every
-        .unwrap_or(n_steps.div_ceil(VALIDATIONS));
     settings.schedule.check()?;
     let keep = settings.watch.keep_checkpoints;
     let mut checkpoints = Checkpoints::open(folder, keep)?;
@@ -519,6 +518,7 @@ fn check(
         ("clip", f64::from(settings.clip)),
         ("spike_z", settings.spike_z),
         ("micro_batch", settings.micro_batch.unwrap_or(1) as f64),
+        ("patience", settings.patience.unwrap_or(1) as f64),
     ];
     match positive
         .into_iter()
@@ -529,11 +529,16 @@ fn check(
     }
 }
 
+/// The rows of every validation.
 fn fixed_set<'a>(
-    split: &'a crate::shards::Split,
+    split: &'a Split,
     settings: &TrainSettings,
+    validate_every: u64,
 ) -> Result<Batches<'a>, TrainError> {
-    Batches::for_evaluation(split, &settings.batches, settings.validate_rows).map_err(|source| {
+    // A quarter of the rows that are trained on in between, which takes far less time.
+    let affordable = validate_every as usize * settings.batches.batch / 4;
+    let n_rows = settings.validate_rows.unwrap_or(affordable.clamp(64, 1000));
+    Batches::for_evaluation(split, &settings.batches, n_rows).map_err(|source| {
         TrainError::Batches {
             split: "validation",
             source,
@@ -720,6 +725,7 @@ impl State {
             best: None,
             n_without_gain: 0,
             curve: Curve::default(),
+            pending: Pending::default(),
             metrics: Vec::new(),
         }
     }

@@ -193,6 +193,50 @@ fn a_preset_is_spelled_out_and_what_follows_from_a_field_follows() {
     assert_eq!(of(&spelled_out), small);
 }
 
+/// A default that changes here changes the key of every experiment that leaves it out.
+#[test]
+fn a_recipe_says_everything_that_the_bytes_depend_on() {
+    let recipe = canonical::<Pretrain>("{ model: { preset: mini }, train: { steps: 9 } }");
+    let lines = recipe["train"].as_object().unwrap().iter();
+    let lines: Vec<String> = lines
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    assert_snapshot!(lines.join("\n"), @r#"
+    epochs = null
+    steps = 9
+    batch = 32
+    micro_batch = "auto"
+    context = null
+    batching = "packed"
+    stride = null
+    long_documents = "split"
+    loss_on = "targets"
+    lr = 0.001
+    schedule = "cosine"
+    warmup = "5%"
+    floor = 0.0
+    decay = "20%"
+    optimizer = "adamw"
+    betas = [0.9,0.95]
+    momentum = 0.95
+    weight_decay = 0.1
+    clip = 1.0
+    dropout = 0.0
+    dropout_embedding = 0.0
+    dropout_attention = 0.0
+    dropout_residual = 0.0
+    dropout_mlp = 0.0
+    label_smoothing = 0.0
+    precision = "f32"
+    validate_every = null
+    validate_rows = null
+    patience = null
+    on_non_finite = "stop"
+    on_spike = "warn"
+    spike_z = 6.0
+    "#);
+}
+
 #[test]
 fn settings_that_contradict_themselves_are_refused() {
     let bench = Bench::new();

@@ -117,7 +117,7 @@ fn settings() -> TrainSettings {
         clip: 1.0,
         micro_batch: Some(2),
         validate_every: Some(4),
-        validate_rows: 10,
+        validate_rows: Some(10),
         patience: None,
         on_non_finite: OnFault::Stop,
         on_spike: OnFault::Warn,
