@@ -21,7 +21,7 @@ use tinylm_model::{
     engine::Score,
     generate::Generator,
     sampler::Sampling,
-    shards::{Document, ROLE_ASSISTANT, ROLE_NAMES, Shards, Split, Stretch},
+    shards::{Document, ROLE_ASSISTANT, ROLE_NAMES, Shards, ShardsError, Split, Stretch},
 };
 use tinylm_pipeline::{
     At, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
@@ -84,10 +84,10 @@ impl Stage for Evaluate {
 
     fn run(settings: &EvaluateSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
-        let shards = Shards::open(&io.input("shards")?.path)?;
+        let shards = Shards::open(&io.input("shards")?.path).map_err(unreadable)?;
         let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
         check_vocabulary(&shards, speaker.tokenizer())?;
-        let split = shards.split(split_name(settings.split))?;
+        let split = shards.split(split_name(settings.split)).map_err(unreadable)?;
         let n_documents = n_within(split.documents(), settings.tokens);
         let documents = &split.documents()[..n_documents];
 
@@ -176,6 +176,12 @@ impl Tally {
     }
 }
 
+fn unreadable(error: ShardsError) -> StageError {
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    let failed = StageError::new(error.to_string()).help(error.help()).is_final();
+    StageError { cause, ..failed }
+}
+
 fn split_name(split: SplitName) -> &'static str {
     match split {
         SplitName::Validation => "validation",
@@ -258,7 +264,7 @@ fn window(done: usize, n: usize, context: usize) -> (usize, usize) {
 fn unigram_perplexity(shards: &Shards, tally: &Tally) -> Result<f64, StageError> {
     let mut counts = vec![1u64; tally.counts.len()];
     if shards.index().splits.get("train").is_some_and(|split| split.targets > 0) {
-        let train = shards.split("train")?;
+        let train = shards.split("train").map_err(unreadable)?;
         for document in train.documents() {
             let stretch = train.tokens(document);
             for (idx, id) in stretch.ids().enumerate() {
@@ -417,7 +423,7 @@ mod tests {
     use tinylm_pipeline::testing::StageTest;
 
     use super::*;
-    use crate::speak::fixture::{config, dialogue, tensors, write_model, write_shards, write_tokenizer};
+    use crate::speak::fixture::{config, dialogue, tensors, write_model, write_shards};
 
     fn documents() -> Vec<(u16, Vec<u16>, Vec<u8>)> {
         let texts = [("hi", "hello there"), ("how are you ?", "fine . and you ?"), ("x", "y")];

@@ -2,8 +2,11 @@
 
 pub mod binarize;
 pub mod dedupe;
+pub mod evaluate;
 pub mod finetune;
 pub mod pretrain;
+pub mod sample;
+pub mod speak;
 pub mod template;
 pub mod tokenizer;
 pub mod tokens;
@@ -29,5 +32,7 @@ pub fn catalog() -> Vec<Kind> {
         Kind::of::<binarize::Binarize>(),
         Kind::of::<pretrain::Pretrain>(),
         Kind::of::<finetune::Finetune>(),
+        Kind::of::<evaluate::Evaluate>(),
+        Kind::of::<sample::Sample>(),
     ]
 }

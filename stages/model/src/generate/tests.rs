@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
+    CpuEngine, EngineSettings,
     config::{Activation, Bias, Norm, NormAt, Parameter, Positions, Role},
-    engine::Tensor,
+    engine::{Batch, Engine, Tensor},
 };
 
 /// A number that looks random and is the same on every machine.
@@ -77,8 +78,8 @@ fn all_options() -> Vec<ModelConfig> {
             n_kv_heads: 1,
             d_ff: 33,
             norm: Norm::Rms,
+            bias: Bias { norm: false, ..tiny().bias },
             activation: Activation::Gelu,
-            positions: Positions::Sinusoidal,
             n_layers: 3,
             ..tiny()
         },
@@ -406,6 +407,57 @@ fn scores_are_those_of_the_logits() {
     }
 }
 
+/// Two documents in one row, and a third in another with padding behind it.
+fn packed(ids: &[u16]) -> Batch {
+    let rows: [(usize, &[usize]); 2] = [(0, &[14, 6]), (20, &[11])];
+    let mut batch = Batch {
+        n_rows: 2,
+        len: 20,
+        tokens: vec![0; 40],
+        targets: vec![0; 40],
+        weights: vec![0.0; 40],
+        positions: vec![0; 40],
+        starts: vec![0; 40],
+        row_offset: 0,
+    };
+    for (from, lengths) in rows {
+        let mut start = from;
+        for &len in lengths {
+            for i in 0..len {
+                let place = start + i;
+                batch.tokens[place] = ids[place];
+                batch.targets[place] = ids[place + 1];
+                batch.weights[place] = 1.0;
+                batch.positions[place] = i as u16;
+                batch.starts[place] = (start - from) as u16;
+            }
+            start += len;
+        }
+    }
+    batch
+}
+
+#[test]
+fn scores_are_those_of_the_training_engine_packed_or_not() {
+    for c in all_options() {
+        let tensors = random_tensors(&c);
+        let mut engine = CpuEngine::new(c.clone(), EngineSettings::default(), 1, 2).unwrap();
+        engine.load_weights(&tensors).unwrap();
+        let ids = tokens(41);
+        let batch = packed(&ids);
+        let trained = engine.evaluate(&batch).unwrap();
+        let mut generator = generator(&c, Precision::F32, 2);
+        for (start, len) in [(0, 14), (14, 6), (20, 11)] {
+            let (tokens, targets) = (&batch.tokens[start..start + len], &batch.targets[start..start + len]);
+            let scores = generator.score(tokens, 0, targets).unwrap();
+            for (found, want) in scores.iter().zip(&trained[start..]) {
+                assert!((found.nll - want.nll).abs() < 1e-4, "{found:?}, not {want:?}");
+                assert_eq!(found.rank, want.rank);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_fed_is_an_error_and_changes_nothing() {
     let c = &all_options()[0];
@@ -504,10 +556,10 @@ mod folders {
     fn configurations_that_cannot_be_are_refused_before_anything_is_computed() {
         let c = tiny();
         for (broken, reason) in [
-            (ModelConfig { n_heads: 0, ..c.clone() }, "`n_heads` is 0"),
-            (ModelConfig { n_heads: 5, n_kv_heads: 5, ..c.clone() }, "5 heads do not divide a width of 24"),
-            (ModelConfig { n_kv_heads: 3, ..c.clone() }, "3 key/value heads do not divide 4 heads"),
-            (ModelConfig { vocab_size: 70_000, ..c.clone() }, "`vocab_size` is 70000, above 65536"),
+            (ModelConfig { n_heads: 0, ..c.clone() }, "`n_heads` must be at least 1"),
+            (ModelConfig { n_heads: 5, n_kv_heads: 5, ..c.clone() }, "must be a multiple of `n_heads` (5)"),
+            (ModelConfig { n_kv_heads: 3, ..c.clone() }, "must be a multiple of `n_kv_heads` (3)"),
+            (ModelConfig { d_ff: 1 << 40, ..c.clone() }, "`d_ff` is 1099511627776"),
         ] {
             let found = refusal(&write(&broken, &Tensors::new()));
             assert!(found.ends_with(reason), "{found}");

@@ -203,33 +203,14 @@ fn read(path: &Path, folder: &Path, name: &'static str) -> Result<Vec<u8>, OpenE
     })
 }
 
-/// Refuses what would divide by zero or overflow further down.
+/// Refuses what cannot be built, and sizes that only a damaged file has: they would be
+/// allocated before the weights are found to be others.
 fn check(c: &ModelConfig) -> Result<(), OpenError> {
-    let impossible = |what: String| Err(OpenError::Impossible(what));
-    for (name, n) in [
-        ("vocab_size", c.vocab_size),
-        ("context", c.context),
-        ("d_model", c.d_model),
-        ("n_layers", c.n_layers),
-        ("n_heads", c.n_heads),
-        ("n_kv_heads", c.n_kv_heads),
-        ("d_ff", c.d_ff),
-    ] {
-        if n == 0 || n > 1 << 20 {
-            return impossible(format!("`{name}` is {n}"));
+    c.check().map_err(|error| OpenError::Impossible(error.to_string()))?;
+    for (name, n) in [("d_model", c.d_model), ("n_layers", c.n_layers), ("d_ff", c.d_ff)] {
+        if n > 1 << 20 {
+            return Err(OpenError::Impossible(format!("`{name}` is {n}")));
         }
-    }
-    if c.vocab_size > 1 << 16 {
-        return impossible(format!("`vocab_size` is {}, above 65536", c.vocab_size));
-    }
-    if !c.d_model.is_multiple_of(c.n_heads) {
-        return impossible(format!("{} heads do not divide a width of {}", c.n_heads, c.d_model));
-    }
-    if !c.n_heads.is_multiple_of(c.n_kv_heads) {
-        return impossible(format!("{} key/value heads do not divide {} heads", c.n_kv_heads, c.n_heads));
-    }
-    if c.positions == Positions::Rope && !c.d_head().is_multiple_of(2) {
-        return impossible(format!("rotary positions need heads of even width, not {}", c.d_head()));
     }
     Ok(())
 }
