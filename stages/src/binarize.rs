@@ -22,6 +22,7 @@ use tinylm_pipeline::{
 
 use crate::{
     documents::{Documents, RowGroup, Rows},
+    template::Template,
     threads,
     tokenizer::write_json,
     tokens::{FILE_NAMES, Tokenizer},
@@ -34,7 +35,7 @@ mod write;
 
 pub use split::Held;
 
-use encode::{Block, encode};
+use encode::{Block, Place, encode};
 use split::{Splits, TRAIN};
 use stats::Stats;
 use write::Writers;
@@ -118,6 +119,39 @@ impl Stage for Binarize {
         let done = pool.install(|| binarize(settings, &tokenizer, io))?;
         done.finish(settings, &tokenizer, io)
     }
+}
+
+/// A document as training would read it.
+pub(crate) struct EncodedDocument {
+    pub(crate) ids: Vec<u16>,
+    pub(crate) roles: Vec<u8>,
+    /// Bytes of contents.
+    pub(crate) bytes: u32,
+    pub(crate) source: String,
+}
+
+/// Returns documents as shards would hold them; those that cannot be encoded are left out.
+pub(crate) fn encode_documents(
+    rows: &Rows,
+    template: Template,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Vec<EncodedDocument>, StageError> {
+    let places = rows.iter().map(|document| Place::whole(document, TRAIN));
+    let block = Block {
+        documents: places.collect(),
+    };
+    let part = encode(&block, template, tokenizer, Targets::Assistant, io)?;
+    let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
+    let documents = part.documents.into_iter();
+    Ok(documents
+        .map(|document| EncodedDocument {
+            ids: ids.by_ref().take(document.n_tokens).collect(),
+            roles: roles.by_ref().take(document.n_tokens).collect(),
+            bytes: document.bytes,
+            source: document.source,
+        })
+        .collect())
 }
 
 /// What a run over all documents leaves behind.

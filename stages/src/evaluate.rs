@@ -19,20 +19,23 @@ use std::{collections::BTreeMap, fs};
 use serde_json::{Map, Value, json};
 use tinylm_model::{
     engine::Score,
-    generate::Generator,
+    generate::{GenerateError, Generator},
     sampler::Sampling,
-    shards::{Document, ROLE_ASSISTANT, ROLE_NAMES, Shards, ShardsError, Split, Stretch},
+    shards::{ROLE_ASSISTANT, ROLE_MASK, ROLE_NAMES, Split, TARGET},
 };
 use tinylm_pipeline::{
     At, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
-    settings::{NoSettings, SettingError},
+    settings::{LocalPath, NoSettings, SettingError},
 };
 
 use crate::{
     sample::Numbers,
     speak::{End, Manner, Prompt, SpeakError, Speaker, Variety},
-    tokens::Tokenizer,
 };
+
+mod corpus;
+
+use corpus::Corpus;
 
 pub struct Evaluate;
 
@@ -50,6 +53,8 @@ tinylm_pipeline::settings! {
     pub struct EvaluateSettings {
         /// Which of the shards' documents are read.
         pub split: SplitName = SplitName::Validation,
+        /// A text file that is read instead of shards or documents, as one document.
+        pub file: Option<LocalPath> = None,
         /// Reads at most about this many tokens, from the beginning.
         pub tokens: Option<u64> = None,
         /// Lets the model continue the beginnings of this many documents, to measure how
@@ -71,7 +76,13 @@ impl Stage for Evaluate {
     const REVISION: u32 = 1;
     const ROLES: Roles = Roles::Fixed(&[
         InputRole::one("model", "what is measured"),
-        InputRole::one("shards", "the documents that it reads"),
+        InputRole::optional("shards", "what it reads: one of the splits"),
+        InputRole {
+            name: "documents",
+            about: "what it reads: whole documents, encoded with the model's tokenizer",
+            required: false,
+            many: true,
+        },
     ]);
     const HEAVY: bool = true;
 
@@ -84,31 +95,42 @@ impl Stage for Evaluate {
 
     fn run(settings: &EvaluateSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
-        let shards = Shards::open(&io.input("shards")?.path).map_err(unreadable)?;
+        let corpus = Corpus::open(settings, io)?;
         let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
-        check_vocabulary(&shards, speaker.tokenizer())?;
-        let split = shards.split(split_name(settings.split)).map_err(unreadable)?;
-        let n_documents = n_within(split.documents(), settings.tokens);
-        let documents = &split.documents()[..n_documents];
+        corpus.check_vocabulary(speaker.tokenizer())?;
 
-        let mut tally = Tally::new(shards.index().vocab_size);
-        let n_all: u64 = documents.iter().map(|document| u64::from(document.len)).sum();
-        let mut n_read = 0;
-        for document in documents {
-            io.progress(n_read, Some(n_all), "tokens")?;
-            score_document(&mut speaker, &split, document, &mut tally)?;
-            n_read += u64::from(document.len);
+        let mut tally = Tally::new(speaker.tokenizer().vocab_size());
+        let mut beginnings = Beginnings::new(settings, corpus.n_documents());
+        let limit = settings.tokens.unwrap_or(u64::MAX);
+        corpus.each(folder, io, &mut |text| {
+            if tally.n_documents > 0 && tally.n_read + text.ids.len() as u64 > limit {
+                return Ok(false);
+            }
+            beginnings.add(&text, speaker.generator().config().context);
+            score(&mut speaker, &text, corpus.n_tokens(limit), &mut tally, io)?;
+            Ok(true)
+        })?;
+        if tally.all.n == 0 {
+            return Err(StageError::new("there is no token to predict in what is read").is_final());
         }
-        io.progress(n_all, Some(n_all), "tokens")?;
 
-        let unigram = unigram_perplexity(&shards, &tally)?;
-        let generated = continuations(&mut speaker, settings, &split, documents, io)?;
-        let report = report(settings, &shards, &tally, unigram, generated);
+        let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
+        let generated = continuations(&mut speaker, settings, &beginnings.prompts, io)?;
+        let report = report(corpus.name(), &tally, unigram, generated);
         let path = io.out().join("evaluation.json");
-        let text = format!("{:#}\n", report);
-        fs::write(&path, text).at(&path)?;
+        fs::write(&path, format!("{report:#}\n")).at(&path)?;
         Ok(metrics(&report))
     }
+}
+
+/// A document as the model reads it.
+struct Text {
+    ids: Vec<u16>,
+    /// As in shards: the role, and whether it is a target.
+    roles: Vec<u8>,
+    /// Of contents, tags excluded.
+    n_bytes: u64,
+    source: String,
 }
 
 /// Sums over some tokens.
@@ -151,10 +173,12 @@ struct Tally {
     all: Sums,
     targets: Sums,
     /// Targets by source.
-    by_source: BTreeMap<u16, Sums>,
+    by_source: BTreeMap<String, Sums>,
     /// All tokens by role.
     by_role: BTreeMap<u8, Sums>,
     n_documents: u64,
+    /// Tokens of those documents, their first ones included.
+    n_read: u64,
     n_bytes: u64,
     n_words: u64,
     /// How often each id was a target.
@@ -169,6 +193,7 @@ impl Tally {
             by_source: BTreeMap::new(),
             by_role: BTreeMap::new(),
             n_documents: 0,
+            n_read: 0,
             n_bytes: 0,
             n_words: 0,
             counts: vec![0; vocab_size],
@@ -176,63 +201,34 @@ impl Tally {
     }
 }
 
-fn unreadable(error: ShardsError) -> StageError {
-    let cause = std::error::Error::source(&error).map(ToString::to_string);
-    let failed = StageError::new(error.to_string()).help(error.help()).is_final();
-    StageError { cause, ..failed }
-}
-
-fn split_name(split: SplitName) -> &'static str {
-    match split {
-        SplitName::Validation => "validation",
-        SplitName::Test => "test",
-        SplitName::Train => "train",
-    }
-}
-
-fn check_vocabulary(shards: &Shards, tokenizer: &Tokenizer) -> Result<(), StageError> {
-    let (ids, known) = (shards.index().vocab_size, tokenizer.vocab_size());
-    if ids == known {
-        return Ok(());
-    }
-    let message = format!("the shards have a vocabulary of {ids}, the model's tokenizer one of {known}");
-    let help = "evaluate a model on shards that were made with its own tokenizer";
-    Err(StageError::new(message).help(help).is_final())
-}
-
-/// How many documents hold the first `tokens` tokens; one at least.
-fn n_within(documents: &[Document], tokens: Option<u64>) -> usize {
-    let Some(limit) = tokens else {
-        return documents.len();
-    };
-    let end = |document: &Document| document.start + u64::from(document.len);
-    documents.partition_point(|document| end(document) <= limit).max(1)
-}
-
-fn score_document(
+/// Scores a text and counts everything about it.
+fn score(
     speaker: &mut Speaker,
-    split: &Split,
-    document: &Document,
+    text: &Text,
+    n_all: Option<u64>,
     tally: &mut Tally,
+    io: &StageIo,
 ) -> Result<(), StageError> {
-    let stretch = split.tokens(document);
-    let ids: Vec<u16> = stretch.ids().collect();
-    let scores = rolling_scores(speaker.generator(), &ids).map_err(SpeakError::from)?;
+    let before = tally.n_read;
+    let progress = |done: usize| io.progress(before + done as u64, n_all, "tokens");
+    let scores = rolling_scores(speaker.generator(), &text.ids, &progress)?;
     for (idx, score) in scores.into_iter().enumerate() {
         let place = idx + 1;
+        let role = text.roles[place];
         tally.all.add(score);
-        tally.by_role.entry(stretch.role(place)).or_default().add(score);
-        if stretch.is_target(place) {
+        tally.by_role.entry(role & ROLE_MASK).or_default().add(score);
+        if role & TARGET != 0 {
             tally.targets.add(score);
-            tally.by_source.entry(document.source).or_default().add(score);
-            tally.counts[usize::from(ids[place])] += 1;
+            tally.by_source.entry(text.source.clone()).or_default().add(score);
+            tally.counts[usize::from(text.ids[place])] += 1;
         }
     }
-    let wide: Vec<u32> = ids.iter().map(|&id| u32::from(id)).collect();
-    let text = speaker.tokenizer().decode(&wide).map_err(SpeakError::from)?;
-    tally.n_words += text.split_whitespace().count() as u64;
-    tally.n_bytes += u64::from(document.bytes);
+    let wide: Vec<u32> = text.ids.iter().map(|&id| u32::from(id)).collect();
+    let words = speaker.tokenizer().decode(&wide).map_err(SpeakError::from)?;
+    tally.n_words += words.split_whitespace().count() as u64;
+    tally.n_bytes += text.n_bytes;
     tally.n_documents += 1;
+    tally.n_read += text.ids.len() as u64;
     Ok(())
 }
 
@@ -240,15 +236,18 @@ fn score_document(
 fn rolling_scores(
     generator: &mut Generator,
     ids: &[u16],
-) -> Result<Vec<Score>, tinylm_model::generate::GenerateError> {
+    progress: &dyn Fn(usize) -> Result<(), StageError>,
+) -> Result<Vec<Score>, StageError> {
     let context = generator.config().context;
-    let n = ids.len() - 1;
+    let n = ids.len().saturating_sub(1);
     let mut scores = Vec::with_capacity(n);
     while scores.len() < n {
         let done = scores.len();
+        progress(done)?;
         let (start, end) = window(done, n, context);
         let targets = &ids[done + 1..=end];
-        scores.extend(generator.score(&ids[start..end], done - start, targets)?);
+        let scored = generator.score(&ids[start..end], done - start, targets);
+        scores.extend(scored.map_err(GenerateError::from).map_err(SpeakError::from)?);
     }
     Ok(scores)
 }
@@ -261,23 +260,21 @@ fn window(done: usize, n: usize, context: usize) -> (usize, usize) {
 
 /// Perplexity of the targets when each token is as likely as it was frequent among the
 /// targets of the training split (one added to each), or, without one, among themselves.
-fn unigram_perplexity(shards: &Shards, tally: &Tally) -> Result<f64, StageError> {
-    let mut counts = vec![1u64; tally.counts.len()];
-    if shards.index().splits.get("train").is_some_and(|split| split.targets > 0) {
-        let train = shards.split("train").map_err(unreadable)?;
+fn unigram_perplexity(train: Option<&Split>, tally: &Tally) -> f64 {
+    let mut counts = tally.counts.clone();
+    if let Some(train) = train {
+        counts.fill(1);
         for document in train.documents() {
             let stretch = train.tokens(document);
             for (idx, id) in stretch.ids().enumerate() {
                 counts[usize::from(id)] += u64::from(stretch.is_target(idx));
             }
         }
-    } else {
-        counts.clone_from(&tally.counts);
     }
-    let total: f64 = counts.iter().sum::<u64>() as f64;
+    let total = counts.iter().sum::<u64>() as f64;
     let pairs = tally.counts.iter().zip(&counts).filter(|(n, _)| **n > 0);
     let nll: f64 = pairs.map(|(&n, &count)| n as f64 * (total / count as f64).ln()).sum();
-    Ok((nll / tally.targets.n as f64).exp())
+    (nll / tally.targets.n as f64).exp()
 }
 
 /// What the model makes of the beginnings of documents.
@@ -291,8 +288,7 @@ struct Generated {
 fn continuations(
     speaker: &mut Speaker,
     settings: &EvaluateSettings,
-    split: &Split,
-    documents: &[Document],
+    prompts: &[Prompt],
     io: &StageIo,
 ) -> Result<Option<Generated>, StageError> {
     let manner = Manner {
@@ -301,17 +297,14 @@ fn continuations(
         max_tokens: settings.max_tokens,
         ..Manner::default()
     };
-    let n = settings.continuations.min(documents.len());
+    let n = prompts.len();
     if n == 0 || settings.max_tokens == 0 {
         return Ok(None);
     }
     let (mut texts, mut n_ended, mut n_tokens) = (Vec::new(), 0, 0);
-    for idx in 0..n {
+    for (idx, prompt) in prompts.iter().enumerate() {
         io.progress_note(idx as u64, Some(n as u64), "continuations", Some("continuing"))?;
-        // Spread over the documents, so that not all come from one source.
-        let document = &documents[idx * documents.len() / n];
-        let prompt = beginning(&split.tokens(document), speaker.generator().config().context);
-        let answer = speaker.answer(&prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
+        let answer = speaker.answer(prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
         if answer.end == End::Interrupted {
             return Err(StageError::cancelled());
         }
@@ -327,28 +320,54 @@ fn continuations(
     }))
 }
 
+/// Beginnings of some documents, spread over all, so that not all come from one source.
+struct Beginnings {
+    n: u64,
+    n_documents: u64,
+    n_seen: u64,
+    prompts: Vec<Prompt>,
+}
+
+impl Beginnings {
+    fn new(settings: &EvaluateSettings, n_documents: u64) -> Beginnings {
+        Beginnings {
+            n: (settings.continuations as u64).min(n_documents),
+            n_documents,
+            n_seen: 0,
+            prompts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, text: &Text, context: usize) {
+        let due = self.prompts.len() as u64 * self.n_documents;
+        if (self.prompts.len() as u64) < self.n && due <= self.n_seen * self.n {
+            self.prompts.push(beginning(text, context));
+        }
+        self.n_seen += 1;
+    }
+}
+
 /// Up to where the assistant first has to speak; of a text, its first tokens.
-fn beginning(stretch: &Stretch<'_>, context: usize) -> Prompt {
-    let mut places = 1..stretch.len();
-    let reply = places.find(|&idx| stretch.role(idx) == ROLE_ASSISTANT && stretch.is_target(idx));
-    let n = reply.unwrap_or_else(|| stretch.len().min(32).min(context.div_ceil(4)));
+fn beginning(text: &Text, context: usize) -> Prompt {
+    let is_reply = |role: &u8| *role & TARGET != 0 && *role & ROLE_MASK == ROLE_ASSISTANT;
+    let reply = text.roles.iter().skip(1).position(is_reply).map(|at| at + 1);
+    let n = reply.unwrap_or_else(|| text.ids.len().min(32).min(context.div_ceil(4)));
     Prompt {
-        ids: stretch.ids().take(n).collect(),
+        ids: text.ids[..n].to_vec(),
         n_stay: 0,
         n_turns_left_out: 0,
     }
 }
 
 fn report(
-    settings: &EvaluateSettings,
-    shards: &Shards,
+    read: &str,
     tally: &Tally,
     unigram: f64,
     generated: Option<Generated>,
 ) -> Value {
     let mut report = Map::new();
     let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
-    put("split", json!(split_name(settings.split)));
+    put("read", json!(read));
     put("documents", json!(tally.n_documents));
     put("tokens", json!(tally.all.n));
     put("targets", json!(tally.targets.n));
@@ -369,8 +388,7 @@ fn report(
     if tally.n_words > 0 {
         put("word_perplexity", json!((tally.all.nll / tally.n_words as f64).exp()));
     }
-    let name = |idx: u16| shards.index().sources[usize::from(idx)].clone();
-    let by_source = tally.by_source.iter().map(|(idx, sums)| (name(*idx), sums.json()));
+    let by_source = tally.by_source.iter().map(|(name, sums)| (name.clone(), sums.json()));
     put("by_source", Value::Object(by_source.collect()));
     let role = |idx: u8| ROLE_NAMES[usize::from(idx)].to_owned();
     let by_role = tally.by_role.iter().map(|(idx, sums)| (role(*idx), sums.json()));
@@ -423,7 +441,11 @@ mod tests {
     use tinylm_pipeline::testing::StageTest;
 
     use super::*;
-    use crate::speak::fixture::{config, dialogue, tensors, write_model, write_shards};
+    use crate::{
+        speak::fixture::{config, dialogue, tensors, write_model, write_shards},
+        template::{Role, Template},
+        testing::Corpus,
+    };
 
     fn documents() -> Vec<(u16, Vec<u16>, Vec<u8>)> {
         let texts = [("hi", "hello there"), ("how are you ?", "fine . and you ?"), ("x", "y")];
@@ -515,7 +537,7 @@ mod tests {
         assert_eq!(report["targets"], 149);
         // Token 140 is in the last window, which reaches back over a whole context.
         let mut generator = Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
-        let scores = rolling_scores(&mut generator, &ids).unwrap();
+        let scores = rolling_scores(&mut generator, &ids, &|_| Ok(())).unwrap();
         let alone = generator.score(&ids[85..140], 54, &ids[140..=140]).unwrap();
         assert!((scores[139].nll - alone[0].nll).abs() < 1e-4);
     }
@@ -538,6 +560,36 @@ mod tests {
             let report = evaluate(dir.path(), &format!("{{tokens: {tokens}, continuations: 0}}")).unwrap();
             assert_eq!(report["documents"], n, "{tokens}");
         }
+    }
+
+    #[test]
+    fn a_file_and_documents_are_read_like_shards() {
+        let dir = project(&documents());
+        let path = dir.path().join("story.txt");
+        fs::write(&path, "once upon a time").unwrap();
+        let test = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
+        let read = test.clone().local_file("file", &path).run::<Evaluate>("{file: story.txt}").unwrap();
+        assert_eq!(read.metrics.get("bytes"), Some(16.0));
+        // All but the first byte, and the end of the text.
+        assert_eq!(read.metrics.get("targets"), Some(16.0));
+        assert_eq!(read.metrics.get("words"), Some(4.0));
+
+        let mut corpus = Corpus::new(Template::Chatml);
+        corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello there")]);
+        corpus.write(&dir.path().join("documents"));
+        let read = test.input("documents", &dir.path().join("documents")).run::<Evaluate>("{}").unwrap();
+        write_shards(&dir.path().join("shards"), "validation", &documents()[..1]);
+        let shards = evaluate(dir.path(), "{}").unwrap();
+        assert_eq!(read.metrics.get("loss"), shards["loss"].as_f64());
+        assert_eq!(read.metrics.get("bits_per_byte"), shards["bits_per_byte"].as_f64());
+    }
+
+    #[test]
+    fn exactly_one_text_is_read() {
+        let dir = project(&documents());
+        let test = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
+        let error = test.run::<Evaluate>("{}").unwrap_err();
+        assert_eq!(error.message, "a model is evaluated on one of `shards`, `documents` and `file`");
     }
 
     #[test]
