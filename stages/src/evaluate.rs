@@ -31,6 +31,8 @@ use tinylm_pipeline::{
 use crate::{
     sample::Numbers,
     speak::{End, Manner, Prompt, SpeakError, Speaker, Variety},
+    template::{Role, What},
+    tokens::{Tokenizer, TokensError},
 };
 
 mod corpus;
@@ -99,7 +101,7 @@ impl Stage for Evaluate {
         let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
         corpus.check_vocabulary(speaker.tokenizer())?;
 
-        let mut tally = Tally::new(speaker.tokenizer().vocab_size());
+        let mut tally = Tally::new(speaker.tokenizer())?;
         let mut beginnings = Beginnings::new(settings, corpus.n_documents());
         let limit = settings.tokens.unwrap_or(u64::MAX);
         corpus.each(folder, io, &mut |text| {
@@ -183,11 +185,12 @@ struct Tally {
     n_words: u64,
     /// How often each id was a target.
     counts: Vec<u64>,
+    tags: Vec<Vec<u16>>,
 }
 
 impl Tally {
-    fn new(vocab_size: usize) -> Tally {
-        Tally {
+    fn new(tokenizer: &Tokenizer) -> Result<Tally, StageError> {
+        Ok(Tally {
             all: Sums::default(),
             targets: Sums::default(),
             by_source: BTreeMap::new(),
@@ -196,8 +199,9 @@ impl Tally {
             n_read: 0,
             n_bytes: 0,
             n_words: 0,
-            counts: vec![0; vocab_size],
-        }
+            counts: vec![0; tokenizer.vocab_size()],
+            tags: tags(tokenizer).map_err(SpeakError::from)?,
+        })
     }
 }
 
@@ -223,13 +227,48 @@ fn score(
             tally.counts[usize::from(text.ids[place])] += 1;
         }
     }
-    let wide: Vec<u32> = text.ids.iter().map(|&id| u32::from(id)).collect();
-    let words = speaker.tokenizer().decode(&wide).map_err(SpeakError::from)?;
-    tally.n_words += words.split_whitespace().count() as u64;
+    tally.n_words += n_words(speaker.tokenizer(), &text.ids, &tally.tags)?;
     tally.n_bytes += text.n_bytes;
     tally.n_documents += 1;
     tally.n_read += text.ids.len() as u64;
     Ok(())
+}
+
+/// Words of the contents.
+fn n_words(tokenizer: &Tokenizer, ids: &[u16], tags: &[Vec<u16>]) -> Result<u64, StageError> {
+    let mut rest = ids;
+    let mut contents = Vec::with_capacity(ids.len());
+    while let Some((id, after)) = rest.split_first() {
+        let tag = tags.iter().find(|tag| rest.starts_with(tag));
+        rest = match tag {
+            Some(tag) => &rest[tag.len()..],
+            None => after,
+        };
+        if tag.is_none() {
+            contents.push(u32::from(*id));
+        }
+    }
+    let text = tokenizer.decode(&contents).map_err(SpeakError::from)?;
+    Ok(text.split_whitespace().count() as u64)
+}
+
+/// The tags that are a special token and ordinary text behind it (`<|im_start|>user`):
+/// no content can be taken for one, because none has special tokens.
+fn tags(tokenizer: &Tokenizer) -> Result<Vec<Vec<u16>>, TokensError> {
+    let turns = [Role::System, Role::User, Role::Assistant].map(|role| (role, ""));
+    let pieces = tokenizer.template().pieces(&turns);
+    let mut tags = Vec::new();
+    for pair in pieces.windows(2) {
+        if !matches!((pair[0].what, pair[1].what), (What::Special(_), What::Tag)) {
+            continue;
+        }
+        let mut ids = Vec::new();
+        for piece in pair {
+            tokenizer.encoder().piece(piece, &mut ids)?;
+        }
+        tags.push(ids.into_iter().filter_map(|id| u16::try_from(id).ok()).collect());
+    }
+    Ok(tags)
 }
 
 /// Scores every token but the first, once, with as much before it as the windows give.
@@ -443,7 +482,7 @@ mod tests {
     use super::*;
     use crate::{
         speak::fixture::{config, dialogue, tensors, write_model, write_shards},
-        template::{Role, Template},
+        template::Template,
         testing::Corpus,
     };
 
@@ -581,7 +620,9 @@ mod tests {
         write_shards(&dir.path().join("shards"), "validation", &documents()[..1]);
         let shards = evaluate(dir.path(), "{}").unwrap();
         assert_eq!(read.metrics.get("loss"), shards["loss"].as_f64());
-        assert_eq!(read.metrics.get("bits_per_byte"), shards["bits_per_byte"].as_f64());
+        assert_eq!(read.metrics.get("word_perplexity"), shards["word_perplexity"].as_f64());
+        assert_eq!(read.metrics.get("words"), Some(3.0), "hi hello there");
+        assert_eq!(read.metrics.get("bytes"), Some(13.0));
     }
 
     #[test]
