@@ -236,20 +236,19 @@ fn score(
 
 /// Words of the contents.
 fn n_words(tokenizer: &Tokenizer, ids: &[u16], tags: &[Vec<u16>]) -> Result<u64, StageError> {
+    let mut n_words = 0;
     let mut rest = ids;
-    let mut contents = Vec::with_capacity(ids.len());
-    while let Some((id, after)) = rest.split_first() {
-        let tag = tags.iter().find(|tag| rest.starts_with(tag));
-        rest = match tag {
-            Some(tag) => &rest[tag.len()..],
-            None => after,
-        };
-        if tag.is_none() {
-            contents.push(u32::from(*id));
-        }
+    while !rest.is_empty() {
+        let tag_len = |rest: &[u16]| tags.iter().find(|tag| rest.starts_with(tag)).map(Vec::len);
+        let is_content = |at: &usize| tag_len(&rest[*at..]).is_none();
+        let n_content = (0..rest.len()).take_while(is_content).count();
+        let (content, after) = rest.split_at(n_content);
+        let content: Vec<u32> = content.iter().map(|&id| u32::from(id)).collect();
+        let text = tokenizer.decode(&content).map_err(SpeakError::from)?;
+        n_words += text.split_whitespace().count() as u64;
+        rest = &after[tag_len(after).unwrap_or(0)..];
     }
-    let text = tokenizer.decode(&contents).map_err(SpeakError::from)?;
-    Ok(text.split_whitespace().count() as u64)
+    Ok(n_words)
 }
 
 /// The tags that are a special token and ordinary text behind it (`<|im_start|>user`):
