@@ -617,8 +617,6 @@ fn second_best(row: &MetricRow, best: usize) -> Option<usize> {
 
 /// Runs shown as columns; beyond them a table has a line for each run.
 const COLUMNS_MAX: usize = 8;
-/// Letters of runs over a text they share.
-const LETTERS_MAX: usize = 12;
 
 fn run_headings(body: &mut String, comparison: &Comparison, class: &str) {
     for (idx, report) in comparison.runs.iter().enumerate() {
@@ -814,17 +812,12 @@ fn compared_samples(body: &mut String, comparison: &Comparison) {
             "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"side\">",
             escaped(row.prompt.trim())
         );
-        for (text, runs) in row.groups().into_iter().take(COLUMNS_MAX) {
-            let signs: Vec<String> = runs
-                .iter()
-                .take(LETTERS_MAX)
-                .map(|&idx| run_sign(idx))
-                .collect();
+        for (idx, text) in row.texts.iter().enumerate().take(COLUMNS_MAX) {
+            let Some(text) = text else { continue };
             let _ = write!(
                 body,
-                "<div><div class=\"by\">{}{}</div><div class=\"answer\">{}</div></div>",
-                signs.join("&ensp;"),
-                if runs.len() > LETTERS_MAX { " …" } else { "" },
+                "<div><div class=\"by\">{}</div><div class=\"answer\">{}</div></div>",
+                run_sign(idx),
                 escaped(text.trim())
             );
         }

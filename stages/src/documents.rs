@@ -122,10 +122,6 @@ impl Rows {
         self.span_ends.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Returns the bytes of text in it.
     pub(crate) fn n_bytes(&self) -> usize {
         self.texts.text.len()
@@ -250,7 +246,7 @@ fn parquet_error(path: &Path, error: &ParquetError) -> StageError {
 /// A row group, encoded and compressed, not yet in a file.
 pub(crate) struct Encoded {
     columns: Vec<ArrowColumnChunk>,
-    n_rows: usize,
+    pub(crate) n_rows: usize,
     n_bytes: u64,
 }
 

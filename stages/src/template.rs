@@ -257,14 +257,23 @@ impl Template {
 
     /// Returns what a dialogue is made of; without turns, nothing but its frame.
     pub fn pieces<'a>(self, turns: &[(Role, &'a str)]) -> Vec<Piece<'a>> {
-        let form = self.form();
         let mut pieces = Vec::with_capacity(2 + 5 * turns.len());
-        pieces.extend(form.before_dialogue.iter().map(|mark| mark.piece(None)));
-        for &(role, text) in turns {
-            form.push_turn(&mut pieces, role, text);
-        }
-        pieces.extend(form.after_dialogue.iter().map(|mark| mark.piece(None)));
+        self.visit(turns, |piece| pieces.push(piece));
         pieces
+    }
+
+    /// `pieces` one by one: a dialogue may have a million turns.
+    fn visit<'a>(self, turns: &[(Role, &'a str)], mut take: impl FnMut(Piece<'a>)) {
+        let form = self.form();
+        form.before_dialogue
+            .iter()
+            .for_each(|mark| take(mark.piece(None)));
+        for &(role, text) in turns {
+            form.visit_turn(role, text, &mut take);
+        }
+        form.after_dialogue
+            .iter()
+            .for_each(|mark| take(mark.piece(None)));
     }
 
     /// Returns what a model is given so that it writes the next reply: the dialogue so
@@ -308,7 +317,7 @@ impl Template {
         spans: &mut Vec<Span>,
     ) {
         let base = text.len();
-        for piece in self.pieces(turns) {
+        self.visit(turns, |piece| {
             let start = text.len() - base;
             text.push_str(piece.text);
             if let (What::Content, Some(role)) = (piece.what, piece.role) {
@@ -316,7 +325,7 @@ impl Template {
                 let (start, end) = (start as u32, (text.len() - base) as u32);
                 spans.push(Span { role, start, end });
             }
-        }
+        });
     }
 
     /// Returns the pieces of a document that was rendered with this template: the
@@ -350,17 +359,17 @@ impl Form {
         self.turns[role as usize]
     }
 
-    fn push_turn<'a>(&self, pieces: &mut Vec<Piece<'a>>, role: Role, text: &'a str) {
+    fn visit_turn<'a>(&self, role: Role, text: &'a str, take: &mut impl FnMut(Piece<'a>)) {
         let (open, close) = self.turn(role);
-        pieces.extend(open.iter().map(|mark| mark.piece(Some(role))));
-        pieces.push(Piece {
+        open.iter().for_each(|mark| take(mark.piece(Some(role))));
+        take(Piece {
             what: What::Content,
             text,
             role: Some(role),
             closes: false,
         });
         for (mark_idx, mark) in close.iter().enumerate() {
-            pieces.push(Piece {
+            take(Piece {
                 closes: mark_idx == 0,
                 ..mark.piece(Some(role))
             });

@@ -121,28 +121,6 @@ impl Screen {
         self.out.push('\n');
     }
 
-    /// Prints entries beside each other, on as many lines as they need.
-    pub(crate) fn flow(&mut self, entries: &[Vec<Span>]) {
-        const GAP: usize = 3;
-        let mut spans: Vec<Span> = Vec::new();
-        let mut used = 0;
-        for entry in entries {
-            let columns: usize = entry.iter().map(|span| width(&clean(&span.text))).sum();
-            if used > 0 && used + GAP + columns > self.width {
-                self.line(&spans);
-                spans = vec![plain(" ")];
-                used = 1;
-            }
-            if used > 0 {
-                spans.push(plain(" ".repeat(GAP)));
-                used += GAP;
-            }
-            spans.extend(entry.iter().cloned());
-            used += columns;
-        }
-        self.line(&spans);
-    }
-
     /// Prints one span at the left and one at the right edge.
     pub(crate) fn line_between(&mut self, left: Vec<Span>, right: Span) {
         let used: usize = left.iter().map(|span| width(&clean(&span.text))).sum();

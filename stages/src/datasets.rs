@@ -1,0 +1,192 @@
+//! The datasets that are known by name: how large, under what terms, of what shape,
+//! and the line that brings each into an experiment.
+//!
+//! Nothing depends on this list: any other dataset of these shapes works the same. It
+//! is what `tinylm datasets` prints.
+
+/// A dataset one may want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dataset {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// As far as it is known; in words, because sources differ.
+    pub size: &'static str,
+    pub licence: &'static str,
+    /// The `format` that it is recognised as.
+    pub shape: &'static str,
+    /// To be pasted under `stages:`.
+    pub line: &'static str,
+}
+
+const DATASETS: [Dataset; 17] = [
+    Dataset {
+        name: "claude-multiround-30k",
+        about: "long dialogues with an assistant",
+        size: "197 MB, 32,170 dialogues",
+        licence: "see its page",
+        shape: "messages",
+        line: "data: { kind: download, with: { hub: dim/norquinal_claude_multiround_chat_30k } }",
+    },
+    Dataset {
+        name: "puffin",
+        about: "dialogues with an assistant",
+        size: "14 MB, 3,000 dialogues",
+        licence: "Apache-2.0",
+        shape: "messages",
+        line: "data: { kind: download, with: { hub: LDJnr/Puffin } }",
+    },
+    Dataset {
+        name: "customer-support",
+        about: "made-up customer support",
+        size: "about 100 dialogues",
+        licence: "see its page",
+        shape: "messages",
+        line: "data: { kind: download, with: { hub: argilla/synthetic-sft-customer-support-multi-turn } }",
+    },
+    Dataset {
+        name: "multiwoz",
+        about: "booking of hotels, trains and tables",
+        size: "10,000 dialogues",
+        licence: "Apache-2.0; gated",
+        shape: "dialogstudio",
+        line: "data: { kind: download, with: { hub: Salesforce/dialogstudio, files: [\"task_oriented/MULTIWOZ2_2/*\"] } }",
+    },
+    Dataset {
+        name: "tinystories",
+        about: "stories in the words of a small child",
+        size: "1 GB, 2.1 million stories",
+        licence: "CDLA-Sharing-1.0",
+        shape: "text",
+        line: "data: { kind: download, with: { hub: roneneldan/TinyStories, files: [\"data/*.parquet\"] } }",
+    },
+    Dataset {
+        name: "dailydialog",
+        about: "everyday dialogues written by learners of English",
+        size: "7 MB, 13,118 dialogues",
+        licence: "CC BY-NC-SA 4.0",
+        shape: "utterances",
+        line: "data: { kind: download, with: { hub: roskoN/dailydialog } }",
+    },
+    Dataset {
+        name: "dailydialog-li2017",
+        about: "the same, from its authors' page on the hub",
+        size: "7 MB, 13,118 dialogues",
+        licence: "CC BY-NC-SA 4.0",
+        shape: "utterances",
+        line: "data: { kind: download, with: { hub: li2017dailydialog/daily_dialog } }",
+    },
+    Dataset {
+        name: "dailydialog-deeppavlov",
+        about: "the same, as DeepPavlov publishes it",
+        size: "7 MB, 13,118 dialogues",
+        licence: "CC BY-NC-SA 4.0",
+        shape: "utterances",
+        line: "data: { kind: download, with: { hub: DeepPavlov/daily_dialog } }",
+    },
+    Dataset {
+        name: "everyday-conversations",
+        about: "short made-up dialogues about everyday things",
+        size: "2,379 dialogues",
+        licence: "Apache-2.0",
+        shape: "messages",
+        line: "data: { kind: download, with: { hub: HuggingFaceTB/everyday-conversations-llama3.1-2k, files: [\"data/train_sft*\"] } }",
+    },
+    Dataset {
+        name: "tinychat",
+        about: "simple made-up conversations",
+        size: "745 MB, 1 million conversations",
+        licence: "see its page",
+        shape: "inst",
+        line: "data: { kind: download, with: { hub: starhopp3r/TinyChat } }",
+    },
+    Dataset {
+        name: "conv-ai-2",
+        about: "people talking to bots about themselves",
+        size: "about 3,500 dialogues",
+        licence: "see its page",
+        shape: "conv-ai-2",
+        line: "data: { kind: download, with: { path: conv_ai_2.json } }",
+    },
+    Dataset {
+        name: "conv-ai-3",
+        about: "clarifying questions (ClariQ)",
+        size: "about 18,000 rows",
+        licence: "see its page",
+        shape: "clariq",
+        line: "data: { kind: download, with: { path: clariq.tsv } }",
+    },
+    Dataset {
+        name: "conv-ai",
+        about: "people and bots on a paragraph (2017)",
+        size: "about 4,750 dialogues",
+        licence: "see its page",
+        shape: "conv-ai",
+        line: "data: { kind: download, with: { path: conv_ai.json } }",
+    },
+    Dataset {
+        name: "general-conversation",
+        about: "mixed prompts and responses",
+        size: "1.1 MB",
+        licence: "see its page",
+        shape: "pairs",
+        line: "data: { kind: download, with: { path: General_Conversation_Mixed_Dataset.json } }",
+    },
+    Dataset {
+        name: "simple-dialogs",
+        about: "what one says and what the other answers",
+        size: "244 kB, 3,725 pairs",
+        licence: "not stated",
+        shape: "pairs",
+        line: "data: { kind: download, with: { kaggle: grafstor/simple-dialogs-for-chatbot } }",
+    },
+    Dataset {
+        name: "tiny-shakespeare",
+        about: "plays, as one text",
+        size: "1.1 MB",
+        licence: "public domain",
+        shape: "text",
+        line: "data: { kind: download, with: { url: \"https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt\" } }",
+    },
+    Dataset {
+        name: "gutenberg",
+        about: "a book of Project Gutenberg; cut its licence off with `clean: { gutenberg: true }`",
+        size: "some 100 kB a book",
+        licence: "public domain in the USA",
+        shape: "text",
+        line: "data: { kind: download, with: { url: \"https://www.gutenberg.org/cache/epub/11/pg11.txt\" } }",
+    },
+];
+
+/// Returns every dataset that is known by name.
+pub fn datasets() -> &'static [Dataset] {
+    &DATASETS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use serde_json::Value;
+    use tinylm_pipeline::{Settings, Stage, settings::with_defaults, stage::typed};
+
+    use super::*;
+    use crate::{
+        download::{Download, DownloadSettings},
+        shapes::Format,
+    };
+
+    #[test]
+    fn every_line_can_be_pasted() {
+        let mut names = HashSet::new();
+        for dataset in datasets() {
+            assert!(names.insert(dataset.name), "{} stands twice", dataset.name);
+            let line: Value = serde_yaml::from_str(dataset.line).unwrap();
+            let stage = &line["data"];
+            assert_eq!(stage["kind"], Download::KIND);
+            let settings = with_defaults(&DownloadSettings::list(), &stage["with"]);
+            Download::canonical(typed(&settings).unwrap()).unwrap();
+            let shape = Value::String(dataset.shape.to_owned());
+            serde_json::from_value::<Format>(shape).unwrap();
+        }
+    }
+}

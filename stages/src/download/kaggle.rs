@@ -1,0 +1,100 @@
+//! Kaggle, with the user's own key.
+//!
+//! A dataset is pinned by its version number; Kaggle publishes no digests, so the size
+//! of what arrives is what can be checked, and the zip's own checksums.
+
+use serde_json::{Value, json};
+use tinylm_pipeline::{Pin, Remote, StageError};
+
+use super::{
+    Arrivals, DownloadSettings,
+    net::{Expected, Failure, Net, Request},
+    sample::Sampler,
+};
+
+pub(super) fn remote(name: &str) -> Remote {
+    Remote {
+        id: format!("kaggle {name}"),
+        places: vec!["kaggle".to_owned()],
+    }
+}
+
+fn request(net: &Net, path: &str) -> Result<Request, StageError> {
+    let (Some(user), Some(key)) = (&net.outside.kaggle_user, &net.outside.kaggle_key) else {
+        let message = "Kaggle wants to know who asks";
+        return Err(StageError::new(message)
+            .help(
+                "make a key at https://www.kaggle.com/settings and set KAGGLE_USERNAME and KAGGLE_KEY",
+            )
+            .is_final());
+    };
+    Ok(Request {
+        url: format!("{}/api/v1/{path}", net.kaggle),
+        bearer: None,
+        basic: Some((user.clone(), key.clone())),
+    })
+}
+
+fn failed(name: &str, failure: Failure) -> StageError {
+    match failure {
+        Failure::Answer { status: 401, .. } => {
+            StageError::new("Kaggle does not know this user and key")
+                .help("look at KAGGLE_USERNAME and KAGGLE_KEY")
+                .is_final()
+        }
+        Failure::Answer { status: 403, .. } => {
+            StageError::new(format!("Kaggle refuses `{name}` to you"))
+                .help(format!(
+                    "accept its terms at https://www.kaggle.com/datasets/{name}"
+                ))
+                .is_final()
+        }
+        Failure::Answer { status: 404, .. } => {
+            StageError::new(format!("Kaggle has no dataset `{name}`")).is_final()
+        }
+        other => super::url::failed(name, other),
+    }
+}
+
+pub(super) fn resolve(name: &str, net: &Net) -> Result<Pin, StageError> {
+    net.check_online(name)?;
+    let request = request(net, &format!("datasets/view/{name}"))?;
+    let view = net
+        .json(&request)
+        .map_err(|failure| failed(name, failure))?;
+    let version = view.get("currentVersionNumber").and_then(Value::as_u64);
+    let version =
+        version.ok_or_else(|| StageError::new(format!("Kaggle names no version of `{name}`")))?;
+    Ok(Pin {
+        identity: json!({ "kaggle": name, "version": version }),
+        detail: Value::Null,
+    })
+}
+
+pub(super) fn fetch(
+    name: &str,
+    _settings: &DownloadSettings,
+    net: &Net,
+    arrivals: &Arrivals,
+    sampler: &mut Sampler,
+) -> Result<(), StageError> {
+    let io = arrivals.io;
+    net.check_online(name)?;
+    let pin = io.pin(&remote(name).id);
+    let version = pin.and_then(|pin| pin.identity.get("version")?.as_u64());
+    let version =
+        version.ok_or_else(|| StageError::new(format!("`kaggle {name}` is not pinned")))?;
+    io.origin(json!({ "kaggle": name, "version": version }));
+    let path = format!("datasets/download/{name}?datasetVersionNumber={version}");
+    let partial = arrivals.partial(&format!("kaggle {name} {version}"));
+    net.fetch(
+        &request(net, &path)?,
+        &Expected::default(),
+        &partial,
+        None,
+        io,
+        &|done| io.progress(done, None, "bytes"),
+    )
+    .map_err(|failure| failed(name, failure))?;
+    arrivals.put(&partial, "dataset.zip", sampler)
+}

@@ -1,0 +1,252 @@
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use tinylm_pipeline::testing::{Outcome, StageTest};
+
+use super::*;
+
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let files = crate::files::files_below(folder).unwrap();
+    files
+        .into_iter()
+        .map(|(name, path)| {
+            (
+                name,
+                String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned(),
+            )
+        })
+        .collect()
+}
+
+fn local(dir: &TempDir, path: &Path, settings: &str) -> Result<Outcome, StageError> {
+    let test = StageTest::new(dir.path()).local_file("path", path);
+    test.run::<Download>(&format!("path: x\n{settings}"))
+}
+
+fn file(dir: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        let options = zip::write::SimpleFileOptions::default();
+        archive.start_file(*name, options).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in entries {
+        let mut header = tar::Header::new_gnu();
+        // Set by hand: the crate would refuse a path that leaves the folder.
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append(&header, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn inline_rows_become_json_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path());
+    let outcome = test
+        .run::<Download>("rows: [hello, {prompt: a, response: b}]")
+        .unwrap();
+    let wanted = "{\"text\":\"hello\"}\n{\"prompt\":\"a\",\"response\":\"b\"}\n";
+    assert_eq!(
+        files(&outcome.out),
+        [("rows.jsonl".to_owned(), wanted.to_owned())]
+    );
+}
+
+#[test]
+fn a_local_file_is_copied_and_the_original_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.txt", b"to be");
+    let outcome = local(&dir, &path, "").unwrap();
+    assert_eq!(
+        files(&outcome.out),
+        [("a.txt".to_owned(), "to be".to_owned())]
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"to be");
+    assert_eq!(outcome.metrics.get("bytes"), Some(5.0));
+}
+
+#[test]
+fn a_file_that_changed_since_it_was_hashed_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.txt", b"to be");
+    let test = StageTest::new(dir.path()).local_file("path", &path);
+    fs::write(&path, "or not").unwrap();
+    let error = test.run::<Download>("path: x").unwrap_err();
+    assert!(error.message.contains("changed while read"), "{error}");
+    assert_eq!(files(&dir.path().join("out-download")), []);
+}
+
+#[test]
+fn exactly_one_source_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path());
+    for settings in ["{}", "{url: 'http://x', rows: [a]}"] {
+        let error = test.run::<Download>(settings).unwrap_err();
+        assert!(error.message.contains("exactly one"), "{error}");
+    }
+    let error = test.run::<Download>("hub: ../x").unwrap_err();
+    assert!(error.message.contains("no name of a repository"), "{error}");
+    let error = test
+        .run::<Download>("{url: 'http://x', sha256: abc}")
+        .unwrap_err();
+    assert!(error.message.contains("64"), "{error}");
+}
+
+#[test]
+fn packed_files_are_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes, wanted) in [
+        ("a.jsonl.gz", gzip(b"{}\n"), "a.jsonl"),
+        (
+            "a.txt.zst",
+            zstd::encode_all(&b"{}\n"[..], 1).unwrap(),
+            "a.txt",
+        ),
+        (
+            "a.zip",
+            zip(&[("in/b.txt", b"{}\n"), ("__MACOSX/x", b"")]),
+            "in/b.txt",
+        ),
+        ("a.tar.gz", gzip(&tar(&[("in/c.txt", b"{}\n")])), "in/c.txt"),
+        ("a.tgz", gzip(&tar(&[("./d.txt", b"{}\n")])), "d.txt"),
+    ] {
+        let path = file(&dir, name, &bytes);
+        let outcome = local(&dir, &path, "").unwrap();
+        assert_eq!(
+            files(&outcome.out),
+            [(wanted.to_owned(), "{}\n".to_owned())],
+            "{name}"
+        );
+        let outcome = local(&dir, &path, "open: false").unwrap();
+        assert_eq!(files(&outcome.out)[0].0, name);
+    }
+}
+
+#[test]
+fn archives_in_an_archive_are_opened_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = zip(&[("deep.txt", b"x")]);
+    let path = file(
+        &dir,
+        "a.zip",
+        &zip(&[("train.zip", &inner), ("b.txt", b"y")]),
+    );
+    let outcome = local(&dir, &path, "").unwrap();
+    let names: Vec<String> = files(&outcome.out)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["b.txt", "deep.txt"]);
+
+    let mut nested = inner;
+    for _ in 0..4 {
+        nested = zip(&[("again.zip", &nested)]);
+    }
+    let path = file(&dir, "b.zip", &nested);
+    assert!(local(&dir, &path, "").is_err());
+}
+
+#[test]
+fn no_entry_leaves_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "../evil.txt",
+        "/evil.txt",
+        "a/../../evil.txt",
+        "C:\\evil.txt",
+    ] {
+        for (archive, bytes) in [
+            ("a.zip", zip(&[(name, b"x")])),
+            ("a.tar", tar(&[(name, b"x")])),
+        ] {
+            let path = file(&dir, archive, &bytes);
+            let error = local(&dir, &path, "").unwrap_err();
+            assert!(
+                error.message.contains("leads out of its folder"),
+                "{name}: {error}"
+            );
+            assert!(error.is_final);
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_refused_by_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.txt.gz", &gzip(&vec![b'x'; 1 << 20]));
+    let error = local(&dir, &path, "opened_bytes_max: 100000").unwrap_err();
+    assert!(error.message.contains("grows past 100000 bytes"), "{error}");
+}
+
+#[test]
+fn a_file_cut_short_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // Noise, so that the compressed file is long enough to be cut in its middle.
+    let noise: Vec<u8> = (0..20_000_u32)
+        .flat_map(|n| blake3::hash(&n.to_le_bytes()).as_bytes()[..4].to_vec())
+        .collect();
+    let whole = gzip(&noise);
+    for (name, bytes) in [
+        ("a.txt.gz", whole[..whole.len() / 2].to_vec()),
+        ("a.zip", zip(&[("b", b"x")])[..20].to_vec()),
+        ("a.tar.gz", b"not gzip".to_vec()),
+    ] {
+        let path = file(&dir, name, &bytes);
+        let error = local(&dir, &path, "").unwrap_err();
+        assert!(error.message.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn samples_are_cut_where_rows_can_be_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = "{}\n".repeat(10);
+    let csv = "a,b\n1,\"x\ny\"\n2,z\n3,z\n";
+    for (name, bytes, wanted) in [
+        ("a.jsonl", rows.as_bytes().to_vec(), "{}\n{}\n"),
+        ("a.csv", csv.into(), "a,b\n1,\"x\ny\"\n2,z\n"),
+        ("a.jsonl.gz", gzip(rows.as_bytes()), "{}\n{}\n"),
+        ("a.txt", b"one\ntwo\nthree\n".to_vec(), "one\ntwo\nthree\n"),
+    ] {
+        let path = file(&dir, name, &bytes);
+        let outcome = local(&dir, &path, "max_samples: 2").unwrap();
+        assert_eq!(files(&outcome.out)[0].1, wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_stop_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.txt.gz", &gzip(b"x"));
+    let test = StageTest::new(dir.path()).local_file("path", &path);
+    let flag = std::sync::atomic::AtomicBool::new(true);
+    let error = test
+        .run_watched::<Download>("path: x", "{}", &flag)
+        .unwrap_err();
+    assert!(error.cancelled);
+}

@@ -1,0 +1,538 @@
+//! Downloads from a hub of our own, and all that can happen on the way.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tinylm_pipeline::{
+    Event, LocalFile,
+    io::{Assignment, Pinned},
+    settings::with_defaults,
+    stage::typed,
+};
+
+use super::*;
+use crate::download::net::Limits;
+
+#[path = "../../tests/hub/mod.rs"]
+mod hub_server;
+
+use hub_server::{COMMIT, Fault, Hub};
+
+const NAME: &str = "someone/talk";
+const REPO: &str = "datasets/someone/talk";
+
+fn quick() -> Limits {
+    Limits {
+        connect: Duration::from_secs(5),
+        stall: Duration::from_millis(300),
+        attempts: 3,
+        pause: Duration::from_millis(5),
+        pause_max: Duration::from_millis(50),
+    }
+}
+
+/// A place to download to, from `hub`, with short waits.
+struct Place {
+    dir: TempDir,
+    outside: Outside,
+    kaggle: String,
+    cancel: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    out: PathBuf,
+    events: Vec<Event>,
+}
+
+impl Place {
+    fn new(hub: &Hub) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            outside: Outside {
+                hf_endpoint: Some(hub.address().to_owned()),
+                ..Outside::default()
+            },
+            kaggle: hub.address().to_owned(),
+            cancel: AtomicBool::new(false),
+        }
+    }
+
+    fn net(&self) -> Net {
+        let mut net = Net::with_limits(&self.outside, quick()).unwrap();
+        net.kaggle = self.kaggle.clone();
+        net
+    }
+
+    fn settings(text: &str) -> DownloadSettings {
+        use tinylm_pipeline::Settings;
+        let given: Value = serde_json::from_str(text).unwrap();
+        let settings = typed(&with_defaults(&DownloadSettings::list(), &given)).unwrap();
+        Download::canonical(settings).unwrap()
+    }
+
+    fn resolve(&self, text: &str) -> Result<Pin, StageError> {
+        resolve(&Self::settings(text), &self.net())
+    }
+
+    /// Resolves and downloads.
+    fn download(&self, text: &str) -> Result<Outcome, StageError> {
+        let settings = Self::settings(text);
+        let pins = Download::remotes(&settings)
+            .into_iter()
+            .map(|remote| {
+                let pin = resolve(&settings, &self.net())?;
+                Ok(Pinned { id: remote.id, pin })
+            })
+            .collect::<Result<Vec<Pinned>, StageError>>()?;
+        self.download_pinned(&settings, pins)
+    }
+
+    fn download_pinned(
+        &self,
+        settings: &DownloadSettings,
+        pins: Vec<Pinned>,
+    ) -> Result<Outcome, StageError> {
+        let out = self.dir.path().join("out");
+        fs::remove_dir_all(&out).ok();
+        fs::create_dir_all(&out).unwrap();
+        let checkpoints = self.dir.path().join("checkpoints");
+        fs::create_dir_all(&checkpoints).unwrap();
+        let assignment = Assignment {
+            inputs: Vec::new(),
+            local_files: Vec::<LocalFile>::new(),
+            pins,
+            out: out.clone(),
+            checkpoints,
+            seed: 1,
+            threads: 1,
+            device: "cpu".to_owned(),
+        };
+        let events = std::sync::Mutex::new(Vec::new());
+        let send = |event| events.lock().unwrap().push(event);
+        let io = StageIo::new(&assignment, &self.outside, &self.cancel, &send);
+        run(settings, &io, || Ok(self.net()))?;
+        Ok(Outcome {
+            out,
+            events: events.into_inner().unwrap(),
+        })
+    }
+
+    fn n_partials(&self) -> usize {
+        fs::read_dir(self.dir.path().join("checkpoints")).map_or(0, Iterator::count)
+    }
+
+    fn n_files(&self) -> usize {
+        crate::files::files_below(&self.dir.path().join("out"))
+            .unwrap()
+            .len()
+    }
+}
+
+fn read(outcome: &Outcome, name: &str) -> Vec<u8> {
+    fs::read(outcome.out.join(name)).unwrap()
+}
+
+/// Long enough to come in several pieces.
+fn body() -> Vec<u8> {
+    (0..300_000_u32)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect()
+}
+
+fn hub_with(files: &[(&str, &[u8])]) -> Hub {
+    let hub = Hub::start();
+    for (name, bytes) in files {
+        hub.file(REPO, name, bytes, bytes.len() > 100);
+    }
+    hub
+}
+
+const TALK: &str = r#"{"hub": "someone/talk"}"#;
+
+#[test]
+fn a_repository_is_pinned_and_brought() {
+    let hub = hub_with(&[
+        ("data/a b.jsonl", b"{}\n"),
+        ("big.txt", &body()),
+        ("README.md", b"#"),
+    ]);
+    let place = Place::new(&hub);
+    let pin = place.resolve(TALK).unwrap();
+    assert_eq!(pin.identity["commit"], COMMIT);
+    let files = pin.detail["files"].as_array().unwrap();
+    assert_eq!(files.len(), 2);
+    assert_eq!(files[0]["bytes"], body().len());
+    assert_eq!(files[0]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(files[1]["git"].as_str().unwrap().len(), 40);
+
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+    assert_eq!(read(&outcome, "data/a b.jsonl"), b"{}\n");
+    assert_eq!(place.n_files(), 2);
+    assert_eq!(place.n_partials(), 0);
+    let has_origin =
+        |event: &Event| matches!(event, Event::Origin { origin } if origin["commit"] == COMMIT);
+    assert!(outcome.events.iter().any(has_origin));
+    let has_progress =
+        |event: &Event| matches!(event, Event::Progress { unit, .. } if unit == "bytes");
+    assert!(outcome.events.iter().any(has_progress));
+}
+
+#[test]
+fn globs_say_what_is_wanted() {
+    let hub = hub_with(&[("a.jsonl", b"{}\n"), ("b.jsonl", b"{}\n"), ("c.txt", b"x")]);
+    let place = Place::new(&hub);
+    place
+        .download(r#"{"hub": "someone/talk", "files": ["b*", "*.txt"]}"#)
+        .unwrap();
+    assert_eq!(place.n_files(), 2);
+    let error = place
+        .resolve(r#"{"hub": "someone/talk", "files": ["*.csv"]}"#)
+        .unwrap_err();
+    assert!(error.message.contains("no file that is wanted"), "{error}");
+}
+
+#[test]
+fn other_globs_than_the_lock_was_written_for_are_looked_up_again() {
+    let hub = hub_with(&[("a.jsonl", b"{}\n"), ("b.jsonl", b"{}\n")]);
+    let place = Place::new(&hub);
+    let narrow = r#"{"hub": "someone/talk", "files": ["a*"]}"#;
+    let pin = place.resolve(narrow).unwrap();
+    let settings = Place::settings(TALK);
+    let id = Download::remotes(&settings)[0].id.clone();
+    place
+        .download_pinned(&settings, vec![Pinned { id, pin }])
+        .unwrap();
+    assert_eq!(place.n_files(), 2);
+}
+
+#[test]
+fn a_long_list_of_files_comes_in_pages() {
+    let hub = Hub::start();
+    for n in 0..1003 {
+        hub.file(REPO, &format!("data/{n}.txt"), b"x", false);
+    }
+    let pin = Place::new(&hub).resolve(TALK).unwrap();
+    assert_eq!(pin.detail["files"].as_array().unwrap().len(), 1003);
+}
+
+#[test]
+fn models_stand_at_the_root() {
+    let hub = Hub::start();
+    hub.file("t5-small", "tokenizer.json", b"{}", false);
+    let place = Place::new(&hub);
+    let outcome = place
+        .download(r#"{"hub": "t5-small", "repo": "model"}"#)
+        .unwrap();
+    assert_eq!(read(&outcome, "tokenizer.json"), b"{}");
+}
+
+#[test]
+fn what_was_received_is_kept_and_only_the_rest_is_asked_for() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Drop(1000));
+    hub.fault("big.txt", Fault::Drop(50_000));
+    let place = Place::new(&hub);
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+    let ranges = hub.ranges("big.txt");
+    assert_eq!(ranges.len(), 3);
+    assert_eq!(ranges[0], None);
+    assert_eq!(ranges[1].as_deref(), Some("bytes=1000-"));
+    assert_eq!(ranges[2].as_deref(), Some("bytes=51000-"));
+}
+
+#[test]
+fn another_attempt_goes_on_where_this_one_gave_up() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Drop(2000));
+    for _ in 0..3 {
+        hub.fault("big.txt", Fault::Drop(0));
+    }
+    let place = Place::new(&hub);
+    let error = place.download(TALK).unwrap_err();
+    assert!(error.message.contains("did not come"), "{error}");
+    assert!(!error.is_final);
+    assert_eq!(place.n_files(), 0);
+    assert_eq!(place.n_partials(), 1);
+    let n_before = hub.ranges("big.txt").len();
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+    assert_eq!(
+        hub.ranges("big.txt")[n_before].as_deref(),
+        Some("bytes=2000-")
+    );
+}
+
+#[test]
+fn a_server_that_knows_no_ranges_sends_all_again() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Drop(1000));
+    hub.fault("big.txt", Fault::IgnoreRange);
+    let place = Place::new(&hub);
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+}
+
+#[test]
+fn a_stall_ends_and_is_tried_again() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Stall(Duration::from_secs(2)));
+    let place = Place::new(&hub);
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+    assert_eq!(hub.ranges("big.txt").len(), 2);
+}
+
+#[test]
+fn what_may_pass_is_waited_for_and_what_may_not_is_told() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Status(429, Some(0)));
+    hub.fault("big.txt", Fault::Status(503, None));
+    hub.fault("revision/main", Fault::Status(502, None));
+    hub.fault(&format!("tree/{COMMIT}"), Fault::Status(500, None));
+    let place = Place::new(&hub);
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+
+    for _ in 0..3 {
+        hub.fault("big.txt", Fault::Status(503, None));
+    }
+    let error = place.download(TALK).unwrap_err();
+    assert!(error.cause.unwrap().contains("503"));
+    assert_eq!(place.n_files(), 0);
+}
+
+#[test]
+fn a_redirect_is_followed_without_the_token() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    let other = Hub::start();
+    other.page("/cdn/blob", &body());
+    hub.fault(
+        "big.txt",
+        Fault::Redirect(format!(
+            "{}/cdn/blob",
+            other.address().replace("127.0.0.1", "localhost")
+        )),
+    );
+    let mut place = Place::new(&hub);
+    place.outside.hf_token = Some("secret".to_owned());
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+    assert_eq!(
+        hub.authorizations("big.txt"),
+        [Some("Bearer secret".to_owned())]
+    );
+    assert_eq!(other.authorizations("/cdn/blob"), [None]);
+}
+
+#[test]
+fn a_body_of_another_length_or_digest_is_not_kept() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    let place = Place::new(&hub);
+    let settings = Place::settings(TALK);
+    let mut pin = place.resolve(TALK).unwrap();
+    let id = Download::remotes(&settings)[0].id.clone();
+    pin.detail["files"][0]["sha256"] = "0".repeat(64).into();
+    let pinned = |pin: &Pin| {
+        vec![Pinned {
+            id: id.clone(),
+            pin: pin.clone(),
+        }]
+    };
+    let error = place.download_pinned(&settings, pinned(&pin)).unwrap_err();
+    assert!(error.message.contains("sha256 digest"), "{error}");
+    assert_eq!((place.n_files(), place.n_partials()), (0, 0));
+
+    pin.detail["files"][0]["bytes"] = 10.into();
+    let error = place.download_pinned(&settings, pinned(&pin)).unwrap_err();
+    assert!(error.message.contains("where 10 were promised"), "{error}");
+    assert_eq!((place.n_files(), place.n_partials()), (0, 0));
+}
+
+#[test]
+fn lies_about_the_length_are_found_out() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    // Too much promised is a body that ends early; too little is one that is cut short.
+    hub.fault("big.txt", Fault::Length(100));
+    hub.fault("big.txt", Fault::Length(-100));
+    let place = Place::new(&hub);
+    let outcome = place.download(TALK).unwrap();
+    assert_eq!(read(&outcome, "big.txt"), body());
+}
+
+#[test]
+fn a_missing_repository_names_the_nearest() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    let error = Place::new(&hub)
+        .resolve(r#"{"hub": "somebody/talk"}"#)
+        .unwrap_err();
+    assert_eq!(error.message, "the hub has no dataset `somebody/talk`");
+    let help = error.help.unwrap();
+    assert!(help.contains("did you mean `someone/talk`?"), "{help}");
+    assert!(help.contains("HF_TOKEN"), "{help}");
+    assert!(error.is_final);
+    let error = Place::new(&hub)
+        .resolve(r#"{"hub": "someone/talk", "revision": "v9"}"#)
+        .unwrap_err();
+    assert!(error.message.contains("no revision `v9`"), "{error}");
+}
+
+#[test]
+fn a_gated_repository_says_what_to_do() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    hub.gate(REPO, "good", "GatedRepo");
+    let mut place = Place::new(&hub);
+    let error = place.resolve(TALK).unwrap_err();
+    assert_eq!(error.message, "`someone/talk` is gated");
+    assert!(error.help.unwrap().contains("/datasets/someone/talk"));
+    place.outside.hf_token = Some("bad".to_owned());
+    assert!(
+        place
+            .resolve(TALK)
+            .unwrap_err()
+            .help
+            .unwrap()
+            .contains("accept its terms")
+    );
+    place.outside.hf_token = Some("good".to_owned());
+    place.download(TALK).unwrap();
+}
+
+#[test]
+fn offline_nothing_is_asked_and_the_cache_is_enough() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    let mut place = Place::new(&hub);
+    let settings = Place::settings(TALK);
+    let pin = place.resolve(TALK).unwrap();
+    let pins = vec![Pinned {
+        id: Download::remotes(&settings)[0].id.clone(),
+        pin,
+    }];
+    let n_before = hub.n_requests();
+    place.outside.offline = true;
+    let error = place.download_pinned(&settings, pins.clone()).unwrap_err();
+    assert!(error.message.contains("the network is off"), "{error}");
+
+    let home = place.dir.path().join("hf");
+    let snapshot = home
+        .join("hub/datasets--someone--talk/snapshots")
+        .join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::write(snapshot.join("a.txt"), "y").unwrap();
+    place.outside.hf_home = Some(home);
+    assert!(place.download_pinned(&settings, pins.clone()).is_err());
+    fs::write(snapshot.join("a.txt"), "x").unwrap();
+    let outcome = place.download_pinned(&settings, pins).unwrap();
+    assert_eq!(read(&outcome, "a.txt"), b"x");
+    assert_eq!(hub.n_requests(), n_before);
+    assert!(place.resolve(TALK).is_err());
+}
+
+#[test]
+fn an_address_is_checked_against_its_digest() {
+    let hub = Hub::start();
+    hub.page("/files/a.txt", b"to be");
+    let url = format!("{}/files/a.txt", hub.address());
+    let place = Place::new(&hub);
+    let right = blake3::hash(b"to be").to_string();
+    let outcome = place
+        .download(&format!(r#"{{"url": "{url}", "blake3": "{right}"}}"#))
+        .unwrap();
+    assert_eq!(read(&outcome, "a.txt"), b"to be");
+
+    let wrong = "0".repeat(64);
+    for name in ["blake3", "sha256"] {
+        let error = place
+            .download(&format!(r#"{{"url": "{url}", "{name}": "{wrong}"}}"#))
+            .unwrap_err();
+        assert!(error.message.contains(name), "{error}");
+        assert_eq!((place.n_files(), place.n_partials()), (0, 0));
+    }
+}
+
+#[test]
+fn an_address_without_a_digest_is_pinned_at_first_sight() {
+    let hub = Hub::start();
+    hub.page("/a.txt", b"to be");
+    let text = format!(r#"{{"url": "{}/a.txt"}}"#, hub.address());
+    let place = Place::new(&hub);
+    let pin = place.resolve(&text).unwrap();
+    assert_eq!(pin.identity["blake3"], blake3::hash(b"to be").to_string());
+    assert_eq!(pin.detail["bytes"], 5);
+    hub.page("/a.txt", b"or not");
+    let settings = Place::settings(&text);
+    let pins = vec![Pinned {
+        id: Download::remotes(&settings)[0].id.clone(),
+        pin,
+    }];
+    assert!(place.download_pinned(&settings, pins).is_err());
+    let error = place
+        .resolve(&format!(r#"{{"url": "{}/b.txt"}}"#, hub.address()))
+        .unwrap_err();
+    assert!(error.message.contains("nothing at"), "{error}");
+}
+
+#[test]
+fn samples_stop_a_download_early() {
+    let hub = hub_with(&[("a.jsonl", &body()), ("b.jsonl", &body())]);
+    let place = Place::new(&hub);
+    let outcome = place
+        .download(r#"{"hub": "someone/talk", "max_samples": 3}"#)
+        .unwrap();
+    assert_eq!(read(&outcome, "a.jsonl"), b"0\n1\n2\n");
+    assert!(!outcome.out.join("b.jsonl").exists());
+    assert_eq!(hub.ranges("b.jsonl"), []);
+}
+
+#[test]
+fn a_download_stops_when_it_is_told_to() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Stall(Duration::from_secs(2)));
+    let place = Place::new(&hub);
+    let settings = Place::settings(TALK);
+    let pin = place.resolve(TALK).unwrap();
+    let pins = vec![Pinned {
+        id: Download::remotes(&settings)[0].id.clone(),
+        pin,
+    }];
+    place.cancel.store(true, Ordering::Relaxed);
+    let error = place.download_pinned(&settings, pins).unwrap_err();
+    assert!(error.cancelled, "{error:?}");
+}
+
+#[test]
+fn kaggle_wants_a_key_and_is_pinned_by_version() {
+    let hub = Hub::start();
+    hub.page(
+        "/api/v1/datasets/view/someone/talk",
+        br#"{"currentVersionNumber": 4}"#,
+    );
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive
+        .start_file("dialogs.txt", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    std::io::Write::write_all(&mut archive, b"hi\tho\n").unwrap();
+    let archive = archive.finish().unwrap().into_inner();
+    hub.page("/api/v1/datasets/download/someone/talk", &archive);
+    let mut place = Place::new(&hub);
+    let text = format!(r#"{{"kaggle": "{NAME}"}}"#);
+    let error = place.resolve(&text).unwrap_err();
+    assert!(error.help.unwrap().contains("KAGGLE_KEY"));
+    place.outside.kaggle_user = Some("me".to_owned());
+    place.outside.kaggle_key = Some("key".to_owned());
+    assert_eq!(place.resolve(&text).unwrap().identity["version"], 4);
+    let outcome = place.download(&text).unwrap();
+    assert_eq!(read(&outcome, "dialogs.txt"), b"hi\tho\n");
+    assert!(
+        hub.authorizations("/view/someone/talk")[0]
+            .as_ref()
+            .unwrap()
+            .starts_with("Basic ")
+    );
+}

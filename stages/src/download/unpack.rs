@@ -1,0 +1,287 @@
+//! Compressed files and archives, opened.
+//!
+//! An archive is somebody else's: none of its paths may leave the folder it is opened
+//! into, none of its entries may be a link, and what comes out of it is counted, so
+//! that a bomb ends as an error. Archives inside archives are opened too (DailyDialog
+//! comes so), three deep.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use tinylm_pipeline::{At, StageError, StageIo};
+
+use super::sample::Sampler;
+
+const DEPTH_MAX: usize = 3;
+/// Text hardly ever shrinks to a five-hundredth; what grows more than that is a bomb.
+const GROWTH_MAX: u64 = 500;
+/// Below this a bomb does no harm.
+const HARMLESS_BYTES: u64 = 256 << 20;
+
+/// What may still come out of one downloaded file.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    bytes_max: u64,
+    bytes: u64,
+    depth: usize,
+}
+
+impl Limits {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            bytes: 0,
+            depth: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Gzip,
+    Zstd,
+    Zip,
+    Tar,
+    TarGzip,
+    TarZstd,
+}
+
+const PACKINGS: [(&str, Packing); 8] = [
+    (".tar.gz", Packing::TarGzip),
+    (".tgz", Packing::TarGzip),
+    (".tar.zst", Packing::TarZstd),
+    (".tar", Packing::Tar),
+    (".gz", Packing::Gzip),
+    (".zst", Packing::Zstd),
+    (".zstd", Packing::Zstd),
+    (".zip", Packing::Zip),
+];
+
+/// Returns how a file is packed, and its name without that.
+fn packing(name: &str) -> Option<(Packing, &str)> {
+    PACKINGS.iter().find_map(|(ending, packing)| {
+        let at = name.len().checked_sub(ending.len())?;
+        let (stem, last) = name.split_at_checked(at)?;
+        (last.eq_ignore_ascii_case(ending) && !stem.is_empty()).then_some((*packing, stem))
+    })
+}
+
+pub(super) fn is_packed(name: &str) -> bool {
+    packing(name).is_some()
+}
+
+/// Returns `name` if it stays in the folder that it is relative to.
+pub(super) fn safe_name(name: &str) -> Result<String, StageError> {
+    let parts: Vec<&str> = name
+        .split(['/', '\\'])
+        .filter(|part| *part != ".")
+        .collect();
+    let is_absolute = name.starts_with(['/', '\\']) || name.contains(':');
+    let leaves = |part: &&str| part.is_empty() || *part == ".." || part.contains('\0');
+    if is_absolute || parts.is_empty() || parts.iter().any(leaves) {
+        let message = format!("`{}` leads out of its folder", name.escape_debug());
+        return Err(StageError::new(message).is_final());
+    }
+    Ok(parts.join("/"))
+}
+
+/// Opens `whole` into the output folder, below the folder of `name`.
+pub(super) fn open(
+    whole: &Path,
+    name: &str,
+    io: &StageIo,
+    limits: &mut Limits,
+    sampler: &mut Sampler,
+) -> Result<(), StageError> {
+    let Some((packing, stem)) = packing(name) else {
+        return Err(StageError::new(format!("`{name}` is not packed")));
+    };
+    if limits.depth == DEPTH_MAX {
+        let message = format!("`{name}`: archives in archives in archives are not opened");
+        return Err(StageError::new(message).is_final());
+    }
+    let packed_bytes = whole.metadata().at(whole)?.len();
+    let allowance = HARMLESS_BYTES.max(packed_bytes.saturating_mul(GROWTH_MAX));
+    let mut opening = Opening {
+        name,
+        folder: name.rsplit_once('/').map_or("", |(folder, _)| folder),
+        io,
+        bytes_max: limits.bytes_max.min(limits.bytes.saturating_add(allowance)),
+        limits,
+        sampler,
+    };
+    let file = BufReader::with_capacity(1 << 18, File::open(whole).at(whole)?);
+    match packing {
+        Packing::Gzip => opening.one(flate2::bufread::MultiGzDecoder::new(file), stem),
+        Packing::Zstd => opening.one(zstd_reader(file, name)?, stem),
+        Packing::Tar => opening.tar(file),
+        Packing::TarGzip => opening.tar(flate2::bufread::MultiGzDecoder::new(file)),
+        Packing::TarZstd => opening.tar(zstd_reader(file, name)?),
+        Packing::Zip => opening.zip(file),
+    }
+}
+
+fn zstd_reader<R: io::BufRead>(
+    file: R,
+    name: &str,
+) -> Result<zstd::Decoder<'static, R>, StageError> {
+    zstd::Decoder::with_buffer(file).map_err(|error| damaged(name, &error))
+}
+
+fn damaged(name: &str, error: &impl std::fmt::Display) -> StageError {
+    StageError::new(format!("`{name}` cannot be opened: {error}"))
+        .help("it may be cut short or damaged: fetch it again")
+        .is_final()
+}
+
+struct Opening<'a> {
+    name: &'a str,
+    folder: &'a str,
+    io: &'a StageIo<'a>,
+    bytes_max: u64,
+    limits: &'a mut Limits,
+    sampler: &'a mut Sampler,
+}
+
+impl Opening<'_> {
+    /// A compressed file; `stem` is its name without the ending.
+    fn one(&mut self, reader: impl Read, stem: &str) -> Result<(), StageError> {
+        self.entry(reader, stem)
+    }
+
+    fn tar(&mut self, reader: impl Read) -> Result<(), StageError> {
+        let name = self.name;
+        let mut archive = tar::Archive::new(reader);
+        let entries = archive.entries().map_err(|error| damaged(name, &error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| damaged(name, &error))?;
+            let kind = entry.header().entry_type();
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if kind.is_dir() || is_clutter(&path) {
+                continue;
+            }
+            if !kind.is_file() {
+                return Err(self.refused(&path, "is a link or a device"));
+            }
+            let path = self.inside(&path)?;
+            self.entry(entry, &path)?;
+        }
+        Ok(())
+    }
+
+    fn zip(&mut self, file: impl Read + io::Seek) -> Result<(), StageError> {
+        let name = self.name;
+        let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(name, &error))?;
+        for idx in 0..archive.len() {
+            let entry = archive
+                .by_index(idx)
+                .map_err(|error| damaged(name, &error))?;
+            let path = String::from_utf8_lossy(entry.name_raw()).into_owned();
+            if entry.is_dir() || is_clutter(&path) {
+                continue;
+            }
+            if !entry.is_file() {
+                return Err(self.refused(&path, "is a link or a device"));
+            }
+            let path = self.inside(&path)?;
+            self.entry(entry, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the path of an entry from the output folder on.
+    fn inside(&self, path: &str) -> Result<String, StageError> {
+        let safe = safe_name(path).map_err(|_| self.refused(path, "leads out of its folder"))?;
+        if self.folder.is_empty() {
+            Ok(safe)
+        } else {
+            Ok(format!("{}/{safe}", self.folder))
+        }
+    }
+
+    fn refused(&self, path: &str, why: &str) -> StageError {
+        let path = path.escape_debug();
+        StageError::new(format!(
+            "`{}` is refused: its entry `{path}` {why}",
+            self.name
+        ))
+        .is_final()
+    }
+
+    /// Takes one file out; `path` is relative to the output folder.
+    fn entry(&mut self, reader: impl Read, path: &str) -> Result<(), StageError> {
+        if self.sampler.is_full() {
+            return Ok(());
+        }
+        let limited = Limited {
+            reader,
+            bytes: self.limits.bytes,
+            bytes_max: self.bytes_max,
+            io: self.io,
+        };
+        let mut limited = limited;
+        let outcome = self.take_out(&mut limited, path);
+        self.limits.bytes = limited.bytes;
+        if limited.bytes > self.bytes_max {
+            let message = format!("`{}` grows past {} bytes", self.name, self.bytes_max);
+            return Err(StageError::new(message)
+                .help("if it is no bomb, raise `opened_bytes_max` or open it yourself")
+                .is_final());
+        }
+        if self.io.is_cancelled() {
+            return Err(StageError::cancelled());
+        }
+        outcome
+    }
+
+    fn take_out(&mut self, reader: &mut impl Read, path: &str) -> Result<(), StageError> {
+        if !is_packed(path) {
+            let to = self.io.out().join(path);
+            return self.sampler.write(reader, Path::new(self.name), &to);
+        }
+        let inner = self.inner_path();
+        let mut file = File::create(&inner).at(&inner)?;
+        io::copy(reader, &mut file).map_err(|error| damaged(self.name, &error))?;
+        drop(file);
+        self.limits.depth += 1;
+        let outcome = open(&inner, path, self.io, self.limits, self.sampler);
+        self.limits.depth -= 1;
+        super::remove(&inner)?;
+        outcome
+    }
+
+    fn inner_path(&self) -> PathBuf {
+        let name = format!("inner-{}.part", self.limits.depth);
+        self.io.checkpoints().join(name)
+    }
+}
+
+/// What archivers of some systems add.
+fn is_clutter(path: &str) -> bool {
+    path.starts_with("__MACOSX/") || path.ends_with(".DS_Store")
+}
+
+/// Counts what is read and stops at the bound, or when the stage is asked to stop.
+struct Limited<'a, R> {
+    reader: R,
+    bytes: u64,
+    bytes_max: u64,
+    io: &'a StageIo<'a>,
+}
+
+impl<R: Read> Read for Limited<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.reader.read(buffer)?;
+        self.bytes += n_read as u64;
+        if self.bytes > self.bytes_max {
+            return Err(io::Error::other("too large"));
+        }
+        self.io
+            .progress_note(self.bytes, None, "bytes", Some("opening"))
+            .map_err(|_| io::Error::other("stopped"))?;
+        Ok(n_read)
+    }
+}

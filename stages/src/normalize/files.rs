@@ -1,0 +1,648 @@
+//! Which files are read, and how: decided from names and first rows, before any work.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use memchr::memmem;
+use tinylm_pipeline::{At, StageError, StageIo};
+
+use super::{
+    NormalizeSettings,
+    read::{self, Chunk, END_OF_TEXT, Layout, Reader, Rows},
+    table,
+};
+use crate::{
+    cell::Cell,
+    files::files_below,
+    shapes::{Format, Shape, recognised, speaker},
+    template::Role,
+};
+
+/// So many rows, and bytes of text, are looked at to recognise a shape.
+const SNIFF_ROWS: usize = 100;
+const SNIFF_BYTES: u64 = 256 << 10;
+
+/// A file with all that is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// The stage it came from.
+    pub(super) name: String,
+    pub(super) file: String,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) layout: Layout,
+    pub(super) cells: Cells,
+    pub(super) shape: Shape,
+    /// The share of the first rows that the shape can read.
+    pub(super) sureness: f64,
+}
+
+/// How the bytes of a row become values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cells {
+    Json,
+    Csv {
+        columns: Vec<String>,
+        has_header: bool,
+    },
+    Tsv {
+        columns: Vec<String>,
+        has_header: bool,
+    },
+    Text,
+    /// Already values; only these columns are wanted.
+    Table {
+        columns: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Json,
+    JsonLines,
+    Csv,
+    Tsv,
+    Parquet,
+    Text,
+}
+
+fn ending(name: &str) -> Option<Ending> {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    if base.starts_with('.') || is_about(base) {
+        return None;
+    }
+    let (_, ending) = base.rsplit_once('.')?;
+    match ending.to_ascii_lowercase().as_str() {
+        "json" => Some(Ending::Json),
+        "jsonl" | "ndjson" => Some(Ending::JsonLines),
+        "csv" => Some(Ending::Csv),
+        "tsv" => Some(Ending::Tsv),
+        "parquet" => Some(Ending::Parquet),
+        "txt" | "text" => Some(Ending::Text),
+        _ => None,
+    }
+}
+
+/// Files that are about a dataset rather than of it.
+fn is_about(base: &str) -> bool {
+    let stem = base.split('.').next().unwrap_or(base).to_ascii_lowercase();
+    [
+        "readme",
+        "license",
+        "licence",
+        "dataset_infos",
+        "dataset_info",
+    ]
+    .contains(&stem.as_str())
+}
+
+/// Returns every file to read, in the order of the inputs and of their names.
+pub(super) fn sources(
+    settings: &NormalizeSettings,
+    io: &StageIo,
+) -> Result<Vec<Source>, StageError> {
+    // Both were checked when the settings were.
+    let globs: Vec<glob::Pattern> = settings
+        .files
+        .iter()
+        .filter_map(|glob| glob::Pattern::new(glob).ok())
+        .collect();
+    let mut sources = Vec::new();
+    let mut others = Vec::new();
+    for input in io.inputs("sources") {
+        for (file, path) in files_below(&input.path)? {
+            let wanted = globs.is_empty() || globs.iter().any(|glob| glob.matches(&file));
+            match ending(&file) {
+                Some(ending) if wanted => {
+                    let place = Place {
+                        name: input.stage.clone(),
+                        file,
+                        bytes: std::fs::metadata(&path).at(&path)?.len(),
+                        path,
+                    };
+                    sources.extend(place.recognised(ending, settings)?);
+                }
+                _ => others.push(file),
+            }
+        }
+    }
+    if sources.is_empty() {
+        return Err(nothing_to_read(&others));
+    }
+    if !others.is_empty() {
+        io.info(format!("not read: {}", quoted(&others)));
+    }
+    for source in &sources {
+        io.info(said(source));
+    }
+    Ok(sources)
+}
+
+fn said(source: &Source) -> String {
+    format!(
+        "`{}` is read as `{}`, which fits {:.0} % of its first rows",
+        source.file,
+        source.shape.format.name(),
+        100.0 * source.sureness
+    )
+}
+
+fn quoted(files: &[String]) -> String {
+    let shown: Vec<String> = files
+        .iter()
+        .take(5)
+        .map(|file| format!("`{file}`"))
+        .collect();
+    let more = if files.len() > 5 { ", .." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn nothing_to_read(others: &[String]) -> StageError {
+    let message = if others.is_empty() {
+        "the sources hold no files".to_owned()
+    } else {
+        format!("none of these files is data: {}", quoted(others))
+    };
+    StageError::new(message)
+        .help("`.json`, `.jsonl`, `.csv`, `.tsv`, `.parquet` and `.txt` files are read")
+        .is_final()
+}
+
+/// Lists files for a message.
+pub(super) fn listing(sources: &[Source]) -> String {
+    let files: Vec<String> = sources.iter().map(|source| source.file.clone()).collect();
+    format!("read were {}", quoted(&files))
+}
+
+/// A file of which only the name is known.
+struct Place {
+    name: String,
+    file: String,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Place {
+    /// Looks into the file; `None` if it is empty.
+    fn recognised(
+        self,
+        ending: Ending,
+        settings: &NormalizeSettings,
+    ) -> Result<Option<Source>, StageError> {
+        if self.bytes == 0 {
+            return Ok(None);
+        }
+        let shape = Shape {
+            format: settings.format,
+            columns: settings.columns.clone(),
+            roles: settings
+                .roles
+                .iter()
+                .filter_map(|(name, role)| Some((name.clone(), Role::named(role)?)))
+                .collect(),
+        };
+        let head = head(&self.path)?;
+        let (layout, cells) = match ending {
+            Ending::Json => (json_layout(&head, &shape), Cells::Json),
+            Ending::JsonLines => (Layout::Lines, Cells::Json),
+            Ending::Csv => (Layout::Csv, csv_cells(&head, settings)?),
+            Ending::Tsv => (Layout::Lines, tsv_cells(&head, settings)),
+            Ending::Parquet => (
+                Layout::Parquet,
+                Cells::Table {
+                    columns: Vec::new(),
+                },
+            ),
+            Ending::Text => {
+                let text = String::from_utf8_lossy(&head);
+                return self.text(&text, shape, settings).map(Some);
+            }
+        };
+        self.tabular(layout, cells, shape, settings).map(Some)
+    }
+
+    fn tabular(
+        self,
+        layout: Layout,
+        cells: Cells,
+        mut shape: Shape,
+        settings: &NormalizeSettings,
+    ) -> Result<Source, StageError> {
+        let (rows, columns) = self.first_rows(layout, &cells, settings)?;
+        let parsed: Vec<Cell> = rows.iter().filter_map(|row| row.cell(&cells)).collect();
+        let found = if shape.format == Format::Auto {
+            recognised(&parsed, &shape)
+        } else {
+            let n_read = parsed.iter().filter(|row| shape.read(row).is_ok()).count();
+            Some((shape.format, n_read as f64 / parsed.len().max(1) as f64))
+        };
+        let Some((format, share)) = found else {
+            return Err(self.unrecognised(&parsed, rows.len()));
+        };
+        shape.format = format;
+        let cells = match cells {
+            Cells::Table { .. } => Cells::Table {
+                columns: wanted_columns(&shape, &parsed, columns),
+            },
+            other => other,
+        };
+        // A row that is no row at all counts against the shape too.
+        let sureness = share * parsed.len() as f64 / rows.len().max(1) as f64;
+        Ok(self.source(layout, cells, shape, sureness))
+    }
+
+    fn source(self, layout: Layout, cells: Cells, shape: Shape, sureness: f64) -> Source {
+        Source {
+            name: self.name,
+            file: self.file,
+            path: self.path,
+            bytes: self.bytes,
+            layout,
+            cells,
+            shape,
+            sureness: (1000.0 * sureness).round() / 1000.0,
+        }
+    }
+
+    fn unrecognised(&self, rows: &[Cell], n_rows: usize) -> StageError {
+        let error = StageError::new(format!("the shape of `{}` is not recognised", self.file));
+        let cause = match rows.first() {
+            Some(Cell::Map(entries)) => {
+                let keys: Vec<String> = entries
+                    .iter()
+                    .take(12)
+                    .map(|(key, _)| format!("`{key}`"))
+                    .collect();
+                format!("its first row has {}", keys.join(", "))
+            }
+            Some(row) => format!("its first row is {}", row.kind()),
+            None => format!("none of its first {n_rows} rows can be read"),
+        };
+        error
+            .cause(cause)
+            .help("name the shape with `format`, or its columns with `columns`")
+            .is_final()
+    }
+
+    /// Returns the first rows and, for a table, the names of its columns.
+    fn first_rows(
+        &self,
+        layout: Layout,
+        cells: &Cells,
+        settings: &NormalizeSettings,
+    ) -> Result<(Vec<FirstRow>, Vec<String>), StageError> {
+        if layout == Layout::Parquet {
+            let Some(table) = read::table_head(&self.path, SNIFF_ROWS)? else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let names = table
+                .get_column_names()
+                .iter()
+                .map(|name| name.to_string())
+                .collect();
+            let rows = table::rows(&table)
+                .map_err(|error| StageError::new(format!("`{}`: {error}", self.file)))?;
+            return Ok((rows.into_iter().map(FirstRow::Cell).collect(), names));
+        }
+        let mut reader = Reader::open(&self.path, layout, settings.row_bytes_max as usize, &[])?;
+        let skip = usize::from(has_header(cells));
+        let mut rows = Vec::new();
+        while let Some(chunk) = reader.next()? {
+            if let Rows::Units { bytes, units } = chunk.rows {
+                let wanted = units.into_iter().take(SNIFF_ROWS + skip);
+                rows.extend(wanted.map(|unit| FirstRow::Bytes(bytes[unit.at].to_vec())));
+            }
+            if !rows.is_empty() {
+                break;
+            }
+        }
+        rows.drain(..skip.min(rows.len()));
+        Ok((rows, Vec::new()))
+    }
+
+    fn text(
+        self,
+        head: &str,
+        mut shape: Shape,
+        settings: &NormalizeSettings,
+    ) -> Result<Source, StageError> {
+        let (found, mut sureness) = text_format(head, &shape);
+        let is_table = found == Format::Pairs;
+        if matches!(shape.format, Format::Auto | Format::Pairs) && is_table {
+            let cells = tsv_cells(head.as_bytes(), settings);
+            return self.tabular(Layout::Lines, cells, shape, settings);
+        }
+        if shape.format == Format::Auto {
+            shape.format = found;
+        } else {
+            if !shape.format.is_of_text() {
+                let message = format!(
+                    "`{}` is text, which has no `{}`",
+                    self.file,
+                    shape.format.name()
+                );
+                return Err(StageError::new(message).is_final());
+            }
+            sureness = if found == shape.format { sureness } else { 1.0 };
+        }
+        let layout = text_layout(shape.format);
+        Ok(self.source(layout, Cells::Text, shape, sureness))
+    }
+}
+
+fn has_header(cells: &Cells) -> bool {
+    match cells {
+        Cells::Csv { has_header, .. } | Cells::Tsv { has_header, .. } => *has_header,
+        _ => false,
+    }
+}
+
+/// A row that has been looked at.
+enum FirstRow {
+    Bytes(Vec<u8>),
+    Cell(Cell<'static>),
+}
+
+impl FirstRow {
+    fn cell(&self, cells: &Cells) -> Option<Cell<'_>> {
+        match (self, cells) {
+            (Self::Cell(cell), _) => Some(cell.clone()),
+            (Self::Bytes(bytes), Cells::Csv { columns, .. }) => {
+                let table = table::parse_csv(bytes, columns, b',').ok()?;
+                table::rows(&table).ok()?.into_iter().next()
+            }
+            (Self::Bytes(bytes), Cells::Tsv { columns, .. }) => {
+                super::rows::tsv(bytes, columns).ok()
+            }
+            (Self::Bytes(bytes), _) => Cell::parse(bytes).ok(),
+        }
+    }
+}
+
+/// Returns the columns that a shape reads, for polars to leave out the others.
+fn wanted_columns(shape: &Shape, rows: &[Cell], all: Vec<String>) -> Vec<String> {
+    let named = shape.columns.named();
+    let wanted: Vec<String> = all
+        .iter()
+        .filter(|name| named.contains(&name.as_str()) || shape.reads(name))
+        .cloned()
+        .collect();
+    // If what is left is read as before, nothing that matters was left out.
+    let same = rows.iter().all(|row| {
+        let Cell::Map(entries) = row else {
+            return false;
+        };
+        let kept = entries
+            .iter()
+            .filter(|(key, _)| wanted.iter().any(|name| name == key));
+        let kept = Cell::Map(kept.cloned().collect());
+        shape.read(&kept) == shape.read(row)
+    });
+    if same { wanted } else { all }
+}
+
+fn head(path: &Path) -> Result<Vec<u8>, StageError> {
+    let mut head = Vec::new();
+    let file = File::open(path).at(path)?;
+    file.take(SNIFF_BYTES).read_to_end(&mut head).at(path)?;
+    if head.starts_with(b"\xef\xbb\xbf") {
+        head.drain(..3);
+    }
+    Ok(head)
+}
+
+/// A `.json` file may be an array, an object of rows, or in truth JSON lines.
+fn json_layout(head: &[u8], shape: &Shape) -> Layout {
+    let head = head.trim_ascii_start();
+    if head.first() != Some(&b'{') {
+        return Layout::Json;
+    }
+    let line_end = memchr::memchr(b'\n', head).unwrap_or(head.len());
+    if Cell::parse(&head[..line_end]).is_ok_and(|row| is_row(&row, shape)) {
+        return Layout::Lines;
+    }
+    let mut values = serde_json::Deserializer::from_slice(head).into_iter::<Cell>();
+    match values.next() {
+        Some(Ok(row)) if is_row(&row, shape) => Layout::JsonValues,
+        _ => Layout::Json,
+    }
+}
+
+fn is_row(row: &Cell, shape: &Shape) -> bool {
+    if shape.format == Format::Auto {
+        recognised(std::slice::from_ref(row), shape).is_some()
+    } else {
+        shape.read(row).is_ok()
+    }
+}
+
+const USUAL_NAMES: [&str; 26] = [
+    "text",
+    "prompt",
+    "response",
+    "instruction",
+    "input",
+    "output",
+    "question",
+    "answer",
+    "completion",
+    "messages",
+    "conversations",
+    "conversation",
+    "initial_request",
+    "query",
+    "context",
+    "story",
+    "content",
+    "document",
+    "user",
+    "assistant",
+    "system",
+    "id",
+    "dialog",
+    "utterances",
+    "topic_id",
+    "facet_id",
+];
+
+/// Returns the names of columns and whether the file begins with them.
+fn columns(first: &[String], settings: &NormalizeSettings, usually: bool) -> (Vec<String>, bool) {
+    let named = settings.columns.named();
+    let is_name = |value: &String| {
+        let lower = value.trim().to_ascii_lowercase();
+        USUAL_NAMES.contains(&lower.as_str()) || named.contains(&value.trim())
+    };
+    let has_header = settings
+        .header
+        .unwrap_or_else(|| first.iter().any(is_name) || (usually && named.is_empty()));
+    if has_header {
+        return (
+            first.iter().map(|name| name.trim().to_owned()).collect(),
+            true,
+        );
+    }
+    let names = match first.len() {
+        1 => vec!["text".to_owned()],
+        2 => vec!["prompt".to_owned(), "response".to_owned()],
+        n => (1..=n).map(|idx| format!("column_{idx}")).collect(),
+    };
+    (names, false)
+}
+
+fn first_line(head: &[u8]) -> String {
+    let lines = head.split(|byte| *byte == b'\n');
+    let mut filled = lines.filter(|line| !line.trim_ascii().is_empty());
+    let line = String::from_utf8_lossy(filled.next().unwrap_or_default());
+    line.trim_end_matches('\r').to_owned()
+}
+
+fn tsv_cells(head: &[u8], settings: &NormalizeSettings) -> Cells {
+    let first: Vec<String> = first_line(head).split('\t').map(str::to_owned).collect();
+    let (columns, has_header) = columns(&first, settings, false);
+    Cells::Tsv {
+        columns,
+        has_header,
+    }
+}
+
+fn csv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageError> {
+    let line = first_line(head);
+    let n_columns = csv_width(&line);
+    let names: Vec<String> = (0..n_columns).map(|idx| idx.to_string()).collect();
+    let first = table::parse_csv(line.as_bytes(), &names, b',')
+        .and_then(|table| table::rows(&table))
+        .map_err(|error| StageError::new(format!("the header cannot be read: {error}")))?;
+    let first: Vec<String> = match first.first() {
+        Some(Cell::Map(entries)) => entries
+            .iter()
+            .map(|(_, cell)| cell.text().unwrap_or_default().to_owned())
+            .collect(),
+        _ => Vec::new(),
+    };
+    let (columns, has_header) = columns(&first, settings, true);
+    Ok(Cells::Csv {
+        columns,
+        has_header,
+    })
+}
+
+/// Returns the number of fields of a CSV line.
+fn csv_width(line: &str) -> usize {
+    let mut in_quotes = false;
+    let commas = line.chars().filter(|c| {
+        in_quotes ^= *c == '"';
+        *c == ',' && !in_quotes
+    });
+    1 + commas.count()
+}
+
+/// Returns the shape of a text file and how sure that is.
+fn text_format(head: &str, shape: &Shape) -> (Format, f64) {
+    let has = |what: &str| memmem::find(head.as_bytes(), what.as_bytes()).is_some();
+    let lines: Vec<&str> = head
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    // The last line may be cut off.
+    let lines = &lines[..lines
+        .len()
+        .saturating_sub(usize::from(head.len() as u64 == SNIFF_BYTES))];
+    let share = |fits: &dyn Fn(&&&str) -> bool| {
+        lines.iter().filter(|line| fits(line)).count() as f64 / lines.len().max(1) as f64
+    };
+    if has("<|im_start|>") {
+        return (Format::Chatml, 1.0);
+    }
+    if has(END_OF_TEXT) {
+        return (Format::Stories, 1.0);
+    }
+    let candidates = [
+        (Format::Eou, share(&|line| line.contains("__eou__"))),
+        (Format::Inst, share(&|line| line.contains("[INST]"))),
+        (
+            Format::Pairs,
+            share(&|line| line.matches('\t').count() == 1),
+        ),
+        (
+            Format::Speakers,
+            share(&|line| speaker(line, &shape.roles).is_some()),
+        ),
+    ];
+    for (format, share) in candidates {
+        // A speaker may go on for some lines.
+        let enough = if format == Format::Speakers { 0.5 } else { 0.9 };
+        if share >= enough {
+            return (format, share);
+        }
+    }
+    (Format::Text, 1.0)
+}
+
+fn text_layout(format: Format) -> Layout {
+    match format {
+        Format::Lines | Format::Inst | Format::Eou => Layout::Lines,
+        Format::Stories => Layout::Separated,
+        Format::Paragraphs | Format::Speakers => Layout::Paragraphs,
+        Format::Chatml => Layout::Chatml,
+        _ => Layout::Whole,
+    }
+}
+
+/// All chunks of all files, in order.
+pub(super) struct Chunks<'a> {
+    sources: &'a [Source],
+    row_bytes_max: usize,
+    source_idx: usize,
+    reader: Option<Reader>,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn new(sources: &'a [Source], row_bytes_max: usize) -> Self {
+        Self {
+            sources,
+            row_bytes_max,
+            source_idx: 0,
+            reader: None,
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<(usize, Chunk)>, StageError> {
+        while let Some(source) = self.sources.get(self.source_idx) {
+            let is_new = self.reader.is_none();
+            let mut reader = match self.reader.take() {
+                Some(reader) => reader,
+                None => self.open(source)?,
+            };
+            if let Some(mut chunk) = reader.next()? {
+                self.reader = Some(reader);
+                if is_new && has_header(&source.cells) {
+                    drop_first(&mut chunk);
+                }
+                return Ok(Some((self.source_idx, chunk)));
+            }
+            self.source_idx += 1;
+        }
+        Ok(None)
+    }
+}
+
+impl Chunks<'_> {
+    fn open(&self, source: &Source) -> Result<Reader, StageError> {
+        let columns = match &source.cells {
+            Cells::Table { columns } => columns.as_slice(),
+            _ => &[],
+        };
+        Reader::open(&source.path, source.layout, self.row_bytes_max, columns)
+    }
+}
+
+fn drop_first(chunk: &mut Chunk) {
+    if let Rows::Units { units, .. } = &mut chunk.rows
+        && !units.is_empty()
+    {
+        units.remove(0);
+    }
+}

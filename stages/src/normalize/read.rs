@@ -1,0 +1,890 @@
+//! Files as chunks of rows, a few megabytes at a time.
+//!
+//! A row is found without being understood: a line, a CSV record, an element of a JSON
+//! array, a paragraph. Finding is one pass over the bytes on one thread; understanding
+//! is left to the threads that get the chunk. So no file is ever loaded whole, a JSON
+//! array of any length included, and every row keeps the number it has in its file.
+
+use std::{
+    fs::File,
+    io::Read,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use memchr::{memchr, memchr_iter, memchr2, memmem};
+use polars::prelude::{DataFrame, FileMetadataRef, ParquetReader, PolarsError, SerReader};
+use tinylm_pipeline::{At, StageError};
+
+/// A chunk is handed on when it has this many bytes.
+const CHUNK_BYTES: usize = 4 << 20;
+/// Raw text without marks is cut at a line end into documents of about this size.
+const TEXT_BYTES: usize = 16 << 20;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// How rows are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A row is a line: JSON lines, tab-separated values, text.
+    Lines,
+    /// A row is a record of comma-separated values, which may hold line ends in quotes.
+    Csv,
+    /// A row is a JSON value: an element of an array, or of the arrays in an object.
+    Json,
+    /// Several JSON values one after the other, each on any number of lines.
+    JsonValues,
+    /// A row stands between blank lines.
+    Paragraphs,
+    /// A row stands between `<|endoftext|>` marks.
+    Separated,
+    /// A row is the turns between two system prompts, blank lines or `<|endoftext|>` marks.
+    Chatml,
+    /// The file is one row, unless it is too long for one.
+    Whole,
+    /// A row group at a time, read by polars.
+    Parquet,
+}
+
+/// Some rows of a file.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) rows: Rows,
+    /// Rows that could not even be held, with their reasons.
+    pub(super) rejected: Vec<(u64, String)>,
+    /// How far into the file it reaches, in bytes (rows for Parquet).
+    pub(super) position: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Rows {
+    Units { bytes: Vec<u8>, units: Vec<Unit> },
+    Table { table: DataFrame, first_row: u64 },
+}
+
+/// Where a row stands in its chunk, and its number in the file: the line it begins in,
+/// or its place in the array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub(super) row: u64,
+    pub(super) at: Range<usize>,
+}
+
+pub(super) enum Reader {
+    Units(UnitReader),
+    Table(TableReader),
+}
+
+impl Reader {
+    /// Opens a file; `columns` are those wanted of a table, all if there are none.
+    pub(super) fn open(
+        path: &Path,
+        layout: Layout,
+        row_bytes_max: usize,
+        columns: &[String],
+    ) -> Result<Self, StageError> {
+        if layout == Layout::Parquet {
+            TableReader::open(path, columns).map(Self::Table)
+        } else {
+            UnitReader::open(path, layout, row_bytes_max).map(Self::Units)
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Chunk>, StageError> {
+        match self {
+            Self::Units(reader) => reader.next(),
+            Self::Table(reader) => reader.next(),
+        }
+    }
+}
+
+/// Returns the first rows of a table.
+pub(super) fn table_head(path: &Path, n_rows: usize) -> Result<Option<DataFrame>, StageError> {
+    let mut reader = TableReader::open(path, &[])?;
+    if let Some(slice) = reader.slices.first_mut() {
+        slice.n_rows = slice.n_rows.min(n_rows);
+    }
+    Ok(reader.next()?.and_then(|chunk| match chunk.rows {
+        Rows::Table { table, .. } => Some(table),
+        Rows::Units { .. } => None,
+    }))
+}
+
+/// Reads a Parquet file a few row groups at a time; a large row group is read at once
+/// and handed on in parts.
+pub(super) struct TableReader {
+    path: PathBuf,
+    metadata: FileMetadataRef,
+    columns: Option<Vec<String>>,
+    slices: Vec<Slice>,
+    slice_idx: usize,
+    /// What has been read and not yet handed on, and the rows of a chunk of it.
+    pending: Option<(DataFrame, usize)>,
+    n_given: u64,
+}
+
+/// Rows that are read at once.
+#[derive(Debug, Clone, Copy)]
+struct Slice {
+    first: usize,
+    n_rows: usize,
+    n_bytes: usize,
+}
+
+/// Row groups together are read at once up to this size.
+const SLICE_BYTES: usize = 8 << 20;
+
+fn slices(metadata: &FileMetadataRef) -> Vec<Slice> {
+    let mut slices: Vec<Slice> = Vec::new();
+    let mut first = 0;
+    for group in &metadata.row_groups {
+        let (n_rows, n_bytes) = (group.num_rows(), group.total_byte_size());
+        match slices.last_mut() {
+            Some(slice) if slice.n_bytes + n_bytes <= SLICE_BYTES => {
+                slice.n_rows += n_rows;
+                slice.n_bytes += n_bytes;
+            }
+            _ => slices.push(Slice {
+                first,
+                n_rows,
+                n_bytes,
+            }),
+        }
+        first += n_rows;
+    }
+    slices.retain(|slice| slice.n_rows > 0);
+    slices
+}
+
+impl TableReader {
+    fn open(path: &Path, columns: &[String]) -> Result<Self, StageError> {
+        let file = File::open(path).at(path)?;
+        let mut reader = ParquetReader::new(file);
+        let metadata = reader
+            .get_metadata()
+            .map_err(|error| table_error(path, &error))?
+            .clone();
+        Ok(Self {
+            path: path.to_owned(),
+            slices: slices(&metadata),
+            metadata,
+            columns: (!columns.is_empty()).then(|| columns.to_vec()),
+            slice_idx: 0,
+            pending: None,
+            n_given: 0,
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, StageError> {
+        if self.pending.is_none() && !self.read_slice()? {
+            return Ok(None);
+        }
+        let Some((table, n_rows)) = self.pending.take() else {
+            return Ok(None);
+        };
+        let (head, rest) = table.split_at(n_rows.min(table.height()) as i64);
+        if rest.height() > 0 {
+            self.pending = Some((rest, n_rows));
+        }
+        let first_row = self.n_given + 1;
+        self.n_given += head.height() as u64;
+        Ok(Some(Chunk {
+            rows: Rows::Table {
+                table: head,
+                first_row,
+            },
+            rejected: Vec::new(),
+            position: self.n_given,
+        }))
+    }
+
+    fn read_slice(&mut self) -> Result<bool, StageError> {
+        let Some(slice) = self.slices.get(self.slice_idx).copied() else {
+            return Ok(false);
+        };
+        self.slice_idx += 1;
+        let file = File::open(&self.path).at(&self.path)?;
+        let mut reader = ParquetReader::new(file)
+            .with_slice(Some((slice.first, slice.n_rows)))
+            .with_columns(self.columns.clone());
+        reader.set_metadata(self.metadata.clone());
+        let table = reader
+            .finish()
+            .map_err(|error| table_error(&self.path, &error))?;
+        let n_parts = slice.n_bytes.div_ceil(SLICE_BYTES).max(1);
+        self.pending = Some((table, slice.n_rows.div_ceil(n_parts)));
+        Ok(true)
+    }
+}
+
+fn table_error(path: &Path, error: &PolarsError) -> StageError {
+    StageError::new(format!("`{}` cannot be read as Parquet", path.display()))
+        .cause(error)
+        .help("it may be cut short or damaged: fetch it again")
+        .is_final()
+}
+
+/// Finds rows in the bytes of a file.
+pub(super) struct UnitReader {
+    path: PathBuf,
+    file: File,
+    layout: Layout,
+    row_bytes_max: usize,
+    buffer: Vec<u8>,
+    at_end: bool,
+    /// Bytes of the file that are in the buffer or behind it.
+    n_read: u64,
+    row: u64,
+    json: JsonState,
+}
+
+/// Where in a JSON document the reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JsonState {
+    Start,
+    /// Inside the array; in the arrays of an object, `in_object`.
+    Array {
+        in_object: bool,
+    },
+    Object,
+    End,
+}
+
+/// What the bytes at hand hold next.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// A row at this place; whatever is before `next` is used up.
+    Row { at: Range<usize>, next: usize },
+    /// Nothing, up to here.
+    Nothing { next: usize },
+    /// More bytes are needed to tell.
+    More,
+}
+
+impl UnitReader {
+    fn open(path: &Path, layout: Layout, row_bytes_max: usize) -> Result<Self, StageError> {
+        let mut this = Self {
+            path: path.to_owned(),
+            file: File::open(path).at(path)?,
+            layout,
+            row_bytes_max,
+            buffer: Vec::new(),
+            at_end: false,
+            n_read: 0,
+            row: 1,
+            json: JsonState::Start,
+        };
+        this.fill()?;
+        if this.buffer.starts_with(BOM) {
+            this.buffer.drain(..BOM.len());
+        }
+        if this.buffer.starts_with(b"\xff\xfe") || this.buffer.starts_with(b"\xfe\xff") {
+            return Err(this.error("is UTF-16, not UTF-8"));
+        }
+        Ok(this)
+    }
+
+    fn error(&self, what: &str) -> StageError {
+        StageError::new(format!("`{}`: {what}", self.path.display())).is_final()
+    }
+
+    /// Reads another chunk behind what is in the buffer.
+    fn fill(&mut self) -> Result<(), StageError> {
+        let n_before = self.buffer.len();
+        self.buffer.reserve(CHUNK_BYTES);
+        let n_read = (&mut self.file)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut self.buffer)
+            .at(&self.path)?;
+        self.n_read += n_read as u64;
+        self.at_end = self.buffer.len() - n_before < CHUNK_BYTES;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>, StageError> {
+        let mut units = Vec::new();
+        let mut rejected = Vec::new();
+        let mut from = 0;
+        loop {
+            match self.find(from)? {
+                Found::Row { at, next } => {
+                    let row = self.count(from, &at, next);
+                    if at.len() > self.row_bytes_max {
+                        rejected.push((row, self.too_long()));
+                    } else {
+                        units.push(Unit { row, at });
+                    }
+                    from = next;
+                }
+                Found::Nothing { next } => {
+                    self.count_skipped(from, next);
+                    from = next;
+                }
+                Found::More if self.at_end => break,
+                Found::More if from >= CHUNK_BYTES || (from > 0 && !units.is_empty()) => break,
+                Found::More if self.buffer.len() - from > self.row_bytes_max => {
+                    rejected.push((self.row, self.too_long()));
+                    // There are no units here: they would have ended the chunk.
+                    self.skip_row(from)?;
+                    from = 0;
+                }
+                Found::More => self.fill()?,
+            }
+        }
+        let rest = self.buffer.split_off(from);
+        let bytes = std::mem::replace(&mut self.buffer, rest);
+        if units.is_empty() && rejected.is_empty() && self.at_end && self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let position = self.n_read - self.buffer.len() as u64;
+        if units.is_empty() && rejected.is_empty() {
+            // Nothing but blank space so far.
+            return if self.at_end { Ok(None) } else { self.next() };
+        }
+        Ok(Some(Chunk {
+            rows: Rows::Units { bytes, units },
+            rejected,
+            position,
+        }))
+    }
+
+    fn too_long(&self) -> String {
+        format!("longer than `row_bytes_max` ({} bytes)", self.row_bytes_max)
+    }
+
+    fn find(&mut self, from: usize) -> Result<Found, StageError> {
+        let bytes = &self.buffer[from..];
+        let found = match self.layout {
+            Layout::Lines => line(bytes, self.at_end),
+            Layout::Csv => record(bytes, self.at_end),
+            Layout::Paragraphs => paragraph(bytes, self.at_end),
+            Layout::Separated => separated(bytes, self.at_end),
+            Layout::Chatml => chatml(bytes, self.at_end),
+            Layout::Whole => whole(bytes, self.at_end, TEXT_BYTES.min(self.row_bytes_max)),
+            Layout::JsonValues => value_among(bytes, self.at_end),
+            Layout::Json => {
+                let (found, state) = json_row(bytes, self.at_end, self.json)
+                    .map_err(|what| self.error(&format!("{what}, near row {}", self.row)))?;
+                self.json = state;
+                found
+            }
+            Layout::Parquet => return Err(self.error("is a table, not text")),
+        };
+        Ok(match found {
+            Found::Row { at, next } => Found::Row {
+                at: from + at.start..from + at.end,
+                next: from + next,
+            },
+            Found::Nothing { next } => Found::Nothing { next: from + next },
+            Found::More => Found::More,
+        })
+    }
+
+    fn counts_lines(&self) -> bool {
+        self.layout != Layout::Json
+    }
+
+    /// Returns the number of a row and goes on behind it.
+    fn count(&mut self, from: usize, at: &Range<usize>, next: usize) -> u64 {
+        if !self.counts_lines() {
+            self.row += 1;
+            return self.row - 1;
+        }
+        let row = self.row + newlines(&self.buffer[from..at.start]);
+        self.row = row + newlines(&self.buffer[at.start..next]);
+        row
+    }
+
+    fn count_skipped(&mut self, from: usize, next: usize) {
+        if self.counts_lines() {
+            self.row += newlines(&self.buffer[from..next]);
+        }
+    }
+
+    /// Drops a row that is too long to be held, up to the next line.
+    fn skip_row(&mut self, from: usize) -> Result<(), StageError> {
+        if self.layout == Layout::Json {
+            return Err(self.error(&format!("row {} is {}", self.row, self.too_long())));
+        }
+        self.buffer.drain(..from);
+        loop {
+            if let Some(end) = memchr(b'\n', &self.buffer) {
+                self.buffer.drain(..=end);
+                self.row += 1;
+                return Ok(());
+            }
+            self.buffer.clear();
+            if self.at_end {
+                return Ok(());
+            }
+            self.fill()?;
+        }
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
+}
+
+/// Leaves out a carriage return at the end.
+fn without_return(bytes: &[u8], at: Range<usize>) -> Range<usize> {
+    if bytes[at.clone()].ends_with(b"\r") {
+        at.start..at.end - 1
+    } else {
+        at
+    }
+}
+
+fn line(bytes: &[u8], at_end: bool) -> Found {
+    let end = match memchr(b'\n', bytes) {
+        Some(end) => end,
+        None if at_end && !bytes.is_empty() => bytes.len(),
+        None => return Found::More,
+    };
+    let next = (end + 1).min(bytes.len());
+    let at = without_return(bytes, 0..end);
+    if bytes[at.clone()].iter().all(u8::is_ascii_whitespace) {
+        Found::Nothing { next }
+    } else {
+        Found::Row { at, next }
+    }
+}
+
+/// A quote opens only at the start of a field: elsewhere it is an inch mark.
+fn record(bytes: &[u8], at_end: bool) -> Found {
+    let (mut in_quotes, mut at_field_start) = (false, true);
+    let mut end = None;
+    for (idx, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'"' if in_quotes => in_quotes = false,
+            // A doubled quote inside quotes comes here too, and opens them again.
+            b'"' if at_field_start || idx > 0 && bytes[idx - 1] == b'"' => in_quotes = true,
+            b'\n' if !in_quotes => {
+                end = Some(idx);
+                break;
+            }
+            _ => {}
+        }
+        at_field_start = *byte == b',';
+    }
+    let end = match end {
+        Some(end) => end,
+        None if at_end && !bytes.is_empty() => bytes.len(),
+        None => return Found::More,
+    };
+    let next = (end + 1).min(bytes.len());
+    let at = without_return(bytes, 0..end);
+    if at.is_empty() {
+        Found::Nothing { next }
+    } else {
+        Found::Row { at, next }
+    }
+}
+
+fn paragraph(bytes: &[u8], at_end: bool) -> Found {
+    let (mut start, mut end, mut from) = (None, 0, 0);
+    while from < bytes.len() {
+        let line_end = match memchr(b'\n', &bytes[from..]) {
+            Some(at) => from + at,
+            None if at_end => bytes.len(),
+            None => return Found::More,
+        };
+        let is_blank = bytes[from..line_end].iter().all(u8::is_ascii_whitespace);
+        let next = (line_end + 1).min(bytes.len());
+        match (start, is_blank) {
+            (None, true) => {}
+            (None, false) => (start, end) = (Some(from), line_end),
+            (Some(_), false) => end = line_end,
+            (Some(start), true) => {
+                let at = without_return(bytes, start..end);
+                return Found::Row { at, next };
+            }
+        }
+        from = next;
+    }
+    match start {
+        Some(start) if at_end => Found::Row {
+            at: without_return(bytes, start..end),
+            next: bytes.len(),
+        },
+        None if !bytes.is_empty() => Found::Nothing { next: bytes.len() },
+        _ => Found::More,
+    }
+}
+
+fn trimmed(bytes: &[u8], at: Range<usize>) -> Range<usize> {
+    let inner = &bytes[at.clone()];
+    let start = inner.len() - inner.trim_ascii_start().len();
+    let end = inner.trim_ascii_end().len().max(start);
+    at.start + start..at.start + end
+}
+
+fn separated(bytes: &[u8], at_end: bool) -> Found {
+    let (end, next) = match memmem::find(bytes, END_OF_TEXT.as_bytes()) {
+        Some(end) => (end, end + END_OF_TEXT.len()),
+        None if at_end && !bytes.is_empty() => (bytes.len(), bytes.len()),
+        None => return Found::More,
+    };
+    let at = trimmed(bytes, 0..end);
+    if at.is_empty() {
+        Found::Nothing { next }
+    } else {
+        Found::Row { at, next }
+    }
+}
+
+fn chatml(bytes: &[u8], at_end: bool) -> Found {
+    const START: &[u8] = b"<|im_start|>";
+    const END: &[u8] = b"<|im_end|>";
+    let mut from = 0;
+    while let Some(end) = memmem::find(&bytes[from..], END) {
+        let end = from + end + END.len();
+        let Some(gap) = memmem::find(&bytes[end..], START) else {
+            break;
+        };
+        let next = end + gap;
+        let between = &bytes[end..next];
+        let after = &bytes[next + START.len()..];
+        if !at_end && after.len() < b"system".len() {
+            return Found::More;
+        }
+        let is_apart = newlines(between) > 1
+            || memmem::find(between, END_OF_TEXT.as_bytes()).is_some()
+            || after.starts_with(b"system");
+        if is_apart {
+            return Found::Row { at: 0..end, next };
+        }
+        from = next;
+    }
+    let at = trimmed(bytes, 0..bytes.len());
+    match bytes[at.clone()].strip_suffix(END_OF_TEXT.as_bytes()) {
+        _ if !at_end || bytes.is_empty() => Found::More,
+        Some(text) if !text.is_empty() => Found::Row {
+            at: trimmed(bytes, at.start..at.start + text.len()),
+            next: bytes.len(),
+        },
+        None if !at.is_empty() => Found::Row {
+            at,
+            next: bytes.len(),
+        },
+        _ => Found::Nothing { next: bytes.len() },
+    }
+}
+
+fn whole(bytes: &[u8], at_end: bool, bytes_max: usize) -> Found {
+    if bytes.len() < bytes_max {
+        return if at_end && !bytes.is_empty() {
+            Found::Row {
+                at: 0..bytes.len(),
+                next: bytes.len(),
+            }
+        } else {
+            Found::More
+        };
+    }
+    match memchr::memrchr(b'\n', &bytes[..bytes_max]) {
+        Some(end) => Found::Row {
+            at: 0..end + 1,
+            next: end + 1,
+        },
+        None => Found::More,
+    }
+}
+
+/// Returns where the JSON value that `bytes` begin with ends.
+fn value_end(bytes: &[u8], at_end: bool) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut idx = 0;
+    while idx < bytes.len() {
+        match bytes[idx] {
+            b'"' => idx = string_end(bytes, idx + 1)?,
+            b'{' | b'[' => {
+                depth += 1;
+                idx += 1;
+            }
+            b'}' | b']' => {
+                if depth <= 1 {
+                    return Some(idx + depth);
+                }
+                depth -= 1;
+                idx += 1;
+            }
+            b',' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return Some(idx),
+            _ => idx += 1,
+        }
+        if depth == 0 && idx > 0 && bytes[idx - 1] == b'"' {
+            return Some(idx);
+        }
+    }
+    (at_end && depth == 0).then_some(idx)
+}
+
+/// Returns where a string ends whose content begins at `from`.
+fn string_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut idx = from;
+    loop {
+        idx += memchr2(b'"', b'\\', bytes.get(idx..)?)?;
+        if bytes[idx] == b'"' {
+            return Some(idx + 1);
+        }
+        idx += 2;
+    }
+}
+
+fn blank(bytes: &[u8]) -> usize {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
+    bytes.iter().take_while(|byte| is_blank(byte)).count()
+}
+
+fn value_among(bytes: &[u8], at_end: bool) -> Found {
+    let start = blank(bytes);
+    if start == bytes.len() {
+        return if start == 0 {
+            Found::More
+        } else {
+            Found::Nothing { next: start }
+        };
+    }
+    match value_end(&bytes[start..], at_end) {
+        // A bracket that closes nothing is a row by itself, and no JSON.
+        Some(len) => {
+            let end = start + len.max(1);
+            Found::Row {
+                at: start..end,
+                next: end,
+            }
+        }
+        None if at_end => Found::Row {
+            at: start..bytes.len(),
+            next: bytes.len(),
+        },
+        None => Found::More,
+    }
+}
+
+/// Finds the next row of a JSON document, or the way to it.
+fn json_row(
+    bytes: &[u8],
+    at_end: bool,
+    state: JsonState,
+) -> Result<(Found, JsonState), &'static str> {
+    let start = blank(bytes);
+    let Some(first) = bytes.get(start) else {
+        let is_whole = matches!(state, JsonState::Start | JsonState::End);
+        return match start {
+            0 if at_end && !is_whole => Err("the JSON ends before it is closed"),
+            0 => Ok((Found::More, state)),
+            _ => Ok((Found::Nothing { next: start }, state)),
+        };
+    };
+    let skip = |state| Ok((Found::Nothing { next: start + 1 }, state));
+    match (state, first) {
+        (JsonState::Start, b'[') => skip(JsonState::Array { in_object: false }),
+        (JsonState::Start, b'{') => skip(JsonState::Object),
+        (JsonState::Start, _) => Err("neither a JSON array nor an object"),
+        (JsonState::End, _) => Err("there is something behind the JSON"),
+        (JsonState::Array { in_object: true }, b']') => skip(JsonState::Object),
+        (JsonState::Array { in_object: false }, b']') | (JsonState::Object, b'}') => {
+            skip(JsonState::End)
+        }
+        (JsonState::Array { .. }, _) => match value_end(&bytes[start..], at_end) {
+            Some(0) => Err("a bracket closes what is not open"),
+            Some(len) => {
+                let at = start..start + len;
+                let next = at.end;
+                Ok((Found::Row { at, next }, state))
+            }
+            None if at_end => Err("the JSON ends inside a row"),
+            None => Ok((Found::More, state)),
+        },
+        (JsonState::Object, b'"') => member(bytes, start, at_end),
+        (JsonState::Object, _) => Err("an object has a key that is no text"),
+    }
+}
+
+/// A key with its value: an array is entered, a map is a row, anything else says
+/// something about the file.
+fn member(bytes: &[u8], start: usize, at_end: bool) -> Result<(Found, JsonState), &'static str> {
+    let more = || {
+        if at_end {
+            Err("the JSON ends before it is closed")
+        } else {
+            Ok((Found::More, JsonState::Object))
+        }
+    };
+    let Some(colon) = string_end(bytes, start + 1) else {
+        return more();
+    };
+    let gap = |from: usize| {
+        let spaces = bytes[from..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace());
+        from + spaces.count()
+    };
+    let colon = gap(colon);
+    match bytes.get(colon) {
+        None => return more(),
+        Some(b':') => {}
+        Some(_) => return Err("a key has no value"),
+    }
+    let value = gap(colon + 1);
+    match bytes.get(value) {
+        None => more(),
+        Some(b'[') => Ok((
+            Found::Nothing { next: value + 1 },
+            JsonState::Array { in_object: true },
+        )),
+        Some(first) => match value_end(&bytes[value..], at_end) {
+            None => more(),
+            Some(len) => {
+                let next = value + len.max(1);
+                let found = if *first == b'{' {
+                    Found::Row {
+                        at: value..next,
+                        next,
+                    }
+                } else {
+                    Found::Nothing { next }
+                };
+                Ok((found, JsonState::Object))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Returns `row: content` of every row, and the rejections.
+    fn rows(layout: Layout, bytes: &[u8], row_bytes_max: usize) -> Result<Vec<String>, StageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, bytes).unwrap();
+        let mut reader = UnitReader::open(&path, layout, row_bytes_max)?;
+        let mut found = Vec::new();
+        while let Some(chunk) = reader.next()? {
+            let Rows::Units { bytes, units } = chunk.rows else {
+                panic!("a table");
+            };
+            for (row, why) in chunk.rejected {
+                found.push(format!("{row}! {why}"));
+            }
+            for unit in units {
+                found.push(format!(
+                    "{}: {}",
+                    unit.row,
+                    String::from_utf8_lossy(&bytes[unit.at])
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    fn all(layout: Layout, text: &str) -> Vec<String> {
+        rows(layout, text.as_bytes(), 1 << 20).unwrap()
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        assert_eq!(all(Layout::Lines, "\u{feff}a\r\n\n  \nb"), ["1: a", "4: b"]);
+        assert_eq!(all(Layout::Lines, ""), [""; 0]);
+    }
+
+    #[test]
+    fn records_may_hold_line_ends_in_quotes_and_stray_quotes() {
+        let csv = "a,b\n\"x\ny\",\"say \"\"hi\"\"\n!\"\n5\" pipe,z\nlast,1\n";
+        let wanted = [
+            "1: a,b",
+            "2: \"x\ny\",\"say \"\"hi\"\"\n!\"",
+            "5: 5\" pipe,z",
+            "6: last,1",
+        ];
+        assert_eq!(all(Layout::Csv, csv), wanted);
+    }
+
+    #[test]
+    fn paragraphs_and_stories() {
+        let text = "\n\none\ntwo\r\n\r\n \nthree\n";
+        assert_eq!(all(Layout::Paragraphs, text), ["3: one\ntwo", "7: three"]);
+        let text = "Once.\n<|endoftext|>\nTwice.<|endoftext|>\n";
+        assert_eq!(all(Layout::Separated, text), ["1: Once.", "3: Twice."]);
+        assert_eq!(all(Layout::Whole, "a\n\nb\n"), ["1: a\n\nb\n"]);
+    }
+
+    #[test]
+    fn elements_of_arrays_and_of_arrays_in_objects() {
+        let array = r#" [ {"a": "]}\"" } , "x", [1,2],3 ] "#;
+        assert_eq!(
+            all(Layout::Json, array),
+            [r#"1: {"a": "]}\"" }"#, r#"2: "x""#, "3: [1,2]", "4: 3"]
+        );
+        let object =
+            r#"{"version": 1, "data": [{"a": 1}, {"a": 2}], "name": "x", "more": {"a": 3}}"#;
+        assert_eq!(
+            all(Layout::Json, object),
+            [r#"1: {"a": 1}"#, r#"2: {"a": 2}"#, r#"3: {"a": 3}"#]
+        );
+        let values = "{\n\"a\": 1}\n{\"a\":\n2} ";
+        assert_eq!(
+            all(Layout::JsonValues, values),
+            ["1: {\n\"a\": 1}", "3: {\"a\":\n2}"]
+        );
+    }
+
+    #[test]
+    fn json_that_is_cut_short_is_an_error() {
+        for cut in [
+            r#"[{"a": 1}, {"a""#,
+            r#"[{"a": 1}"#,
+            r#"{"data": [1"#,
+            r#"{"data""#,
+            "[1] 2",
+        ] {
+            let error = rows(Layout::Json, cut.as_bytes(), 1 << 20).unwrap_err();
+            assert!(error.message.contains("JSON"), "{cut}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_rejected_and_the_rest_is_read() {
+        let long = format!("a\n{}\nb\n", "x".repeat(9 << 20));
+        let found = rows(Layout::Lines, long.as_bytes(), 1 << 20).unwrap();
+        assert_eq!(
+            found,
+            [
+                "1: a",
+                "2! longer than `row_bytes_max` (1048576 bytes)",
+                "3: b"
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_across_chunks_are_whole() {
+        let line = format!("{}\n", "y".repeat(99_999));
+        let text = line.repeat(100);
+        let found = all(Layout::Lines, &text);
+        assert_eq!(found.len(), 100);
+        assert!(
+            found
+                .iter()
+                .enumerate()
+                .all(|(idx, row)| row.len() == format!("{}: ", idx + 1).len() + 99_999)
+        );
+        let json = format!(
+            "[{}]",
+            vec![format!("\"{}\"", "z".repeat(99_999)); 100].join(",")
+        );
+        assert_eq!(all(Layout::Json, &json).len(), 100);
+    }
+
+    #[test]
+    fn utf_16_is_named() {
+        let error = rows(Layout::Lines, b"\xff\xfea\0", 1 << 20).unwrap_err();
+        assert!(error.message.contains("UTF-16"), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! The bytes that each kind makes of a fixture.
+//!
+//! A digest that moves means that the same recipe now makes other bytes: raise the
+//! kind's `REVISION`, or everything that was made before is taken for what would be
+//! made now.
+
+use std::{fs, path::Path};
+
+use tinylm_pipeline::{Stage, testing::StageTest};
+use tinylm_stages::{download::Download, normalize::Normalize};
+
+/// Returns the revision, and each file with its digest.
+fn golden<S: Stage>(test: &StageTest, settings: &str) -> String {
+    let outcome = test.run::<S>(settings).unwrap();
+    let mut lines = vec![format!("{} {}", S::KIND, S::REVISION)];
+    let mut names: Vec<_> = fs::read_dir(&outcome.out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    for name in names {
+        let digest = blake3::hash(&fs::read(outcome.out.join(&name)).unwrap()).to_hex();
+        lines.push(format!("{name} {}", &digest[..16]));
+    }
+    lines.join("\n")
+}
+
+const ROWS: &str = r#"rows: [
+    {messages: [{role: system, content: be kind}, {role: user, content: hi}, {role: bot, content: ho}]},
+    {messages: [{role: user, content: how are you}, {role: assistant, content: fine}, {role: user, content: bye}]},
+    {messages: [{role: nobody, content: boo}]}
+]"#;
+
+fn downloaded(dir: &Path) -> std::path::PathBuf {
+    StageTest::new(dir).run::<Download>(ROWS).unwrap().out
+}
+
+#[test]
+fn download() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(golden::<Download>(&StageTest::new(dir.path()), ROWS), @r"
+    download 1
+    rows.jsonl 461ef06f40f9a2ba
+    ");
+}
+
+#[test]
+fn normalize() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path()).input("sources", &downloaded(dir.path()));
+    let whole = golden::<Normalize>(&test, "rejects_max: 0.5");
+    let pairs = "{rejects_max: 0.5, pairs: sliding, template: start-end}";
+    let pairs = golden::<Normalize>(&test, pairs);
+    insta::assert_snapshot!(format!("{whole}\n{pairs}"), @r"
+    normalize 1
+    documents-00000.parquet 14cef57d8aaffc85
+    rejected.parquet a633ba378e195c11
+    stats.json 9e2b78a49e478333
+    normalize 1
+    documents-00000.parquet b3b3d15d4a3f3a8e
+    rejected.parquet a633ba378e195c11
+    stats.json e15bbd67ff0ca59e
+    ");
+}
