@@ -5,6 +5,7 @@
 //! here settings become its values, its events become the stage's, and its errors become
 //! advice about settings.
 
+mod samples;
 mod settings;
 
 use std::{fs, path::Path};
@@ -22,6 +23,7 @@ use tinylm_model::{
 };
 use tinylm_pipeline::{At, Metrics, StageError, StageIo};
 
+use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
 
 /// One training, from an engine at its start to a model folder.
@@ -52,7 +54,10 @@ impl Training<'_> {
                 .settings
                 .loop_settings(&config, self.watch, machine, self.seed)
         };
-        let mut watcher = StageWatcher { io };
+        let mut watcher = StageWatcher {
+            io,
+            samples: Samples::new(self.watch, self.shards.folder(), self.seed),
+        };
         let trained = train(
             engine,
             self.shards,
@@ -150,6 +155,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
 /// Passes on what the training loop tells.
 struct StageWatcher<'a, 'b> {
     io: &'a StageIo<'b>,
+    samples: Samples<'a>,
 }
 
 impl Watcher for StageWatcher<'_, '_> {
@@ -177,8 +183,8 @@ impl Watcher for StageWatcher<'_, '_> {
         self.io.cut_metrics(step.saturating_sub(1));
     }
 
-    fn sample(&mut self, _step: u64, _engine: &dyn Engine) -> Result<(), EngineError> {
-        Ok(())
+    fn sample(&mut self, step: u64, engine: &dyn Engine) -> Result<(), EngineError> {
+        self.samples.tell(step, engine, self.io)
     }
 }
 

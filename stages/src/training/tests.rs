@@ -16,7 +16,7 @@ use tinylm_pipeline::{
     testing::{Outcome, StageTest},
 };
 
-use crate::{finetune::Finetune, pretrain::Pretrain};
+use crate::{finetune::Finetune, pretrain::Pretrain, speak::fixture};
 
 const SMALL: &str = "
 model: { preset: mini, context: 8, d_model: 16, n_layers: 1, n_heads: 2 }
@@ -158,6 +158,59 @@ fn a_model_folder_answers_on_its_own_and_two_runs_make_the_same_bytes() {
     assert!(one.metrics.get("best_validation_loss").unwrap() < 2.5);
     let told = |event: &Event| matches!(event, Event::Metric { name, step: Some(3), .. } if name == "validation_loss");
     assert!(one.events.iter().any(told));
+}
+
+#[test]
+fn a_model_speaks_at_every_validation_and_that_changes_nothing() {
+    let bench = Bench::new();
+    let folder = shards(
+        &bench.dir.path().join("shards"),
+        &["a"; fixture::VOCAB_SIZE],
+    );
+    fixture::write_tokenizer(&folder, "chatml");
+    let settings = SMALL.replace("context: 8", "context: 64");
+    let watch = "{ samples: [hello, how are you], sample_tokens: 4 }";
+    let run = |watch| {
+        bench
+            .test()
+            .run_watched::<Pretrain>(&settings, watch, &AtomicBool::new(false))
+    };
+    let spoken = run(watch).unwrap();
+    let told: Vec<(Option<u64>, &str)> = spoken
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Sample { step, prompt, .. } => Some((*step, prompt.as_str())),
+            _ => None,
+        })
+        .collect();
+    let (one, two) = ("hello", "how are you");
+    assert_eq!(
+        told,
+        [
+            (Some(3), one),
+            (Some(3), two),
+            (Some(6), one),
+            (Some(6), two)
+        ]
+    );
+    let with = bytes(&spoken.out);
+    fs::remove_dir_all(bench.dir.path().join("checkpoints-pretrain")).unwrap();
+    assert_eq!(bytes(&run("{}").unwrap().out), with);
+}
+
+#[test]
+fn a_model_that_cannot_speak_is_told_of_once_and_trained_all_the_same() {
+    let bench = Bench::new();
+    let watch = "{ samples: [a b] }";
+    let trained = bench
+        .test()
+        .run_watched::<Pretrain>(SMALL, watch, &AtomicBool::new(false));
+    let events = trained.unwrap().events;
+    let warnings = events
+        .iter()
+        .filter(|event| matches!(event, Event::Warning { .. }));
+    assert_eq!(warnings.count(), 1, "{events:?}");
 }
 
 #[test]
