@@ -1,7 +1,7 @@
 //! Normalize: megabytes a second and peak memory on ShareGPT-like JSON lines.
 //!
-//! `normalize FILE` reads a file that exists; `benches/normalize.py` makes one, runs
-//! this and a polars script in turn, and prints the medians.
+//! `cargo bench -p tinylm-stages --bench normalize -- FILE` reads a file that exists.
+//! `data_peers.py` makes one, and measures all data stages beside their peers.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 
@@ -13,7 +13,7 @@ use tinylm_stages::normalize::Normalize;
 fn main() {
     // `cargo bench` adds a flag of its own.
     let Some(path) = env::args().skip(1).find(|arg| !arg.starts_with("--")) else {
-        println!("SKIPPED: no file is named; see benches/normalize.py");
+        println!("SKIPPED: no file is named; see data_peers.py");
         return;
     };
     let path = Path::new(&path);

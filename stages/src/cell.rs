@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for CellVisitor {
         let mut entries: Vec<(Cow<'de, str>, Cell<'de>)> = Vec::new();
         let mut known: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some((Key(key), value)) = map.next_entry()? {
-            if is_known(&entries, &mut known, &key) {
+            if is_known(&entries, &mut known, key.clone()) {
                 return Err(A::Error::custom(format_args!(
                     "the key `{key}` stands twice"
                 )));
@@ -175,15 +175,15 @@ impl<'de> Visitor<'de> for CellVisitor {
 fn is_known<'a>(
     entries: &[(Cow<'a, str>, Cell<'a>)],
     known: &mut HashSet<Cow<'a, str>>,
-    key: &Cow<'a, str>,
+    key: Cow<'a, str>,
 ) -> bool {
     if entries.len() < MANY_KEYS {
-        return entries.iter().any(|(name, _)| name == key);
+        return entries.iter().any(|(name, _)| *name == key);
     }
     if known.is_empty() {
         known.extend(entries.iter().map(|(name, _)| name.clone()));
     }
-    !known.insert(key.clone())
+    !known.insert(key)
 }
 
 #[cfg(test)]

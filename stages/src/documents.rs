@@ -590,7 +590,11 @@ fn mixed(known: Template, first: &Path, found: Template, path: &Path) -> StageEr
 impl RowGroup {
     /// Returns about how many bytes of text it holds, without reading them.
     pub(crate) fn text_bytes(&self) -> u64 {
-        let column = self.metadata.metadata().row_group(self.idx).column(TEXT_COLUMN);
+        let column = self
+            .metadata
+            .metadata()
+            .row_group(self.idx)
+            .column(TEXT_COLUMN);
         column.uncompressed_size().max(0) as u64
     }
 

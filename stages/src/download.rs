@@ -26,7 +26,7 @@ use tinylm_pipeline::{
     StageIo, choices, settings,
 };
 
-pub(crate) use hub::{Repo, hub_remote, resolve_repo};
+pub(crate) use hub::{Repo, fetch_repo_files, hub_remote, resolve_repo};
 pub(crate) use net::Net;
 use sample::Sampler;
 
@@ -136,7 +136,9 @@ impl Stage for Download {
     }
 
     fn remotes(settings: &DownloadSettings) -> Vec<Remote> {
-        let hub = settings.repo().map(|repo| hub_remote(&repo, ""));
+        let hub = settings
+            .repo()
+            .map(|repo| hub_remote(&repo, &["hub", "repo", "revision"]));
         let url = settings.url.as_deref().map(url::remote);
         let kaggle = settings.kaggle.as_deref().map(kaggle::remote);
         [hub, url, kaggle].into_iter().flatten().collect()

@@ -95,7 +95,11 @@ impl Stage for Evaluate {
         }
     }
 
-    fn run(settings: &EvaluateSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+    fn run(
+        settings: &EvaluateSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
         let corpus = Corpus::open(settings, io)?;
         let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
@@ -220,10 +224,18 @@ fn score(
         let place = idx + 1;
         let role = text.roles[place];
         tally.all.add(score);
-        tally.by_role.entry(role & ROLE_MASK).or_default().add(score);
+        tally
+            .by_role
+            .entry(role & ROLE_MASK)
+            .or_default()
+            .add(score);
         if role & TARGET != 0 {
             tally.targets.add(score);
-            tally.by_source.entry(text.source.clone()).or_default().add(score);
+            tally
+                .by_source
+                .entry(text.source.clone())
+                .or_default()
+                .add(score);
             tally.counts[usize::from(text.ids[place])] += 1;
         }
     }
@@ -265,7 +277,11 @@ fn tags(tokenizer: &Tokenizer) -> Result<Vec<Vec<u16>>, TokensError> {
         for piece in pair {
             tokenizer.encoder().piece(piece, &mut ids)?;
         }
-        tags.push(ids.into_iter().filter_map(|id| u16::try_from(id).ok()).collect());
+        tags.push(
+            ids.into_iter()
+                .filter_map(|id| u16::try_from(id).ok())
+                .collect(),
+        );
     }
     Ok(tags)
 }
@@ -285,7 +301,11 @@ fn rolling_scores(
         let (start, end) = window(done, n, context);
         let targets = &ids[done + 1..=end];
         let scored = generator.score(&ids[start..end], done - start, targets);
-        scores.extend(scored.map_err(GenerateError::from).map_err(SpeakError::from)?);
+        scores.extend(
+            scored
+                .map_err(GenerateError::from)
+                .map_err(SpeakError::from)?,
+        );
     }
     Ok(scores)
 }
@@ -311,7 +331,9 @@ fn unigram_perplexity(train: Option<&Split>, tally: &Tally) -> f64 {
     }
     let total = counts.iter().sum::<u64>() as f64;
     let pairs = tally.counts.iter().zip(&counts).filter(|(n, _)| **n > 0);
-    let nll: f64 = pairs.map(|(&n, &count)| n as f64 * (total / count as f64).ln()).sum();
+    let nll: f64 = pairs
+        .map(|(&n, &count)| n as f64 * (total / count as f64).ln())
+        .sum();
     (nll / tally.targets.n as f64).exp()
 }
 
@@ -341,7 +363,12 @@ fn continuations(
     }
     let (mut texts, mut n_ended, mut n_tokens) = (Vec::new(), 0, 0);
     for (idx, prompt) in prompts.iter().enumerate() {
-        io.progress_note(idx as u64, Some(n as u64), "continuations", Some("continuing"))?;
+        io.progress_note(
+            idx as u64,
+            Some(n as u64),
+            "continuations",
+            Some("continuing"),
+        )?;
         let answer = speaker.answer(prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
         if answer.end == End::Interrupted {
             return Err(StageError::cancelled());
@@ -388,7 +415,12 @@ impl Beginnings {
 /// Up to where the assistant first has to speak; of a text, its first tokens.
 fn beginning(text: &Text, context: usize) -> Prompt {
     let is_reply = |role: &u8| *role & TARGET != 0 && *role & ROLE_MASK == ROLE_ASSISTANT;
-    let reply = text.roles.iter().skip(1).position(is_reply).map(|at| at + 1);
+    let reply = text
+        .roles
+        .iter()
+        .skip(1)
+        .position(is_reply)
+        .map(|at| at + 1);
     let n = reply.unwrap_or_else(|| text.ids.len().min(32).min(context.div_ceil(4)));
     Prompt {
         ids: text.ids[..n].to_vec(),
@@ -397,12 +429,7 @@ fn beginning(text: &Text, context: usize) -> Prompt {
     }
 }
 
-fn report(
-    read: &str,
-    tally: &Tally,
-    unigram: f64,
-    generated: Option<Generated>,
-) -> Value {
+fn report(read: &str, tally: &Tally, unigram: f64, generated: Option<Generated>) -> Value {
     let mut report = Map::new();
     let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
     put("read", json!(read));
@@ -424,12 +451,21 @@ fn report(
         put("byte_perplexity", json!(per_byte.exp()));
     }
     if tally.n_words > 0 {
-        put("word_perplexity", json!((tally.all.nll / tally.n_words as f64).exp()));
+        put(
+            "word_perplexity",
+            json!((tally.all.nll / tally.n_words as f64).exp()),
+        );
     }
-    let by_source = tally.by_source.iter().map(|(name, sums)| (name.clone(), sums.json()));
+    let by_source = tally
+        .by_source
+        .iter()
+        .map(|(name, sums)| (name.clone(), sums.json()));
     put("by_source", Value::Object(by_source.collect()));
     let role = |idx: u8| ROLE_NAMES[usize::from(idx)].to_owned();
-    let by_role = tally.by_role.iter().map(|(idx, sums)| (role(*idx), sums.json()));
+    let by_role = tally
+        .by_role
+        .iter()
+        .map(|(idx, sums)| (role(*idx), sums.json()));
     put("by_role", Value::Object(by_role.collect()));
     if let Some(generated) = generated {
         let n = generated.n as f64;
@@ -486,7 +522,11 @@ mod tests {
     };
 
     fn documents() -> Vec<(u16, Vec<u16>, Vec<u8>)> {
-        let texts = [("hi", "hello there"), ("how are you ?", "fine . and you ?"), ("x", "y")];
+        let texts = [
+            ("hi", "hello there"),
+            ("how are you ?", "fine . and you ?"),
+            ("x", "y"),
+        ];
         let documents = texts.iter().enumerate();
         documents
             .map(|(idx, (user, assistant))| {
@@ -505,7 +545,9 @@ mod tests {
 
     fn evaluate(dir: &Path, settings: &str) -> Result<Value, StageError> {
         let test = StageTest::new(dir);
-        let test = test.input("model", &dir.join("model")).input("shards", &dir.join("shards"));
+        let test = test
+            .input("model", &dir.join("model"))
+            .input("shards", &dir.join("shards"));
         let outcome = test.run::<Evaluate>(settings)?;
         let text = fs::read_to_string(outcome.out.join("evaluation.json")).unwrap();
         let report: Value = serde_json::from_str(&text).unwrap();
@@ -516,7 +558,10 @@ mod tests {
     #[track_caller]
     fn close(found: &Value, want: f64) {
         let found = found.as_f64().unwrap();
-        assert!((found - want).abs() < 1e-4 * want.abs().max(1.0), "{found}, not {want}");
+        assert!(
+            (found - want).abs() < 1e-4 * want.abs().max(1.0),
+            "{found}, not {want}"
+        );
     }
 
     #[test]
@@ -524,7 +569,8 @@ mod tests {
         let documents = documents();
         let dir = project(&documents);
         let report = evaluate(dir.path(), "{continuations: 2, max_tokens: 4}").unwrap();
-        let mut generator = Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
+        let mut generator =
+            Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
         let (mut all, mut targets, mut n_all, mut n_targets, mut n_bytes) = (0.0, 0.0, 0, 0, 0);
         for (_, ids, roles) in &documents {
             assert!(ids.len() <= 64, "each fits one window");
@@ -545,7 +591,10 @@ mod tests {
         assert_eq!(report["tokens"], n_all);
         assert_eq!(report["targets"], n_targets);
         close(&report["loss"], targets / f64::from(n_targets));
-        close(&report["perplexity"], (targets / f64::from(n_targets)).exp());
+        close(
+            &report["perplexity"],
+            (targets / f64::from(n_targets)).exp(),
+        );
         close(&report["bits_per_byte"], all / n_bytes as f64 / 2f64.ln());
         close(&report["byte_perplexity"], (all / n_bytes as f64).exp());
         let words = report["words"].as_f64().unwrap();
@@ -557,7 +606,12 @@ mod tests {
         let dir = project(&documents());
         let report = evaluate(dir.path(), "{}").unwrap();
         let sum = |part: &str| -> u64 {
-            report[part].as_object().unwrap().values().map(|sums| sums["tokens"].as_u64().unwrap()).sum()
+            report[part]
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|sums| sums["tokens"].as_u64().unwrap())
+                .sum()
         };
         assert_eq!(sum("by_source"), report["targets"].as_u64().unwrap());
         assert_eq!(sum("by_role"), report["tokens"].as_u64().unwrap());
@@ -574,7 +628,8 @@ mod tests {
         let report = evaluate(dir.path(), "{continuations: 0}").unwrap();
         assert_eq!(report["targets"], 149);
         // Token 140 is in the last window, which reaches back over a whole context.
-        let mut generator = Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
+        let mut generator =
+            Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
         let scores = rolling_scores(&mut generator, &ids, &|_| Ok(())).unwrap();
         let alone = generator.score(&ids[85..140], 54, &ids[140..=140]).unwrap();
         assert!((scores[139].nll - alone[0].nll).abs() < 1e-4);
@@ -595,7 +650,11 @@ mod tests {
         let first = documents[0].1.len();
         let dir = project(&documents);
         for (tokens, n) in [(1, 1), (first, 1), (first + 1, 1), (1_000_000, 3)] {
-            let report = evaluate(dir.path(), &format!("{{tokens: {tokens}, continuations: 0}}")).unwrap();
+            let report = evaluate(
+                dir.path(),
+                &format!("{{tokens: {tokens}, continuations: 0}}"),
+            )
+            .unwrap();
             assert_eq!(report["documents"], n, "{tokens}");
         }
     }
@@ -606,7 +665,11 @@ mod tests {
         let path = dir.path().join("story.txt");
         fs::write(&path, "once upon a time").unwrap();
         let test = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
-        let read = test.clone().local_file("file", &path).run::<Evaluate>("{file: story.txt}").unwrap();
+        let read = test
+            .clone()
+            .local_file("file", &path)
+            .run::<Evaluate>("{file: story.txt}")
+            .unwrap();
         assert_eq!(read.metrics.get("bytes"), Some(16.0));
         // All but the first byte, and the end of the text.
         assert_eq!(read.metrics.get("targets"), Some(16.0));
@@ -615,11 +678,17 @@ mod tests {
         let mut corpus = Corpus::new(Template::Chatml);
         corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello there")]);
         corpus.write(&dir.path().join("documents"));
-        let read = test.input("documents", &dir.path().join("documents")).run::<Evaluate>("{}").unwrap();
+        let read = test
+            .input("documents", &dir.path().join("documents"))
+            .run::<Evaluate>("{}")
+            .unwrap();
         write_shards(&dir.path().join("shards"), "validation", &documents()[..1]);
         let shards = evaluate(dir.path(), "{}").unwrap();
         assert_eq!(read.metrics.get("loss"), shards["loss"].as_f64());
-        assert_eq!(read.metrics.get("word_perplexity"), shards["word_perplexity"].as_f64());
+        assert_eq!(
+            read.metrics.get("word_perplexity"),
+            shards["word_perplexity"].as_f64()
+        );
         assert_eq!(read.metrics.get("words"), Some(3.0), "hi hello there");
         assert_eq!(read.metrics.get("bytes"), Some(13.0));
     }
@@ -629,7 +698,10 @@ mod tests {
         let dir = project(&documents());
         let test = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
         let error = test.run::<Evaluate>("{}").unwrap_err();
-        assert_eq!(error.message, "a model is evaluated on one of `shards`, `documents` and `file`");
+        assert_eq!(
+            error.message,
+            "a model is evaluated on one of `shards`, `documents` and `file`"
+        );
     }
 
     #[test]
@@ -639,7 +711,10 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap().replace("259", "300");
         fs::write(&path, text).unwrap();
         let error = evaluate(dir.path(), "{}").unwrap_err();
-        assert_eq!(error.message, "the shards have a vocabulary of 300, the model's tokenizer one of 259");
+        assert_eq!(
+            error.message,
+            "the shards have a vocabulary of 300, the model's tokenizer one of 259"
+        );
         let error = evaluate(dir.path(), "{split: test}").unwrap_err();
         assert!(error.is_final);
     }

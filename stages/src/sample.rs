@@ -96,7 +96,10 @@ impl Stage for Sample {
         if settings.prompts.is_empty() && settings.prompts_file.is_none() {
             return Err(SettingError::new("prompts", "there is nothing to answer"));
         }
-        for (name, n) in [("samples", settings.samples), ("max_tokens", settings.max_tokens)] {
+        for (name, n) in [
+            ("samples", settings.samples),
+            ("max_tokens", settings.max_tokens),
+        ] {
             if n == 0 {
                 return Err(SettingError::new(name, "must be at least 1"));
             }
@@ -230,7 +233,10 @@ fn write_answer(page: &mut String, prompt: &str, sample: usize, answer: &Answer)
 fn metrics(answers: &[Answer]) -> Metrics {
     let variety = Variety::of(answers.iter().map(|answer| answer.text.as_str()));
     let n = answers.len().max(1) as f64;
-    let n_ended = answers.iter().filter(|answer| answer.end == End::Stop).count();
+    let n_ended = answers
+        .iter()
+        .filter(|answer| answer.end == End::Stop)
+        .count();
     let n_tokens: usize = answers.iter().map(|answer| answer.n_tokens).sum();
     Metrics::default()
         .count("answers", answers.len() as u64)
@@ -246,7 +252,10 @@ mod tests {
     use std::path::Path;
 
     use tempfile::TempDir;
-    use tinylm_pipeline::{Event, testing::{Outcome, StageTest}};
+    use tinylm_pipeline::{
+        Event,
+        testing::{Outcome, StageTest},
+    };
 
     use super::*;
     use crate::speak::fixture::{config, write_model};
@@ -260,7 +269,9 @@ mod tests {
     }
 
     fn sample(dir: &Path, settings: &str) -> Result<Outcome, StageError> {
-        StageTest::new(dir).input("model", &dir.join("model")).run::<Sample>(settings)
+        StageTest::new(dir)
+            .input("model", &dir.join("model"))
+            .run::<Sample>(settings)
     }
 
     fn read(outcome: &Outcome, name: &str) -> String {
@@ -272,11 +283,29 @@ mod tests {
         let dir = model();
         let outcome = sample(dir.path(), FOUR).unwrap();
         let text = read(&outcome, "samples.jsonl");
-        let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let asked: Vec<_> = rows.iter().map(|row| (row["prompt"].as_str().unwrap(), row["sample"].clone())).collect();
-        assert_eq!(asked, [("how are you ?", json!(0)), ("how are you ?", json!(1)), ("hi", json!(0)), ("hi", json!(1))]);
+        let rows: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let asked: Vec<_> = rows
+            .iter()
+            .map(|row| (row["prompt"].as_str().unwrap(), row["sample"].clone()))
+            .collect();
+        assert_eq!(
+            asked,
+            [
+                ("how are you ?", json!(0)),
+                ("how are you ?", json!(1)),
+                ("hi", json!(0)),
+                ("hi", json!(1))
+            ]
+        );
         let told = outcome.events.iter().filter_map(|event| match event {
-            Event::Sample { step: None, prompt, text } => Some((prompt.clone(), text.clone())),
+            Event::Sample {
+                step: None,
+                prompt,
+                text,
+            } => Some((prompt.clone(), text.clone())),
             _ => None,
         });
         let written = rows.iter().map(|row| {
@@ -294,7 +323,10 @@ mod tests {
         let first = read(&sample(dir.path(), FOUR).unwrap(), "samples.jsonl");
         let again = read(&sample(dir.path(), FOUR).unwrap(), "samples.jsonl");
         assert_eq!(first, again);
-        let other = read(&sample(dir.path(), &FOUR.replace("seed: 5", "seed: 6")).unwrap(), "samples.jsonl");
+        let other = read(
+            &sample(dir.path(), &FOUR.replace("seed: 5", "seed: 6")).unwrap(),
+            "samples.jsonl",
+        );
         assert_ne!(first, other);
     }
 
@@ -308,7 +340,9 @@ mod tests {
         let settings = "{prompts: [zero], prompts_file: prompts.txt, max_tokens: 2}";
         let outcome = test.run::<Sample>(settings).unwrap();
         let text = read(&outcome, "samples.jsonl");
-        let prompts = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["prompt"].clone());
+        let prompts = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["prompt"].clone());
         assert_eq!(prompts.collect::<Vec<_>>(), ["zero", "one", "two"]);
 
         fs::write(&path, b"fine\n\xff").unwrap();
@@ -321,8 +355,14 @@ mod tests {
         let dir = model();
         let message = |settings: &str| sample(dir.path(), settings).unwrap_err().message;
         assert_eq!(message("{}"), "`prompts`: there is nothing to answer");
-        assert_eq!(message("{prompts: [a], samples: 0}"), "`samples`: must be at least 1");
-        assert!(message("{prompts: [a], temperature: -1}").contains("`temperature` is -1, it must be 0 or more"));
+        assert_eq!(
+            message("{prompts: [a], samples: 0}"),
+            "`samples`: must be at least 1"
+        );
+        assert!(
+            message("{prompts: [a], temperature: -1}")
+                .contains("`temperature` is -1, it must be 0 or more")
+        );
         assert!(message("{prompts: [a], temperature: .nan}").contains("temperature"));
         // Above the vocabulary is all of it.
         sample(dir.path(), "{prompts: [a], top_k: 100000, max_tokens: 2}").unwrap();
@@ -334,6 +374,12 @@ mod tests {
         fs::create_dir(dir.path().join("model")).unwrap();
         let error = sample(dir.path(), "{prompts: [a]}").unwrap_err();
         assert!(error.is_final);
-        assert!(error.message.ends_with("is no model: it has no `config.json`"), "{}", error.message);
+        assert!(
+            error
+                .message
+                .ends_with("is no model: it has no `config.json`"),
+            "{}",
+            error.message
+        );
     }
 }

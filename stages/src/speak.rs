@@ -32,7 +32,9 @@ pub enum SpeakError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
-    #[error("the tokenizer has {tokens} tokens and the model {vocab_size}: they do not belong together")]
+    #[error(
+        "the tokenizer has {tokens} tokens and the model {vocab_size}: they do not belong together"
+    )]
     Mismatch { tokens: usize, vocab_size: usize },
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -120,7 +122,11 @@ pub struct Said<'a> {
 
 impl Speaker {
     /// Opens a model folder with its tokenizer.
-    pub fn open(folder: &Path, precision: Precision, n_threads: usize) -> Result<Speaker, SpeakError> {
+    pub fn open(
+        folder: &Path,
+        precision: Precision,
+        n_threads: usize,
+    ) -> Result<Speaker, SpeakError> {
         let generator = Generator::open(folder, precision, n_threads)?;
         Speaker::new(generator, Tokenizer::load(folder)?)
     }
@@ -130,7 +136,10 @@ impl Speaker {
         if tokens > vocab_size {
             return Err(SpeakError::Mismatch { tokens, vocab_size });
         }
-        Ok(Speaker { generator, tokenizer })
+        Ok(Speaker {
+            generator,
+            tokenizer,
+        })
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -169,12 +178,19 @@ impl Speaker {
     ) -> Result<Prompt, SpeakError> {
         let context = self.generator.config().context;
         let room = context - max_tokens.min(context / 2);
-        let system: Vec<(Role, &str)> = system.map(|text| (Role::System, text)).into_iter().collect();
+        let system: Vec<(Role, &str)> = system
+            .map(|text| (Role::System, text))
+            .into_iter()
+            .collect();
         let frame = self.tokenizer.render_chat(&system, true)?;
         let mut first = 0;
         loop {
             let mut all = system.clone();
-            all.extend(turns[first..].iter().map(|(role, text)| (*role, text.as_str())));
+            all.extend(
+                turns[first..]
+                    .iter()
+                    .map(|(role, text)| (*role, text.as_str())),
+            );
             let ids = self.tokenizer.render_chat(&all, true)?;
             let next = next_exchange(turns, first);
             if ids.len() <= room || next >= turns.len() {
@@ -198,7 +214,11 @@ impl Speaker {
         manner: &Manner,
         listen: &mut dyn FnMut(&Said<'_>) -> bool,
     ) -> Result<Answer, SpeakError> {
-        let stop = if manner.nonstop { Vec::new() } else { narrow(self.tokenizer.stop_ids())? };
+        let stop = if manner.nonstop {
+            Vec::new()
+        } else {
+            narrow(self.tokenizer.stop_ids())?
+        };
         let rules = Rules {
             sampling: manner.sampling,
             seed: manner.seed,
@@ -217,7 +237,11 @@ impl Speaker {
             if step.is_stop {
                 end = End::Stop;
             }
-            let piece = if step.is_stop { String::new() } else { stream.push(u32::from(step.id))? };
+            let piece = if step.is_stop {
+                String::new()
+            } else {
+                stream.push(u32::from(step.id))?
+            };
             let text = held_back.push(&piece);
             let said = Said {
                 text: &text,
@@ -262,7 +286,9 @@ fn next_exchange(turns: &[(Role, String)], first: usize) -> usize {
 }
 
 fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
-    let narrowed = ids.iter().map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));
+    let narrowed = ids
+        .iter()
+        .map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));
     narrowed.collect()
 }
 
@@ -292,13 +318,19 @@ impl<'a> HeldBack<'a> {
         }
         self.waiting.push_str(piece);
         let stops = self.stops.iter().filter(|stop| !stop.is_empty());
-        let found = stops.clone().filter_map(|stop| self.waiting.find(stop)).min();
+        let found = stops
+            .clone()
+            .filter_map(|stop| self.waiting.find(stop))
+            .min();
         if let Some(at) = found {
             self.stopped = true;
             self.waiting.truncate(at);
             return self.finish();
         }
-        let longest = stops.map(|stop| overlap(&self.waiting, stop)).max().unwrap_or(0);
+        let longest = stops
+            .map(|stop| overlap(&self.waiting, stop))
+            .max()
+            .unwrap_or(0);
         let kept = self.waiting.split_off(self.waiting.len() - longest);
         let out = std::mem::replace(&mut self.waiting, kept);
         self.text.push_str(&out);
@@ -388,7 +420,9 @@ mod tests {
     #[test]
     fn a_dialogue_is_put_in_the_models_own_template() {
         let speaker = speaker();
-        let prompt = speaker.chat_prompt(Some("be kind"), &[user("hi")], 8).unwrap();
+        let prompt = speaker
+            .chat_prompt(Some("be kind"), &[user("hi")], 8)
+            .unwrap();
         let wide: Vec<u32> = prompt.ids.iter().map(|&id| u32::from(id)).collect();
         let text = speaker.tokenizer().decode_all(&wide).unwrap();
         assert_eq!(
@@ -406,7 +440,10 @@ mod tests {
         assert_eq!(prompt.n_turns_left_out, 2);
         let wide: Vec<u32> = prompt.ids.iter().map(|&id| u32::from(id)).collect();
         let text = speaker.tokenizer().decode_all(&wide).unwrap();
-        assert!(text.starts_with("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\ntwo"), "{text}");
+        assert!(
+            text.starts_with("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\ntwo"),
+            "{text}"
+        );
         // The system turn and the mark that every next turn begins with.
         assert_eq!(prompt.ids[prompt.n_stay - 1], IM_START);
         assert!(prompt.n_stay > 9);
@@ -415,8 +452,14 @@ mod tests {
     #[test]
     fn a_turn_longer_than_the_context_is_still_answered() {
         let mut speaker = speaker();
-        let prompt = speaker.chat_prompt(Some("s"), &[user(&"word ".repeat(60))], 100).unwrap();
-        let manner = Manner { nonstop: true, max_tokens: 100, ..Manner::default() };
+        let prompt = speaker
+            .chat_prompt(Some("s"), &[user(&"word ".repeat(60))], 100)
+            .unwrap();
+        let manner = Manner {
+            nonstop: true,
+            max_tokens: 100,
+            ..Manner::default()
+        };
         let answer = speaker.answer(&prompt, 0, &manner, &mut |_| true).unwrap();
         assert!(answer.n_cropped > 0 && answer.n_slides > 0, "{answer:?}");
         assert_eq!((answer.n_tokens, answer.end), (100, End::Length));
@@ -426,7 +469,10 @@ mod tests {
     fn what_is_heard_is_what_is_answered() {
         let mut speaker = speaker();
         let prompt = speaker.text_prompt("once").unwrap();
-        let manner = Manner { max_tokens: 30, ..Manner::default() };
+        let manner = Manner {
+            max_tokens: 30,
+            ..Manner::default()
+        };
         let mut heard = String::new();
         let answer = speaker
             .answer(&prompt, 0, &manner, &mut |said| {
@@ -436,7 +482,10 @@ mod tests {
             .unwrap();
         assert_eq!(heard, answer.text);
         assert!(answer.n_tokens > 0);
-        let stop = Manner { stop: vec![answer.text[..].chars().take(2).collect()], ..manner.clone() };
+        let stop = Manner {
+            stop: vec![answer.text[..].chars().take(2).collect()],
+            ..manner.clone()
+        };
         let stopped = speaker.answer(&prompt, 0, &stop, &mut |_| true).unwrap();
         assert_eq!((stopped.text.as_str(), stopped.end), ("", End::Stop));
         let hushed = speaker.answer(&prompt, 0, &manner, &mut |_| false).unwrap();
@@ -446,7 +495,13 @@ mod tests {
     #[test]
     fn a_tokenizer_of_another_model_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        write_model(dir.path(), &ModelConfig { vocab_size: 100, ..config() });
+        write_model(
+            dir.path(),
+            &ModelConfig {
+                vocab_size: 100,
+                ..config()
+            },
+        );
         let Err(error) = Speaker::open(dir.path(), Precision::F32, 1) else {
             panic!("opened")
         };
@@ -458,8 +513,13 @@ mod tests {
     fn an_empty_prompt_is_an_error() {
         let mut speaker = speaker();
         let prompt = speaker.text_prompt("").unwrap();
-        let error = speaker.answer(&prompt, 0, &Manner::default(), &mut |_| true).unwrap_err();
-        assert_eq!(error.to_string(), "nothing to read: the prompt has no tokens");
+        let error = speaker
+            .answer(&prompt, 0, &Manner::default(), &mut |_| true)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "nothing to read: the prompt has no tokens"
+        );
     }
 
     #[test]
@@ -508,7 +568,14 @@ mod tests {
     #[test]
     fn exchanges_leave_whole() {
         let turn = |role| (role, String::new());
-        let turns = [Role::User, Role::Assistant, Role::User, Role::User, Role::Assistant].map(turn);
+        let turns = [
+            Role::User,
+            Role::Assistant,
+            Role::User,
+            Role::User,
+            Role::Assistant,
+        ]
+        .map(turn);
         assert_eq!(next_exchange(&turns, 0), 2);
         assert_eq!(next_exchange(&turns, 2), 3);
         assert_eq!(next_exchange(&turns, 3), 5);

@@ -13,12 +13,13 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    At, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    settings,
+    At, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError, Stage,
+    StageError, StageIo, settings,
 };
 
 use crate::{
     documents::Documents,
+    download::{Net, hub_remote, resolve_repo},
     template::Template,
     tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
 };
@@ -78,6 +79,25 @@ impl Stage for TokenizerStage {
         many: true,
     }]);
 
+    fn remotes(settings: &TokenizerSettings) -> Vec<Remote> {
+        let repo = settings.pretrained.as_ref().and_then(Pretrained::repo);
+        let places = ["pretrained.hub", "pretrained.revision"];
+        repo.map(|repo| hub_remote(&repo, &places))
+            .into_iter()
+            .collect()
+    }
+
+    fn resolve(
+        settings: &TokenizerSettings,
+        _: &Remote,
+        outside: &Outside,
+    ) -> Result<Pin, StageError> {
+        match settings.pretrained.as_ref().and_then(Pretrained::repo) {
+            Some(repo) => resolve_repo(&repo, &Net::new(outside)?),
+            None => Err(StageError::new("no repository is named").is_final()),
+        }
+    }
+
     fn canonical(settings: TokenizerSettings) -> Result<TokenizerSettings, SettingError> {
         check(&settings)?;
         Ok(settings)
@@ -101,7 +121,7 @@ impl Stage for TokenizerStage {
             .template
             .unwrap_or_else(|| words::template_of(documents.as_ref()));
         let (mut json, mut stats) = match (&settings.pretrained, &documents) {
-            (Some(_), _) => (pretrained::read(io)?, json!({"pretrained": true})),
+            (Some(pretrained), _) => (pretrained.read(io)?, json!({"pretrained": true})),
             (None, Some(documents)) => train(settings, documents, io)?,
             (None, None) => return Err(nothing_to_learn_from()),
         };

@@ -90,14 +90,11 @@ impl Repo {
     }
 }
 
-/// Returns how a repository is called in the lock; `prefix` is where its settings stand
-/// inside `with` (`pretrained.`).
-pub(crate) fn hub_remote(repo: &Repo, prefix: &str) -> Remote {
+/// Returns how a repository is called in the lock; `places` are the settings that say where it is.
+pub(crate) fn hub_remote(repo: &Repo, places: &[&str]) -> Remote {
     Remote {
         id: format!("hub {} {}@{}", repo.kind_name(), repo.name, repo.revision),
-        places: ["hub", "repo", "revision"]
-            .map(|setting| format!("{prefix}{setting}"))
-            .to_vec(),
+        places: places.iter().map(|place| (*place).to_owned()).collect(),
     }
 }
 
@@ -358,7 +355,7 @@ struct Pinned<'a> {
 
 impl<'a> Pinned<'a> {
     fn new(repo: &'a Repo, net: &'a Net, io: &'a StageIo<'a>) -> Result<Self, StageError> {
-        let remote = hub_remote(repo, "");
+        let remote = hub_remote(repo, &[]);
         let not_pinned = || StageError::new(format!("`{}` is not pinned", remote.id));
         let pin = io.pin(&remote.id).ok_or_else(not_pinned)?;
         let commit = pin.identity.get("commit").and_then(Value::as_str);

@@ -536,3 +536,34 @@ fn kaggle_wants_a_key_and_is_pinned_by_version() {
             .starts_with("Basic ")
     );
 }
+
+#[test]
+fn a_tokenizer_comes_from_the_hub() {
+    use tinylm_pipeline::testing::StageTest;
+
+    use crate::tokenizer::{TokenizerSettings, TokenizerStage};
+
+    let fixture: Value =
+        serde_json::from_str(include_str!("../../tests/fixtures/tokens/word-level.json")).unwrap();
+    let hub = Hub::start();
+    let bytes = fixture["tokenizer"].as_str().unwrap().as_bytes();
+    hub.file("someone/words", "tokenizer.json", bytes, false);
+    hub.file("someone/words", "weights.safetensors", b"x", true);
+
+    let with = r#"{"pretrained": {"hub": "someone/words"}}"#;
+    let given: Value = serde_json::from_str(with).unwrap();
+    let list = <TokenizerSettings as tinylm_pipeline::Settings>::list();
+    let settings = typed(&with_defaults(&list, &given)).unwrap();
+    let remote = TokenizerStage::remotes(&settings).remove(0);
+    assert_eq!(remote.places, ["pretrained.hub", "pretrained.revision"]);
+    let outside = Place::new(&hub).outside;
+    let pin = TokenizerStage::resolve(&settings, &remote, &outside).unwrap();
+    assert_eq!(pin.detail["files"].as_array().unwrap().len(), 1);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut test = StageTest::new(dir.path());
+    test.outside = outside;
+    test.pins = vec![Pinned { id: remote.id, pin }];
+    let outcome = test.run::<TokenizerStage>(with).unwrap();
+    assert!(outcome.out.join("tokenizer.json").exists());
+}

@@ -42,12 +42,18 @@ impl Corpus {
             let name = split_name(settings.split);
             let split = shards.split(name).map_err(unreadable)?;
             let what = What::Shards { shards, split };
-            return Ok(Corpus { what, name: name.to_owned() });
+            return Ok(Corpus {
+                what,
+                name: name.to_owned(),
+            });
         }
         if !documents.is_empty() {
             let folders: Vec<&Path> = documents.iter().map(|input| input.path.as_path()).collect();
             let what = What::Documents(Documents::open(&folders)?);
-            return Ok(Corpus { what, name: "documents".to_owned() });
+            return Ok(Corpus {
+                what,
+                name: "documents".to_owned(),
+            });
         }
         let file = io.local_files("file").into_iter().next();
         let file = file.ok_or_else(|| StageError::new("`file` names no file").is_final())?;
@@ -56,7 +62,10 @@ impl Corpus {
             let at = error.utf8_error().valid_up_to();
             StageError::new(format!("`{}` is not UTF-8 at byte {at}", file.name)).is_final()
         })?;
-        Ok(Corpus { what: What::File(text), name: file.name.clone() })
+        Ok(Corpus {
+            what: What::File(text),
+            name: file.name.clone(),
+        })
     }
 
     /// What the report calls it.
@@ -84,7 +93,11 @@ impl Corpus {
     pub(super) fn train(&self) -> Result<Option<Split>, StageError> {
         match &self.what {
             What::Shards { shards, .. } => {
-                let has_train = shards.index().splits.get("train").is_some_and(|split| split.targets > 0);
+                let has_train = shards
+                    .index()
+                    .splits
+                    .get("train")
+                    .is_some_and(|split| split.targets > 0);
                 let train = has_train.then(|| shards.split("train")).transpose();
                 train.map_err(unreadable)
             }
@@ -100,7 +113,8 @@ impl Corpus {
         if ids == known {
             return Ok(());
         }
-        let message = format!("the shards have a vocabulary of {ids}, the model's tokenizer one of {known}");
+        let message =
+            format!("the shards have a vocabulary of {ids}, the model's tokenizer one of {known}");
         let help = "evaluate a model on shards that were made with its own tokenizer";
         Err(StageError::new(message).help(help).is_final())
     }
@@ -118,7 +132,9 @@ impl Corpus {
                     let stretch = split.tokens(document);
                     let go_on = read(Text {
                         ids: stretch.ids().collect(),
-                        roles: (0..stretch.len()).map(|idx| role_byte(&stretch, idx)).collect(),
+                        roles: (0..stretch.len())
+                            .map(|idx| role_byte(&stretch, idx))
+                            .collect(),
                         n_bytes: u64::from(document.bytes),
                         source: shards.index().sources[usize::from(document.source)].clone(),
                     })?;
@@ -181,7 +197,9 @@ fn role_byte(stretch: &Stretch<'_>, idx: usize) -> u8 {
 
 fn unreadable(error: ShardsError) -> StageError {
     let cause = std::error::Error::source(&error).map(ToString::to_string);
-    let failed = StageError::new(error.to_string()).help(error.help()).is_final();
+    let failed = StageError::new(error.to_string())
+        .help(error.help())
+        .is_final();
     StageError { cause, ..failed }
 }
 

@@ -30,9 +30,7 @@ fn cells(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
     match series.dtype() {
         DataType::String => {
             let texts = series.str()?.iter();
-            Ok(texts
-                .map(|text| text.map_or(Cell::Null, |text| owned(text)))
-                .collect())
+            Ok(texts.map(|text| text.map_or(Cell::Null, owned)).collect())
         }
         DataType::List(_) => lists(series),
         DataType::Struct(_) => maps(series),

@@ -33,13 +33,19 @@ pub(crate) fn config() -> ModelConfig {
 pub(crate) fn tensors(config: &ModelConfig) -> Tensors {
     let mut state = 1u64;
     let mut noise = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     };
     let parameters = config.parameters().into_iter();
     parameters
         .map(|parameter| {
-            let centre = if parameter.role == Role::Gain { 1.0 } else { 0.0 };
+            let centre = if parameter.role == Role::Gain {
+                1.0
+            } else {
+                0.0
+            };
             let data = (0..parameter.n()).map(|_| centre + 0.4 * noise()).collect();
             let shape = parameter.shape;
             (parameter.name, Tensor { shape, data })
@@ -50,16 +56,25 @@ pub(crate) fn tensors(config: &ModelConfig) -> Tensors {
 /// Writes a model folder with its tokenizer.
 pub(crate) fn write_model(folder: &Path, config: &ModelConfig) {
     fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("config.json"), serde_json::to_vec(config).unwrap()).unwrap();
+    fs::write(
+        folder.join("config.json"),
+        serde_json::to_vec(config).unwrap(),
+    )
+    .unwrap();
     write_tensors(&folder.join("model.safetensors"), &tensors(config)).unwrap();
     write_tokenizer(folder, "chatml");
 }
 
 /// Writes a tokenizer of single bytes and the three marks of ChatML.
 pub(crate) fn write_tokenizer(folder: &Path, template: &str) {
-    let mut vocab: serde_json::Map<String, Value> =
-        (0..=255u8).map(|byte| (byte_level_char(byte).to_string(), json!(byte))).collect();
-    let specials = [("<|im_start|>", IM_START), ("<|im_end|>", IM_END), ("<|endoftext|>", END_OF_TEXT)];
+    let mut vocab: serde_json::Map<String, Value> = (0..=255u8)
+        .map(|byte| (byte_level_char(byte).to_string(), json!(byte)))
+        .collect();
+    let specials = [
+        ("<|im_start|>", IM_START),
+        ("<|im_end|>", IM_END),
+        ("<|endoftext|>", END_OF_TEXT),
+    ];
     for (name, id) in specials {
         vocab.insert(name.to_owned(), json!(id));
     }
@@ -136,7 +151,10 @@ pub(crate) fn write_shards(folder: &Path, split: &str, documents: &[(u16, Vec<u1
 pub(crate) fn dialogue(user: &str, assistant: &str) -> (Vec<u16>, Vec<u8>) {
     let (mut ids, mut roles) = (Vec::new(), Vec::new());
     let mut push = |text: &str, mark: Option<u16>, role: u8| {
-        let new: Vec<u16> = mark.into_iter().chain(text.bytes().map(u16::from)).collect();
+        let new: Vec<u16> = mark
+            .into_iter()
+            .chain(text.bytes().map(u16::from))
+            .collect();
         roles.resize(roles.len() + new.len(), role);
         ids.extend(new);
     };

@@ -9,7 +9,10 @@ use super::{
     model::{bpe_json, byte_level_decoder, byte_level_pre_tokenizer},
     sentencepiece,
 };
-use crate::tokens::byte_level_char;
+use crate::{
+    download::{Repo, fetch_repo_files},
+    tokens::byte_level_char,
+};
 
 settings! {
     /// Where an existing tokenizer is.
@@ -27,8 +30,34 @@ settings! {
 /// A file of a tokenizer: what it is called, and its bytes.
 pub(super) type NamedFile = (String, Vec<u8>);
 
-/// Returns what the stage was given as a `tokenizer.json` in the released form.
-pub(super) fn read(io: &StageIo) -> Result<Value, StageError> {
+impl Pretrained {
+    /// Returns the repository that it names, and the files of it that may be of use.
+    pub(super) fn repo(&self) -> Option<Repo> {
+        let revision = self.revision.as_deref().unwrap_or("main");
+        let files = ["tokenizer.json", "vocab.json", "merges.txt", "*.model"];
+        Some(Repo::model(self.hub.as_deref()?, revision, &files))
+    }
+
+    /// Returns what the stage was given as a `tokenizer.json` in the released form.
+    pub(super) fn read(&self, io: &StageIo) -> Result<Value, StageError> {
+        match self.repo() {
+            Some(repo) => assemble(&fetched(&repo, io)?),
+            None => assemble(&local(io)?),
+        }
+    }
+}
+
+fn fetched(repo: &Repo, io: &StageIo) -> Result<Vec<NamedFile>, StageError> {
+    let folder = io.checkpoints().join("hub");
+    let mut named = Vec::new();
+    for name in fetch_repo_files(repo, io, &folder)? {
+        let path = folder.join(&name);
+        named.push((name, fs::read(&path).at(&path)?));
+    }
+    Ok(named)
+}
+
+fn local(io: &StageIo) -> Result<Vec<NamedFile>, StageError> {
     let files = io.local_files("pretrained.path");
     let wanted: Vec<&LocalFile> = files
         .into_iter()
@@ -43,7 +72,7 @@ pub(super) fn read(io: &StageIo) -> Result<Value, StageError> {
         }
         named.push((file.name.clone(), bytes));
     }
-    assemble(&named)
+    Ok(named)
 }
 
 /// Whether a file of a tokenizer's folder can be the tokenizer or a part of it.
