@@ -1,6 +1,7 @@
 //! The stage kinds, one file each, listed once.
 
 pub mod binarize;
+pub mod command;
 pub mod datasets;
 pub mod dedupe;
 pub mod download;
@@ -39,5 +40,6 @@ pub fn catalog() -> Vec<Kind> {
         Kind::of::<finetune::Finetune>(),
         Kind::of::<evaluate::Evaluate>(),
         Kind::of::<sample::Sample>(),
+        Kind::of::<command::Command>(),
     ]
 }

@@ -1,0 +1,316 @@
+//! Runs any program as a stage.
+//!
+//! Reads whatever the author names and writes exactly the declared outputs: what else
+//! the program leaves is not part of the artifact, and a program that succeeds without
+//! writing one of them has failed. `{in.ROLE}`, `{in.ROLE.0}` and `{out}` become plain
+//! absolute paths, never quoted, because the words of `run` go to the program as they
+//! are; quoting is the business of whoever asks for a shell.
+//!
+//! The program's own `files` are in the key and are copied into the folder it runs in,
+//! so editing the script re-runs the stage and moving it does not.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Child, Command as Process, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tinylm_pipeline::{
+    At, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo, settings,
+    sys,
+};
+
+/// How often the program is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub struct Command;
+
+settings! {
+    /// Settings of `command`.
+    pub struct CommandSettings {
+        /// The program and its arguments; `{in.ROLE}` and `{out}` become paths.
+        pub run: Vec<String>,
+        /// Files or folders below `{out}` that it must write: they are the artifact.
+        pub outputs: Vec<String>,
+        /// The program's own files, copied into the folder it runs in.
+        pub files: Vec<LocalPath> = Vec::new(),
+    }
+}
+
+impl Stage for Command {
+    type Settings = CommandSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "command";
+    const ABOUT: &'static str = "Runs a program; its declared outputs are the artifact.";
+    const REVISION: u32 = 1;
+    const ROLES: Roles = Roles::Any;
+
+    fn canonical(settings: CommandSettings) -> Result<CommandSettings, SettingError> {
+        if settings.run.is_empty() {
+            return Err(SettingError::new("run", "names no program"));
+        }
+        if settings.outputs.is_empty() {
+            return Err(SettingError::new("outputs", "names no file, so nothing could read this"));
+        }
+        for (idx, output) in settings.outputs.iter().enumerate() {
+            let path = Path::new(output);
+            let is_inside = path
+                .components()
+                .all(|part| matches!(part, std::path::Component::Normal(_)));
+            if !is_inside || output.is_empty() {
+                let message = format!("`{output}` is not a path below `{{out}}`");
+                return Err(SettingError::new(format!("outputs.{idx}"), message));
+            }
+        }
+        Ok(settings)
+    }
+
+    fn run(settings: &CommandSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+        let words: Vec<String> = settings
+            .run
+            .iter()
+            .map(|word| with_paths(word, io))
+            .collect::<Result<_, _>>()?;
+        let folder = io.out().parent().unwrap_or(io.out());
+        copy_files(settings.files.len(), folder, io)?;
+        let started = Instant::now();
+        let status = wait(start(&words, folder)?, started, io)?;
+        if !status.success() {
+            return Err(failed(&words[0], status));
+        }
+        keep_only(&settings.outputs, io.out())?;
+        Ok(Metrics::default().number("seconds", started.elapsed().as_secs_f64()))
+    }
+}
+
+/// Replaces `{out}` and `{in.…}`; all other braces stay.
+fn with_paths(word: &str, io: &StageIo) -> Result<String, StageError> {
+    let mut text = String::with_capacity(word.len());
+    let mut rest = word;
+    while let Some(start) = rest.find('{') {
+        text.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let end = rest.find('}').map(|end| &rest[1..end]);
+        let path = match end {
+            Some("out") => Some(io.out()),
+            Some(name) => match name.strip_prefix("in.") {
+                Some(name) => Some(input_path(name, io)?),
+                None => None,
+            },
+            None => None,
+        };
+        match (path, end) {
+            (Some(path), Some(name)) => {
+                text.push_str(utf8(path)?);
+                rest = &rest[name.len() + 2..];
+            }
+            _ => {
+                text.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+/// Finds an input by its role, by `ROLE.IDX` in a list, or (for a plain list) by its stage's name.
+fn input_path<'a>(name: &str, io: &StageIo<'a>) -> Result<&'a Path, StageError> {
+    if let [input] = io.inputs(name)[..] {
+        return Ok(&input.path);
+    }
+    if let Some((role, idx)) = name.rsplit_once('.')
+        && let Some(input) = idx.parse().ok().and_then(|idx: usize| io.inputs(role).get(idx).copied())
+    {
+        return Ok(&input.path);
+    }
+    // The roles of a plain list are positions, so there the stages' names are free.
+    let is_listed = |role: &str| role.parse::<usize>().is_ok();
+    let mut inputs = io.all_inputs().iter();
+    if let Some(input) = inputs.find(|input| input.stage == name && is_listed(&input.role)) {
+        return Ok(&input.path);
+    }
+    let known: Vec<String> = io
+        .all_inputs()
+        .iter()
+        .map(|input| if is_listed(&input.role) { &input.stage } else { &input.role })
+        .map(|name| format!("`{{in.{name}}}`"))
+        .collect();
+    let error = StageError::new(format!("`{{in.{name}}}` names no input of this stage")).is_final();
+    Err(if known.is_empty() {
+        error.help("give the stage `inputs`")
+    } else {
+        error.help(format!("it has {}", known.join(", ")))
+    })
+}
+
+fn utf8(path: &Path) -> Result<&str, StageError> {
+    path.to_str().ok_or_else(|| {
+        StageError::new(format!("`{}` is not UTF-8", path.display())).is_final()
+    })
+}
+
+/// Copies the program's own files beside `out`, if they are still what the key says.
+fn copy_files(n_files: usize, folder: &Path, io: &StageIo) -> Result<(), StageError> {
+    for idx in 0..n_files {
+        for file in io.local_files(&format!("files.{idx}")) {
+            let target = folder.join(&file.name);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).at(parent)?;
+            }
+            fs::copy(&file.path, &target).at(&file.path)?;
+            let copied = fs::read(&target).at(&target)?;
+            if blake3::hash(&copied).to_string() != file.digest {
+                let message = format!("`{}` changed while it was read", file.path.display());
+                return Err(StageError::new(message).help("run the same command again"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts the program in the attempt's folder; what it prints goes into the stage's log.
+fn start(words: &[String], folder: &Path) -> Result<Child, StageError> {
+    let log = || {
+        let log = std::io::stderr().as_fd().try_clone_to_owned();
+        log.map(Stdio::from).at("/dev/stderr")
+    };
+    let mut process = Process::new(&words[0]);
+    process
+        .args(&words[1..])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log()?)
+        .stderr(log()?);
+    sys::die_with_parent(&mut process).spawn().map_err(|error| {
+        let error = StageError::new(format!("`{}` could not be started", words[0])).cause(error);
+        error.help("is it installed, and on the PATH?").is_final()
+    })
+}
+
+/// Waits for the program; asked to stop, it is given the time that our own caller gives us.
+fn wait(mut child: Child, started: Instant, io: &StageIo) -> Result<ExitStatus, StageError> {
+    loop {
+        if let Some(status) = child.try_wait().at("/proc")? {
+            return match io.is_cancelled() {
+                true => Err(StageError::cancelled()),
+                false => Ok(status),
+            };
+        }
+        if !io.is_cancelled() {
+            io.progress(started.elapsed().as_secs(), None, "seconds")?;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn failed(program: &str, status: ExitStatus) -> StageError {
+    // `ExitStatus` prints as "exit status: 3" or "signal: 9 (SIGKILL)".
+    StageError::new(format!("`{program}` ended with {status}"))
+        .help("`tinylm show RUN/STAGE` prints what it wrote before that")
+}
+
+/// Removes from `out` what was not declared; fails when something declared is not there.
+fn keep_only(outputs: &[String], out: &Path) -> Result<(), StageError> {
+    for output in outputs {
+        if !out.join(output).exists() {
+            let message = format!("the program succeeded but did not write `{{out}}/{output}`");
+            return Err(StageError::new(message).is_final());
+        }
+    }
+    let declared: Vec<PathBuf> = outputs.iter().map(|output| out.join(output)).collect();
+    remove_others(out, &declared)
+}
+
+fn remove_others(folder: &Path, declared: &[PathBuf]) -> Result<(), StageError> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        if declared.contains(&path) {
+            continue;
+        }
+        let leads_to_declared = declared.iter().any(|kept| kept.starts_with(&path));
+        if leads_to_declared {
+            remove_others(&path, declared)?;
+        } else if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path).at(&path)?;
+        } else {
+            fs::remove_file(&path).at(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::tempdir;
+    use tinylm_pipeline::testing::StageTest;
+
+    use super::*;
+
+    fn files_in(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_artifact_is_exactly_the_declared_outputs() {
+        let dir = tempdir().unwrap();
+        fs::write(dir.path().join("a.txt"), "b\na\n").unwrap();
+        let test = StageTest::new(dir.path()).input("corpus", dir.path());
+        let outcome = test
+            .run::<Command>(
+                r#"
+                run: [sh, -c, "sort {in.corpus}/a.txt > {out}/sorted.txt; echo ${x:-y} {z} > {out}/other"]
+                outputs: [sorted.txt]
+                "#,
+            )
+            .unwrap();
+        assert_eq!(files_in(&outcome.out), ["sorted.txt"]);
+        let sorted = fs::read_to_string(outcome.out.join("sorted.txt")).unwrap();
+        assert_eq!(sorted, "a\nb\n");
+    }
+
+    #[test]
+    fn success_without_a_declared_output_is_a_failure() {
+        let dir = tempdir().unwrap();
+        let test = StageTest::new(dir.path());
+        let error = test
+            .run::<Command>("{ run: ['true'], outputs: [x.txt] }")
+            .unwrap_err();
+        assert!(error.message.contains("{out}/x.txt"), "{error}");
+    }
+
+    #[test]
+    fn its_own_files_are_copied_beside_it() {
+        let dir = tempdir().unwrap();
+        let script = dir.path().join("make.sh");
+        fs::write(&script, "echo made > out/made.txt\n").unwrap();
+        let test = StageTest::new(dir.path()).local_file("files.0", &script);
+        let settings = "{ run: [sh, make.sh], outputs: [made.txt], files: [make.sh] }";
+        let mut test = test;
+        test.dir = dir.path().join("attempt");
+        // `StageTest` names its folder out-command; the script writes through {out} in real life.
+        fs::create_dir_all(test.dir.join("out")).unwrap();
+        let settings = settings.replace("[sh, make.sh]", r#"[sh, -c, "sh make.sh; mv out/made.txt {out}"]"#);
+        let outcome = test.run::<Command>(&settings).unwrap();
+        assert_eq!(files_in(&outcome.out), ["made.txt"]);
+    }
+
+    #[test]
+    fn an_unknown_input_is_named_with_the_ones_there_are() {
+        let dir = tempdir().unwrap();
+        let test = StageTest::new(dir.path()).input("corpus", dir.path());
+        let error = test
+            .run::<Command>("{ run: [cat, '{in.corpsu}'], outputs: [x] }")
+            .unwrap_err();
+        assert_eq!(error.help.as_deref(), Some("it has `{in.corpus}`"));
+    }
+}
