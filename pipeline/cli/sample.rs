@@ -33,7 +33,17 @@ const SPELLINGS: &[(&str, &[&str])] = &[
     ("min-p", &["min_p"]),
     ("repeat-penalty", &["repeat_penalty", "repetition_penalty"]),
     ("repeat-last-n", &["repeat_last_n"]),
-    ("predict", &["n-predict", "max-tokens", "max_tokens", "max_new_tokens", "max_length", "length"]),
+    (
+        "predict",
+        &[
+            "n-predict",
+            "max-tokens",
+            "max_tokens",
+            "max_new_tokens",
+            "max_length",
+            "length",
+        ],
+    ),
     ("file", &["prompt-file", "prompt_file"]),
     ("output", &["output_file"]),
     ("samples", &["num_samples", "num-samples"]),
@@ -159,7 +169,8 @@ pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
                 Format::Text => Some(text.clone()),
             };
             let several = prompts.len() * args.samples > 1;
-            let (answer, steps) = speak(&mut speaker, &prompt, draw, &manner, args, begin, &mut out)?;
+            let (answer, steps) =
+                speak(&mut speaker, &prompt, draw, &manner, args, begin, &mut out)?;
             if args.format == Format::Text {
                 out.write(if several { "\n\n" } else { "\n" })?;
             } else {
@@ -204,13 +215,20 @@ fn speak(
         written.is_ok()
     })?;
     written?;
-    let name = |id: u16| speaker.tokenizer().decode_all(&[u32::from(id)]).unwrap_or_default();
+    let name = |id: u16| {
+        speaker
+            .tokenizer()
+            .decode_all(&[u32::from(id)])
+            .unwrap_or_default()
+    };
     let mut listed = Vec::new();
     for (idx, (chosen, candidates)) in steps.into_iter().enumerate() {
         if args.format == Format::Text {
             out.write(&step_line(idx, chosen, &candidates, name))?;
         }
-        let candidates = candidates.iter().map(|(id, p)| json!({"id": id, "text": name(*id), "probability": p}));
+        let candidates = candidates
+            .iter()
+            .map(|(id, p)| json!({"id": id, "text": name(*id), "probability": p}));
         let candidates: Vec<Value> = candidates.collect();
         listed.push(json!({"id": chosen, "text": name(chosen), "candidates": candidates}));
     }
@@ -221,11 +239,20 @@ fn speak(
 }
 
 /// ` 3  " fine"  62.1%   " good"  20.3%`
-fn step_line(idx: usize, chosen: u16, candidates: &[(u16, f32)], name: impl Fn(u16) -> String) -> String {
+fn step_line(
+    idx: usize,
+    chosen: u16,
+    candidates: &[(u16, f32)],
+    name: impl Fn(u16) -> String,
+) -> String {
     let mut line = format!("{:>4}  {:<14}", idx + 1, format!("{:?}", name(chosen)));
     for (id, probability) in candidates {
         let mark = if *id == chosen { '*' } else { ' ' };
-        line.push_str(&format!(" {mark}{:<12} {:>5.1}%", format!("{:?}", name(*id)), 100.0 * probability));
+        line.push_str(&format!(
+            " {mark}{:<12} {:>5.1}%",
+            format!("{:?}", name(*id)),
+            100.0 * probability
+        ));
     }
     line.push('\n');
     line
@@ -248,12 +275,20 @@ fn row(prompt: &str, sample: usize, answer: &Answer, seed: u64, steps: Vec<Value
 
 fn note_cropped(answer: &Answer) {
     if answer.n_cropped > 0 {
-        let line = format!("note: the prompt is too long; its first {} tokens were left out\n", answer.n_cropped);
+        let line = format!(
+            "note: the prompt is too long; its first {} tokens were left out\n",
+            answer.n_cropped
+        );
         io::stderr().write_all(line.as_bytes()).ok();
     }
 }
 
-fn prompt(speaker: &Speaker, args: &SampleArgs, text: &str, is_chat: bool) -> Result<Prompt, Failure> {
+fn prompt(
+    speaker: &Speaker,
+    args: &SampleArgs,
+    text: &str,
+    is_chat: bool,
+) -> Result<Prompt, Failure> {
     if !is_chat {
         return Ok(speaker.text_prompt(text)?);
     }
@@ -264,9 +299,13 @@ fn prompt(speaker: &Speaker, args: &SampleArgs, text: &str, is_chat: bool) -> Re
 fn prompts(args: &SampleArgs) -> Result<Vec<String>, Failure> {
     let mut prompts = args.prompt.clone();
     if let Some(path) = &args.file {
-        let bytes = fs::read(path).map_err(|error| Failure::wrong(format!("`{}`: {error}", path.display())))?;
+        let bytes = fs::read(path)
+            .map_err(|error| Failure::wrong(format!("`{}`: {error}", path.display())))?;
         let text = utf8(bytes, &path.display().to_string())?;
-        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let lines = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty());
         prompts.extend(lines.map(str::to_owned));
     }
     if prompts.is_empty() && !io::stdin().is_terminal() {
@@ -280,7 +319,8 @@ fn prompts(args: &SampleArgs) -> Result<Vec<String>, Failure> {
         }
     }
     match prompts.is_empty() {
-        true => Err(Failure::wrong("there is no prompt").help("give one with `--prompt`, `--file` or on standard input")),
+        true => Err(Failure::wrong("there is no prompt")
+            .help("give one with `--prompt`, `--file` or on standard input")),
         false => Ok(prompts),
     }
 }
@@ -302,7 +342,9 @@ impl MannerArgs {
             repeat_penalty: self.repeat_penalty,
             repeat_last_n: self.repeat_last_n,
         };
-        sampling.check().map_err(|error| Failure::wrong(error.to_string()))?;
+        sampling
+            .check()
+            .map_err(|error| Failure::wrong(error.to_string()))?;
         Ok(Manner {
             sampling,
             seed: self.seed.unwrap_or_else(|| now_ms().unsigned_abs()),
@@ -322,7 +364,11 @@ pub(crate) fn open(project: &Project, model: &str, args: &MannerArgs) -> Result<
         Numbers::Bf16 => Precision::Bf16,
     };
     let cores = || thread::available_parallelism().map_or(1, |n| n.get());
-    Ok(Speaker::open(&folder, precision, args.threads.unwrap_or_else(cores))?)
+    Ok(Speaker::open(
+        &folder,
+        precision,
+        args.threads.unwrap_or_else(cores),
+    )?)
 }
 
 fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
@@ -344,20 +390,34 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
             let models = stages.iter().filter(|stage| makes_model(&stage.kind));
             let made = models.clone().rfind(|stage| stage.artifact.is_some());
             made.ok_or_else(|| match models.clone().next() {
-                Some(stage) => Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
-                    .help(format!("`tinylm resume {}`", run.name)),
+                Some(stage) => {
+                    Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
+                        .help(format!("`tinylm resume {}`", run.name))
+                }
                 None => Failure::wrong(format!("{} has no stage that makes a model", run.name)),
             })?
         }
     };
-    let digest = stage.artifact.as_deref().and_then(|digest| digest.parse().ok());
+    let digest = stage
+        .artifact
+        .as_deref()
+        .and_then(|digest| digest.parse().ok());
     let Some(digest) = digest else {
-        return Err(Failure::wrong(format!("`{}` of {} has no artifact", stage.name, run.name)));
+        return Err(Failure::wrong(format!(
+            "`{}` of {} has no artifact",
+            stage.name, run.name
+        )));
     };
     if !makes_model(&stage.kind) {
         let models = stages.iter().filter(|stage| makes_model(&stage.kind));
-        let failure = Failure::wrong(format!("`{}` of {} is no model but a `{}`", stage.name, run.name, stage.kind));
-        return Err(failure.help(format!("its models: {}", quoted(models.map(|stage| stage.name.as_str())))));
+        let failure = Failure::wrong(format!(
+            "`{}` of {} is no model but a `{}`",
+            stage.name, run.name, stage.kind
+        ));
+        return Err(failure.help(format!(
+            "its models: {}",
+            quoted(models.map(|stage| stage.name.as_str()))
+        )));
     }
     Ok(project.home().artifact_files(&digest))
 }
@@ -375,7 +435,10 @@ impl From<SpeakError> for Failure {
 
 /// A model's words cannot move the cursor or colour the screen.
 pub(crate) fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
+    text.replace(
+        |c: char| c.is_control() && c != '\n' && c != '\t',
+        "\u{fffd}",
+    )
 }
 
 /// Standard output or a file, written as text comes.
@@ -388,15 +451,25 @@ impl Out {
     fn open(path: Option<&Path>) -> Result<Out, Failure> {
         let Some(path) = path else {
             let to = Box::new(io::stdout());
-            return Ok(Out { to, name: "standard output".to_owned() });
+            return Ok(Out {
+                to,
+                name: "standard output".to_owned(),
+            });
         };
         let name = path.display().to_string();
-        let file = fs::File::create(path).map_err(|error| Failure::wrong(format!("`{name}`: {error}")))?;
-        Ok(Out { to: Box::new(file), name })
+        let file =
+            fs::File::create(path).map_err(|error| Failure::wrong(format!("`{name}`: {error}")))?;
+        Ok(Out {
+            to: Box::new(file),
+            name,
+        })
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        let written = self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush());
+        let written = self
+            .to
+            .write_all(text.as_bytes())
+            .and_then(|()| self.to.flush());
         written.map_err(|error| match error.kind() {
             // Nobody reads on (`| head`): that is no mistake.
             io::ErrorKind::BrokenPipe => Failure::said(0),
@@ -426,8 +499,15 @@ mod tests {
             for other in *others {
                 assert!(!help.contains(&format!("--{other} ")), "{other} is shown");
                 let flag = format!("--{other}");
-                let known = [vec!["x", "m", &flag], vec!["x", "m", &flag, "1"], vec!["x", "m", &flag, "f32"]];
-                assert!(known.iter().any(|args| Cli::try_parse_from(args).is_ok()), "{other}");
+                let known = [
+                    vec!["x", "m", &flag],
+                    vec!["x", "m", &flag, "1"],
+                    vec!["x", "m", &flag, "f32"],
+                ];
+                assert!(
+                    known.iter().any(|args| Cli::try_parse_from(args).is_ok()),
+                    "{other}"
+                );
             }
         }
     }
@@ -436,6 +516,9 @@ mod tests {
     fn nan_is_refused_before_a_model_is_looked_for() {
         let cli = Cli::try_parse_from(["x", "m", "--temp", "NaN"]).unwrap();
         let failure = cli.sample.manner.manner(0).unwrap_err();
-        assert_eq!(failure.render(false), "error: `temperature` is NaN, it must be 0 or more");
+        assert_eq!(
+            failure.render(false),
+            "error: `temperature` is NaN, it must be 0 or more"
+        );
     }
 }

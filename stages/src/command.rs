@@ -54,7 +54,10 @@ impl Stage for Command {
             return Err(SettingError::new("run", "names no program"));
         }
         if settings.outputs.is_empty() {
-            return Err(SettingError::new("outputs", "names no file, so nothing could read this"));
+            return Err(SettingError::new(
+                "outputs",
+                "names no file, so nothing could read this",
+            ));
         }
         for (idx, output) in settings.outputs.iter().enumerate() {
             let path = Path::new(output);
@@ -69,7 +72,11 @@ impl Stage for Command {
         Ok(settings)
     }
 
-    fn run(settings: &CommandSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+    fn run(
+        settings: &CommandSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
         let words: Vec<String> = settings
             .run
             .iter()
@@ -124,7 +131,10 @@ fn input_path<'a>(name: &str, io: &StageIo<'a>) -> Result<&'a Path, StageError> 
         return Ok(&input.path);
     }
     if let Some((role, idx)) = name.rsplit_once('.')
-        && let Some(input) = idx.parse().ok().and_then(|idx: usize| io.inputs(role).get(idx).copied())
+        && let Some(input) = idx
+            .parse()
+            .ok()
+            .and_then(|idx: usize| io.inputs(role).get(idx).copied())
     {
         return Ok(&input.path);
     }
@@ -137,7 +147,13 @@ fn input_path<'a>(name: &str, io: &StageIo<'a>) -> Result<&'a Path, StageError> 
     let known: Vec<String> = io
         .all_inputs()
         .iter()
-        .map(|input| if is_listed(&input.role) { &input.stage } else { &input.role })
+        .map(|input| {
+            if is_listed(&input.role) {
+                &input.stage
+            } else {
+                &input.role
+            }
+        })
         .map(|name| format!("`{{in.{name}}}`"))
         .collect();
     let error = StageError::new(format!("`{{in.{name}}}` names no input of this stage")).is_final();
@@ -149,9 +165,8 @@ fn input_path<'a>(name: &str, io: &StageIo<'a>) -> Result<&'a Path, StageError> 
 }
 
 fn utf8(path: &Path) -> Result<&str, StageError> {
-    path.to_str().ok_or_else(|| {
-        StageError::new(format!("`{}` is not UTF-8", path.display())).is_final()
-    })
+    path.to_str()
+        .ok_or_else(|| StageError::new(format!("`{}` is not UTF-8", path.display())).is_final())
 }
 
 /// Copies the program's own files beside `out`, if they are still what the key says.
@@ -299,7 +314,10 @@ mod tests {
         test.dir = dir.path().join("attempt");
         // `StageTest` names its folder out-command; the script writes through {out} in real life.
         fs::create_dir_all(test.dir.join("out")).unwrap();
-        let settings = settings.replace("[sh, make.sh]", r#"[sh, -c, "sh make.sh; mv out/made.txt {out}"]"#);
+        let settings = settings.replace(
+            "[sh, make.sh]",
+            r#"[sh, -c, "sh make.sh; mv out/made.txt {out}"]"#,
+        );
         let outcome = test.run::<Command>(&settings).unwrap();
         assert_eq!(files_in(&outcome.out), ["made.txt"]);
     }

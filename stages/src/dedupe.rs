@@ -327,7 +327,7 @@ fn write(
             };
             duplicates.push(id, kept, &verdict)?;
         }
-        writer.push_encoded(encoded)
+        writer.push_encoded(encoded).map(|_| ())
     })?;
     duplicates.finish()?;
     let written = writer.finish()?;

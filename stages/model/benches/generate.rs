@@ -98,7 +98,9 @@ fn config() -> ModelConfig {
 fn tensors(config: &ModelConfig) -> Tensors {
     let mut state = 1u64;
     let mut noise = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     };
     let parameters = config.parameters().into_iter();

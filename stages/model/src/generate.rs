@@ -23,8 +23,8 @@ pub use continuation::{Continuation, GenerateError, Rules, Step};
 use forward::{Machine, PASS_ROWS, Scratch, Sizes};
 use kernels::Kernels;
 use team::Team;
-pub use weights::{OpenError, read_config};
 use weights::Weights;
+pub use weights::{OpenError, read_config};
 
 use crate::{
     config::{ModelConfig, Precision},
@@ -50,7 +50,9 @@ pub struct Generator {
 pub enum FeedError {
     #[error("nothing to read: the prompt has no tokens")]
     Empty,
-    #[error("token {id} is outside the model's vocabulary of {vocab_size}: the tokenizer is not this model's")]
+    #[error(
+        "token {id} is outside the model's vocabulary of {vocab_size}: the tokenizer is not this model's"
+    )]
     OutsideVocabulary { id: u16, vocab_size: usize },
     #[error("{n} tokens do not fit the model's context of {context}")]
     TooLong { n: usize, context: usize },
@@ -58,7 +60,11 @@ pub enum FeedError {
 
 impl Generator {
     /// Opens a model folder (`config.json`, `model.safetensors`).
-    pub fn open(folder: &Path, precision: Precision, n_threads: usize) -> Result<Generator, OpenError> {
+    pub fn open(
+        folder: &Path,
+        precision: Precision,
+        n_threads: usize,
+    ) -> Result<Generator, OpenError> {
         Ok(Generator::new(Weights::read(folder, precision)?, n_threads))
     }
 
@@ -125,7 +131,12 @@ impl Generator {
     /// returns the logits of what comes next.
     pub fn hold(&mut self, tokens: &[u16]) -> Result<&[f32], FeedError> {
         self.check(tokens, 0)?;
-        let n_common = self.held.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let n_common = self
+            .held
+            .iter()
+            .zip(tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
         // The last token is always fed: its logits are what is asked for.
         let n_kept = n_common.min(tokens.len() - 1);
         self.truncate(n_kept);
@@ -134,10 +145,19 @@ impl Generator {
 
     /// Scores how well each target is predicted by the tokens up to its place, from
     /// `first` on: `targets[i]` stands for place `first + i`. Forgets what was held.
-    pub fn score(&mut self, tokens: &[u16], first: usize, targets: &[u16]) -> Result<Vec<Score>, FeedError> {
+    pub fn score(
+        &mut self,
+        tokens: &[u16],
+        first: usize,
+        targets: &[u16],
+    ) -> Result<Vec<Score>, FeedError> {
         self.check(tokens, 0)?;
         self.check_ids(targets)?;
-        assert_eq!(first + targets.len(), tokens.len(), "a target for each place from `first` on");
+        assert_eq!(
+            first + targets.len(),
+            tokens.len(),
+            "a target for each place from `first` on"
+        );
         self.truncate(0);
         let mut scores = Vec::with_capacity(targets.len());
         for chunk in tokens.chunks(PASS_ROWS) {

@@ -81,10 +81,30 @@ impl Sampling {
     /// Refuses settings that mean nothing, NaN first of all.
     pub fn check(&self) -> Result<(), SamplingError> {
         let bounds: [(&'static str, f32, bool, &'static str); 4] = [
-            ("temperature", self.temperature, self.temperature >= 0.0, "0 or more"),
-            ("top_p", self.top_p, (0.0..=1.0).contains(&self.top_p), "between 0 and 1"),
-            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "between 0 and 1"),
-            ("repeat_penalty", self.repeat_penalty, self.repeat_penalty > 0.0, "above 0"),
+            (
+                "temperature",
+                self.temperature,
+                self.temperature >= 0.0,
+                "0 or more",
+            ),
+            (
+                "top_p",
+                self.top_p,
+                (0.0..=1.0).contains(&self.top_p),
+                "between 0 and 1",
+            ),
+            (
+                "min_p",
+                self.min_p,
+                (0.0..=1.0).contains(&self.min_p),
+                "between 0 and 1",
+            ),
+            (
+                "repeat_penalty",
+                self.repeat_penalty,
+                self.repeat_penalty > 0.0,
+                "above 0",
+            ),
         ];
         for (name, value, holds, bound) in bounds {
             if !holds || !value.is_finite() {
@@ -102,7 +122,14 @@ impl Sampling {
             penalised = self.penalise(logits, history);
             logits = &penalised;
         }
-        let mut choices = largest(logits, if self.temperature == 0.0 { 1 } else { self.top_k });
+        let mut choices = largest(
+            logits,
+            if self.temperature == 0.0 {
+                1
+            } else {
+                self.top_k
+            },
+        );
         let Some(&(best, id)) = choices.first() else {
             return Err(SamplingError::NotANumber);
         };
@@ -125,7 +152,11 @@ impl Sampling {
         seen.dedup();
         for id in seen {
             if let Some(logit) = logits.get_mut(usize::from(id)) {
-                *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
+                *logit = if *logit > 0.0 {
+                    *logit / self.repeat_penalty
+                } else {
+                    *logit * self.repeat_penalty
+                };
             }
         }
         logits
@@ -137,7 +168,10 @@ impl Sampling {
             return;
         }
         let best = choices[0].0;
-        let total: f64 = choices.iter().map(|(logit, _)| f64::from(logit - best).exp()).sum();
+        let total: f64 = choices
+            .iter()
+            .map(|(logit, _)| f64::from(logit - best).exp())
+            .sum();
         let mut reached = 0.0;
         let n_kept = choices.iter().position(|(logit, _)| {
             reached += f64::from(logit - best).exp() / total;
@@ -171,7 +205,11 @@ pub fn candidates(logits: &[f32], n: usize) -> Vec<Candidate> {
 /// Returns the `k` largest logits (0: all) in falling order, the smaller id first among
 /// equals. NaN and infinities take no part: a model that is all of them has no choice.
 fn largest(logits: &[f32], k: usize) -> Vec<(f32, u16)> {
-    let k = if k == 0 { logits.len() } else { k.min(logits.len()) };
+    let k = if k == 0 {
+        logits.len()
+    } else {
+        k.min(logits.len())
+    };
     let mut kept: Vec<(f32, u16)> = Vec::with_capacity(4 * k.min(1 << 14));
     // Whatever is below the k-th of some logits is below the k-th of all.
     let mut least = f32::NEG_INFINITY;
@@ -238,7 +276,11 @@ mod tests {
     const LOGITS: [f32; 6] = [0.0, 2.0, -1.0, 2.0, 1.0, 0.5];
 
     fn draw(position: u64) -> Draw {
-        Draw { seed: 7, sample: 0, position }
+        Draw {
+            seed: 7,
+            sample: 0,
+            position,
+        }
     }
 
     /// How often each of the six tokens comes in 4000 draws.
@@ -266,15 +308,24 @@ mod tests {
         let total: f64 = LOGITS.iter().map(|&x| f64::from(x).exp()).sum();
         for (id, n) in counts(&ALL).into_iter().enumerate() {
             let expected = 4000.0 * f64::from(LOGITS[id]).exp() / total;
-            assert!((n as f64 - expected).abs() < 5.0 * expected.sqrt(), "{id}: {n}, not {expected}");
+            assert!(
+                (n as f64 - expected).abs() < 5.0 * expected.sqrt(),
+                "{id}: {n}, not {expected}"
+            );
         }
     }
 
     #[test]
     fn a_high_temperature_flattens_and_a_low_one_sharpens() {
-        let cold = counts(&Sampling { temperature: 0.05, ..ALL });
+        let cold = counts(&Sampling {
+            temperature: 0.05,
+            ..ALL
+        });
         assert_eq!(cold[1] + cold[3], 4000);
-        let hot = counts(&Sampling { temperature: 1e6, ..ALL });
+        let hot = counts(&Sampling {
+            temperature: 1e6,
+            ..ALL
+        });
         assert!(hot.iter().all(|&n| n > 500), "{hot:?}");
     }
 
@@ -312,18 +363,32 @@ mod tests {
 
     #[test]
     fn a_draw_depends_on_seed_sample_and_position_alone() {
-        let base = Draw { seed: 1, sample: 2, position: 3 };
+        let base = Draw {
+            seed: 1,
+            sample: 2,
+            position: 3,
+        };
         assert_eq!(base.uniform(), base.uniform());
         let others = [
             Draw { seed: 2, ..base },
             Draw { sample: 3, ..base },
-            Draw { position: 4, ..base },
-            Draw { sample: 3, position: 2, ..base },
+            Draw {
+                position: 4,
+                ..base
+            },
+            Draw {
+                sample: 3,
+                position: 2,
+                ..base
+            },
         ];
         for other in others {
             assert_ne!(base.uniform(), other.uniform());
         }
-        let mean = (0..10_000).map(|position| Draw { position, ..base }.uniform()).sum::<f64>() / 1e4;
+        let mean = (0..10_000)
+            .map(|position| Draw { position, ..base }.uniform())
+            .sum::<f64>()
+            / 1e4;
         assert!((mean - 0.5).abs() < 0.015, "{mean}");
     }
 
@@ -332,12 +397,42 @@ mod tests {
         assert_eq!(Sampling::default().check(), Ok(()));
         assert_eq!(Sampling::GREEDY.check(), Ok(()));
         for (broken, message) in [
-            (Sampling { temperature: f32::NAN, ..ALL }, "`temperature` is NaN, it must be 0 or more"),
-            (Sampling { temperature: -1.0, ..ALL }, "`temperature` is -1, it must be 0 or more"),
-            (Sampling { temperature: f32::INFINITY, ..ALL }, "`temperature` is inf, it must be 0 or more"),
-            (Sampling { top_p: 1.5, ..ALL }, "`top_p` is 1.5, it must be between 0 and 1"),
-            (Sampling { min_p: -0.1, ..ALL }, "`min_p` is -0.1, it must be between 0 and 1"),
-            (Sampling { repeat_penalty: 0.0, ..ALL }, "`repeat_penalty` is 0, it must be above 0"),
+            (
+                Sampling {
+                    temperature: f32::NAN,
+                    ..ALL
+                },
+                "`temperature` is NaN, it must be 0 or more",
+            ),
+            (
+                Sampling {
+                    temperature: -1.0,
+                    ..ALL
+                },
+                "`temperature` is -1, it must be 0 or more",
+            ),
+            (
+                Sampling {
+                    temperature: f32::INFINITY,
+                    ..ALL
+                },
+                "`temperature` is inf, it must be 0 or more",
+            ),
+            (
+                Sampling { top_p: 1.5, ..ALL },
+                "`top_p` is 1.5, it must be between 0 and 1",
+            ),
+            (
+                Sampling { min_p: -0.1, ..ALL },
+                "`min_p` is -0.1, it must be between 0 and 1",
+            ),
+            (
+                Sampling {
+                    repeat_penalty: 0.0,
+                    ..ALL
+                },
+                "`repeat_penalty` is 0, it must be above 0",
+            ),
         ] {
             assert_eq!(broken.check().unwrap_err().to_string(), message);
         }
@@ -347,8 +442,14 @@ mod tests {
     fn a_diverged_model_is_an_error_and_a_few_bad_logits_are_not() {
         let nan = [f32::NAN; 4];
         assert_eq!(ALL.next(&nan, &[], draw(0)), Err(SamplingError::NotANumber));
-        assert_eq!(Sampling::GREEDY.next(&nan, &[], draw(0)), Err(SamplingError::NotANumber));
-        assert_eq!(ALL.next(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[], draw(0)), Ok(1));
+        assert_eq!(
+            Sampling::GREEDY.next(&nan, &[], draw(0)),
+            Err(SamplingError::NotANumber)
+        );
+        assert_eq!(
+            ALL.next(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[], draw(0)),
+            Ok(1)
+        );
         assert_eq!(candidates(&nan, 3), []);
     }
 

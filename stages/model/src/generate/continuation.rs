@@ -58,13 +58,22 @@ pub struct Continuation<'a> {
 
 impl<'a> Continuation<'a> {
     /// Checks prompt and rules; the prompt is read with the first token.
-    pub fn new(generator: &'a mut Generator, prompt: &[u16], rules: Rules) -> Result<Self, GenerateError> {
+    pub fn new(
+        generator: &'a mut Generator,
+        prompt: &[u16],
+        rules: Rules,
+    ) -> Result<Self, GenerateError> {
         rules.sampling.check()?;
         if prompt.is_empty() {
             return Err(FeedError::Empty.into());
         }
         generator.check_ids(prompt)?;
-        let waiting = crop(prompt, rules.n_stay, generator.config().context, rules.n_max);
+        let waiting = crop(
+            prompt,
+            rules.n_stay,
+            generator.config().context,
+            rules.n_max,
+        );
         Ok(Continuation {
             generator,
             tokens: prompt.to_vec(),
@@ -156,11 +165,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{config::Precision, generate::tests::{generator, tiny}};
+    use crate::{
+        config::Precision,
+        generate::tests::{generator, tiny},
+    };
 
     fn rules(n_max: usize) -> Rules {
         Rules {
-            sampling: Sampling { temperature: 1.0, ..Sampling::GREEDY },
+            sampling: Sampling {
+                temperature: 1.0,
+                ..Sampling::GREEDY
+            },
             seed: 3,
             sample: 0,
             n_max,
@@ -183,7 +198,10 @@ mod tests {
     #[test]
     fn a_continuation_outlives_the_context() {
         let mut generator = generator(&tiny(), Precision::F32, 1);
-        let rules = Rules { n_stay: 3, ..rules(200) };
+        let rules = Rules {
+            n_stay: 3,
+            ..rules(200)
+        };
         let mut continuation = Continuation::new(&mut generator, &[9, 8, 7, 6], rules).unwrap();
         let mut n = 0;
         while continuation.advance().unwrap().is_some() {
@@ -201,7 +219,13 @@ mod tests {
     #[test]
     fn samples_differ_and_each_is_the_same_alone() {
         let first = ids(&[1, 2], rules(12));
-        let second = ids(&[1, 2], Rules { sample: 1, ..rules(12) });
+        let second = ids(
+            &[1, 2],
+            Rules {
+                sample: 1,
+                ..rules(12)
+            },
+        );
         assert_ne!(first, second);
         assert_eq!(first, ids(&[1, 2], rules(12)));
         assert_eq!(first[..5], ids(&[1, 2], rules(5)));
@@ -212,7 +236,13 @@ mod tests {
         let free = ids(&[1, 2], rules(12));
         let stop = free[4];
         let first = free.iter().position(|&id| id == stop).unwrap();
-        let stopped = ids(&[1, 2], Rules { stop: vec![stop], ..rules(12) });
+        let stopped = ids(
+            &[1, 2],
+            Rules {
+                stop: vec![stop],
+                ..rules(12)
+            },
+        );
         assert_eq!(stopped, free[..=first]);
     }
 
@@ -229,21 +259,32 @@ mod tests {
     #[test]
     fn bad_prompts_and_settings_are_errors() {
         let mut generator = generator(&tiny(), Precision::F32, 1);
-        let mut message = |prompt: &[u16], rules| match Continuation::new(&mut generator, prompt, rules) {
-            Ok(_) => panic!("accepted"),
-            Err(error) => error.to_string(),
-        };
-        assert_eq!(message(&[], rules(1)), "nothing to read: the prompt has no tokens");
+        let mut message =
+            |prompt: &[u16], rules| match Continuation::new(&mut generator, prompt, rules) {
+                Ok(_) => panic!("accepted"),
+                Err(error) => error.to_string(),
+            };
+        assert_eq!(
+            message(&[], rules(1)),
+            "nothing to read: the prompt has no tokens"
+        );
         assert!(message(&[500], rules(1)).starts_with("token 500 is outside"));
         let mut nan = rules(1);
         nan.sampling.temperature = f32::NAN;
-        assert_eq!(message(&[1], nan), "`temperature` is NaN, it must be 0 or more");
+        assert_eq!(
+            message(&[1], nan),
+            "`temperature` is NaN, it must be 0 or more"
+        );
     }
 
     #[test]
     fn candidates_come_with_each_token() {
         let mut generator = generator(&tiny(), Precision::F32, 1);
-        let rules = Rules { sampling: Sampling::GREEDY, n_candidates: 5, ..rules(3) };
+        let rules = Rules {
+            sampling: Sampling::GREEDY,
+            n_candidates: 5,
+            ..rules(3)
+        };
         let mut continuation = Continuation::new(&mut generator, &[4], rules).unwrap();
         while let Some(step) = continuation.advance().unwrap() {
             assert_eq!(step.candidates.len(), 5);

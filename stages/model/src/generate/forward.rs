@@ -109,10 +109,18 @@ impl Machine<'_> {
     /// `heads` (counted in this pass) in the scratch, one after the other.
     ///
     /// The caller has checked the ids and that the cache has room.
-    pub(crate) fn pass(&mut self, cache: &mut Cache, tokens: &[u16], start: usize, heads: Range<usize>) {
+    pub(crate) fn pass(
+        &mut self,
+        cache: &mut Cache,
+        tokens: &[u16],
+        start: usize,
+        heads: Range<usize>,
+    ) {
         let n_threads = self.team.n_threads();
-        self.scratch.make_room(self.sizes, tokens.len(), heads.len(), n_threads);
-        let pass = Pass::new(self.weights, self.kernels, self.sizes, self.scratch, cache).of(tokens, start);
+        self.scratch
+            .make_room(self.sizes, tokens.len(), heads.len(), n_threads);
+        let pass = Pass::new(self.weights, self.kernels, self.sizes, self.scratch, cache)
+            .of(tokens, start);
         self.team.run(|member| {
             // SAFETY: each thread writes only its own part of each slab between two
             // barriers, and reads of others' parts stand behind a barrier.
@@ -124,10 +132,16 @@ impl Machine<'_> {
     }
 
     /// Scores the targets of the rows `heads` of the pass before.
-    pub(crate) fn score(&mut self, cache: &mut Cache, heads: Range<usize>, targets: &[u16]) -> &[Score] {
+    pub(crate) fn score(
+        &mut self,
+        cache: &mut Cache,
+        heads: Range<usize>,
+        targets: &[u16],
+    ) -> &[Score] {
         assert_eq!(heads.len(), targets.len());
         let n_threads = self.team.n_threads();
-        self.scratch.make_room(self.sizes, heads.end, heads.len(), n_threads);
+        self.scratch
+            .make_room(self.sizes, heads.end, heads.len(), n_threads);
         let pass = Pass::new(self.weights, self.kernels, self.sizes, self.scratch, cache);
         self.team.run(|member| {
             // SAFETY: as in `pass`.
@@ -166,7 +180,10 @@ impl<T> Slab<T> {
     /// # Safety
     ///
     /// Nobody else may write this part, nor read it while it is written.
-    #[expect(clippy::mut_from_ref, reason = "threads take disjoint parts of one buffer")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "threads take disjoint parts of one buffer"
+    )]
     unsafe fn part(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset + len <= self.len);
         // SAFETY: inside the buffer, and the caller promises that it is alone there.
@@ -242,7 +259,11 @@ impl<'a> Pass<'a> {
     }
 
     fn of(self, tokens: &'a [u16], start: usize) -> Pass<'a> {
-        Pass { tokens, start, ..self }
+        Pass {
+            tokens,
+            start,
+            ..self
+        }
     }
 }
 
@@ -289,7 +310,15 @@ impl Pass<'_> {
         // SAFETY: see the type; barriers part what threads divide differently.
         unsafe {
             let input = self.branch_input(member, &block.norm1);
-            self.linear(member, &block.qkv, input, n, &self.qkv, self.sizes.qkv, false);
+            self.linear(
+                member,
+                &block.qkv,
+                input,
+                n,
+                &self.qkv,
+                self.sizes.qkv,
+                false,
+            );
             member.barrier();
             self.remember(member, layer);
             member.barrier();
@@ -375,7 +404,13 @@ impl Pass<'_> {
     }
 
     /// Makes rows ready to be multiplied and waits until all are.
-    unsafe fn operand(&self, member: &Member<'_>, source: &Slab<f32>, stride: usize, rows: Range<usize>) -> Operand {
+    unsafe fn operand(
+        &self,
+        member: &Member<'_>,
+        source: &Slab<f32>,
+        stride: usize,
+        rows: Range<usize>,
+    ) -> Operand {
         if self.w.precision == Precision::F32 {
             member.barrier();
             return Operand {
@@ -408,7 +443,10 @@ impl Pass<'_> {
     }
 
     /// `out (+)= input weight^T + bias` in the part of the panels and rows that is this thread's.
-    #[expect(clippy::too_many_arguments, reason = "a matrix product has that many sides")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a matrix product has that many sides"
+    )]
     unsafe fn linear(
         &self,
         member: &Member<'_>,
@@ -462,7 +500,11 @@ impl Pass<'_> {
             Numbers::Pairs => self.kernels.tile_bf16,
             _ => self.kernels.tile_f32,
         };
-        let block = if to.rows.len() > TILE_ROWS { DEPTH_BLOCK } else { linear.depth };
+        let block = if to.rows.len() > TILE_ROWS {
+            DEPTH_BLOCK
+        } else {
+            linear.depth
+        };
         for from in (0..linear.depth).step_by(block) {
             let depth = block.min(linear.depth - from);
             // SAFETY: the caller's promise, for a part of the depth.
@@ -471,7 +513,14 @@ impl Pass<'_> {
     }
 
     /// Rows times one panel of bf16 pairs, a block of which is widened at a time.
-    unsafe fn panel_widened(&self, member: &Member<'_>, linear: &Linear, panel_idx: usize, input: Operand, to: Rows) {
+    unsafe fn panel_widened(
+        &self,
+        member: &Member<'_>,
+        linear: &Linear,
+        panel_idx: usize,
+        input: Operand,
+        to: Rows,
+    ) {
         let panel = self.w.panel(linear, panel_idx);
         for from in (0..linear.depth).step_by(DEPTH_BLOCK / 2) {
             let n = (DEPTH_BLOCK / 2).min(linear.depth - from);
@@ -479,9 +528,17 @@ impl Pass<'_> {
             // each thread; the rest is the caller's promise.
             unsafe {
                 let pairs = std::slice::from_raw_parts(panel.add(from * LANES), n * LANES);
-                let widened = self.private.part(member.idx * self.sizes.private(), 2 * n * LANES);
+                let widened = self
+                    .private
+                    .part(member.idx * self.sizes.private(), 2 * n * LANES);
                 (self.kernels.widen)(pairs, widened);
-                to.tiles(self.kernels.tile_f32, widened.as_ptr().cast(), input, 2 * from, 2 * n);
+                to.tiles(
+                    self.kernels.tile_f32,
+                    widened.as_ptr().cast(),
+                    input,
+                    2 * from,
+                    2 * n,
+                );
             }
         }
     }
@@ -554,13 +611,21 @@ impl Pass<'_> {
                 // Later rows see more keys; dealing heads in turn keeps the shares even.
                 if (block * c.n_heads + head) % member.n == member.idx {
                     // SAFETY: these rows of this head are this thread's.
-                    unsafe { self.attend_tile(member, layer, head, first..n.min(first + TILE_ROWS)) };
+                    unsafe {
+                        self.attend_tile(member, layer, head, first..n.min(first + TILE_ROWS))
+                    };
                 }
             }
         }
     }
 
-    unsafe fn attend_tile(&self, member: &Member<'_>, layer: usize, head: usize, rows: Range<usize>) {
+    unsafe fn attend_tile(
+        &self,
+        member: &Member<'_>,
+        layer: usize,
+        head: usize,
+        rows: Range<usize>,
+    ) {
         let c = &self.w.config;
         let (d, layout) = (c.d_head(), &self.sizes.layout);
         let kv_head = head / (c.n_heads / c.n_kv_heads);
@@ -568,7 +633,9 @@ impl Pass<'_> {
         let scores_stride = layout.n_positions;
         // SAFETY: `private` has a place for each thread; the cache is read only here.
         let (scores, out) = unsafe {
-            let private = self.private.part(member.idx * self.sizes.private(), self.sizes.private());
+            let private = self
+                .private
+                .part(member.idx * self.sizes.private(), self.sizes.private());
             private.split_at_mut(TILE_ROWS * scores_stride)
         };
         let keys = self.keys.at(layout.keys(layer, kv_head));
@@ -587,7 +654,11 @@ impl Pass<'_> {
             // have room for whole panels.
             unsafe { (self.kernels.tile_f32)(tile) };
         }
-        for (i, scores) in scores.chunks_exact_mut(scores_stride).take(rows.len()).enumerate() {
+        for (i, scores) in scores
+            .chunks_exact_mut(scores_stride)
+            .take(rows.len())
+            .enumerate()
+        {
             let n_seen = self.start + rows.start + i + 1;
             // SAFETY: the table is one that this CPU supports.
             unsafe { (self.kernels.softmax)(&mut scores[..n_seen], 1.0 / (d as f32).sqrt()) };
@@ -599,7 +670,10 @@ impl Pass<'_> {
                 rows: scores.as_ptr().cast(),
                 row_stride: scores_stride,
                 n_rows: rows.len(),
-                panel: self.values.at(layout.value(layer, kv_head, 0, panel)).cast(),
+                panel: self
+                    .values
+                    .at(layout.value(layer, kv_head, 0, panel))
+                    .cast(),
                 out: out[panel * LANES..].as_mut_ptr(),
                 out_stride: layout.d_padded,
                 add: false,
@@ -609,7 +683,8 @@ impl Pass<'_> {
         }
         for (row, out) in rows.zip(out.chunks_exact(layout.d_padded)) {
             // SAFETY: these rows of this head are this thread's.
-            unsafe { self.attended.part(row * self.sizes.d + head * d, d) }.copy_from_slice(&out[..d]);
+            unsafe { self.attended.part(row * self.sizes.d + head * d, d) }
+                .copy_from_slice(&out[..d]);
         }
     }
 
@@ -628,7 +703,15 @@ impl Pass<'_> {
                 }
                 None => self.operand(member, &self.x, self.sizes.d, rows),
             };
-            self.linear(member, &self.w.head, input, n, &self.logits, self.sizes.vocab, false);
+            self.linear(
+                member,
+                &self.w.head,
+                input,
+                n,
+                &self.logits,
+                self.sizes.vocab,
+                false,
+            );
         }
     }
 
@@ -636,7 +719,9 @@ impl Pass<'_> {
         for row in member.part(targets.len()) {
             // SAFETY: rows are this thread's.
             unsafe {
-                let logits = self.logits.part(row * self.sizes.vocab, self.w.config.vocab_size);
+                let logits = self
+                    .logits
+                    .part(row * self.sizes.vocab, self.w.config.vocab_size);
                 let target = logits[usize::from(targets[row])];
                 let nll = (self.kernels.log_sum_exp)(logits) - target;
                 let rank = logits.iter().filter(|&&logit| logit > target).count();
@@ -664,7 +749,14 @@ impl Rows {
     /// # Safety
     ///
     /// What a kernel demands, for every row.
-    unsafe fn tiles(&self, kernel: unsafe fn(Tile), panel: *const u32, input: Operand, from: usize, depth: usize) {
+    unsafe fn tiles(
+        &self,
+        kernel: unsafe fn(Tile),
+        panel: *const u32,
+        input: Operand,
+        from: usize,
+        depth: usize,
+    ) {
         for row in self.rows.clone().step_by(TILE_ROWS) {
             let tile = Tile {
                 depth,

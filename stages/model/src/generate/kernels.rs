@@ -131,7 +131,11 @@ impl Kernels {
 pub(crate) fn bf16_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
+    if x.is_nan() {
+        (bits >> 16) | 0x40
+    } else {
+        rounded
+    }
 }
 
 /// Returns two bf16 in one element, the first in the lower half.
@@ -268,7 +272,10 @@ mod body {
 
     #[inline(always)]
     fn both(pair: u32) -> (f32, f32) {
-        (f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000))
+        (
+            f32::from_bits(pair << 16),
+            f32::from_bits(pair & 0xffff_0000),
+        )
     }
 
     #[inline(always)]
@@ -332,7 +339,10 @@ mod body {
                 *max = if x > *max { x } else { *max };
             }
         }
-        maxima.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+        maxima
+            .iter()
+            .chain(rest)
+            .fold(f32::NEG_INFINITY, |a, &b| a.max(b))
     }
 
     #[inline(always)]
@@ -455,7 +465,10 @@ mod x86 {
         by_rows!(tile, rows_f32_avx512, 12, 8, 4, 2, 1);
     }
 
-    #[expect(clippy::needless_range_loop, reason = "constant bounds keep sums in registers")]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep sums in registers"
+    )]
     #[target_feature(enable = "avx512f")]
     unsafe fn rows_f32_avx512<const R: usize>(tile: Tile) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
@@ -491,7 +504,10 @@ mod x86 {
         by_rows!(tile, rows_bf16_avx512, 12, 8, 4, 2, 1);
     }
 
-    #[expect(clippy::needless_range_loop, reason = "constant bounds keep sums in registers")]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep sums in registers"
+    )]
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn rows_bf16_avx512<const R: usize>(tile: Tile) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
@@ -562,7 +578,10 @@ mod x86 {
         }
     }
 
-    #[expect(clippy::needless_range_loop, reason = "constant bounds keep sums in registers")]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep sums in registers"
+    )]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn rows_f32_avx2<const R: usize, const V: usize>(tile: Tile, from: usize) {
         let mut sums = [[_mm256_setzero_ps(); V]; R];
@@ -572,7 +591,8 @@ mod x86 {
             if tile.add {
                 for r in 0..R {
                     for v in 0..V {
-                        sums[r][v] = _mm256_loadu_ps(tile.out.add(r * tile.out_stride + from + 8 * v));
+                        sums[r][v] =
+                            _mm256_loadu_ps(tile.out.add(r * tile.out_stride + from + 8 * v));
                     }
                 }
             }
@@ -641,14 +661,26 @@ mod tests {
         unsafe { (kernels.tile_f32)(tile) };
         for r in 0..n_rows {
             for lane in 0..LANES {
-                let start = if add { f64::from(before[r * 33 + lane]) } else { 0.0 };
+                let start = if add {
+                    f64::from(before[r * 33 + lane])
+                } else {
+                    0.0
+                };
                 let want = (0..depth).fold(start, |sum, i| {
                     sum + f64::from(rows[r * 40 + i]) * f64::from(panel[i * LANES + lane])
                 });
                 let found = f64::from(out[r * 33 + lane]);
-                assert!((found - want).abs() < 1e-5, "{}: {found} {want}", kernels.name);
+                assert!(
+                    (found - want).abs() < 1e-5,
+                    "{}: {found} {want}",
+                    kernels.name
+                );
             }
-            assert_eq!(out[r * 33 + 32], before[r * 33 + 32], "wrote past the panel");
+            assert_eq!(
+                out[r * 33 + 32],
+                before[r * 33 + 32],
+                "wrote past the panel"
+            );
         }
     }
 
@@ -678,7 +710,11 @@ mod tests {
                     sum + half(x & 0xffff) * half(w & 0xffff) + half(x >> 16) * half(w >> 16)
                 });
                 let found = f64::from(out[r * LANES + lane]);
-                assert!((found - want).abs() < 1e-4, "{}: {found} {want}", kernels.name);
+                assert!(
+                    (found - want).abs() < 1e-4,
+                    "{}: {found} {want}",
+                    kernels.name
+                );
             }
         }
     }
@@ -740,7 +776,11 @@ mod tests {
                 for (x, found) in x.iter().zip(found) {
                     let want = want(f64::from(*x));
                     let error = (f64::from(found) - want).abs();
-                    assert!(error < 2e-6, "{} {activation:?}({x}): {found} {want}", kernels.name);
+                    assert!(
+                        error < 2e-6,
+                        "{} {activation:?}({x}): {found} {want}",
+                        kernels.name
+                    );
                 }
             }
         }

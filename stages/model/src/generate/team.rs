@@ -99,7 +99,11 @@ impl Team {
         for worker in &self.workers {
             worker.thread().unpark();
         }
-        let member = Member { shared, idx: 0, n: shared.n };
+        let member = Member {
+            shared,
+            idx: 0,
+            n: shared.n,
+        };
         let result = catch_unwind(AssertUnwindSafe(|| f(&member)));
         if result.is_err() {
             shared.panicked.store(true, Release);
@@ -139,7 +143,10 @@ impl Member<'_> {
             return;
         }
         spin(|| shared.barrier.load(Acquire) != passed || shared.panicked.load(Relaxed));
-        assert!(!shared.panicked.load(Relaxed), "another thread of the team panicked");
+        assert!(
+            !shared.panicked.load(Relaxed),
+            "another thread of the team panicked"
+        );
     }
 
     /// This thread's part of `0..n`: parts are contiguous and differ by one at most.
@@ -180,7 +187,11 @@ fn work(shared: &Shared, idx: usize) {
         // SAFETY: the epoch rose after the job was written, and the caller waits for
         // `running` before it touches the job again or drops the closure.
         let job = unsafe { (*shared.job.get()).expect("an epoch begins with a job") };
-        let member = Member { shared, idx, n: shared.n };
+        let member = Member {
+            shared,
+            idx,
+            n: shared.n,
+        };
         // SAFETY: as above, the closure is alive.
         let result = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(&member) }));
         if result.is_err() {

@@ -78,7 +78,10 @@ fn all_options() -> Vec<ModelConfig> {
             n_kv_heads: 1,
             d_ff: 33,
             norm: Norm::Rms,
-            bias: Bias { norm: false, ..tiny().bias },
+            bias: Bias {
+                norm: false,
+                ..tiny().bias
+            },
             activation: Activation::Gelu,
             n_layers: 3,
             ..tiny()
@@ -87,7 +90,11 @@ fn all_options() -> Vec<ModelConfig> {
             activation: Activation::Silu,
             norm_at: NormAt::Post,
             positions: Positions::Rope,
-            bias: Bias { qkv: true, mlp: true, ..bare },
+            bias: Bias {
+                qkv: true,
+                mlp: true,
+                ..bare
+            },
             tied: true,
             ..tiny()
         },
@@ -101,7 +108,11 @@ fn random_tensors(c: &ModelConfig) -> Tensors {
         .map(|Parameter { name, shape, role }| {
             let n: usize = shape.iter().product();
             let centre = if role == Role::Gain { 1.0 } else { 0.0 };
-            let scale = if shape.len() == 2 { 1.5 / (shape[1] as f32).sqrt() } else { 0.3 };
+            let scale = if shape.len() == 2 {
+                1.5 / (shape[1] as f32).sqrt()
+            } else {
+                0.3
+            };
             let data = (at..at + n).map(|i| centre + scale * noise(i)).collect();
             at += n;
             (name, Tensor { shape, data })
@@ -117,7 +128,9 @@ struct Reference<'a> {
 
 impl Reference<'_> {
     fn get(&self, name: &str) -> Option<Vec<f64>> {
-        self.t.get(name).map(|t| t.data.iter().map(|&x| f64::from(x)).collect())
+        self.t
+            .get(name)
+            .map(|t| t.data.iter().map(|&x| f64::from(x)).collect())
     }
 
     fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
@@ -175,7 +188,10 @@ impl Reference<'_> {
         for i in 0..half {
             let theta = f64::from(self.c.rope_theta).powf(-(2.0 * i as f64) / x.len() as f64);
             let (sin, cos) = (pos as f64 * theta).sin_cos();
-            (x[i], x[i + half]) = (x[i] * cos - x[i + half] * sin, x[i + half] * cos + x[i] * sin);
+            (x[i], x[i + half]) = (
+                x[i] * cos - x[i + half] * sin,
+                x[i + half] * cos + x[i] * sin,
+            );
         }
     }
 
@@ -210,7 +226,13 @@ impl Reference<'_> {
                     let total: f64 = scores.iter().map(|s| s.exp()).sum();
                     for i in 0..d {
                         let v = |row: &Vec<f64>| row[c.d_model + c.d_kv() + kv * d + i];
-                        out.push(scores.iter().zip(&qkv).map(|(s, row)| s.exp() / total * v(row)).sum());
+                        out.push(
+                            scores
+                                .iter()
+                                .zip(&qkv)
+                                .map(|(s, row)| s.exp() / total * v(row))
+                                .sum(),
+                        );
                     }
                 }
                 self.linear(&format!("blocks.{layer}.proj"), &out)
@@ -223,7 +245,10 @@ impl Reference<'_> {
         let up = self.linear(&name("up"), x);
         let hidden: Vec<f64> = if self.c.activation == Activation::Swiglu {
             let gate = self.linear(&name("gate"), x);
-            gate.iter().zip(up).map(|(g, u)| self.activate(*g) * u).collect()
+            gate.iter()
+                .zip(up)
+                .map(|(g, u)| self.activate(*g) * u)
+                .collect()
         } else {
             up.into_iter().map(|x| self.activate(x)).collect()
         };
@@ -253,7 +278,11 @@ impl Reference<'_> {
             Positions::Rope => 0.0,
             Positions::Sinusoidal => {
                 let angle = pos as f64 / 10_000f64.powf((i - i % 2) as f64 / d as f64);
-                if i.is_multiple_of(2) { angle.sin() } else { angle.cos() }
+                if i.is_multiple_of(2) {
+                    angle.sin()
+                } else {
+                    angle.cos()
+                }
             }
         };
         let mut x: Vec<Vec<f64>> = tokens
@@ -261,18 +290,26 @@ impl Reference<'_> {
             .enumerate()
             .map(|(pos, &id)| {
                 let row = &embed[usize::from(id) * d..][..d];
-                (0..d).map(|i| row[i] * f64::from(c.embed_scale) + position(pos, i)).collect()
+                (0..d)
+                    .map(|i| row[i] * f64::from(c.embed_scale) + position(pos, i))
+                    .collect()
             })
             .collect();
         for layer in 0..c.n_layers {
-            self.branch(&mut x, &format!("blocks.{layer}.norm1"), |x| self.attention(layer, x));
+            self.branch(&mut x, &format!("blocks.{layer}.norm1"), |x| {
+                self.attention(layer, x)
+            });
             self.branch(&mut x, &format!("blocks.{layer}.norm2"), |x| {
                 x.iter().map(|x| self.mlp(layer, x)).collect()
             });
         }
         x.iter()
             .map(|x| {
-                let x = if c.final_norm { self.norm("norm", x) } else { x.clone() };
+                let x = if c.final_norm {
+                    self.norm("norm", x)
+                } else {
+                    x.clone()
+                };
                 if c.tied {
                     let bias = self.get("head.bias");
                     embed
@@ -292,7 +329,9 @@ impl Reference<'_> {
 }
 
 fn tokens(n: usize) -> Vec<u16> {
-    (0..n).map(|i| ((noise(i + 50) + 1.0) * 38.0) as u16).collect()
+    (0..n)
+        .map(|i| ((noise(i + 50) + 1.0) * 38.0) as u16)
+        .collect()
 }
 
 pub(super) fn generator(c: &ModelConfig, precision: Precision, n_threads: usize) -> Generator {
@@ -337,7 +376,12 @@ fn bf16_is_near_and_alike_on_every_cpu() {
         let tokens = tokens(30);
         let want = Reference { c: &c, t: &tensors }.logits(&tokens);
         let mut all = Vec::new();
-        let both_ways = |kernels: Kernels| [1, usize::MAX].map(|widen_from| Kernels { widen_from, ..kernels });
+        let both_ways = |kernels: Kernels| {
+            [1, usize::MAX].map(|widen_from| Kernels {
+                widen_from,
+                ..kernels
+            })
+        };
         for kernels in Kernels::supported().into_iter().flat_map(both_ways) {
             let mut generator = generator(&c, Precision::Bf16, 2);
             generator.kernels = kernels;
@@ -403,7 +447,10 @@ fn scores_are_those_of_the_logits() {
         let target = logits[usize::from(tokens[i + 4])];
         let nll = logits.iter().map(|x| x.exp()).sum::<f64>().ln() - target;
         assert!((f64::from(score.nll) - nll).abs() < 1e-4);
-        assert_eq!(usize::from(score.rank), logits.iter().filter(|&&x| x > target).count());
+        assert_eq!(
+            usize::from(score.rank),
+            logits.iter().filter(|&&x| x > target).count()
+        );
     }
 }
 
@@ -448,10 +495,16 @@ fn scores_are_those_of_the_training_engine_packed_or_not() {
         let trained = engine.evaluate(&batch).unwrap();
         let mut generator = generator(&c, Precision::F32, 2);
         for (start, len) in [(0, 14), (14, 6), (20, 11)] {
-            let (tokens, targets) = (&batch.tokens[start..start + len], &batch.targets[start..start + len]);
+            let (tokens, targets) = (
+                &batch.tokens[start..start + len],
+                &batch.targets[start..start + len],
+            );
             let scores = generator.score(tokens, 0, targets).unwrap();
             for (found, want) in scores.iter().zip(&trained[start..]) {
-                assert!((found.nll - want.nll).abs() < 1e-4, "{found:?}, not {want:?}");
+                assert!(
+                    (found.nll - want.nll).abs() < 1e-4,
+                    "{found:?}, not {want:?}"
+                );
                 assert_eq!(found.rank, want.rank);
             }
         }
@@ -464,7 +517,10 @@ fn what_cannot_be_fed_is_an_error_and_changes_nothing() {
     let mut generator = generator(c, Precision::F32, 1);
     generator.feed(&[1, 2]).unwrap();
     assert_eq!(generator.feed(&[]).unwrap_err(), FeedError::Empty);
-    let outside = FeedError::OutsideVocabulary { id: 77, vocab_size: 77 };
+    let outside = FeedError::OutsideVocabulary {
+        id: 77,
+        vocab_size: 77,
+    };
     assert_eq!(generator.feed(&[3, 77]).unwrap_err(), outside);
     let long = FeedError::TooLong { n: 46, context: 45 };
     assert_eq!(generator.feed(&[0; 44]).unwrap_err(), long);
@@ -481,7 +537,11 @@ mod folders {
 
     pub(super) fn write(c: &ModelConfig, tensors: &Tensors) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("config.json"), serde_json::to_vec(c).unwrap()).unwrap();
+        fs::write(
+            dir.path().join("config.json"),
+            serde_json::to_vec(c).unwrap(),
+        )
+        .unwrap();
         let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
             .iter()
             .map(|(name, tensor)| {
@@ -490,9 +550,16 @@ mod folders {
             })
             .collect();
         let views = bytes.iter().map(|(name, shape, bytes)| {
-            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+            (
+                name.clone(),
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
         });
-        fs::write(dir.path().join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
+        fs::write(
+            dir.path().join("model.safetensors"),
+            serialize(views, None).unwrap(),
+        )
+        .unwrap();
         dir
     }
 
@@ -501,7 +568,9 @@ mod folders {
         let Err(error) = Generator::open(dir.path(), Precision::F32, 1) else {
             panic!("opened")
         };
-        error.to_string().replace(&*dir.path().to_string_lossy(), "[DIR]")
+        error
+            .to_string()
+            .replace(&*dir.path().to_string_lossy(), "[DIR]")
     }
 
     #[test]
@@ -518,11 +587,17 @@ mod folders {
         let c = tiny();
         let tensors = random_tensors(&c);
         let empty = tempfile::tempdir().unwrap();
-        assert_eq!(refusal(&empty), "`[DIR]` is no model: it has no `config.json`");
+        assert_eq!(
+            refusal(&empty),
+            "`[DIR]` is no model: it has no `config.json`"
+        );
 
         let dir = write(&c, &tensors);
         fs::remove_file(dir.path().join("model.safetensors")).unwrap();
-        assert_eq!(refusal(&dir), "`[DIR]` is no model: it has no `model.safetensors`");
+        assert_eq!(
+            refusal(&dir),
+            "`[DIR]` is no model: it has no `model.safetensors`"
+        );
 
         let dir = write(&c, &tensors);
         let file = dir.path().join("model.safetensors");
@@ -530,36 +605,79 @@ mod folders {
         for n in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
             fs::write(&file, &bytes[..n]).unwrap();
             let found = refusal(&dir);
-            assert!(found.starts_with("`[DIR]/model.safetensors` is damaged or cut short: "), "{found}");
+            assert!(
+                found.starts_with("`[DIR]/model.safetensors` is damaged or cut short: "),
+                "{found}"
+            );
         }
 
         let dir = write(&c, &tensors);
         fs::write(dir.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
         let found = refusal(&dir);
-        assert!(found.starts_with("`[DIR]/config.json` does not describe a model of this program"), "{found}");
+        assert!(
+            found.starts_with("`[DIR]/config.json` does not describe a model of this program"),
+            "{found}"
+        );
 
         let mut foreign = tensors.clone();
         foreign.insert("lm_head.weight".into(), tensors["head.weight"].clone());
         let found = refusal(&write(&c, &foreign));
-        assert_eq!(found, "`lm_head.weight` among the weights is not part of this model");
+        assert_eq!(
+            found,
+            "`lm_head.weight` among the weights is not part of this model"
+        );
 
         let mut missing = tensors.clone();
         missing.remove("blocks.1.up.bias");
-        assert_eq!(refusal(&write(&c, &missing)), "`blocks.1.up.bias` is missing from the weights");
+        assert_eq!(
+            refusal(&write(&c, &missing)),
+            "`blocks.1.up.bias` is missing from the weights"
+        );
 
-        let other = ModelConfig { d_ff: 51, ..c.clone() };
+        let other = ModelConfig {
+            d_ff: 51,
+            ..c.clone()
+        };
         let found = refusal(&write(&other, &tensors));
-        assert_eq!(found, "`blocks.0.up.weight` has shape [50, 24], the configuration needs [51, 24]");
+        assert_eq!(
+            found,
+            "`blocks.0.up.weight` has shape [50, 24], the configuration needs [51, 24]"
+        );
     }
 
     #[test]
     fn configurations_that_cannot_be_are_refused_before_anything_is_computed() {
         let c = tiny();
         for (broken, reason) in [
-            (ModelConfig { n_heads: 0, ..c.clone() }, "`n_heads` must be at least 1"),
-            (ModelConfig { n_heads: 5, n_kv_heads: 5, ..c.clone() }, "must be a multiple of `n_heads` (5)"),
-            (ModelConfig { n_kv_heads: 3, ..c.clone() }, "must be a multiple of `n_kv_heads` (3)"),
-            (ModelConfig { d_ff: 1 << 40, ..c.clone() }, "`d_ff` is 1099511627776"),
+            (
+                ModelConfig {
+                    n_heads: 0,
+                    ..c.clone()
+                },
+                "`n_heads` must be at least 1",
+            ),
+            (
+                ModelConfig {
+                    n_heads: 5,
+                    n_kv_heads: 5,
+                    ..c.clone()
+                },
+                "must be a multiple of `n_heads` (5)",
+            ),
+            (
+                ModelConfig {
+                    n_kv_heads: 3,
+                    ..c.clone()
+                },
+                "must be a multiple of `n_kv_heads` (3)",
+            ),
+            (
+                ModelConfig {
+                    d_ff: 1 << 40,
+                    ..c.clone()
+                },
+                "`d_ff` is 1099511627776",
+            ),
         ] {
             let found = refusal(&write(&broken, &Tensors::new()));
             assert!(found.ends_with(reason), "{found}");

@@ -22,7 +22,10 @@ pub enum OpenError {
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("`{}` is no model: it has no `{missing}`", path.display())]
-    NoModel { path: PathBuf, missing: &'static str },
+    NoModel {
+        path: PathBuf,
+        missing: &'static str,
+    },
     #[error("`{}` does not describe a model of this program: {reason}", path.display())]
     Config { path: PathBuf, reason: String },
     #[error("`{}` is damaged or cut short: {reason}", path.display())]
@@ -206,8 +209,13 @@ fn read(path: &Path, folder: &Path, name: &'static str) -> Result<Vec<u8>, OpenE
 /// Refuses what cannot be built, and sizes that only a damaged file has: they would be
 /// allocated before the weights are found to be others.
 fn check(c: &ModelConfig) -> Result<(), OpenError> {
-    c.check().map_err(|error| OpenError::Impossible(error.to_string()))?;
-    for (name, n) in [("d_model", c.d_model), ("n_layers", c.n_layers), ("d_ff", c.d_ff)] {
+    c.check()
+        .map_err(|error| OpenError::Impossible(error.to_string()))?;
+    for (name, n) in [
+        ("d_model", c.d_model),
+        ("n_layers", c.n_layers),
+        ("d_ff", c.d_ff),
+    ] {
         if n > 1 << 20 {
             return Err(OpenError::Impossible(format!("`{name}` is {n}")));
         }
@@ -252,7 +260,11 @@ fn depth(n_in: usize, precision: Precision) -> usize {
 fn n_elements(c: &ModelConfig, precision: Precision) -> usize {
     let matrix = |n_out: usize, n_in: usize| n_out.div_ceil(LANES) * LANES * depth(n_in, precision);
     let (d, f) = (c.d_model, c.d_ff);
-    let n_up = if c.activation == Activation::Swiglu { 2 } else { 1 };
+    let n_up = if c.activation == Activation::Swiglu {
+        2
+    } else {
+        1
+    };
     let block = matrix(d + 2 * c.d_kv(), d) + matrix(d, d) + n_up * matrix(f, d) + matrix(d, f);
     c.n_layers * block + matrix(c.vocab_size, d)
 }
@@ -282,12 +294,19 @@ impl Source for InFile<'_> {
             });
         }
         let (quads, _) = view.data().as_chunks::<4>();
-        let data = quads.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let data = quads
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
         Ok(Some((view.shape().to_vec(), Cow::Owned(data))))
     }
 
     fn names(&self) -> Vec<String> {
-        self.tensors.names().into_iter().map(ToString::to_string).collect()
+        self.tensors
+            .names()
+            .into_iter()
+            .map(ToString::to_string)
+            .collect()
     }
 }
 
@@ -342,7 +361,9 @@ impl<S: Source> Builder<'_, S> {
     fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>, OpenError> {
         self.used.insert(name.to_owned());
         let Some((found, data)) = self.source.get(name)? else {
-            return Err(OpenError::MissingTensor { name: name.to_owned() });
+            return Err(OpenError::MissingTensor {
+                name: name.to_owned(),
+            });
         };
         if found != expected || data.len() != expected.iter().product::<usize>() {
             return Err(OpenError::Shape {
@@ -373,13 +394,25 @@ impl<S: Source> Builder<'_, S> {
         Ok(Some(bias))
     }
 
-    fn linear(&mut self, name: &str, n_out: usize, n_in: usize, has_bias: bool) -> Result<Linear, OpenError> {
+    fn linear(
+        &mut self,
+        name: &str,
+        n_out: usize,
+        n_in: usize,
+        has_bias: bool,
+    ) -> Result<Linear, OpenError> {
         let weight = self.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
         let bias = self.bias(name, n_out, has_bias)?;
         Ok(self.pack(&weight, n_out, n_in, bias))
     }
 
-    fn pack(&mut self, weight: &[f32], n_out: usize, n_in: usize, bias: Option<Vec<f32>>) -> Linear {
+    fn pack(
+        &mut self,
+        weight: &[f32],
+        n_out: usize,
+        n_in: usize,
+        bias: Option<Vec<f32>>,
+    ) -> Linear {
         let n_panels = n_out.div_ceil(LANES);
         let depth = depth(n_in, self.precision);
         let precision = self.precision;
@@ -397,7 +430,12 @@ impl<S: Source> Builder<'_, S> {
     }
 
     fn refuse_leftovers(&self) -> Result<(), OpenError> {
-        match self.source.names().into_iter().find(|name| !self.used.contains(name)) {
+        match self
+            .source
+            .names()
+            .into_iter()
+            .find(|name| !self.used.contains(name))
+        {
             Some(name) => Err(OpenError::UnknownTensor { name }),
             None => Ok(()),
         }

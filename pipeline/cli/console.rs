@@ -1,0 +1,336 @@
+//! What a person sees of a run while it goes on.
+//!
+//! On a terminal, one line with a bar for each running stage; elsewhere a plain line
+//! now and then. Both go to standard error. As each stage settles, its line of the
+//! summary goes to standard output: that line is a result, and the same in both.
+
+use std::{
+    collections::HashMap,
+    io::{IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tinylm_pipeline::{Event, Happened, Observer, Outcome, Settled, observe::Execution};
+
+use crate::{args::Global, project};
+
+/// How often a plain log tells how far a stage is.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) struct Console {
+    global: Global,
+    is_terminal: bool,
+    color: bool,
+    name_width: usize,
+    bars: MultiProgress,
+    running: Mutex<HashMap<String, Running>>,
+}
+
+/// A stage that is being carried out.
+struct Running {
+    bar: ProgressBar,
+    started: Instant,
+    told: Instant,
+    loss: Option<f64>,
+}
+
+impl Console {
+    pub(crate) fn new(global: &Global, stage_names: &[&str]) -> Self {
+        let is_terminal = std::io::stderr().is_terminal() && !global.quiet;
+        let bars = MultiProgress::new();
+        if !is_terminal {
+            bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        let widths = stage_names.iter().map(|name| name.chars().count());
+        Self {
+            global: global.clone(),
+            is_terminal,
+            color: project::stdout_has_color(),
+            name_width: widths.max().unwrap_or(0),
+            bars,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Prints a line to standard error, between the bars.
+    pub(crate) fn say(&self, line: &str) {
+        if self.global.quiet {
+            return;
+        }
+        self.bars.suspend(|| {
+            // Nobody may be listening any more; that is no reason to stop.
+            writeln!(std::io::stderr(), "{line}").ok();
+        });
+    }
+
+    /// Prints a line of the result.
+    pub(crate) fn result(&self, line: &str) {
+        self.bars.suspend(|| {
+            writeln!(std::io::stdout(), "{line}").ok();
+        });
+    }
+
+    fn started(&self, execution: &Execution) {
+        let again = match execution.attempt {
+            1 => String::new(),
+            n => format!(" (attempt {n})"),
+        };
+        if !self.is_terminal {
+            let name = &execution.stage;
+            self.say(&format!(
+                "start    {name:width$}{again}",
+                width = self.name_width
+            ));
+        }
+        let bar = self.bars.add(ProgressBar::no_length());
+        bar.set_style(self.style("{spinner:.dim} {prefix} {wide_msg:.dim} {elapsed}"));
+        bar.set_prefix(format!(
+            "{:width$}",
+            execution.stage,
+            width = self.name_width
+        ));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        let running = Running {
+            bar,
+            started: Instant::now(),
+            told: Instant::now(),
+            loss: None,
+        };
+        self.running().insert(execution.stage.clone(), running);
+    }
+
+    fn style(&self, template: &str) -> ProgressStyle {
+        let plain;
+        let template = match self.color {
+            true => template,
+            false => {
+                plain = template.replace(":.dim", "").replace(".cyan", "");
+                &plain
+            }
+        };
+        // The templates are constants of this file, tried by its test.
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("━╸ ")
+    }
+
+    fn progress(&self, stage: &str, done: u64, total: Option<u64>, unit: &str, note: Option<&str>) {
+        let mut running = self.running();
+        let Some(running) = running.get_mut(stage) else {
+            return;
+        };
+        let loss = running
+            .loss
+            .map_or(String::new(), |loss| format!("loss {loss:.3}"));
+        let words: Vec<&str> = [note.unwrap_or(""), &loss]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect();
+        let note = words.join("  ");
+        if running.bar.length() != total {
+            let style = match total {
+                Some(total) => {
+                    running.bar.set_length(total);
+                    self.style(BAR)
+                }
+                None => self.style("{spinner:.dim} {prefix} {wide_msg} {elapsed}"),
+            };
+            running.bar.set_style(style);
+        }
+        running.bar.set_position(done);
+        let amount = amount(done, total, unit);
+        running.bar.set_message(format!("{amount}  {note}"));
+        if !self.is_terminal && running.told.elapsed() >= PLAIN_EVERY {
+            running.told = Instant::now();
+            let seconds = seconds(running.started.elapsed().as_secs_f64());
+            self.say(&format!("  {stage}: {amount}  {note} after {seconds}"));
+        }
+    }
+
+    fn said(&self, stage: &str, event: &Event) {
+        match event {
+            Event::Progress {
+                done,
+                total,
+                unit,
+                note,
+            } => {
+                self.progress(stage, *done, *total, unit, note.as_deref());
+            }
+            Event::Metric { name, value, .. } if name == "loss" => {
+                if let Some(running) = self.running().get_mut(stage) {
+                    running.loss = Some(*value);
+                }
+            }
+            Event::Warning { message } => self.say(&format!("warning: {stage}: {message}")),
+            Event::Info { message } if self.global.verbose => {
+                self.say(&format!("  {stage}: {message}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn settled(&self, settled: &Settled) {
+        if let Some(running) = self.running().remove(&settled.stage) {
+            running.bar.finish_and_clear();
+            self.bars.remove(&running.bar);
+        }
+        if !self.global.quiet {
+            self.result(&self.summary_line(settled));
+        }
+    }
+
+    fn summary_line(&self, settled: &Settled) -> String {
+        let word = settled.outcome.word();
+        let (on, off) = match (&settled.outcome, self.color) {
+            (_, false) => ("", ""),
+            (Outcome::Made, _) => ("\x1b[32m", "\x1b[0m"),
+            (Outcome::Failed(_), _) => ("\x1b[1;31m", "\x1b[0m"),
+            _ => ("\x1b[2m", "\x1b[0m"),
+        };
+        let made = settled.outcome == Outcome::Made;
+        let time = if made {
+            seconds(settled.seconds)
+        } else {
+            String::new()
+        };
+        let size = if made {
+            bytes(settled.artifact_bytes)
+        } else {
+            String::new()
+        };
+        let name = &settled.stage;
+        let width = self.name_width;
+        let why = self.why(settled);
+        let line = format!("{on}{word:<9}{off}{name:width$}  {time:>8}  {size:>8}  {why}");
+        line.trim_end().to_owned()
+    }
+
+    fn why(&self, settled: &Settled) -> String {
+        match &settled.outcome {
+            Outcome::Hit => match &settled.made_by {
+                Some(run) => format!("from {run}"),
+                None => "from this run".to_owned(),
+            },
+            Outcome::Made if self.global.verbose => settled.why.join("; "),
+            Outcome::Made => match &settled.why[..] {
+                [] => String::new(),
+                [one] => one.clone(),
+                [first, rest @ ..] => format!("{first}; {} more", rest.len()),
+            },
+            Outcome::Failed(error) => error.message.clone(),
+            Outcome::Skipped(because) => because.clone(),
+            Outcome::Cancelled => String::new(),
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const BAR: &str = "{spinner:.dim} {prefix} {bar:16.cyan} {percent:>3}% {wide_msg} {eta} left";
+
+impl Observer for Console {
+    fn see(&self, happened: &Happened) {
+        match happened {
+            Happened::Waiting { stage, holder } => {
+                self.say(&format!("{stage}: waiting for {holder}"));
+            }
+            Happened::Started(execution) => self.started(execution),
+            Happened::Said { stage, event, .. } => self.said(stage, event),
+            Happened::Ended {
+                execution,
+                result: Err(error),
+                retry_in_seconds: Some(pause),
+                ..
+            } => self.say(&format!(
+                "{}: {error}; trying again in {pause} s",
+                execution.stage
+            )),
+            Happened::Ended { .. } => {}
+            Happened::Settled(settled) => self.settled(settled),
+        }
+    }
+}
+
+/// `1,200 of 5,000 steps`, or bytes as people say them.
+fn amount(done: u64, total: Option<u64>, unit: &str) -> String {
+    if unit == "bytes" {
+        return match total {
+            Some(total) => format!("{} of {}", bytes(done), bytes(total)),
+            None => bytes(done),
+        };
+    }
+    match total {
+        Some(total) => format!("{} of {} {unit}", grouped(done), grouped(total)),
+        None => format!("{} {unit}", grouped(done)),
+    }
+}
+
+/// Thousands apart: `41,343,965`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (idx, digit) in digits.chars().enumerate() {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `12.3 s`, `4 min 05 s`, `2 h 07 min`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// `812 B`, `1.2 MB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1000.0;
+    let mut idx = 0;
+    while value >= 999.5 && idx + 1 < units.len() {
+        value /= 1000.0;
+        idx += 1;
+    }
+    match value < 9.95 {
+        true => format!("{value:.1} {}", units[idx]),
+        false => format!("{value:.0} {}", units[idx]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_read_as_people_say_them() {
+        assert_eq!(
+            amount(1200, Some(41_343_965), "steps"),
+            "1,200 of 41,343,965 steps"
+        );
+        assert_eq!(amount(999, None, "bytes"), "999 B");
+        assert_eq!(bytes(1_234_567), "1.2 MB");
+        assert_eq!(bytes(999_600), "1.0 MB");
+        assert_eq!(seconds(4.04), "4.0 s");
+        assert_eq!(seconds(245.0), "4 min 05 s");
+        assert_eq!(seconds(7620.0), "2 h 07 min");
+    }
+
+    #[test]
+    fn the_templates_are_sound() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+}

@@ -1,0 +1,88 @@
+//! What a run came to: the numbers and the texts that its author was waiting for.
+
+use std::fs;
+
+use tinylm_pipeline::{Settled, spec::Experiment};
+use tinylm_registry::Home;
+
+use crate::console::Console;
+
+/// Numbers of an evaluation worth a line at the end of a run, best known first.
+const NUMBERS: [&str; 6] = [
+    "perplexity",
+    "unigram_perplexity",
+    "bits_per_byte",
+    "word_perplexity",
+    "accuracy_top1",
+    "validation_loss",
+];
+
+/// Texts printed whole; the rest is in the artifact.
+const TEXTS_MAX: usize = 5;
+
+/// Prints the numbers of every evaluation and the first texts of every sample stage.
+pub(crate) fn print(console: &Console, home: &Home, experiment: &Experiment, settled: &[Settled]) {
+    for (stage, settled) in experiment.stages.iter().zip(settled) {
+        match stage.kind.name {
+            "evaluate" => print_numbers(console, settled),
+            "sample" => print_texts(console, home, settled),
+            _ => {}
+        }
+    }
+}
+
+fn print_numbers(console: &Console, settled: &Settled) {
+    let numbers = NUMBERS
+        .iter()
+        .filter_map(|name| Some((name, settled.metrics.get(name)?)));
+    let words: Vec<String> = numbers
+        .map(|(name, value)| format!("{} {}", name.replace('_', " "), number(value)))
+        .collect();
+    if !words.is_empty() {
+        console.result("");
+        console.result(&format!("{}: {}", settled.stage, words.join(", ")));
+    }
+}
+
+fn print_texts(console: &Console, home: &Home, settled: &Settled) {
+    let Some(digest) = settled.artifact else {
+        return;
+    };
+    let path = home.artifact_files(&digest).join("samples.jsonl");
+    let Ok(text) = fs::read_to_string(path) else {
+        return;
+    };
+    let samples: Vec<serde_json::Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    console.result("");
+    for sample in samples.iter().take(TEXTS_MAX) {
+        let field = |name: &str| sample[name].as_str().unwrap_or("").trim().to_owned();
+        console.result(&format!(
+            "{}> {}",
+            settled.stage,
+            printable(&field("prompt"))
+        ));
+        console.result(&format!("  {}", printable(&field("text"))));
+    }
+    if samples.len() > TEXTS_MAX {
+        console.result(&format!("  ... and {} more", samples.len() - TEXTS_MAX));
+    }
+}
+
+/// A model's words cannot move the cursor or colour the screen.
+pub(crate) fn printable(text: &str) -> String {
+    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.replace(is_harmful, "\u{fffd}").replace('\n', "\n  ")
+}
+
+/// Four significant digits, as many as a perplexity means.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        1000.0.. => format!("{value:.0}"),
+        100.0.. => format!("{value:.1}"),
+        10.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}

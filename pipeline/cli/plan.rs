@@ -1,0 +1,163 @@
+//! `tinylm plan`: what would run, and why.
+
+use serde_json::json;
+use tinylm_pipeline::{
+    plan::{self, PlanOptions, Planned, State},
+    spec::Experiment,
+};
+use tinylm_registry::Registry;
+
+use crate::{
+    args::PlanArgs,
+    failure::{Failure, WRONG_INPUT},
+    print_line,
+    project::{self, Project},
+    run::last_recipe,
+};
+
+pub(crate) fn plan(project: &Project, args: &PlanArgs) -> Result<(), Failure> {
+    let experiments = project.load(&args.file)?;
+    print(project, &experiments, &args.file.force, args.json)
+}
+
+/// Prints the plan of each experiment; writes nothing.
+pub(crate) fn print(
+    project: &Project,
+    experiments: &[Experiment],
+    force: &[String],
+    as_json: bool,
+) -> Result<(), Failure> {
+    let mut plans = Vec::new();
+    for experiment in experiments {
+        plans.push((experiment, planned(project, experiment, force)?));
+    }
+    if as_json {
+        let stages = plans.iter().flat_map(|(experiment, stages)| {
+            stages.iter().map(|stage| stage_json(experiment, stage))
+        });
+        print_line(&serde_json::Value::Array(stages.collect()).to_string());
+        return Ok(());
+    }
+    for (idx, (experiment, stages)) in plans.iter().enumerate() {
+        if plans.len() > 1 {
+            if idx > 0 {
+                print_line("");
+            }
+            let point = experiment.sweep_point.iter();
+            let words: Vec<String> = point
+                .map(|(path, value)| format!("{path}={value}"))
+                .collect();
+            print_line(&words.join("  "));
+        }
+        print_plan(project, experiment, stages);
+    }
+    Ok(())
+}
+
+fn planned(
+    project: &Project,
+    experiment: &Experiment,
+    force: &[String],
+) -> Result<Vec<Planned>, Failure> {
+    let context = project.context();
+    context.home.check()?;
+    let registry = Registry::open_to_read(&context.home.registry_path())?;
+    let registry = std::sync::Mutex::new(registry);
+    let history = |stage: &str| {
+        let registry = registry.lock().ok()?;
+        last_recipe(registry.as_ref()?, &context.home, experiment, stage)
+    };
+    let options = PlanOptions {
+        force: force.to_vec(),
+    };
+    let planned = plan::plan(experiment, &context, &history, &options);
+    context.remember();
+    planned.map_err(|error| {
+        let mut failure = Failure::from(error);
+        failure.code = WRONG_INPUT;
+        failure
+    })
+}
+
+fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {
+    let color = project::stdout_has_color();
+    let is_full = project.global.verbose || !std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let width = stages
+        .iter()
+        .map(|stage| stage.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for stage in stages {
+        let (word, on) = match stage.state {
+            State::Fresh(_) => ("fresh", "\x1b[2m"),
+            State::Dirty => ("dirty", "\x1b[33m"),
+            State::Pending => ("pending", "\x1b[36m"),
+        };
+        let (on, off) = if color { (on, "\x1b[0m") } else { ("", "") };
+        let why = match &stage.state {
+            State::Fresh(record) if project.global.verbose => {
+                vec![format!(
+                    "{} from {}",
+                    record.artifact.short(),
+                    record.run_name
+                )]
+            }
+            _ => stage.why(is_full),
+        };
+        let name = &stage.name;
+        let first = why.first().map_or("", String::as_str);
+        let line = format!("{on}{word:<8}{off} {name:width$}  {first}");
+        print_line(line.trim_end());
+        for reason in why.iter().skip(1) {
+            print_line(&format!("{:9}{:width$}  {reason}", "", ""));
+        }
+    }
+    print_line(&conclusion(project, experiment, stages));
+}
+
+/// "`tinylm run tiny.yaml` would run 1 stage, then at most 2 that read it."
+fn conclusion(project: &Project, experiment: &Experiment, stages: &[Planned]) -> String {
+    let count =
+        |state: fn(&State) -> bool| stages.iter().filter(|stage| state(&stage.state)).count();
+    let n_dirty = count(|state| matches!(state, State::Dirty));
+    let n_pending = count(|state| matches!(state, State::Pending));
+    let command = format!("`tinylm run {}`", project.shown(&experiment.file));
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    match (n_dirty, n_pending) {
+        (0, 0) => format!("{command} has nothing to do."),
+        (0, n) => format!("{command} would run at most {n} stage{}.", plural(n)),
+        (n, 0) => format!("{command} would run {n} stage{}.", plural(n)),
+        (n, m) => {
+            let them = if n == 1 { "it" } else { "them" };
+            format!(
+                "{command} would run {n} stage{}, then at most {m} that read {them}.",
+                plural(n)
+            )
+        }
+    }
+}
+
+fn stage_json(experiment: &Experiment, stage: &Planned) -> serde_json::Value {
+    let (state, artifact, made_by) = match &stage.state {
+        State::Fresh(record) => ("fresh", Some(record.artifact), Some(&record.run_name)),
+        State::Dirty => ("dirty", None, None),
+        State::Pending => ("pending", None, None),
+    };
+    let changes = stage.changes.iter();
+    let changes: Vec<_> = changes
+        .map(|change| json!({"path": change.path, "was": change.was, "now": change.now}))
+        .collect();
+    json!({
+        "experiment": experiment.name,
+        "stage": stage.name,
+        "kind": stage.kind,
+        "state": state,
+        "key": stage.key,
+        "artifact": artifact,
+        "made_by": made_by,
+        "why": stage.why(true),
+        "changes": changes,
+        "waits_for": stage.waits_for,
+        "sweep": experiment.sweep_point,
+    })
+}

@@ -1,0 +1,176 @@
+//! The world as one command sees it: the environment, the home, the terminal.
+//!
+//! The only place that reads the environment. Everything below is handed values.
+
+use std::{
+    env,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tinylm_pipeline::{Context, Kind, Outside, spec};
+use tinylm_registry::{Home, Registry};
+
+use crate::{
+    args::{FileArgs, Global},
+    failure::Failure,
+};
+
+pub(crate) struct Project {
+    pub(crate) global: Global,
+    pub(crate) current_dir: PathBuf,
+    pub(crate) catalog: Vec<Kind>,
+}
+
+impl Project {
+    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+        let current_dir = env::current_dir()
+            .map_err(|error| Failure::wrong(format!("the current folder is gone: {error}")))?;
+        Ok(Self {
+            global,
+            current_dir,
+            catalog: tinylm_stages::catalog(),
+        })
+    }
+
+    /// Returns the home: the one named, or the nearest above, or the one that would be made here.
+    pub(crate) fn home(&self) -> Home {
+        match &self.global.home {
+            Some(home) => Home::at(self.current_dir.join(home)),
+            None => Home::find(&self.current_dir)
+                .unwrap_or_else(|| Home::at(self.current_dir.join(".tinylm"))),
+        }
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        Context::new(self.home(), outside())
+    }
+
+    /// Opens the registry to read it; without one there is nothing to read.
+    pub(crate) fn registry(&self) -> Result<Registry, Failure> {
+        let home = self.home();
+        home.check()?;
+        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| {
+            Failure::wrong(format!(
+                "there are no runs in `{}` yet",
+                home.root().display()
+            ))
+            .help("`tinylm run experiments/quickstart.yaml` makes the first")
+        })
+    }
+
+    /// Opens the registry to write to it.
+    pub(crate) fn registry_to_write(&self) -> Result<Registry, Failure> {
+        let home = self.home();
+        home.check()?;
+        Ok(Registry::open(&home.registry_path())?)
+    }
+
+    /// Reads an experiment file; one experiment for each point of a sweep.
+    pub(crate) fn load(&self, args: &FileArgs) -> Result<Vec<spec::Experiment>, Failure> {
+        let request = spec::Request {
+            file: args.file.clone(),
+            overrides: args.set.clone(),
+            sweep: args.sweep.clone(),
+            current_dir: self.current_dir.clone(),
+        };
+        let mut experiments = spec::load(&request, &self.catalog)?;
+        for experiment in &mut experiments {
+            check_stages(&args.force, experiment)?;
+            check_stages(&args.until, experiment)?;
+            if !args.until.is_empty() {
+                keep_until(experiment, &args.until);
+            }
+        }
+        Ok(experiments)
+    }
+
+    /// Returns a path as a person would write it from here.
+    pub(crate) fn shown(&self, path: &Path) -> String {
+        let short = path.strip_prefix(&self.current_dir).unwrap_or(path);
+        short.display().to_string()
+    }
+}
+
+fn check_stages(names: &[String], experiment: &spec::Experiment) -> Result<(), Failure> {
+    let known = || experiment.stages.iter().map(|stage| stage.name.as_str());
+    for name in names {
+        if known().any(|stage| stage == name) {
+            continue;
+        }
+        let failure = Failure::wrong(format!("`{}` has no stage `{name}`", experiment.name));
+        return Err(match spec::nearest(name, known()) {
+            Some(near) => failure.help(format!("did you mean `{near}`?")),
+            None => failure.help(format!("it has {}", quoted(known()))),
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+/// Keeps the named stages and what they read, directly or not.
+fn keep_until(experiment: &mut spec::Experiment, until: &[String]) {
+    let mut kept: Vec<String> = until.to_vec();
+    // Stages stand after what they read, so one pass from the end finds all.
+    for stage in experiment.stages.iter().rev() {
+        if kept.contains(&stage.name) {
+            kept.extend(
+                stage
+                    .inputs
+                    .iter()
+                    .flat_map(|(_, names)| names.iter().cloned()),
+            );
+        }
+    }
+    experiment.stages.retain(|stage| kept.contains(&stage.name));
+}
+
+/// Reads from the environment what concerns stages.
+pub(crate) fn outside() -> Outside {
+    let text = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let flag =
+        |name: &str| text(name).is_some_and(|value| !matches!(&*value, "0" | "false" | "no"));
+    Outside {
+        hf_endpoint: text("HF_ENDPOINT"),
+        hf_token: text("HF_TOKEN"),
+        hf_home: text("HF_HOME").map(PathBuf::from),
+        offline: flag("HF_HUB_OFFLINE") || flag("TINYLM_OFFLINE"),
+        kaggle_user: text("KAGGLE_USERNAME"),
+        kaggle_key: text("KAGGLE_KEY"),
+    }
+}
+
+/// Whether what goes to standard error may be coloured.
+pub(crate) fn stderr_has_color() -> bool {
+    std::io::stderr().is_terminal() && allows_color()
+}
+
+/// The same for standard output.
+pub(crate) fn stdout_has_color() -> bool {
+    std::io::stdout().is_terminal() && allows_color()
+}
+
+fn allows_color() -> bool {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && env::var("TERM").as_deref() != Ok("dumb")
+}
+
+/// The width of the terminal on standard output; 80 where there is none.
+pub(crate) fn stdout_width() -> usize {
+    if let Some(columns) = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()) {
+        return columns;
+    }
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { 80 } else { columns }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}

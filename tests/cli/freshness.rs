@@ -1,0 +1,168 @@
+//! Which stages run again after an edit.
+
+use std::fs;
+
+use insta::assert_snapshot;
+
+use crate::harness::Project;
+
+fn run(project: &Project) -> String {
+    project.tinylm("run chain.yaml").success();
+    project.outcomes()
+}
+
+#[test]
+fn a_second_run_has_nothing_to_do_and_says_who_did_it() {
+    let project = Project::chain();
+    assert_eq!(run(&project), "corpus made, sorted made, first made");
+    assert_eq!(project.artifact("first", "first.txt"), "apple\n");
+    let first = project.last_run("name");
+    let again = project.tinylm("run chain.yaml").success();
+    assert!(again.stdout.contains(&format!("from {first}")), "{again}");
+    assert_eq!(project.outcomes(), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn changing_a_setting_reruns_that_stage_and_what_reads_it() {
+    let project = Project::chain();
+    run(&project);
+    project.replace("chain.yaml", "first.txt'\"", "first.txt' \"");
+    project.replace("chain.yaml", "[sorted.txt]", "[sorted.txt, sorted.txt]");
+    let plan = project.tinylm("plan chain.yaml").success();
+    assert_snapshot!(plan, @"");
+    assert_eq!(run(&project), "corpus hit, sorted made, first made");
+}
+
+#[test]
+fn reverting_a_setting_is_an_instant_hit() {
+    let project = Project::chain();
+    run(&project);
+    project.replace("chain.yaml", "sort '", "sort -r '");
+    assert_eq!(run(&project), "corpus hit, sorted made, first made");
+    assert_eq!(project.artifact("first", "first.txt"), "cherry\n");
+    project.replace("chain.yaml", "sort -r '", "sort '");
+    assert_eq!(run(&project), "corpus hit, sorted hit, first hit");
+    assert_eq!(project.artifact("first", "first.txt"), "apple\n");
+}
+
+#[test]
+fn comments_order_spelled_out_defaults_and_names_change_nothing() {
+    let project = Project::chain();
+    let before = "name: chain
+stages:
+  corpus: { kind: download, with: { path: corpus.txt } }
+  sorted:
+    kind: command
+    inputs: { text: corpus }
+    with: { run: [cp, '{in.text}/corpus.txt', '{out}/sorted.txt'], outputs: [sorted.txt] }
+";
+    project.write("chain.yaml", before);
+    run(&project);
+    project.write(
+        "chain.yaml",
+        "# Another comment.
+name: chain
+seed: 1337
+stages:
+  ordered:
+    inputs: { text: [book] }
+    with:
+      files: []
+      outputs: [sorted.txt]
+      run: [cp, '{in.text}/corpus.txt', '{out}/sorted.txt']
+    kind: command
+  book: { with: { path: ./corpus.txt }, kind: download }
+",
+    );
+    assert_eq!(run(&project), "book hit, ordered hit");
+}
+
+#[test]
+fn an_input_counts_by_its_contents_and_not_by_who_wrote_it() {
+    let project = Project::chain();
+    run(&project);
+    project.write("corpus.txt", "banana\ncherry\napple\n");
+    // `sorted` runs again and writes the same bytes, so `first` is cut off early.
+    assert_eq!(run(&project), "corpus made, sorted made, first hit");
+}
+
+#[test]
+fn touching_a_file_changes_nothing_and_changed_bytes_behind_an_old_time_are_seen() {
+    let project = Project::chain();
+    run(&project);
+    let corpus = project.path("corpus.txt");
+    let modified = fs::metadata(&corpus).unwrap().modified().unwrap();
+    project.write("corpus.txt", "cherry\napple\nbanana\n");
+    assert_eq!(run(&project), "corpus hit, sorted hit, first hit");
+
+    project.write("corpus.txt", "cherry\nabble\nbanana\n");
+    let file = fs::File::options().write(true).open(&corpus).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(run(&project), "corpus made, sorted made, first made");
+    assert_eq!(project.artifact("first", "first.txt"), "abble\n");
+}
+
+#[test]
+fn a_lost_registry_retrains_nothing() {
+    let project = Project::chain();
+    run(&project);
+    for file in [
+        "registry.sqlite",
+        "registry.sqlite-wal",
+        "registry.sqlite-shm",
+    ] {
+        fs::remove_file(project.path(".tinylm").join(file)).ok();
+    }
+    assert_eq!(run(&project), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn force_until_and_dry_run_do_what_they_say() {
+    let project = Project::chain();
+    let dry = project.tinylm("run chain.yaml --dry-run").success();
+    assert!(dry.stdout.contains("would run 1 stage"), "{dry}");
+    assert!(
+        !project.path(".tinylm").exists(),
+        "a dry run writes nothing"
+    );
+    project.tinylm("run chain.yaml --until sorted").success();
+    assert_eq!(project.outcomes(), "corpus made, sorted made");
+    project.tinylm("run chain.yaml --force sorted").success();
+    assert_eq!(project.outcomes(), "corpus hit, sorted made, first made");
+}
+
+#[test]
+fn a_sweep_is_a_run_for_each_value_that_shares_what_it_can() {
+    let project = Project::chain();
+    project.write(
+        "chain.yaml",
+        "name: chain
+stages:
+  corpus: { kind: download, with: { path: corpus.txt } }
+  sorted:
+    kind: command
+    inputs: { text: corpus }
+    with: { run: [cp, '{in.text}/corpus.txt', '{out}/a.txt'], outputs: [a.txt] }
+",
+    );
+    run(&project);
+    let wrong = ["run", "chain.yaml", "-S", "sorted.outputs=[../a.txt]"];
+    let output = project.tinylm_words(&wrong).failure(2);
+    assert!(output.stderr.contains("../a.txt"), "{output}");
+    let sweep = "sorted.run=[cp,'{in.text}/corpus.txt','{out}/a.txt'],[cp,-r,'{in.text}/corpus.txt','{out}/a.txt']";
+    let output = project
+        .tinylm_words(&["run", "chain.yaml", "--sweep", sweep])
+        .success();
+    assert!(output.stdout.contains("2 of 2"), "{output}");
+    assert_eq!(project.outcomes(), "corpus hit, sorted made");
+    let runs = project.tinylm("runs --json").success();
+    let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
+    let runs = runs.as_array().unwrap();
+    let sweeps: Vec<&serde_json::Value> = runs.iter().map(|run| &run["sweep"]).collect();
+    assert_eq!(sweeps.len(), 3);
+    assert_eq!(
+        sweeps[0], sweeps[1],
+        "the runs of one sweep know each other"
+    );
+    assert!(sweeps[2].is_null() && !sweeps[0].is_null());
+}

@@ -1,0 +1,229 @@
+//! A temporary project, and the real binary run in it.
+
+use std::{
+    fmt, fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a test waits for something that takes a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Three stages in a row that need nothing but a shell.
+pub(crate) const CHAIN: &str = "\
+name: chain
+stages:
+  corpus:
+    kind: download
+    with: { path: corpus.txt }
+  sorted:
+    kind: command
+    inputs: [corpus]
+    with:
+      run: [sh, -c, \"sort '{in.corpus}/corpus.txt' > '{out}/sorted.txt'\"]
+      outputs: [sorted.txt]
+  first:
+    kind: command
+    inputs: [sorted]
+    with:
+      run: [sh, -c, \"head -n 1 '{in.sorted}/sorted.txt' > '{out}/first.txt'\"]
+      outputs: [first.txt]
+";
+
+pub(crate) struct Project {
+    dir: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Project {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir }
+    }
+
+    /// A project with `chain.yaml` and its corpus.
+    pub(crate) fn chain() -> Self {
+        let project = Self::new();
+        project.write("chain.yaml", CHAIN);
+        project.write("corpus.txt", "cherry\napple\nbanana\n");
+        project
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn replace(&self, name: &str, old: &str, new: &str) {
+        let text = self.read(name);
+        assert!(text.contains(old), "`{old}` is not in {name}");
+        self.write(name, &text.replace(old, new));
+    }
+
+    /// A command cut off from the caller's environment and network.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylm"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("TINYLM_OFFLINE", "1")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `tinylm` with the words of `args`.
+    #[must_use = "snapshot the output, or call `.success()`"]
+    pub(crate) fn tinylm(&self, args: &str) -> Output {
+        let words: Vec<&str> = args.split_whitespace().collect();
+        self.tinylm_words(&words)
+    }
+
+    #[must_use = "snapshot the output, or call `.success()`"]
+    pub(crate) fn tinylm_words(&self, args: &[&str]) -> Output {
+        self.finished(self.command(args).output().unwrap())
+    }
+
+    /// Starts `tinylm` and leaves it running.
+    pub(crate) fn start(&self, args: &str) -> Child {
+        let words: Vec<&str> = args.split_whitespace().collect();
+        let mut command = self.command(&words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    pub(crate) fn wait(&self, child: Child) -> Output {
+        self.finished(child.wait_with_output().unwrap())
+    }
+
+    fn finished(&self, output: std::process::Output) -> Output {
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            text.replace(&*self.dir.path().to_string_lossy(), "[ROOT]")
+        };
+        let code = output.status.code();
+        Output {
+            code: code.or(output.status.signal().map(|signal| -signal)),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    fn shown(&self) -> serde_json::Value {
+        let shown = self.tinylm("show @last --json").success();
+        serde_json::from_str(&shown.stdout).unwrap()
+    }
+
+    /// The outcome of each stage of the last run: `corpus hit, sorted made`.
+    pub(crate) fn outcomes(&self) -> String {
+        let run = self.shown();
+        let words: Vec<String> = run["stages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stage| {
+                let text = |name: &str| stage[name].as_str().unwrap();
+                format!("{} {}", text("name"), text("outcome"))
+            })
+            .collect();
+        words.join(", ")
+    }
+
+    /// A field of the last run.
+    pub(crate) fn last_run(&self, field: &str) -> String {
+        self.shown()[field].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The folder of an artifact of the last run.
+    pub(crate) fn artifact_folder(&self, stage: &str) -> PathBuf {
+        let place = self.tinylm(&format!("cache path @last/{stage}")).success();
+        let root = self.dir.path().to_string_lossy();
+        PathBuf::from(place.stdout.trim().replace("[ROOT]", &root))
+    }
+
+    /// What an artifact of the last run holds.
+    pub(crate) fn artifact(&self, stage: &str, file: &str) -> String {
+        fs::read_to_string(self.artifact_folder(stage).join(file)).unwrap()
+    }
+
+    pub(crate) fn wait_for(&self, name: &str) {
+        wait_until(name, || self.path(name).exists());
+    }
+}
+
+impl Output {
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn failure(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        self
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.stdout, self.stderr)
+    }
+}
+
+#[track_caller]
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal by name to a process by number.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Returns the processes whose environment or command line mentions `mark`.
+pub(crate) fn processes_with(mark: &Path) -> Vec<u32> {
+    let mark = mark.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&words).contains(&mark) {
+            found.push(pid);
+        }
+    }
+    found
+}

@@ -1,0 +1,178 @@
+//! Ctrl-C, SIGTERM and kill -9, at the parent and at the child.
+
+use std::{fs, process::Child};
+
+use crate::harness::{Project, processes_with, signal, wait_until};
+
+/// A stage that says that it runs, and finishes once `go` is there.
+fn waiting() -> Project {
+    let project = Project::new();
+    let here = project.path("").display().to_string();
+    project.write("corpus.txt", "one\n");
+    project.write(
+        "wait.yaml",
+        &format!(
+            "name: wait
+stages:
+  corpus: {{ kind: download, with: {{ path: corpus.txt }} }}
+  slow:
+    kind: command
+    inputs: [corpus]
+    with:
+      run: [sh, -c, \"echo x >> {here}started; while [ ! -f {here}go ]; do sleep 0.02; done; touch '{{out}}/x'\"]
+      outputs: [x]
+"
+        ),
+    );
+    project
+}
+
+fn started(project: &Project) -> Child {
+    let child = project.start("run wait.yaml");
+    project.wait_for("started");
+    child
+}
+
+/// The processes that carry out the slow stage: our own and its shell.
+fn of_stage(project: &Project) -> Vec<u32> {
+    processes_with(&project.path("started"))
+}
+
+fn resumes(project: &Project) {
+    let id = project.last_run("id");
+    project.write("go", "");
+    project.tinylm("resume @last").success();
+    assert_eq!(project.outcomes(), "corpus hit, slow made");
+    assert_eq!(project.last_run("id"), id, "the same run");
+    assert_eq!(project.last_run("status"), "done");
+}
+
+#[test]
+fn ctrl_c_stops_records_cancelled_and_says_how_to_go_on() {
+    let project = waiting();
+    let child = started(&project);
+    signal(child.id(), "INT");
+    let output = project.wait(child).failure(130);
+    assert!(
+        output.stdout.contains("go on with `tinylm resume"),
+        "{output}"
+    );
+    assert_eq!(project.last_run("status"), "cancelled");
+    assert_eq!(project.outcomes(), "corpus made, slow cancelled");
+    resumes(&project);
+}
+
+#[test]
+fn sigterm_exits_with_143() {
+    let project = waiting();
+    let child = started(&project);
+    signal(child.id(), "TERM");
+    project.wait(child).failure(143);
+    assert_eq!(project.last_run("status"), "cancelled");
+    resumes(&project);
+}
+
+#[test]
+fn killing_the_parent_leaves_no_orphan_no_lock_and_an_interrupted_run() {
+    let project = waiting();
+    let child = started(&project);
+    signal(child.id(), "KILL");
+    project.wait(child).failure(-9);
+    wait_until("the orphans' end", || of_stage(&project).is_empty());
+    assert_eq!(project.last_run("status"), "interrupted");
+    resumes(&project);
+}
+
+#[test]
+fn killing_the_child_is_a_failed_stage_of_a_run_that_survives() {
+    let project = waiting();
+    let child = started(&project);
+    for pid in of_stage(&project) {
+        signal(pid, "KILL");
+    }
+    project.wait(child).failure(1);
+    assert_eq!(project.last_run("status"), "failed");
+    resumes(&project);
+}
+
+#[test]
+fn killing_both_leaves_nothing_behind() {
+    let project = waiting();
+    let child = started(&project);
+    let stage = of_stage(&project);
+    signal(child.id(), "KILL");
+    for pid in stage {
+        // It may have died with its parent already.
+        std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .output()
+            .unwrap();
+    }
+    project.wait(child).failure(-9);
+    wait_until("the orphans' end", || of_stage(&project).is_empty());
+    assert_eq!(project.last_run("status"), "interrupted");
+    let artifacts = fs::read_dir(project.path(".tinylm/store/artifacts")).unwrap();
+    assert_eq!(artifacts.count(), 1, "only the download's");
+    resumes(&project);
+}
+
+#[test]
+fn resume_refuses_by_name_when_a_local_file_has_changed() {
+    let project = waiting();
+    let child = started(&project);
+    signal(child.id(), "KILL");
+    project.wait(child).failure(-9);
+    project.write("corpus.txt", "two\n");
+    let output = project.tinylm("resume @last").failure(2);
+    assert!(
+        output.stderr.contains("`[ROOT]/corpus.txt` changed since"),
+        "{output}"
+    );
+}
+
+#[test]
+fn two_processes_that_need_the_same_key_make_it_once() {
+    let project = waiting();
+    let first = started(&project);
+    let second = project.start("run wait.yaml");
+    wait_until("the second run", || {
+        let runs = project.tinylm("runs --json").success();
+        let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
+        runs.as_array().unwrap().len() == 2
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    project.write("go", "");
+    project.wait(first).success();
+    let second = project.wait(second).success();
+    assert!(
+        second.stderr.contains("slow: waiting for `slow` of run"),
+        "{second}"
+    );
+    assert_eq!(project.outcomes(), "corpus hit, slow hit");
+    assert_eq!(project.read("started"), "x\n");
+}
+
+#[test]
+fn eight_runs_at_once_on_a_new_registry_lose_nothing() {
+    let project = Project::new();
+    for n in 0..8 {
+        project.write(
+            &format!("n{n}.yaml"),
+            &format!(
+                "stages:
+  one: {{ kind: command, with: {{ run: [sh, -c, \"echo {n} > '{{out}}/x'\"], outputs: [x] }} }}
+"
+            ),
+        );
+    }
+    let children: Vec<Child> = (0..8)
+        .map(|n| project.start(&format!("run n{n}.yaml")))
+        .collect();
+    for child in children {
+        let output = project.wait(child).success();
+        assert!(!output.stderr.contains("not recorded"), "{output}");
+    }
+    let runs = project.tinylm("runs --where status=done --json").success();
+    let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
+    assert_eq!(runs.as_array().unwrap().len(), 8);
+}

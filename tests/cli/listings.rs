@@ -1,0 +1,103 @@
+//! Looking at what is there: runs, stages, graphs.
+
+use insta::assert_snapshot;
+
+use crate::harness::Project;
+
+#[test]
+fn runs_are_filtered_tagged_noted_and_removed() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml --tag baby").success();
+    project.tinylm("run chain.yaml").success();
+    let tagged = project
+        .tinylm_words(&["runs", "--where", r#"tag = "baby""#])
+        .success();
+    assert_eq!(tagged.stdout.lines().count(), 1, "{tagged}");
+    project.tinylm("note @last a second look").success();
+    let found = project.tinylm_words(&["runs", "second look"]).success();
+    assert_eq!(found.stdout.lines().count(), 1, "{found}");
+    let wrong = project
+        .tinylm_words(&["runs", "--where", "loss <"])
+        .failure(2);
+    assert!(wrong.stderr.starts_with("error: "), "{wrong}");
+    let last = project.last_run("name");
+    project.tinylm(&format!("rm {last}")).success();
+    assert_ne!(project.last_run("name"), last);
+    project.tinylm(&format!("show {last}")).failure(2);
+}
+
+#[test]
+fn a_graph_is_drawn_as_text_mermaid_and_dot() {
+    let project = Project::chain();
+    let text = project.tinylm("dag chain.yaml").success();
+    assert_snapshot!(text, @"
+    corpus  download
+    sorted  command   <- corpus
+    first   command   <- sorted
+    ");
+    let mermaid = project.tinylm("dag chain.yaml --format mermaid").success();
+    assert!(mermaid.stdout.starts_with("flowchart TD\n"), "{mermaid}");
+    assert!(mermaid.stdout.contains("s0 --> s1"), "{mermaid}");
+    let dot = project.tinylm("dag chain.yaml --format dot").success();
+    assert!(dot.stdout.contains(r#""corpus" -> "sorted""#), "{dot}");
+}
+
+#[test]
+fn the_ten_kinds_are_listed_with_their_settings() {
+    let project = Project::new();
+    let stages = project.tinylm("stages").success();
+    let names: Vec<&str> = stages
+        .stdout
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let all =
+        "download normalize dedupe tokenizer binarize pretrain finetune evaluate sample command";
+    assert_eq!(names, all.split(' ').collect::<Vec<_>>());
+    for name in names {
+        let settings = project.tinylm(&format!("stages {name}")).success();
+        assert!(settings.stdout.contains("\nwith:\n"), "{settings}");
+    }
+    let wrong = project.tinylm("stages dedup").failure(2);
+    assert!(wrong.stderr.contains("did you mean `dedupe`?"), "{wrong}");
+}
+
+#[test]
+fn every_listing_has_json() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let listings = [
+        "runs --json",
+        "plan chain.yaml --json",
+        "dag chain.yaml --format json",
+        "stages --json",
+        "datasets --json",
+        "doctor --json",
+        "cache du --json",
+        "cache verify --json",
+        "gc --json",
+    ];
+    for listing in listings {
+        let output = project.tinylm(listing).success();
+        let value: serde_json::Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{listing}: {error}\n{output}"));
+        assert!(value.is_array(), "{listing}: {output}");
+    }
+}
+
+#[test]
+fn a_first_experiment_can_be_written_and_planned() {
+    let project = Project::new();
+    project.tinylm("init").success();
+    project.tinylm("init").failure(2);
+    let plan = project.tinylm("plan experiment.yaml").success();
+    assert!(
+        plan.stdout.contains("would run 1 stage, then at most 5"),
+        "{plan}"
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        let script = project.tinylm(&format!("completions {shell}")).success();
+        assert!(script.stdout.contains("tinylm"), "{shell}");
+    }
+}

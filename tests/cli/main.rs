@@ -1,0 +1,9 @@
+//! The real binary, end to end: one story for each promise.
+
+mod damage;
+mod freshness;
+mod harness;
+mod interruption;
+mod listings;
+mod mistakes;
+mod running;

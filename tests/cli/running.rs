@@ -1,0 +1,124 @@
+//! Stages side by side, stages that fail, and stages that take too long.
+
+use crate::harness::{Project, processes_with};
+
+/// A stage that needs another one to be running at the same time.
+fn meets(name: &str, other: &str) -> String {
+    format!(
+        "  {name}:
+    kind: command
+    with:
+      run: [sh, -c, \"touch $OLDPWD/{name}; n=0; while [ ! -f $OLDPWD/{other} ]; do n=$((n+1)); [ $n -lt 600 ] || exit 1; sleep 0.05; done; touch '{{out}}/x'\"]
+      outputs: [x]
+"
+    )
+}
+
+#[test]
+fn independent_stages_run_side_by_side() {
+    let project = Project::new();
+    let here = project.path("").display().to_string();
+    let stages = format!("stages:\n{}{}", meets("a", "b"), meets("b", "a"));
+    project.write("both.yaml", &stages.replace("$OLDPWD/", &here));
+    project.tinylm("run both.yaml -j 2").success();
+    assert_eq!(project.outcomes(), "a made, b made");
+}
+
+const BRANCHES: &str = "stages:
+  bad: { kind: command, with: { run: [sh, -c, 'exit 1'], outputs: [x] } }
+  after: { kind: command, inputs: [bad], with: { run: [touch, '{out}/x'], outputs: [x] } }
+  good: { kind: command, with: { run: [touch, '{out}/x'], outputs: [x] } }
+  fine: { kind: command, inputs: [good], with: { run: [touch, '{out}/y'], outputs: [y] } }
+";
+
+#[test]
+fn keep_going_finishes_siblings_and_skips_what_depends_on_the_failure() {
+    let project = Project::new();
+    project.write("branches.yaml", BRANCHES);
+    project
+        .tinylm("run branches.yaml -j 1 --keep-going")
+        .failure(1);
+    let mut outcomes: Vec<String> = project.outcomes().split(", ").map(str::to_owned).collect();
+    outcomes.sort();
+    assert_eq!(
+        outcomes,
+        ["after skipped", "bad failed", "fine made", "good made"]
+    );
+}
+
+#[test]
+fn without_keep_going_nothing_new_is_started() {
+    let project = Project::new();
+    project.write("branches.yaml", BRANCHES);
+    project.tinylm("run branches.yaml -j 1").failure(1);
+    assert!(
+        project.outcomes().contains("fine skipped"),
+        "{}",
+        project.outcomes()
+    );
+}
+
+#[test]
+fn a_stage_is_tried_again_as_often_as_it_may() {
+    let project = Project::new();
+    let count = project.path("count").display().to_string();
+    project.write(
+        "flaky.yaml",
+        &format!(
+            "stages:
+  flaky:
+    kind: command
+    retries: 2
+    with:
+      run: [sh, -c, \"echo x >> {count}; [ $(wc -l < {count}) -ge 2 ] && touch '{{out}}/x'\"]
+      outputs: [x]
+"
+        ),
+    );
+    let output = project.tinylm("run flaky.yaml").success();
+    assert!(output.stderr.contains("trying again in 1 s"), "{output}");
+    assert_eq!(project.read("count"), "x\nx\n");
+}
+
+#[test]
+fn a_timeout_ends_everything_that_the_stage_started() {
+    let project = Project::new();
+    let mark = project.path("mark");
+    let mark = mark.display();
+    project.write(
+        "slow.yaml",
+        &format!(
+            "stages:
+  slow:
+    kind: command
+    timeout: 1s
+    with:
+      run: [sh, -c, \"trap '' TERM; (trap '' TERM; while :; do sleep 1; : {mark}; done) & while :; do sleep 1; : {mark}; done\"]
+      outputs: [x]
+"
+        ),
+    );
+    let output = project.tinylm("run slow.yaml").failure(1);
+    assert!(output.stderr.contains("its `timeout` of 1 s"), "{output}");
+    assert_eq!(processes_with(&project.path("mark")), [0_u32; 0]);
+}
+
+#[test]
+fn a_stage_killed_by_the_system_is_reported_as_that() {
+    let project = Project::new();
+    // The shell's parent is the stage's own process.
+    project.write(
+        "killed.yaml",
+        "stages:
+  killed: { kind: command, with: { run: [sh, -c, 'kill -9 $PPID; sleep 5'], outputs: [x] } }
+",
+    );
+    let output = project.tinylm("run killed.yaml").failure(1);
+    assert!(
+        output.stderr.contains("killed by the system (signal 9)"),
+        "{output}"
+    );
+    assert!(output.stderr.contains("memory"), "{output}");
+    assert_eq!(project.outcomes(), "killed failed");
+    assert_eq!(project.last_run("status"), "failed");
+}

@@ -1,0 +1,112 @@
+//! Properties of the source tree that no single crate can check.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+/// Who may import whom. A new line here is a design change; see `pipeline/DESIGN.md`.
+const LAYERS: [(&str, &[&str]); 6] = [
+    ("registry", &[]),
+    ("stages/model", &[]),
+    ("pipeline", &["tinylm-registry"]),
+    ("reports", &["tinylm-registry"]),
+    ("stages", &["tinylm-model", "tinylm-pipeline"]),
+    (
+        ".",
+        &[
+            "tinylm-model",
+            "tinylm-pipeline",
+            "tinylm-registry",
+            "tinylm-reports",
+            "tinylm-stages",
+        ],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn crates_import_only_the_layers_below_them() {
+    for (dir, allowed) in LAYERS {
+        let manifest = fs::read_to_string(root().join(dir).join("Cargo.toml")).unwrap();
+        let (_, rest) = manifest.split_once("\n[dependencies]\n").unwrap();
+        let section = rest.split("\n[").next().unwrap();
+        let imported: Vec<&str> = section
+            .lines()
+            .filter_map(|line| line.split([' ', '.']).next())
+            .filter(|name| name.starts_with("tinylm-"))
+            .collect();
+        assert_eq!(imported, allowed, "{dir}/Cargo.toml");
+    }
+}
+
+#[test]
+fn the_top_level_holds_only_what_was_agreed() {
+    let agreed = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "data",
+        "experiments",
+        "pipeline",
+        "registry",
+        "reports",
+        "stages",
+        "tests",
+    ];
+    let mut git = Command::new("git");
+    let listed = git.arg("ls-files").current_dir(root()).output();
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else {
+        println!("SKIPPED: this is not a git checkout");
+        return;
+    };
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let found: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|path| path.split('/').next())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(found, agreed.into_iter().collect());
+}
+
+#[test]
+fn every_module_opens_with_what_it_promises() {
+    let mut without = Vec::new();
+    for folder in ["pipeline", "registry", "reports", "stages", "tests"] {
+        visit(&root().join(folder), &mut |path, text| {
+            if !text.starts_with("//!") {
+                without.push(path.to_owned());
+            }
+        });
+    }
+    assert!(without.is_empty(), "no module header: {without:#?}");
+}
+
+fn visit(folder: &Path, look: &mut dyn FnMut(&Path, &str)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            visit(&path, look);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            look(&path, &fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_shipped_small_talk_is_what_its_generator_writes() {
+    let mut awk = Command::new("awk");
+    awk.args(["-v", "n=2000", "-v", "seed=1", "-f", "data/chitchat.awk"]);
+    let Ok(written) = awk.current_dir(root()).output() else {
+        println!("SKIPPED: there is no awk");
+        return;
+    };
+    assert!(written.status.success());
+    let shipped = fs::read(root().join("data/chitchat.jsonl")).unwrap();
+    let is_same = written.stdout == shipped;
+    assert!(
+        is_same,
+        "data/chitchat.jsonl is not what the generator writes"
+    );
+}
