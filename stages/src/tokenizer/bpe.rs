@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    const NEVER: AtomicBool = AtomicBool::new(false);
+    static NEVER: AtomicBool = AtomicBool::new(false);
 
     /// Learns from words of letters and returns the merges as text.
     fn merges(
