@@ -212,30 +212,47 @@ fn run_corpus(
     io: &StageIo,
 ) -> Result<(), StageError> {
     let at_once = io.threads().clamp(2, 8);
-    for some in documents.row_groups().chunks(at_once) {
-        let rows: Vec<Rows> = some
-            .par_iter()
-            .map(RowGroup::read)
-            .collect::<Result<_, _>>()?;
-        let mut blocks: Vec<Block> = Vec::new();
-        for rows in &rows {
-            splits.cut_into_blocks(rows, &mut blocks);
-        }
-        let template = documents.template();
-        let parts = blocks
-            .par_iter()
-            .map(|block| encode(block, template, tokenizer, settings.targets, io));
-        let parts: Vec<encode::Part> = parts.collect::<Result<_, StageError>>()?;
-        for part in parts {
-            done.stats.add(&part);
-            done.writers.add(part)?;
-        }
+    let mut encoded: Vec<Part> = Vec::new();
+    for groups in documents.row_groups().chunks(at_once) {
+        // What is encoded is written while the next groups are being encoded.
+        let before = std::mem::take(&mut encoded);
+        let (written, parts) = rayon::join(
+            || done.take(before),
+            || encode_groups(groups, &mut splits, documents.template(), settings, tokenizer, io),
+        );
+        written?;
+        encoded = parts?;
         io.progress(done.stats.documents_read(), Some(total), "documents")?;
     }
-    Ok(())
+    done.take(encoded)
+}
+
+fn encode_groups(
+    groups: &[RowGroup],
+    splits: &mut Splits,
+    template: Template,
+    settings: &BinarizeSettings,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Vec<Part>, StageError> {
+    let rows: Vec<Rows> = groups.par_iter().map(RowGroup::read).collect::<Result<_, _>>()?;
+    let mut blocks: Vec<Block> = Vec::new();
+    for rows in &rows {
+        splits.cut_into_blocks(rows, &mut blocks);
+    }
+    let parts = blocks.par_iter();
+    parts.map(|block| encode(block, template, tokenizer, settings.targets, io)).collect()
 }
 
 impl Done {
+    fn take(&mut self, parts: Vec<Part>) -> Result<(), StageError> {
+        for part in parts {
+            self.stats.add(&part);
+            self.writers.add(part)?;
+        }
+        Ok(())
+    }
+
     fn finish(
         self,
         settings: &BinarizeSettings,

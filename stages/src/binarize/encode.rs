@@ -48,6 +48,8 @@ pub(super) struct Part {
     pub(super) ids: Vec<u16>,
     pub(super) roles: Vec<u8>,
     pub(super) documents: Vec<Encoded>,
+    /// The names that documents' `source` counts into.
+    pub(super) sources: Vec<String>,
     pub(super) rejected: Vec<Rejected>,
     pub(super) n_read: u64,
     /// Words, by white space, and unknown ids of all contents.
@@ -64,7 +66,7 @@ pub(super) struct Encoded {
     pub(super) n_targets: u64,
     /// Bytes of contents.
     pub(super) bytes: u32,
-    pub(super) source: String,
+    pub(super) source: usize,
 }
 
 /// A document that cannot be written with this vocabulary.
@@ -147,13 +149,14 @@ impl DocumentEncoder<'_> {
         let start = self.part.ids.len();
         match self.pieces(pieces, document.turns.is_empty()) {
             Ok(bytes) => {
+                let source = self.source(document.source);
                 let roles = &self.part.roles[start..];
                 self.part.documents.push(Encoded {
                     split,
                     n_tokens: roles.len(),
                     n_targets: roles.iter().filter(|&&role| role & TARGET != 0).count() as u64,
                     bytes,
-                    source: document.source.to_owned(),
+                    source,
                 });
             }
             Err(error) => {
@@ -166,6 +169,15 @@ impl DocumentEncoder<'_> {
                 });
             }
         }
+    }
+
+    fn source(&mut self, name: &str) -> usize {
+        let sources = &mut self.part.sources;
+        let known = sources.iter().rposition(|source| source == name);
+        known.unwrap_or_else(|| {
+            sources.push(name.to_owned());
+            sources.len() - 1
+        })
     }
 
     /// Appends the pieces of a document and returns its bytes of content.

@@ -53,9 +53,10 @@ impl Stats {
         self.n_encoded += part.documents.len() as u64;
         for document in &part.documents {
             self.n_content_bytes += u64::from(document.bytes);
-            let sources = match self.sources.get_mut(&document.source) {
+            let source = &part.sources[document.source];
+            let sources = match self.sources.get_mut(source) {
                 Some(known) => known,
-                None => self.sources.entry(document.source.clone()).or_default(),
+                None => self.sources.entry(source.clone()).or_default(),
             };
             let count = &mut sources[document.split];
             count.documents += 1;
