@@ -4,10 +4,16 @@
 //! kind's `REVISION`, or everything that was made before is taken for what would be
 //! made now.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tinylm_pipeline::{Stage, testing::StageTest};
-use tinylm_stages::{download::Download, normalize::Normalize};
+use tinylm_stages::{
+    binarize::Binarize, dedupe::Dedupe, download::Download, normalize::Normalize,
+    tokenizer::TokenizerStage,
+};
 
 /// Returns the revision, and each file with its digest.
 fn golden<S: Stage>(test: &StageTest, settings: &str) -> String {
@@ -31,7 +37,7 @@ const ROWS: &str = r#"rows: [
     {messages: [{role: nobody, content: boo}]}
 ]"#;
 
-fn downloaded(dir: &Path) -> std::path::PathBuf {
+fn downloaded(dir: &Path) -> PathBuf {
     StageTest::new(dir).run::<Download>(ROWS).unwrap().out
 }
 
@@ -61,4 +67,59 @@ fn normalize() {
     rejected.parquet a633ba378e195c11
     stats.json e15bbd67ff0ca59e
     ");
+}
+
+/// Documents of our own with words to learn from, some of them twice.
+fn documents(dir: &Path) -> PathBuf {
+    let said = |n: usize| {
+        let words = ["river", "winter", "house", "small", "great", "why"];
+        format!("the {} {} runs {n} times", words[n % 6], words[n % 5])
+    };
+    let rows: Vec<String> = (0..40)
+        .map(|n| {
+            let (user, assistant) = (said(n % 30), said(n % 30 + 7));
+            format!("{{prompt: {user}, response: {assistant}}}")
+        })
+        .collect();
+    let rows = format!("rows: [{}]", rows.join(", "));
+    let out = StageTest::new(dir).run::<Download>(&rows).unwrap().out;
+    let test = StageTest::new(dir).input("sources", &out);
+    test.run::<Normalize>("{}").unwrap().out
+}
+
+#[test]
+fn dedupe() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path()).input("documents", &documents(dir.path()));
+    let exact = golden::<Dedupe>(&test, "{}");
+    let near = golden::<Dedupe>(&test, "{method: minhash, threshold: 0.5, ngram: 2}");
+    insta::assert_snapshot!(format!("{exact}\n{near}"), @"");
+}
+
+#[test]
+fn tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path()).input("documents", &documents(dir.path()));
+    let algorithms = [
+        "byte-level-bpe",
+        "sentencepiece-bpe",
+        "unigram",
+        "wordpiece",
+        "word-level",
+    ];
+    let digests = algorithms.map(|algorithm| {
+        let settings = format!("{{algorithm: {algorithm}, vocab_size: 310, min_frequency: 1}}");
+        golden::<TokenizerStage>(&test, &settings)
+    });
+    insta::assert_snapshot!(digests.join("\n"), @"");
+}
+
+#[test]
+fn binarize() {
+    let dir = tempfile::tempdir().unwrap();
+    let documents = documents(dir.path());
+    let test = StageTest::new(dir.path()).input("documents", &documents);
+    let tokenizer = test.run::<TokenizerStage>("{vocab_size: 300}").unwrap().out;
+    let test = test.input("tokenizer", &tokenizer);
+    insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"");
 }
