@@ -35,7 +35,7 @@ mod write;
 
 pub use split::Held;
 
-use encode::{Block, Place, encode};
+use encode::{Block, Part, Place, encode};
 use split::{Splits, TRAIN};
 use stats::Stats;
 use write::Writers;
@@ -149,7 +149,7 @@ pub(crate) fn encode_documents(
             ids: ids.by_ref().take(document.n_tokens).collect(),
             roles: roles.by_ref().take(document.n_tokens).collect(),
             bytes: document.bytes,
-            source: document.source,
+            source: part.sources[document.source].clone(),
         })
         .collect())
 }
@@ -218,7 +218,16 @@ fn run_corpus(
         let before = std::mem::take(&mut encoded);
         let (written, parts) = rayon::join(
             || done.take(before),
-            || encode_groups(groups, &mut splits, documents.template(), settings, tokenizer, io),
+            || {
+                encode_groups(
+                    groups,
+                    &mut splits,
+                    documents.template(),
+                    settings,
+                    tokenizer,
+                    io,
+                )
+            },
         );
         written?;
         encoded = parts?;
@@ -235,13 +244,18 @@ fn encode_groups(
     tokenizer: &Tokenizer,
     io: &StageIo,
 ) -> Result<Vec<Part>, StageError> {
-    let rows: Vec<Rows> = groups.par_iter().map(RowGroup::read).collect::<Result<_, _>>()?;
+    let rows: Vec<Rows> = groups
+        .par_iter()
+        .map(RowGroup::read)
+        .collect::<Result<_, _>>()?;
     let mut blocks: Vec<Block> = Vec::new();
     for rows in &rows {
         splits.cut_into_blocks(rows, &mut blocks);
     }
     let parts = blocks.par_iter();
-    parts.map(|block| encode(block, template, tokenizer, settings.targets, io)).collect()
+    parts
+        .map(|block| encode(block, template, tokenizer, settings.targets, io))
+        .collect()
 }
 
 impl Done {

@@ -93,7 +93,16 @@ fn dedupe() {
     let test = StageTest::new(dir.path()).input("documents", &documents(dir.path()));
     let exact = golden::<Dedupe>(&test, "{}");
     let near = golden::<Dedupe>(&test, "{method: minhash, threshold: 0.5, ngram: 2}");
-    insta::assert_snapshot!(format!("{exact}\n{near}"), @"");
+    insta::assert_snapshot!(format!("{exact}\n{near}"), @"
+    dedupe 1
+    documents-00000.parquet 4f07e5bc27eafab9
+    duplicates.parquet 1e82a81a581dfc1f
+    stats.json e87e4be5bd79a954
+    dedupe 1
+    documents-00000.parquet 4f07e5bc27eafab9
+    duplicates.parquet 1e82a81a581dfc1f
+    stats.json 5261dc5b0e891305
+    ");
 }
 
 #[test]
@@ -111,7 +120,33 @@ fn tokenizer() {
         let settings = format!("{{algorithm: {algorithm}, vocab_size: 310, min_frequency: 1}}");
         golden::<TokenizerStage>(&test, &settings)
     });
-    insta::assert_snapshot!(digests.join("\n"), @"");
+    insta::assert_snapshot!(digests.join("\n"), @"
+    tokenizer 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json 0f50630b9d8a5021
+    stats.json 0046f2b318cd63df
+    tokenizer.json 0b4bf79029cef8b8
+    tokenizer 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json 053f530d6a8a5239
+    stats.json 5205bc262483c0ac
+    tokenizer.json c090327644938261
+    tokenizer 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json 748fa0eebf6e3232
+    stats.json c51fa34173c0c282
+    tokenizer.json 5747364706dfc61f
+    tokenizer 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json b567f69f62409a15
+    stats.json d0f09b9b4d340234
+    tokenizer.json 8515135b3acb5ffd
+    tokenizer 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json 2efa472a2cd54b22
+    stats.json 65160077837f4a7e
+    tokenizer.json eb527a7ddb7907e1
+    ");
 }
 
 #[test]
@@ -121,5 +156,17 @@ fn binarize() {
     let test = StageTest::new(dir.path()).input("documents", &documents);
     let tokenizer = test.run::<TokenizerStage>("{vocab_size: 300}").unwrap().out;
     let test = test.input("tokenizer", &tokenizer);
-    insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"");
+    insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"
+    binarize 1
+    chat_template.jinja e746bbb77ac74603
+    generation.json 26473d545d7919f3
+    shards.json 12453eaaa3a0871c
+    tokenizer.json 095927fdf87e2fe6
+    train-00000.bin c29bd36e6b1e92fb
+    train-00000.idx 8a89112d332a4e39
+    train-00000.roles b5e3518f47aee66b
+    validation-00000.bin be393f5252d02671
+    validation-00000.idx 2b11ae84eef6ec0c
+    validation-00000.roles 0aa5ac62edc1c7c1
+    ");
 }

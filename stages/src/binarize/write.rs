@@ -73,8 +73,11 @@ impl Writers {
     pub(super) fn add(&mut self, part: Part) -> Result<(), StageError> {
         let mut start = 0;
         let mut bytes = Vec::new();
-        let sources: Vec<u16> =
-            part.sources.iter().map(|name| self.source(name)).collect::<Result<_, _>>()?;
+        let sources: Vec<u16> = part
+            .sources
+            .iter()
+            .map(|name| self.source(name))
+            .collect::<Result<_, _>>()?;
         for document in part.documents {
             let end = start + document.n_tokens;
             let source = sources[document.source];
