@@ -142,6 +142,12 @@ fn check(settings: &TokenizerSettings) -> Result<(), SettingError> {
         let message = format!("shards hold ids up to {ID_MAX}, so at most {most} can be learnt");
         return Err(SettingError::new("vocab_size", message));
     }
+    if let Some(pretrained) = &settings.pretrained
+        && pretrained.hub.is_some() == pretrained.path.is_some()
+    {
+        let message = "exactly one of `hub` and `path` must be given";
+        return Err(SettingError::new("pretrained", message));
+    }
     if !(settings.coverage > 0.0 && settings.coverage <= 1.0) {
         return Err(SettingError::new(
             "coverage",
