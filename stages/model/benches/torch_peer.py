@@ -1,6 +1,6 @@
 """The training step of `train_step.rs` in PyTorch: same model, batch, AdamW and clipping.
 
-usage: torch_peer.py MODEL PRECISION eager|compile [STEPS]
+usage: torch_peer.py MODEL PRECISION eager|compile [STEPS] [THREADS]
 
 MODEL is mini, m41 or forty-one; PRECISION f32 or bf16 (autocast). One a process, so that the
 peak memory is its own. Needs `pip install torch` and as many free cores as threads (two).
@@ -68,17 +68,19 @@ class Model(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
 
 
-def main(name, precision, mode, steps="8"):
+def main(name, precision, mode, steps="8", threads="2"):
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(threads))
     rows, t, *_, vocab = SHAPES[name]
     model = Model(name)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     x, y = torch.randint(0, vocab, (rows, t)), torch.randint(0, vocab, (rows, t))
     run = torch.compile(model) if mode == "compile" else model
-    seconds = []
-    for _ in range(WARM_UP + int(steps)):
+    seconds, cpu = [], 0
+    for step in range(WARM_UP + int(steps)):
+        if step == WARM_UP:
+            cpu = time.process_time()
         since = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = run(x, y)
@@ -87,13 +89,14 @@ def main(name, precision, mode, steps="8"):
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - since)
+    cpu = (time.process_time() - cpu) / int(steps)
     seconds = sorted(seconds[WARM_UP:])
     median, best = seconds[len(seconds) // 2], seconds[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000
     n = sum(p.numel() for p in parameters) / 1e6
     print(
         f"torch {torch.__version__} {mode} {name} {precision} ({n:.1f}M, {rows} x {t}): "
-        f"{rows * t / median:.0f} tokens/s (best {rows * t / best:.0f}), peak {peak} MB, loss {loss.item():.4f}",
+        f"{rows * t / median:.0f} tokens/s (best {rows * t / best:.0f}, {rows * t / cpu:.0f} per CPU second), peak {peak} MB, loss {loss.item():.4f}",
         flush=True,
     )
 

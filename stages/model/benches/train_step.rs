@@ -112,10 +112,11 @@ fn bench(
     let n_params = config.n_params();
     let batch = random_batch(&config, n_rows, len);
     let mut engine = CpuEngine::new(config, settings, 0, threads)?;
-    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    let (mut seconds, mut losses, mut cpu) = (Vec::new(), Vec::new(), 0.0);
     for step in 1..=WARM_UP + n_steps {
         if step == WARM_UP + 1 {
             profile::start();
+            cpu = cpu_seconds();
         }
         let (step, since) = (step as u64, Instant::now());
         let sum = engine.accumulate(&batch, Pass { seed: 0, step })?;
@@ -128,6 +129,7 @@ fn bench(
         seconds.push(since.elapsed().as_secs_f64());
         losses.push(sum.nll / sum.weight);
     }
+    let cpu = (cpu_seconds() - cpu) / n_steps as f64;
     let times = profile::stop();
     let timed = &mut seconds[WARM_UP..];
     let total: f64 = timed.iter().sum();
@@ -135,12 +137,13 @@ fn bench(
     let n_tokens = (n_rows * len) as f64;
     let (median, best) = (timed[timed.len() / 2], timed[0]);
     println!(
-        "{model} {precision} ({:.1}M, {n_rows} x {len}, kernels {}, {threads} threads): {:.0} tokens/s (best {:.0}), \
+        "{model} {precision} ({:.1}M, {n_rows} x {len}, kernels {}, {threads} threads): {:.0} tokens/s (best {:.0}, {:.0} per CPU second), \
          {:.0} GFLOP/s, peak {} MB (estimate {}), loss {:.4} to {:.4}",
         n_params as f64 / 1e6,
         kernels::name(),
         n_tokens / median,
         n_tokens / best,
+        n_tokens / cpu,
         flops * n_tokens / median / 1e9,
         peak_memory_mb(),
         estimate / 1_000_000,
@@ -196,4 +199,17 @@ fn peak_memory_mb() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024 / 1_000_000
+}
+
+/// Seconds of all this process's threads on a core, 0 where the system does not say. Unlike the
+/// clock, it does not count what other programs took.
+fn cpu_seconds() -> f64 {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return 0.0;
+    };
+    let stats = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+    let nanoseconds = stats.filter_map(|stat| stat.split_whitespace().next()?.parse::<u64>().ok());
+    nanoseconds.sum::<u64>() as f64 / 1e9
 }

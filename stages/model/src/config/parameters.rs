@@ -143,17 +143,17 @@ impl ModelConfig {
         let per_layer = 5 * d + d_qkv + n_hidden * f + self.n_heads + 4;
         let logits = n_tokens.min(HEAD_ROWS) * v;
         let widest = d_qkv.max(n_hidden * f);
-        let packed = match precision {
-            // Two bytes an operand: the widest activation, and the largest weight.
-            Precision::Bf16 => (n_tokens * widest + n_tokens.min(HEAD_ROWS) * v + v * d) / 2,
-            Precision::F32 => 0,
+        let operands = match precision {
+            Precision::Bf16 if crate::kernels::copies_operands() => logits + v * d,
+            // A few megabytes are packed at a time.
+            Precision::F32 | Precision::Bf16 => 2 << 20,
         };
         MemoryEstimate {
             weights: bytes(n_params),
             gradients: bytes(n_params),
             moments: bytes(moments * n_params),
             activations: bytes(n_tokens * (self.n_layers * per_layer + 3 * d)),
-            scratch: bytes(logits + packed + 2 * n_tokens * widest),
+            scratch: bytes(logits + operands + 2 * n_tokens * widest),
         }
     }
 }

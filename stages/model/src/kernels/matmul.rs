@@ -5,8 +5,13 @@
 //! Either way each number of the result is a sum in an order that depends on the shapes
 //! alone, so it is the same bits for any number of threads.
 
-use gemm::Parallelism;
+#[cfg(target_arch = "x86_64")]
+use std::ops::Range;
 
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::ROWS;
 use crate::config::Precision;
 
 /// A read-only matrix: element `(i, j)` is `data[i * row + j * col]`.
@@ -62,6 +67,19 @@ impl<'a> View<'a> {
                 row: self.strides.col,
                 col: self.strides.row,
             },
+            ..self
+        }
+    }
+
+    /// The part of these rows and columns.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows && cols.end <= self.cols);
+        let Strides { row, col } = self.strides;
+        View {
+            data: &self.data[rows.start * row + cols.start * col..],
+            rows: rows.len(),
+            cols: cols.len(),
             ..self
         }
     }
@@ -196,13 +214,16 @@ unsafe fn gemm_f32(
 
 /// A row-major copy of a matrix with every number rounded to bf16.
 fn rounded(x: View) -> Vec<f32> {
-    let mut out = Vec::with_capacity(x.rows * x.cols);
-    for i in 0..x.rows {
-        for j in 0..x.cols {
-            let value = x.data[i * x.strides.row + j * x.strides.col];
-            out.push(half::bf16::from_f32(value).to_f32());
-        }
-    }
+    let mut out = vec![0.0; x.rows * x.cols];
+    out.par_chunks_mut(x.cols.max(1))
+        .with_min_len(ROWS)
+        .enumerate()
+        .for_each(|(i, row)| {
+            for (j, out) in row.iter_mut().enumerate() {
+                let value = x.data[i * x.strides.row + j * x.strides.col];
+                *out = half::bf16::from_f32(value).to_f32();
+            }
+        });
     out
 }
 

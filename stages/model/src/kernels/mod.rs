@@ -84,6 +84,14 @@ pub fn name() -> &'static str {
     }
 }
 
+/// Whether bf16 needs rounded copies of whole operands here.
+pub(crate) fn copies_operands() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level() < Level::Avx512;
+    #[cfg(not(target_arch = "x86_64"))]
+    true
+}
+
 /// Whether `precision: bf16` is fast here; elsewhere operands are rounded and multiplied in f32.
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,8 @@
 //! bits: one f32, or two bf16 numbers that follow each other along `k`, which is what
 //! `vdpbf16ps` multiplies. The inner loop keeps a tile of `MR x NR` sums in registers.
 //!
-//! Small blocks of tiles are the tasks. Each tile is computed by one task and sums along `k` in
+//! Operands are packed a few megabytes at a time and used while the caches hold them. Small
+//! blocks of tiles are the tasks. Each tile is computed by one task and sums along `k` in
 //! order, so the result does not depend on the number of threads.
 
 use std::{
@@ -21,11 +22,16 @@ use crate::config::Precision;
 
 const MR: usize = 12;
 const NR: usize = 32;
-/// Units along `k` per pass: a panel of `b` is then `DEPTH * NR * 4` bytes, two thirds of an L1 cache.
-const DEPTH: usize = 256;
+/// Units along `k` per pass: a panel of `b` is then `DEPTH * NR * 4` bytes, 16 KB, so that the L1
+/// cache has room for what streams past.
+const DEPTH: usize = 128;
 /// Tiles of one task: 96 rows by 128 columns.
 const TASK_ROWS: usize = 8 * MR;
 const TASK_COLS: usize = 4 * NR;
+/// What is packed at a time: 4 MB of each operand, which the caches still hold when it is used.
+const BLOCK_ROWS: usize = 172 * MR;
+const BLOCK_COLS: usize = 64 * NR;
+const BLOCK_DEPTH: usize = 4 * DEPTH;
 /// Units along `k` that one packing task copies when rows are contiguous.
 const PACK_DEPTH: usize = 16;
 /// Panels that one packing task copies when `k` is contiguous.
@@ -455,28 +461,54 @@ fn at_least(lines: &mut Vec<Line>, n: usize) -> &mut [Line] {
 
 fn multiply_as<U: Unit>(out: &mut [f32], accumulate: bool, a: View, b: View) {
     let (m, n, k) = (a.rows(), b.cols(), a.cols());
-    let depth = k.div_ceil(U::NUMBERS);
+    assert!(out.len() >= m * n);
+    let out = Shared(out.as_mut_ptr());
     let free = || FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let [mut a_lines, mut b_lines] = free().pop().unwrap_or_default();
-    let a_panels = at_least(&mut a_lines, n_lines::<MR>(m, depth));
-    let b_panels = at_least(&mut b_lines, n_lines::<NR>(n, depth));
-    pack::<U, MR>(a_panels, a);
-    pack::<U, NR>(b_panels, b.t());
-    multiply_panels::<U>(out, accumulate, a_panels, b_panels, (m, n, depth));
+    for rows in blocks(m, BLOCK_ROWS, MR) {
+        for depths in blocks(k, BLOCK_DEPTH * U::NUMBERS, U::NUMBERS) {
+            let a = a.part(rows.clone(), depths.clone());
+            let depth = depths.len().div_ceil(U::NUMBERS);
+            let a_panels = at_least(&mut a_lines, n_lines::<MR>(rows.len(), depth));
+            pack::<U, MR>(a_panels, a);
+            for cols in blocks(n, BLOCK_COLS, NR) {
+                let b = b.part(depths.clone(), cols.clone());
+                let b_panels = at_least(&mut b_lines, n_lines::<NR>(cols.len(), depth));
+                pack::<U, NR>(b_panels, b.t());
+                let size = (rows.len(), cols.len(), depth);
+                let accumulate = accumulate || depths.start > 0;
+                // SAFETY: the block is within `out` (asserted), which is borrowed.
+                unsafe {
+                    let out = Shared(out.at(rows.start * n + cols.start));
+                    multiply_panels::<U>(out, n, accumulate, a_panels, b_panels, size);
+                }
+            }
+        }
+    }
     free().push([a_lines, b_lines]);
 }
 
-fn multiply_panels<U: Unit>(
-    out: &mut [f32],
+/// Cuts `0..n` into equal parts of at most about `most`, each but the last a multiple of `unit`.
+fn blocks(n: usize, most: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+    let n_blocks = n.div_ceil(most).max(1);
+    let size = n.div_ceil(n_blocks).next_multiple_of(unit);
+    (0..n)
+        .step_by(size)
+        .map(move |from| from..n.min(from + size))
+}
+
+/// # Safety
+/// `out` must be valid for `m` rows of `n` numbers, `stride` apart, and no other thread's meanwhile.
+unsafe fn multiply_panels<U: Unit>(
+    out: Shared<f32>,
+    stride: usize,
     accumulate: bool,
     a_panels: &[Line],
     b_panels: &[Line],
     (m, n, depth): (usize, usize, usize),
 ) {
-    assert!(out.len() >= m * n);
     assert!(a_panels.len() >= n_lines::<MR>(m, depth));
     assert!(b_panels.len() >= n_lines::<NR>(n, depth));
-    let out = Shared(out.as_mut_ptr());
     let n_across = n.div_ceil(TASK_COLS);
     let n_tasks = m.div_ceil(TASK_ROWS) * n_across;
     (0..n_tasks)
@@ -491,13 +523,13 @@ fn multiply_panels<U: Unit>(
                 for j in (j0..j1).step_by(NR) {
                     for i in (i0..i1).step_by(MR) {
                         let size = (MR.min(m - i), NR.min(n - j));
-                        // SAFETY: the level has the instructions; panel and tile offsets are within the
-                        // lengths asserted above; no other task has this tile.
+                        // SAFETY: the level has the instructions; panel offsets are within the lengths
+                        // asserted above; `out` is the caller's promise, and no other task has this tile.
                         unsafe {
                             let a = a_panels.as_ptr().cast::<u32>().add(i * depth + k0 * MR);
                             let b = b_panels.as_ptr().cast::<u32>().add(j * depth + k0 * NR);
-                            let at = out.at(i * n + j);
-                            U::tile(len, a, b, at, n, size, accumulate || k0 > 0);
+                            let at = out.at(i * stride + j);
+                            U::tile(len, a, b, at, stride, size, accumulate || k0 > 0);
                         }
                     }
                 }
@@ -603,6 +635,7 @@ mod tests {
 
     /// The chosen units are tested with `matmul`; this one may not be chosen on this CPU.
     #[test]
+    #[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
     fn pairs_and_rounded_operands_give_the_same_products() {
         if !is_x86_feature_detected!("avx512bf16") {
             println!("SKIPPED: this CPU has no bf16 products");

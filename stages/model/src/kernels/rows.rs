@@ -81,7 +81,7 @@ pub(crate) fn norm_backward(
         .zip(x.par_chunks(ROWS * width).zip(d_y.par_chunks(ROWS * width)))
         .map(|((d_x, stats), (x, d_y))| {
             let mut part = vec![0.0; 2 * width];
-            norm_backward_rows(kind, x, gain, stats, d_y, d_x, write, &mut part);
+            norm_backward_rows(kind, x, gain, stats, d_y, (d_x, write), &mut part);
             part
         })
         .collect();
@@ -94,10 +94,11 @@ pub(crate) fn norm_backward(
 
 simd! {
     fn norm_backward_rows(
-        kind: Norm, x: &[f32], gain: &[f32], stats: &[f32], d_y: &[f32], d_x: &mut [f32], write: Write,
+        kind: Norm, x: &[f32], gain: &[f32], stats: &[f32], d_y: &[f32], to: (&mut [f32], Write),
         part: &mut [f32],
     ) {
         let width = gain.len();
+        let (d_x, write) = to;
         let (d_gain, d_bias) = part.split_at_mut(width);
         let rows = x.chunks_exact(width).zip(d_y.chunks_exact(width)).zip(d_x.chunks_exact_mut(width));
         for (((x, d_y), d_x), stats) in rows.zip(stats.chunks_exact(NORM_STATS)) {
@@ -367,7 +368,7 @@ fn silu(x: f32) -> (f32, f32) {
 /// Value and slope of GELU in its tanh form, which is `x * sigmoid(2u)`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> (f32, f32) {
-    const TWICE_ROOT: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+    const TWICE_ROOT: f32 = 1.595_769; // 2 sqrt(2 / pi)
     const CUBIC: f32 = 0.044_715;
     let s = 1.0 / (1.0 + exp(-TWICE_ROOT * x * (1.0 + CUBIC * x * x)));
     let slope = s + x * s * (1.0 - s) * TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x);

@@ -552,7 +552,7 @@ fn bad_input_is_refused_before_the_first_step() {
       set it to a positive number
     `epochs` come to no step at all
       set more `epochs` or `steps`
-    micro-batches of 2 rows need 0 MB, and 0 MB are free
+    micro-batches of 2 rows need 8 MB, and 0 MB are free
       set a smaller `micro_batch` or `context`, or a smaller model
     "#);
 }
