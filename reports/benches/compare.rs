@@ -63,6 +63,19 @@ fn main() {
         assert!(text.contains(&format!("{}", runs.len() % 1_000)));
     });
     say(&format!("comparing all of them: {:.0} ms", comparing * 1e3));
+    let shelf = ReportOptions {
+        curves: vec!["none".to_owned()],
+        ..ReportOptions::for_runs(1, START_MS, &[])
+    };
+    let listing = middle(|| {
+        let registry = Registry::open_to_read(&path).unwrap().unwrap();
+        let runs = registry.runs(&RunQuery::default()).unwrap();
+        assert!(!read_all(&registry, &runs, &shelf).unwrap().is_empty());
+    });
+    say(&format!(
+        "of that all but the curves: {:.0} ms",
+        listing * 1e3
+    ));
     let paging = middle(|| {
         let registry = Registry::open_to_read(&path).unwrap().unwrap();
         let runs = registry.runs(&RunQuery::default()).unwrap();

@@ -192,6 +192,21 @@ impl MetricRow {
     }
 }
 
+impl SampleRow {
+    /// Returns each text once, with the runs that wrote it.
+    pub(crate) fn groups(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
+        for (run_idx, text) in self.texts.iter().enumerate() {
+            let Some(text) = text else { continue };
+            match groups.iter_mut().find(|(other, _)| other == text) {
+                Some((_, runs)) => runs.push(run_idx),
+                None => groups.push((text, vec![run_idx])),
+            }
+        }
+        groups
+    }
+}
+
 impl Comparison {
     pub fn main_row(&self) -> Option<&MetricRow> {
         let main = self.main.as_ref()?;

@@ -617,6 +617,8 @@ fn second_best(row: &MetricRow, best: usize) -> Option<usize> {
 
 /// Runs shown as columns; beyond them a table has a line for each run.
 const COLUMNS_MAX: usize = 8;
+/// Letters of runs over a text they share.
+const LETTERS_MAX: usize = 12;
 
 fn run_headings(body: &mut String, comparison: &Comparison, class: &str) {
     for (idx, report) in comparison.runs.iter().enumerate() {
@@ -812,12 +814,17 @@ fn compared_samples(body: &mut String, comparison: &Comparison) {
             "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"side\">",
             escaped(row.prompt.trim())
         );
-        for (idx, text) in row.texts.iter().enumerate().take(COLUMNS_MAX) {
-            let Some(text) = text else { continue };
+        for (text, runs) in row.groups().into_iter().take(COLUMNS_MAX) {
+            let signs: Vec<String> = runs
+                .iter()
+                .take(LETTERS_MAX)
+                .map(|&idx| run_sign(idx))
+                .collect();
             let _ = write!(
                 body,
-                "<div><div class=\"by\">{}</div><div class=\"answer\">{}</div></div>",
-                run_sign(idx),
+                "<div><div class=\"by\">{}{}</div><div class=\"answer\">{}</div></div>",
+                signs.join("&ensp;"),
+                if runs.len() > LETTERS_MAX { " …" } else { "" },
                 escaped(text.trim())
             );
         }

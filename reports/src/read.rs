@@ -75,6 +75,7 @@ pub fn read_all(
         options,
         executions: HashMap::new(),
         run_names: HashMap::new(),
+        tokens: HashMap::new(),
     };
     for run in runs {
         reader.run_names.insert(run.id.clone(), run.name.clone());
@@ -92,12 +93,20 @@ struct Reader<'a> {
     options: &'a ReportOptions,
     executions: HashMap<String, Option<Execution>>,
     run_names: HashMap<String, String>,
+    /// By execution, its last step and the tokens seen by then.
+    tokens: HashMap<String, (u64, f64)>,
 }
 
 impl Reader<'_> {
     fn report(&mut self, run: &registry::Run) -> Result<Report, Error> {
         let stages = self.stages(run)?;
         let finals = self.registry.final_metrics(&run.id)?;
+        for metric in finals.iter().filter(|metric| metric.name == TOKENS) {
+            if let Some(step) = metric.step {
+                let last = (step, metric.value);
+                self.tokens.insert(metric.execution_id.clone(), last);
+            }
+        }
         let finals = finals.into_iter().filter(|metric| metric.step.is_none());
         Ok(Report {
             run: self.run(run, &stages)?,
@@ -320,7 +329,10 @@ impl Reader<'_> {
                 let Some(series) = by_execution.get(execution.id.as_str()) else {
                     continue;
                 };
-                report.curves.extend(curves(&stage.name, execution, series));
+                let tokens = self.tokens.get(&execution.id).copied();
+                report
+                    .curves
+                    .extend(curves(&stage.name, execution, series, tokens));
             }
         }
         Ok(())
@@ -354,13 +366,23 @@ impl Reader<'_> {
 /// The metric that says how many tokens a step has seen.
 const TOKENS: &str = "tokens";
 
-fn curves(stage: &str, execution: &Execution, series: &[&registry::Series]) -> Vec<Curve> {
+fn curves(
+    stage: &str,
+    execution: &Execution,
+    series: &[&registry::Series],
+    tokens_last: Option<(u64, f64)>,
+) -> Vec<Curve> {
     let clock = Clock::of(execution, series);
-    let tokens: Vec<(u64, f64)> = series
+    let mut tokens: Vec<(u64, f64)> = series
         .iter()
         .filter(|one| one.name == TOKENS)
         .flat_map(|one| one.points.iter().map(|point| (point.step, point.value)))
         .collect();
+    // Steps of one run see equal numbers of tokens, near enough: where their curve was not read,
+    // its end will do.
+    if tokens.is_empty() {
+        tokens.extend(tokens_last);
+    }
     let mut curves: Vec<Curve> = series
         .iter()
         .filter(|one| one.name != TOKENS)

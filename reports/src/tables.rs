@@ -165,41 +165,32 @@ pub fn report_markdown(report: &Report) -> String {
 
 /// Renders several runs as Markdown: what differs, and what came of it.
 pub fn comparison_markdown(comparison: &Comparison) -> String {
-    let mut text = String::new();
-    let names: Vec<&str> = comparison
-        .runs
+    /// More runs than this are read down rather than across.
+    const COLUMNS_MAX: usize = 6;
+    let mut rows = vec![vec![String::new()]];
+    rows[0].extend(comparison.runs.iter().map(|report| report.run.name.clone()));
+    for row in &comparison.settings {
+        let values = row.values.iter();
+        let values = values.map(|value| value.clone().unwrap_or_else(|| "–".to_owned()));
+        rows.push(std::iter::once(row.name.clone()).chain(values).collect());
+    }
+    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
+        let cells = (0..row.values.len()).map(|idx| metric_cell(row, idx));
+        rows.push(std::iter::once(row.full_name()).chain(cells).collect());
+    }
+    let times = comparison
+        .costs
         .iter()
-        .map(|report| report.run.name.as_str())
-        .collect();
-    let headings = |first: &'static str| -> Vec<&str> {
-        std::iter::once(first)
-            .chain(names.iter().copied())
-            .collect()
-    };
-    let settings = comparison.settings.iter().map(|row| {
-        let values = row
-            .values
-            .iter()
-            .map(|value| value.clone().unwrap_or_else(|| "–".to_owned()));
-        std::iter::once(row.name.clone()).chain(values).collect()
-    });
-    table(&mut text, &headings("setting"), settings);
-    let metrics = comparison.metrics.iter().map(|row| {
-        let cells = (0..names.len()).map(|idx| metric_cell(row, idx));
-        std::iter::once(row.full_name()).chain(cells).collect()
-    });
-    table(&mut text, &headings("metric"), metrics);
-    let costs = vec![
-        std::iter::once("time".to_owned())
-            .chain(
-                comparison
-                    .costs
-                    .iter()
-                    .map(|cost| duration(cost.elapsed_seconds)),
-            )
-            .collect(),
-    ];
-    table(&mut text, &headings("cost"), costs);
+        .map(|cost| duration(cost.elapsed_seconds));
+    rows.push(std::iter::once("time".to_owned()).chain(times).collect());
+    if comparison.runs.len() > COLUMNS_MAX {
+        rows = (0..rows[0].len())
+            .map(|idx| rows.iter().map(|row| row[idx].clone()).collect())
+            .collect();
+    }
+    let mut text = String::new();
+    let headings: Vec<&str> = rows[0].iter().map(String::as_str).collect();
+    table(&mut text, &headings, rows[1..].iter().cloned());
     text
 }
 

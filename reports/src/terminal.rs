@@ -461,7 +461,7 @@ fn print_chart(screen: &mut Screen, title: &str, curves: &[&Curve], options: &Te
         return;
     };
     let mut lines = Vec::new();
-    let mut legend = vec![span(title, Paint::Strong)];
+    let mut legend = vec![vec![span(title, Paint::Strong)]];
     for (idx, curve) in curves.iter().enumerate() {
         let paint = Paint::Series(idx);
         let is_marked = idx > 0 && (curve.is_sparse_beside(densest) || curve.n_points < 20)
@@ -476,11 +476,11 @@ fn print_chart(screen: &mut Screen, title: &str, curves: &[&Curve], options: &Te
             paint,
             look,
         });
-        legend.extend(legend_spans(curve, look, paint));
+        legend.push(legend_spans(curve, look, paint));
     }
     let (x_title, x_tick) = axis_look(options.axis);
     screen.gap();
-    screen.line(&legend);
+    screen.flow(&legend);
     if lines.iter().all(|line| line.points.is_empty()) {
         screen.line(&[span(
             format!("  no {x_title} were recorded for these curves"),
@@ -504,11 +504,7 @@ fn legend_spans(curve: &Curve, look: Look, paint: Paint) -> Vec<Span> {
         Look::Lettered(letter) => format!("⠒{letter}⠒"),
         Look::Marks(mark) => mark.to_string(),
     };
-    let mut spans = vec![
-        plain("   "),
-        span(sign, paint),
-        plain(format!(" {}", curve.metric)),
-    ];
+    let mut spans = vec![span(sign, paint), plain(format!(" {}", curve.metric))];
     if let Some(last) = curve.last() {
         spans.push(span(format!(" {}", number(last)), Paint::Quiet));
     }

@@ -250,3 +250,22 @@ fn csv_keeps_names_with_commas_and_quotes_apart() {
     let csv = tables::comparison_csv(&comparison);
     assert!(csv.contains(",\"'=a,\"\"b\"\"\nc\","), "{csv}");
 }
+
+#[test]
+fn an_overview_of_many_runs_still_knows_their_tokens() {
+    let shelf = Shelf::new();
+    let id = record(&shelf.registry, &Recorded::default());
+    let run = shelf.registry.run(&id).unwrap();
+    let options = ReportOptions::for_runs(1_000, START_MS, &[]);
+    let report = read(&shelf.registry, &run, &options).unwrap();
+    let metrics: Vec<&str> = report
+        .curves
+        .iter()
+        .map(|curve| curve.metric.as_str())
+        .collect();
+    assert_eq!(metrics, ["loss", "validation_loss"]);
+    let loss = report.curve("base", "loss").unwrap();
+    assert!(loss.points.len() <= 160 && loss.n_points == 200);
+    let last = loss.points.last().unwrap();
+    assert_eq!((last.step, last.tokens), (200, Some(512_000.0)));
+}

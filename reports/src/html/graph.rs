@@ -256,3 +256,28 @@ fn boxed(svg: &mut String, report: &Report, stage: &Stage, item: &Item<'_>) {
     }
     svg.push_str("</g>");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::dialogue;
+
+    #[test]
+    fn an_arrow_over_a_column_takes_a_lane_past_its_stages() {
+        let report = dialogue();
+        let mut items = stages(&report);
+        add_lanes(&mut items);
+        let columns = ordered_columns(&mut items);
+        place(&mut items, &columns);
+        let lanes: Vec<&Item<'_>> = items.iter().filter(|item| item.stage.is_none()).collect();
+        assert_eq!(lanes.len(), 1, "`perplexity` reads `shards` past `base`");
+        let beside = items
+            .iter()
+            .filter(|item| item.stage.is_some() && item.column == lanes[0].column);
+        for stage in beside {
+            let is_apart = lanes[0].middle() < stage.y || lanes[0].middle() > stage.y + BOX_HEIGHT;
+            assert!(is_apart);
+        }
+        assert!(svg(&report).matches("<rect").count() == report.stages.len());
+    }
+}

@@ -136,6 +136,7 @@
     }
 
     draw() {
+      this.leave();
       for (const button of this.legend.querySelectorAll("button")) {
         button.setAttribute("aria-pressed", String(!state.hidden.has(button.dataset.key)));
       }

@@ -14,7 +14,7 @@ use super::{
     value_span,
 };
 use crate::{
-    comparison::{Comparison, CurveRow, MetricRow, SampleRow},
+    comparison::{Comparison, CurveRow, MetricRow, SampleRow, SettingRow},
     number::{bytes, counted, duration, moment, number, percent, short_digest},
     report::Better,
 };
@@ -78,13 +78,18 @@ fn print_runs(screen: &mut Screen, comparison: &Comparison) {
         "{} side by side",
         counted(comparison.runs.len(), "run")
     ));
+    let has_tags = comparison
+        .runs
+        .iter()
+        .any(|report| !report.run.tags.is_empty());
+    let tags_title = if has_tags { "tags" } else { "" };
     let mut table = Table::new(&[
         ("", Column::Text),
         ("run", Column::Text),
         ("experiment", Column::Text),
         ("status", Column::Text),
         ("started", Column::Text),
-        ("tags", Column::Text),
+        (tags_title, Column::Text),
     ]);
     for (idx, report) in comparison.runs.iter().enumerate() {
         let run = &report.run;
@@ -231,23 +236,23 @@ fn print_runs_as_rows(screen: &mut Screen, comparison: &Comparison) {
     let n_runs = comparison.runs.len();
     screen.heading_with(&counted(n_runs, "run"), &judged_by(comparison));
     let metrics = leading_metrics(comparison);
-    // Columns are added while they fit, the metric that judges first.
-    let mut n_settings = comparison.settings.len();
+    let settings = leading_settings(comparison);
+    // Columns leave while they do not fit: metrics up to the one that judges, then settings.
+    let mut n_settings = settings.len();
     let mut n_metrics = metrics.len();
     let table = loop {
-        let table = table_of_rows(comparison, n_settings, &metrics[..n_metrics]);
-        let is_least = n_metrics <= 1 && n_settings <= 1;
-        if table.width_natural() <= screen.width || is_least {
+        let table = table_of_rows(comparison, &settings[..n_settings], &metrics[..n_metrics]);
+        if table.width_natural() <= screen.width || n_metrics + n_settings <= 2 {
             break table;
         }
-        if n_metrics > 2 || n_settings <= 1 {
+        if n_metrics > 1 {
             n_metrics -= 1;
         } else {
             n_settings -= 1;
         }
     };
     table.print(screen);
-    let left_out = comparison.settings.len() - n_settings + comparison.metrics.len() - n_metrics;
+    let left_out = settings.len() - n_settings + metrics.len() - n_metrics;
     if left_out > 0 {
         screen.line(&[span(
             format!(
@@ -273,23 +278,36 @@ fn judged_by(comparison: &Comparison) -> String {
     }
 }
 
-/// Returns the metrics with the one that judges first, then those that can be better or worse.
+/// Returns the metrics that differ, the one that judges first, then those that can be better.
 fn leading_metrics(comparison: &Comparison) -> Vec<&MetricRow> {
     let main = comparison.main_row();
-    let is_main = |row: &&MetricRow| main.is_some_and(|main| main.full_name() == row.full_name());
-    let mut rows: Vec<&MetricRow> = comparison.metrics.iter().collect();
+    let is_main = |row: &MetricRow| main.is_some_and(|main| main.full_name() == row.full_name());
+    let differs = |row: &MetricRow| row.values.iter().any(|value| *value != row.values[0]);
+    let rows = comparison.metrics.iter();
+    let mut rows: Vec<&MetricRow> = rows
+        .filter(|row| is_main(row) || row.is_telling() && differs(row))
+        .collect();
     rows.sort_by_key(|row| {
-        (
-            !is_main(row),
-            row.better.is_none(),
-            row.is_last.contains(&true),
-        )
+        let is_last = row.is_last.contains(&true);
+        (!is_main(row), row.better.is_none(), is_last)
     });
     rows
 }
 
-fn table_of_rows(comparison: &Comparison, n_settings: usize, metrics: &[&MetricRow]) -> Table {
-    let settings = &comparison.settings[..n_settings];
+/// Returns the settings that differ, the one with the largest effect first.
+fn leading_settings(comparison: &Comparison) -> Vec<&SettingRow> {
+    let effects = &comparison.effects;
+    let rank = |row: &SettingRow| effects.iter().position(|effect| effect.setting == row.name);
+    let mut rows: Vec<&SettingRow> = comparison.settings.iter().collect();
+    rows.sort_by_key(|row| rank(row).unwrap_or(usize::MAX));
+    rows
+}
+
+fn table_of_rows(
+    comparison: &Comparison,
+    settings: &[&SettingRow],
+    metrics: &[&MetricRow],
+) -> Table {
     let mut columns = vec![("", Column::Text), ("run", Column::Text)];
     columns.extend(
         settings
@@ -409,7 +427,8 @@ fn print_curve_row(
 ) {
     let run_idxs = chosen_runs(comparison, row);
     let mut lines = Vec::new();
-    let mut legend = vec![span(format!("{} {}", row.stage, row.metric), Paint::Strong)];
+    let title = span(format!("{} {}", row.stage, row.metric), Paint::Strong);
+    let mut legend = vec![vec![title]];
     for &run_idx in &run_idxs {
         let Some(curve) = comparison.curve(row, run_idx) else {
             continue;
@@ -426,24 +445,24 @@ fn print_curve_row(
             paint: series(run_idx),
             look,
         });
-        legend.push(plain("   "));
-        legend.push(span(letter, series(run_idx)));
+        let mut entry = vec![span(letter, series(run_idx))];
         if let Some(last) = curve.last() {
             let paint = if last.is_finite() {
                 Paint::Quiet
             } else {
                 Paint::Bad
             };
-            legend.push(span(format!(" {}", number(last)), paint));
+            entry.push(span(format!(" {}", number(last)), paint));
         }
+        legend.push(entry);
     }
     let n_left_out = row.curves.iter().flatten().count() - run_idxs.len();
     if n_left_out > 0 {
-        legend.push(span(format!("   and {n_left_out} more"), Paint::Quiet));
+        legend.push(vec![span(format!("and {n_left_out} more"), Paint::Quiet)]);
     }
     let (x_title, x_tick) = axis_look(options.axis);
     screen.gap();
-    screen.line(&legend);
+    screen.flow(&legend);
     if lines.iter().all(|line| line.points.is_empty()) {
         screen.line(&[span(
             format!("  no {x_title} were recorded for these curves"),
@@ -552,14 +571,7 @@ fn print_pair(screen: &mut Screen, row: &SampleRow) {
 fn print_stack(screen: &mut Screen, row: &SampleRow) {
     const LINES_MAX: usize = 4;
     const TEXTS_MAX: usize = 8;
-    let mut groups: Vec<(&str, Vec<usize>)> = Vec::new();
-    for (run_idx, text) in row.texts.iter().enumerate() {
-        let Some(text) = text else { continue };
-        match groups.iter_mut().find(|(other, _)| other == text) {
-            Some((_, runs)) => runs.push(run_idx),
-            None => groups.push((text, vec![run_idx])),
-        }
-    }
+    let groups = row.groups();
     for (text, runs) in groups.iter().take(TEXTS_MAX) {
         let mut lead = vec![plain("    ")];
         lead.extend(

@@ -97,28 +97,56 @@ impl Screen {
     pub(crate) fn line(&mut self, spans: &[Span]) {
         let mut left = self.width;
         let start = self.out.len();
+        // What colour is on; a curve of a hundred characters is one sequence, not a hundred.
+        let mut open: Option<&str> = None;
         for span in spans {
             let text = clean(&span.text);
             let text = fitted(&text, left);
             left -= width(&text);
-            match span
-                .paint
-                .code()
-                .filter(|_| self.colour && !text.trim().is_empty())
-            {
-                Some(code) => {
-                    self.out.push_str("\x1b[");
-                    self.out.push_str(code);
-                    self.out.push('m');
-                    self.out.push_str(&text);
-                    self.out.push_str("\x1b[0m");
-                }
-                None => self.out.push_str(&text),
+            let code = span.paint.code().filter(|_| self.colour);
+            if code != open && !text.trim().is_empty() {
+                self.switch(open, code);
+                open = code;
             }
+            self.out.push_str(&text);
         }
         let end = start + self.out[start..].trim_end_matches(' ').len();
         self.out.truncate(end);
+        self.switch(open, None);
         self.out.push('\n');
+    }
+
+    fn switch(&mut self, from: Option<&str>, to: Option<&str>) {
+        if from.is_some() {
+            self.out.push_str("\x1b[0m");
+        }
+        if let Some(code) = to {
+            self.out.push_str("\x1b[");
+            self.out.push_str(code);
+            self.out.push('m');
+        }
+    }
+
+    /// Prints entries beside each other, on as many lines as they need.
+    pub(crate) fn flow(&mut self, entries: &[Vec<Span>]) {
+        const GAP: usize = 3;
+        let mut spans: Vec<Span> = Vec::new();
+        let mut used = 0;
+        for entry in entries {
+            let columns: usize = entry.iter().map(|span| width(&clean(&span.text))).sum();
+            if used > 0 && used + GAP + columns > self.width {
+                self.line(&spans);
+                spans = vec![plain(" ")];
+                used = 1;
+            }
+            if used > 0 {
+                spans.push(plain(" ".repeat(GAP)));
+                used += GAP;
+            }
+            spans.extend(entry.iter().cloned());
+            used += columns;
+        }
+        self.line(&spans);
     }
 
     /// Prints one span at the left and one at the right edge.

@@ -354,17 +354,16 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
 fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
     assert_snapshot!(compared(sweep(), &TerminalOptions::default()), @r#"
     9 runs  * the best base.validation_loss (lower is better)
-         run     seed  lr      validation_loss    tokens_per_second      time
-      A  run-01  1     0.0001           2.2100             18,402.5    4m 05s
-      B  run-02  2     0.0001           2.2200             18,402.5    4m 05s
-      C  run-03  3     0.0001           2.2300             18,402.5    4m 05s
-      D  run-11  1     0.0003           2.0600             18,402.5    4m 05s
-      E  run-12  2     0.0003           2.0700             18,402.5    4m 05s
-      F  run-13  3     0.0003           2.0800             18,402.5    4m 05s
-      G  run-21  1     0.001            1.9100 *           18,402.5    4m 05s
-      H  run-22  2     0.001            1.9200             18,402.5    4m 05s
-      I  run-23  3     0.001            1.9300             18,402.5    4m 05s
-      6 columns not shown: --csv has all, --metric chooses
+         run     lr      seed  validation_loss      loss      time
+      A  run-01  0.0001  1              2.2100    2.2100    4m 05s
+      B  run-02  0.0001  2              2.2200    2.2200    4m 05s
+      C  run-03  0.0001  3              2.2300    2.2300    4m 05s
+      D  run-11  0.0003  1              2.0600    2.0600    4m 05s
+      E  run-12  0.0003  2              2.0700    2.0700    4m 05s
+      F  run-13  0.0003  3              2.0800    2.0800    4m 05s
+      G  run-21  0.001   1              1.9100 *  1.9100 *  4m 05s
+      H  run-22  0.001   2              1.9200    1.9200    4m 05s
+      I  run-23  0.001   3              1.9300    1.9300    4m 05s
 
     Effect of each setting  on base.validation_loss, the largest first
       setting        value   runs    mean    best
@@ -375,7 +374,8 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
                      2          3  2.0700  1.9200   +0.5 %
                      3          3  2.0800  1.9300   +1.0 %
 
-    base validation_loss   D 2.0234   E 2.0234   F 2.0234   G 2.0234   H 2.0234   I…
+    base validation_loss   D 2.0234   E 2.0234   F 2.0234   G 2.0234   H 2.0234
+        I 2.0234   and 3 more
          7 ┤⠣⡀
            │ ⠈⠢⡀
          6 ┤   ⠈⠢⡀
