@@ -446,9 +446,11 @@ fn is_best(better: Option<Better>, values: &[Option<f64>]) -> Vec<bool> {
 
 /// Chooses what runs are judged by: a held-out loss rather than a training one, and one most runs have.
 fn main_metric(metrics: &[MetricRow]) -> Option<&MetricRow> {
-    const PREFERRED: [&str; 5] = [
-        "validation_loss",
+    // Bits per byte first: the only one that is fair between two vocabularies.
+    const PREFERRED: [&str; 6] = [
         "bits_per_byte",
+        "best_validation_loss",
+        "validation_loss",
         "perplexity",
         "loss",
         "accuracy_top1",

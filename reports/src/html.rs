@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     comparison::{Comparison, MetricRow, SampleRow},
     number::{bytes, counted, duration, moment, number, percent, short_digest, thousands},
-    report::{Better, Report, Sample, Stage},
+    report::{Better, Final, Report, Sample, Stage},
     terminal::{self, letter},
 };
 use escape::{escaped, script_json};
@@ -188,8 +188,9 @@ fn head(body: &mut String, report: &Report) {
 
 /// The few numbers a reader came for.
 fn figures(body: &mut String, report: &Report) {
-    const WANTED: [&str; 6] = [
+    const WANTED: [&str; 7] = [
         "perplexity",
+        "best_validation_loss",
         "validation_loss",
         "bits_per_byte",
         "loss",
@@ -199,7 +200,7 @@ fn figures(body: &mut String, report: &Report) {
     let has_validation = report
         .finals
         .iter()
-        .any(|last| last.metric == "validation_loss");
+        .any(|last| last.metric.ends_with("validation_loss"));
     let found = WANTED
         .iter()
         .filter(|wanted| **wanted != "loss" || !has_validation)
@@ -247,7 +248,12 @@ fn results(body: &mut String, report: &Report) {
         return;
     }
     body.push_str("<section><h2>Results</h2><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>stage</th><th>metric</th><th class=\"figure\">value</th></tr></thead><tbody>");
-    for last in &report.finals {
+    // What is good or bad comes before what is only counted.
+    let (judged, counted): (Vec<&Final>, Vec<&Final>) = report
+        .finals
+        .iter()
+        .partition(|last| Better::of(&last.metric).is_some());
+    for last in judged.into_iter().chain(counted) {
         let _ = write!(
             body,
             "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>{}</tr>",

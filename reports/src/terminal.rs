@@ -18,12 +18,12 @@ pub(crate) use compared::letter;
 use crate::{
     curve::{Axis, Curve},
     number::{bytes, counted, duration, moment, number, percent, short_digest, thousands, tick},
-    report::{Execution, Report, Run, Sample, Stage},
+    report::{Better, Execution, Final, Report, Run, Sample, Stage},
 };
 use chart::{Chart, Line, Look, sparkline};
 use screen::{Paint, Screen, Span, plain, span};
 use table::{Column, Table};
-use text::wrapped;
+use text::{clean, fitted, width, wrapped};
 
 /// How a report is to be drawn.
 #[derive(Clone, Debug)]
@@ -105,16 +105,13 @@ fn print_head(screen: &mut Screen, run: &Run) {
 
 /// Prints `label  value`, the value wrapped below itself.
 fn print_fact(screen: &mut Screen, label: &str, value: &str) {
-    const LABEL_COLUMNS: usize = 10;
-    for (idx, line) in wrapped(value, screen.width.saturating_sub(LABEL_COLUMNS + 2))
-        .into_iter()
-        .enumerate()
-    {
-        let label = if idx == 0 { label } else { "" };
-        screen.line(&[
-            span(format!("  {label:<LABEL_COLUMNS$}"), Paint::Quiet),
-            plain(line),
-        ]);
+    let label = clean(label);
+    let columns = (width(&label) + 2).clamp(10, 24);
+    let label = fitted(&label, columns - 2);
+    let mut lead = format!("  {label}{}", " ".repeat(columns - width(&label)));
+    for line in wrapped(value, screen.width.saturating_sub(columns + 2)) {
+        screen.line(&[span(lead.as_str(), Paint::Quiet), plain(line)]);
+        lead = " ".repeat(columns + 2);
     }
 }
 
@@ -223,6 +220,9 @@ fn print_settings(screen: &mut Screen, report: &Report) {
 }
 
 fn print_stages(screen: &mut Screen, report: &Report) {
+    if report.stages.is_empty() {
+        return;
+    }
     screen.heading("Stages");
     let mut table = Table::new(&[
         ("", Column::Text),
@@ -331,22 +331,22 @@ fn print_failures(screen: &mut Screen, report: &Report) {
     }
 }
 
+/// Prints the numbers that are good or bad as a table, and what was only counted in a few lines.
 fn print_finals(screen: &mut Screen, report: &Report, options: &TerminalOptions) {
-    let mut table = Table::new(&[("", Column::Text), ("", Column::Text), ("", Column::Figure)]);
+    let is_asked = !options.metrics.is_empty();
+    let shown = || {
+        let finals = report.finals.iter();
+        finals.filter(|last| options.shows(&last.stage, &last.metric))
+    };
+    let is_judged = |last: &&Final| is_asked || Better::of(&last.metric).is_some();
+    let columns = [("", Column::Text), ("", Column::Text), ("", Column::Figure)];
+    let mut table = Table::new(&columns);
     let mut stage_before = "";
-    for last in report
-        .finals
-        .iter()
-        .filter(|last| options.shows(&last.stage, &last.metric))
-    {
-        let stage = if last.stage == stage_before {
-            ""
-        } else {
-            &last.stage
-        };
+    for last in shown().filter(is_judged) {
+        let is_same = last.stage == stage_before;
         stage_before = &last.stage;
         table.row(vec![
-            span(stage, Paint::Quiet),
+            span(if is_same { "" } else { stage_before }, Paint::Quiet),
             plain(last.metric.clone()),
             value_span(last.value),
         ]);
@@ -354,6 +354,17 @@ fn print_finals(screen: &mut Screen, report: &Report, options: &TerminalOptions)
     if !table.is_empty() {
         screen.heading("Results");
         table.print(screen);
+    }
+    let counts: Vec<&Final> = shown().filter(|last| !is_judged(last)).collect();
+    if !counts.is_empty() {
+        screen.heading("Counts");
+    }
+    for of_stage in counts.chunk_by(|a, b| a.stage == b.stage) {
+        let words = of_stage
+            .iter()
+            .map(|last| format!("{} {}", last.metric, number(last.value)));
+        let words = words.collect::<Vec<_>>().join(", ");
+        print_fact(screen, &of_stage[0].stage, &words);
     }
 }
 

@@ -101,12 +101,14 @@ fn a_run_is_told_from_its_question_to_its_sources() {
       ✓  answers     sample    made                 0.80s   1.52s   24 MiB  59595959
 
     Results
-      shards      tokens             1,181,300
-      base        validation_loss       1.9388
-                  tokens_per_second   18,402.5
-      perplexity  loss                  1.9388
-                  perplexity            6.9500
-                  accuracy_top1         0.5512
+      base        validation_loss      1.9388
+                  tokens_per_second  18,402.5
+      perplexity  loss                 1.9388
+                  perplexity           6.9500
+                  accuracy_top1        0.5512
+
+    Counts
+      shards    tokens 1,181,300
 
     base   ⠒⠒ loss 1.8436   ◆ validation_loss 2.0234
          7 ┤◆⢄
