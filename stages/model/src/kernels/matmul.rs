@@ -1,7 +1,8 @@
 //! Matrix products: one entry point, two precisions, any layout.
 //!
-//! On a CPU with AVX-512 our own panels are used (`panels`), for both precisions; on any
-//! other the `gemm` crate multiplies in f32, and bf16 means rounding the operands first.
+//! Large products in f32 are the `gemm` crate's. With bf16 operands, and for attention's small
+//! products, a CPU with AVX-512 uses our own panels (`panels`), which round while they pack;
+//! on any other CPU, bf16 means rounded copies of the operands.
 //! Either way each number of the result is a sum in an order that depends on the shapes
 //! alone, so it is the same bits for any number of threads.
 
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn products_are_the_same_bits_for_any_number_of_threads() {
-        let (m, n, k) = (200, 330, 700);
+        let (m, n, k) = (500, 1030, 1100);
         let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
         for precision in [Precision::F32, Precision::Bf16] {
             let run = |n_threads| {
