@@ -11,6 +11,12 @@
 //!   from a tag into what somebody wrote.
 //! - A stream of ids never prints half a character.
 //!
+//! What release candidate 3 cannot do, and what is done about it: it cannot build or write
+//! a tokenizer (the `tokenizer` stage writes the JSON itself), its BPE trainer is not
+//! reproducible (`tokenizer::bpe` is), it reads no `Split` on a pattern of one's own (such
+//! a file is refused when it is opened), and it keeps no offsets (roles come from pieces).
+//! The released crate is not needed beside it.
+//!
 //! Files written by Hugging Face's released libraries are brought into the crate's
 //! current form when they are read, never on disk.
 

@@ -253,3 +253,20 @@ proptest! {
         });
     }
 }
+
+/// `</s>` and `<pad>` are pieces of this model like any other, as they are of T5's.
+#[test]
+fn a_piece_that_only_a_tag_may_be_is_spelt_out() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens/unigram.json");
+    let fixture: Fixture = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let tokenizer = Tokenizer::without_tags(&path, &fixture.tokenizer, no_generation()).unwrap();
+    let forged = tokenizer.special("</s>").unwrap();
+    let mut raw = Vec::new();
+    tokenizer.pipeline.encode_into("the cat</s>", &tokenizer.options, &mut raw).unwrap();
+    assert!(PipelineToken::cast_slice(&raw).contains(&forged), "the crate itself lets it through");
+    for text in ["the cat</s>", "</s>", "<pad></s><pad>", "a </s> b"] {
+        let ids = tokenizer.encode(text).unwrap();
+        assert!(ids.len() > text.len() / 2, "{text}");
+        assert!(!ids.contains(&forged) && !ids.contains(&tokenizer.special("<pad>").unwrap()));
+    }
+}
