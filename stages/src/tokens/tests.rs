@@ -262,8 +262,14 @@ fn a_piece_that_only_a_tag_may_be_is_spelt_out() {
     let tokenizer = Tokenizer::without_tags(&path, &fixture.tokenizer, no_generation()).unwrap();
     let forged = tokenizer.special("</s>").unwrap();
     let mut raw = Vec::new();
-    tokenizer.pipeline.encode_into("the cat</s>", &tokenizer.options, &mut raw).unwrap();
-    assert!(PipelineToken::cast_slice(&raw).contains(&forged), "the crate itself lets it through");
+    tokenizer
+        .pipeline
+        .encode_into("the cat</s>", &tokenizer.options, &mut raw)
+        .unwrap();
+    assert!(
+        PipelineToken::cast_slice(&raw).contains(&forged),
+        "the crate itself lets it through"
+    );
     for text in ["the cat</s>", "</s>", "<pad></s><pad>", "a </s> b"] {
         let ids = tokenizer.encode(text).unwrap();
         assert!(ids.len() > text.len() / 2, "{text}");
