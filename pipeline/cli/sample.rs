@@ -376,7 +376,8 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
     if path.is_dir() {
         return Ok(path);
     }
-    let registry = project.registry()?;
+    let no_folder = || format!("`{model}` is no folder either");
+    let registry = project.registry().map_err(|failure| failure.note("note", no_folder()))?;
     let (name, stage) = match model.split_once('/') {
         Some((run, stage)) => (run, Some(stage)),
         None => (model, None),
