@@ -377,7 +377,9 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     let no_folder = || format!("`{model}` is no folder either");
-    let registry = project.registry().map_err(|failure| failure.note("note", no_folder()))?;
+    let registry = project
+        .registry()
+        .map_err(|failure| failure.note("note", no_folder()))?;
     let (name, stage) = match model.split_once('/') {
         Some((run, stage)) => (run, Some(stage)),
         None => (model, None),
