@@ -93,13 +93,43 @@ pub(crate) fn open_engine(
             let engine = CpuEngine::new(config, settings, seed, io.threads());
             Ok(Box::new(engine.map_err(|error| explained(&error))?))
         }
-        other => {
-            let message = format!("this tinylm cannot train on `{other}`");
-            Err(StageError::new(message)
-                .help("use `--device cpu`")
-                .is_final())
-        }
+        other => on_gpu(other, config, settings, seed, io.threads()),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(
+    device: &str,
+    config: ModelConfig,
+    settings: EngineSettings,
+    seed: u64,
+    threads: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let number = match device.split_once(':') {
+        Some(("cuda", number)) => number.parse().ok(),
+        _ => (device == "cuda").then_some(0),
+    };
+    let Some(number) = number else {
+        let message = format!("`{device}` is not a device");
+        return Err(StageError::new(message)
+            .help("use `cpu` or `cuda:0`")
+            .is_final());
+    };
+    let engine = tinylm_model::CudaEngine::on_gpu(number, config, settings, seed, threads);
+    Ok(Box::new(engine.map_err(|error| explained(&error))?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(
+    device: &str,
+    _: ModelConfig,
+    _: EngineSettings,
+    _: u64,
+    _: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let message = format!("this tinylm cannot train on `{device}`");
+    let help = "use `--device cpu`, or build with `--features cuda`";
+    Err(StageError::new(message).help(help).is_final())
 }
 
 fn metrics(config: &ModelConfig, trained: &Trained) -> Metrics {

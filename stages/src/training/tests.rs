@@ -419,3 +419,45 @@ fn finetuning_refuses_what_cannot_go_well() {
       name a stage in the role `model`, or a model folder in `from`
     ");
 }
+
+#[test]
+fn finetuning_starts_from_files_of_ones_own() {
+    let bench = Bench::new();
+    let made = bench.pretrain(SMALL).unwrap().out;
+    let folder = bench.dir.path().join("mine");
+    fs::rename(&made, &folder).unwrap();
+    let tune = "train: { steps: 1, batch: 4, validate_every: 0 }";
+    let with_files = |names: &[&str], settings: &str| {
+        let test = names.iter().fold(bench.test(), |test, name| {
+            test.local_file("from", &folder.join(name))
+        });
+        test.run::<Finetune>(&format!("from: mine\n{settings}\n{tune}"))
+    };
+    let whole = ["config.json", "model.safetensors", "tokenizer.json"];
+    let whole = bytes(&with_files(&whole, "").unwrap().out);
+
+    let bare = with_files(&["model.safetensors"], "").unwrap_err();
+    assert_snapshot!(said(&bare), @"
+    `mine` does not say what model it is
+      give the model's folder with its `config.json`, or its shape in `model`
+    ");
+    let shape = SMALL
+        .lines()
+        .find(|line| line.starts_with("model:"))
+        .unwrap();
+    fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).unwrap();
+    let told = bytes(&with_files(&["model.safetensors"], shape).unwrap().out);
+    assert_eq!(told, whole);
+
+    let both = bench
+        .test()
+        .input("model", &folder)
+        .local_file("from", &folder.join("config.json"));
+    let both = both
+        .run::<Finetune>(&format!("from: mine\n{tune}"))
+        .unwrap_err();
+    assert_snapshot!(said(&both), @"
+    both `from` and the role `model` say where to start
+      leave one of them out
+    ");
+}
