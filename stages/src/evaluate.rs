@@ -5,16 +5,22 @@
 //! over a whole context (the rolling windows of lm-eval). So every token but the first
 //! is predicted exactly once, and the numbers depend neither on batches nor on packing.
 //!
-//! `loss`, `perplexity` and `accuracy_*` are means over the *targets*, the tokens that
-//! training predicts (with a dialogue model, its own turns): comparable with the
-//! `validation_loss` of training. `bits_per_byte`, `byte_perplexity` and
-//! `word_perplexity` are sums over *all* tokens, divided by the bytes and words of the
-//! contents, tags excluded: comparable between tokenizers.
+//! Every number is about the same *scored* tokens. By default they are the targets, the
+//! tokens that training predicts (with a dialogue model, its own turns; of a raw text,
+//! all): so `loss` is comparable with the `validation_loss` of training, and no number
+//! counts tags and prompts that the model was never to predict. `score: all` scores all.
+//!
+//! `bits_per_byte`, `byte_perplexity` and `word_perplexity` are the same sum divided by
+//! the bytes and words of what is scored, tags excluded: comparable between tokenizers,
+//! and for raw text and `score: all` what lm-eval calls by these names.
 //!
 //! `unigram_perplexity` is what knowing nothing but how frequent each token is would
-//! reach on the same targets: a model that is not far below it has learned no language.
+//! reach on the same tokens: a model that is not far below it has learned no language.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde_json::{Map, Value, json};
 use tinylm_model::{
@@ -50,6 +56,15 @@ choices! {
     }
 }
 
+choices! {
+    /// Which tokens every number is about.
+    pub enum Scored {
+        /// Those that training predicts.
+        Targets = "targets",
+        All = "all",
+    }
+}
+
 tinylm_pipeline::settings! {
     /// How well a model predicts a text.
     pub struct EvaluateSettings {
@@ -59,6 +74,9 @@ tinylm_pipeline::settings! {
         pub file: Option<LocalPath> = None,
         /// Reads at most about this many tokens, from the beginning.
         pub tokens: Option<u64> = None,
+        /// Which tokens every number is about: the targets that training predicts, or all,
+        /// prompts and tags included.
+        pub score: Scored = Scored::Targets,
         /// Lets the model continue the beginnings of this many documents, to measure how
         /// much it repeats itself and how often it comes to an end.
         pub continuations: usize = 16,
@@ -105,7 +123,7 @@ impl Stage for Evaluate {
         let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
         corpus.check_vocabulary(speaker.tokenizer())?;
 
-        let mut tally = Tally::new(speaker.tokenizer())?;
+        let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;
         let mut beginnings = Beginnings::new(settings, corpus.n_documents());
         let limit = settings.tokens.unwrap_or(u64::MAX);
         corpus.each(folder, io, &mut |text| {
@@ -117,7 +135,7 @@ impl Stage for Evaluate {
             Ok(true)
         })?;
         if tally.all.n == 0 {
-            return Err(StageError::new("there is no token to predict in what is read").is_final());
+            return Err(nothing_to_score(settings.score));
         }
 
         let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
@@ -129,6 +147,14 @@ impl Stage for Evaluate {
     }
 }
 
+fn nothing_to_score(scored: Scored) -> StageError {
+    let error = StageError::new("there is no token to predict in what is read").is_final();
+    match scored {
+        Scored::Targets => error.help("`score: all` predicts what is no target, too"),
+        Scored::All => error,
+    }
+}
+
 /// A document as the model reads it.
 struct Text {
     ids: Vec<u16>,
@@ -137,6 +163,13 @@ struct Text {
     /// Of contents, tags excluded.
     n_bytes: u64,
     source: String,
+}
+
+impl Text {
+    /// The first token is never scored: nothing stands before it.
+    fn is_scored(&self, place: usize, scored: Scored) -> bool {
+        place > 0 && (scored == Scored::All || self.roles[place] & TARGET != 0)
+    }
 }
 
 /// Sums over some tokens.
@@ -176,36 +209,41 @@ impl Sums {
 
 /// Everything that is counted while documents are read.
 struct Tally {
+    scored: Scored,
     all: Sums,
-    targets: Sums,
-    /// Targets by source.
     by_source: BTreeMap<String, Sums>,
-    /// All tokens by role.
     by_role: BTreeMap<u8, Sums>,
     n_documents: u64,
-    /// Tokens of those documents, their first ones included.
+    /// Tokens of those documents, also those that are not scored.
     n_read: u64,
-    n_bytes: u64,
-    n_words: u64,
-    /// How often each id was a target.
+    size: Size,
+    /// How often each id was scored.
     counts: Vec<u64>,
-    tags: Vec<Vec<u16>>,
+    tags: Tags,
 }
 
 impl Tally {
-    fn new(tokenizer: &Tokenizer) -> Result<Tally, StageError> {
+    fn new(tokenizer: &Tokenizer, scored: Scored) -> Result<Tally, StageError> {
         Ok(Tally {
+            scored,
             all: Sums::default(),
-            targets: Sums::default(),
             by_source: BTreeMap::new(),
             by_role: BTreeMap::new(),
             n_documents: 0,
             n_read: 0,
-            n_bytes: 0,
-            n_words: 0,
+            size: Size::default(),
             counts: vec![0; tokenizer.vocab_size()],
-            tags: tags(tokenizer).map_err(SpeakError::from)?,
+            tags: Tags::of(tokenizer).map_err(SpeakError::from)?,
         })
+    }
+
+    fn add(&mut self, text: &Text, place: usize, score: Score) {
+        let role = text.roles[place] & ROLE_MASK;
+        let source = self.by_source.entry(text.source.clone()).or_default();
+        for sums in [&mut self.all, source, self.by_role.entry(role).or_default()] {
+            sums.add(score);
+        }
+        self.counts[usize::from(text.ids[place])] += 1;
     }
 }
 
@@ -221,69 +259,104 @@ fn score(
     let progress = |done: usize| io.progress(before + done as u64, n_all, "tokens");
     let scores = rolling_scores(speaker.generator(), &text.ids, &progress)?;
     for (idx, score) in scores.into_iter().enumerate() {
-        let place = idx + 1;
-        let role = text.roles[place];
-        tally.all.add(score);
-        tally
-            .by_role
-            .entry(role & ROLE_MASK)
-            .or_default()
-            .add(score);
-        if role & TARGET != 0 {
-            tally.targets.add(score);
-            tally
-                .by_source
-                .entry(text.source.clone())
-                .or_default()
-                .add(score);
-            tally.counts[usize::from(text.ids[place])] += 1;
+        if text.is_scored(idx + 1, tally.scored) {
+            tally.add(text, idx + 1, score);
         }
     }
-    tally.n_words += n_words(speaker.tokenizer(), &text.ids, &tally.tags)?;
-    tally.n_bytes += text.n_bytes;
+    let size = size(speaker.tokenizer(), text, &tally.tags, tally.scored)?;
+    tally.size.n_bytes += size.n_bytes;
+    tally.size.n_words += size.n_words;
     tally.n_documents += 1;
     tally.n_read += text.ids.len() as u64;
     Ok(())
 }
 
-/// Words of the contents.
-fn n_words(tokenizer: &Tokenizer, ids: &[u16], tags: &[Vec<u16>]) -> Result<u64, StageError> {
-    let mut n_words = 0;
-    let mut rest = ids;
-    while !rest.is_empty() {
-        let tag_len = |rest: &[u16]| tags.iter().find(|tag| rest.starts_with(tag)).map(Vec::len);
-        let is_content = |at: &usize| tag_len(&rest[*at..]).is_none();
-        let n_content = (0..rest.len()).take_while(is_content).count();
-        let (content, after) = rest.split_at(n_content);
-        let content: Vec<u32> = content.iter().map(|&id| u32::from(id)).collect();
-        let text = tokenizer.decode(&content).map_err(SpeakError::from)?;
-        n_words += text.split_whitespace().count() as u64;
-        rest = &after[tag_len(after).unwrap_or(0)..];
-    }
-    Ok(n_words)
+/// How much was written in the contents that are scored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    n_bytes: u64,
+    n_words: u64,
 }
 
-/// The tags that are a special token and ordinary text behind it (`<|im_start|>user`):
-/// no content can be taken for one, because none has special tokens.
-fn tags(tokenizer: &Tokenizer) -> Result<Vec<Vec<u16>>, TokensError> {
-    let turns = [Role::System, Role::User, Role::Assistant].map(|role| (role, ""));
-    let pieces = tokenizer.template().pieces(&turns);
-    let mut tags = Vec::new();
-    for pair in pieces.windows(2) {
-        if !matches!((pair[0].what, pair[1].what), (What::Special(_), What::Tag)) {
+/// Of a text that is scored from its second token on, the size is that of the whole, its
+/// first token included; its bytes are known. Those of a part are the bytes it decodes to.
+fn size(
+    tokenizer: &Tokenizer,
+    text: &Text,
+    tags: &Tags,
+    scored: Scored,
+) -> Result<Size, StageError> {
+    let is_whole = (1..text.ids.len()).all(|place| text.is_scored(place, scored));
+    let mut counts = tags.are_contents(&text.ids);
+    for (place, counts) in counts.iter_mut().enumerate() {
+        *counts &= is_whole || text.is_scored(place, scored);
+    }
+    let mut size = Size::default();
+    let places: Vec<(u16, bool)> = text.ids.iter().copied().zip(counts).collect();
+    for run in places.chunk_by(|left, right| left.1 == right.1) {
+        if !run[0].1 {
             continue;
         }
-        let mut ids = Vec::new();
-        for piece in pair {
-            tokenizer.encoder().piece(piece, &mut ids)?;
-        }
-        tags.push(
-            ids.into_iter()
-                .filter_map(|id| u16::try_from(id).ok())
-                .collect(),
-        );
+        let ids: Vec<u32> = run.iter().map(|&(id, _)| u32::from(id)).collect();
+        let content = tokenizer.decode(&ids).map_err(SpeakError::from)?;
+        size.n_bytes += content.len() as u64;
+        size.n_words += content.split_whitespace().count() as u64;
     }
-    Ok(tags)
+    if is_whole {
+        size.n_bytes = text.n_bytes;
+    }
+    Ok(size)
+}
+
+/// What stands between contents, as ids.
+struct Tags {
+    /// Special tokens: no content has one.
+    marks: BTreeSet<u16>,
+    /// A mark and ordinary text behind it (`<|im_start|>user`), which therefore cannot be
+    /// taken for a content either.
+    pairs: Vec<Vec<u16>>,
+}
+
+impl Tags {
+    fn of(tokenizer: &Tokenizer) -> Result<Tags, TokensError> {
+        let specials = tokenizer.specials().values().copied();
+        let marks = specials.filter(|&id| Some(id) != tokenizer.unknown_id());
+        let turns = [Role::System, Role::User, Role::Assistant].map(|role| (role, ""));
+        let pieces = tokenizer.template().pieces(&turns);
+        let mut pairs = Vec::new();
+        for pair in pieces.windows(2) {
+            if !matches!((pair[0].what, pair[1].what), (What::Special(_), What::Tag)) {
+                continue;
+            }
+            let mut ids = Vec::new();
+            for piece in pair {
+                tokenizer.encoder().piece(piece, &mut ids)?;
+            }
+            pairs.push(narrow(ids).collect());
+        }
+        Ok(Tags {
+            marks: narrow(marks).collect(),
+            pairs,
+        })
+    }
+
+    /// Whether each of a document's tokens is of a content.
+    fn are_contents(&self, ids: &[u16]) -> Vec<bool> {
+        let mut are_contents = vec![true; ids.len()];
+        for at in 0..ids.len() {
+            if self.marks.contains(&ids[at]) {
+                let pair = self.pairs.iter().find(|pair| ids[at..].starts_with(pair));
+                let n = pair.map_or(1, Vec::len);
+                are_contents[at..at + n].fill(false);
+            }
+        }
+        are_contents
+    }
+}
+
+/// A tokenizer with an id above 16 bits cannot be loaded.
+fn narrow(ids: impl IntoIterator<Item = u32>) -> impl Iterator<Item = u16> {
+    ids.into_iter().filter_map(|id| u16::try_from(id).ok())
 }
 
 /// Scores every token but the first, once, with as much before it as the windows give.
@@ -316,8 +389,8 @@ fn window(done: usize, n: usize, context: usize) -> (usize, usize) {
     (done.min(end.saturating_sub(context)), end)
 }
 
-/// Perplexity of the targets when each token is as likely as it was frequent among the
-/// targets of the training split (one added to each), or, without one, among themselves.
+/// Perplexity of the scored tokens when each is as likely as it was frequent among those
+/// of the training split (one added to each), or, without one, among themselves.
 fn unigram_perplexity(train: Option<&Split>, tally: &Tally) -> f64 {
     let mut counts = tally.counts.clone();
     if let Some(train) = train {
@@ -325,7 +398,8 @@ fn unigram_perplexity(train: Option<&Split>, tally: &Tally) -> f64 {
         for document in train.documents() {
             let stretch = train.tokens(document);
             for (idx, id) in stretch.ids().enumerate() {
-                counts[usize::from(id)] += u64::from(stretch.is_target(idx));
+                let is_scored = tally.scored == Scored::All || stretch.is_target(idx);
+                counts[usize::from(id)] += u64::from(is_scored);
             }
         }
     }
@@ -334,7 +408,7 @@ fn unigram_perplexity(train: Option<&Split>, tally: &Tally) -> f64 {
     let nll: f64 = pairs
         .map(|(&n, &count)| n as f64 * (total / count as f64).ln())
         .sum();
-    (nll / tally.targets.n as f64).exp()
+    (nll / tally.all.n as f64).exp()
 }
 
 /// What the model makes of the beginnings of documents.
@@ -434,27 +508,24 @@ fn report(read: &str, tally: &Tally, unigram: f64, generated: Option<Generated>)
     let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
     put("read", json!(read));
     put("documents", json!(tally.n_documents));
+    put("tokens_read", json!(tally.n_read));
+    put("score", json!(tally.scored));
     put("tokens", json!(tally.all.n));
-    put("targets", json!(tally.targets.n));
-    put("bytes", json!(tally.n_bytes));
-    put("words", json!(tally.n_words));
-    if tally.targets.n > 0 {
-        let targets = tally.targets.json();
-        for name in ["loss", "perplexity", "accuracy_top1", "accuracy_top5"] {
-            put(name, targets[name].clone());
-        }
-        put("unigram_perplexity", json!(unigram));
+    put("bytes", json!(tally.size.n_bytes));
+    put("words", json!(tally.size.n_words));
+    let all = tally.all.json();
+    for name in ["loss", "perplexity", "accuracy_top1", "accuracy_top5"] {
+        put(name, all[name].clone());
     }
-    if tally.n_bytes > 0 {
-        let per_byte = tally.all.nll / tally.n_bytes as f64;
+    put("unigram_perplexity", json!(unigram));
+    if tally.size.n_bytes > 0 {
+        let per_byte = tally.all.nll / tally.size.n_bytes as f64;
         put("bits_per_byte", json!(per_byte / std::f64::consts::LN_2));
         put("byte_perplexity", json!(per_byte.exp()));
     }
-    if tally.n_words > 0 {
-        put(
-            "word_perplexity",
-            json!((tally.all.nll / tally.n_words as f64).exp()),
-        );
+    if tally.size.n_words > 0 {
+        let per_word = tally.all.nll / tally.size.n_words as f64;
+        put("word_perplexity", json!(per_word.exp()));
     }
     let by_source = tally
         .by_source
@@ -516,7 +587,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        speak::fixture::{config, dialogue, tensors, write_model, write_shards},
+        speak::fixture::{END_OF_TEXT, config, dialogue, tensors, write_model, write_shards},
         template::Template,
         testing::Corpus,
     };
@@ -568,56 +639,101 @@ mod tests {
     fn numbers_are_those_of_the_definition() {
         let documents = documents();
         let dir = project(&documents);
-        let report = evaluate(dir.path(), "{continuations: 2, max_tokens: 4}").unwrap();
-        let mut generator =
-            Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
-        let (mut all, mut targets, mut n_all, mut n_targets, mut n_bytes) = (0.0, 0.0, 0, 0, 0);
-        for (_, ids, roles) in &documents {
-            assert!(ids.len() <= 64, "each fits one window");
-            generator.truncate(0);
-            for place in 1..ids.len() {
-                let logits = generator.feed(&ids[place - 1..place]).unwrap();
-                let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
-                let nll = sum.ln() - f64::from(logits[usize::from(ids[place])]);
-                all += nll;
-                n_all += 1;
-                if roles[place] & 0x80 != 0 {
-                    targets += nll;
-                    n_targets += 1;
+        for (score, is_all) in [("targets", false), ("all", true)] {
+            let settings = format!("{{score: {score}, continuations: 2, max_tokens: 4}}");
+            let report = evaluate(dir.path(), &settings).unwrap();
+            let mut generator =
+                Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
+            let (mut sum, mut n, mut n_bytes, mut n_read) = (0.0, 0, 0, 0);
+            for (_, ids, roles) in &documents {
+                assert!(ids.len() <= 64, "each fits one window");
+                generator.truncate(0);
+                for place in 1..ids.len() {
+                    let logits = generator.feed(&ids[place - 1..place]).unwrap();
+                    let normal: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+                    if is_all || roles[place] & TARGET != 0 {
+                        sum += normal.ln() - f64::from(logits[usize::from(ids[place])]);
+                        n += 1;
+                        n_bytes += u32::from(ids[place] < 256);
+                    }
                 }
+                n_read += ids.len();
             }
-            n_bytes += ids.iter().filter(|&&id| id < 256).count();
+            assert_eq!(report["tokens"], n);
+            assert_eq!(report["tokens_read"], n_read);
+            assert_eq!(report["bytes"], n_bytes);
+            close(&report["loss"], sum / f64::from(n));
+            close(&report["perplexity"], (sum / f64::from(n)).exp());
+            close(
+                &report["bits_per_byte"],
+                sum / f64::from(n_bytes) / 2f64.ln(),
+            );
+            close(&report["byte_perplexity"], (sum / f64::from(n_bytes)).exp());
+            let words = report["words"].as_f64().unwrap();
+            close(&report["word_perplexity"], (sum / words).exp());
         }
-        assert_eq!(report["tokens"], n_all);
-        assert_eq!(report["targets"], n_targets);
-        close(&report["loss"], targets / f64::from(n_targets));
-        close(
-            &report["perplexity"],
-            (targets / f64::from(n_targets)).exp(),
-        );
-        close(&report["bits_per_byte"], all / n_bytes as f64 / 2f64.ln());
-        close(&report["byte_perplexity"], (all / n_bytes as f64).exp());
-        let words = report["words"].as_f64().unwrap();
-        close(&report["word_perplexity"], (all / words).exp());
     }
 
     #[test]
-    fn parts_add_up_to_the_whole() {
-        let dir = project(&documents());
-        let report = evaluate(dir.path(), "{}").unwrap();
-        let sum = |part: &str| -> u64 {
-            report[part]
-                .as_object()
-                .unwrap()
-                .values()
-                .map(|sums| sums["tokens"].as_u64().unwrap())
-                .sum()
-        };
-        assert_eq!(sum("by_source"), report["targets"].as_u64().unwrap());
-        assert_eq!(sum("by_role"), report["tokens"].as_u64().unwrap());
-        let sources: Vec<&String> = report["by_source"].as_object().unwrap().keys().collect();
-        assert_eq!(sources, ["first", "second"]);
-        assert_eq!(report["generated"]["continuations"], 3);
+    fn every_number_is_about_the_same_tokens() {
+        let mut documents = documents();
+        let mut raw: Vec<u16> = "once upon a time".bytes().map(u16::from).collect();
+        raw.push(END_OF_TEXT);
+        let roles = vec![TARGET; raw.len()];
+        documents.push((1, raw, roles));
+        let dir = project(&documents);
+        // Of the replies and the raw text, and of the questions too.
+        for (score, roles, n_words) in [
+            ("targets", &["assistant", "text"][..], 2 + 5 + 1 + 4),
+            ("all", &["assistant", "text", "user"], 3 + 9 + 2 + 4),
+        ] {
+            let report = evaluate(dir.path(), &format!("{{score: {score}}}")).unwrap();
+            let number = |name: &str| report[name].as_f64().unwrap();
+            let nll = number("loss") * number("tokens");
+            for part in ["by_role", "by_source"] {
+                let parts = report[part].as_object().unwrap();
+                let of = |sums: &Value, name: &str| sums[name].as_f64().unwrap();
+                let n: f64 = parts.values().map(|sums| of(sums, "tokens")).sum();
+                let sum: f64 = parts
+                    .values()
+                    .map(|sums| of(sums, "tokens") * of(sums, "loss"))
+                    .sum();
+                assert_eq!(n, number("tokens"), "{part}");
+                close(&report["loss"], sum / n);
+            }
+            let names = |part: &str| -> BTreeSet<String> {
+                report[part].as_object().unwrap().keys().cloned().collect()
+            };
+            assert!(names("by_role").iter().eq(roles));
+            assert!(names("by_source").iter().eq(["first", "second"]));
+            close(
+                &json!(number("bits_per_byte") * number("bytes") * 2f64.ln()),
+                nll,
+            );
+            close(
+                &json!(number("byte_perplexity").ln() * number("bytes")),
+                nll,
+            );
+            close(
+                &json!(number("word_perplexity").ln() * number("words")),
+                nll,
+            );
+            assert_eq!(report["words"], n_words);
+            assert_eq!(report["generated"]["continuations"], 4);
+        }
+    }
+
+    #[test]
+    fn without_targets_all_tokens_can_be_scored() {
+        let dir = project(&[(0, vec![97, 98, 99], vec![0; 3])]);
+        let error = evaluate(dir.path(), "{}").unwrap_err();
+        assert_eq!(
+            error.message,
+            "there is no token to predict in what is read"
+        );
+        let report = evaluate(dir.path(), "{score: all, continuations: 0}").unwrap();
+        assert_eq!(report["tokens"], 2);
+        assert_eq!(report["bytes"], 3, "as in lm-eval, also of the first token");
     }
 
     #[test]
@@ -626,7 +742,7 @@ mod tests {
         let roles = vec![0x80; ids.len()];
         let dir = project(&[(0, ids.clone(), roles)]);
         let report = evaluate(dir.path(), "{continuations: 0}").unwrap();
-        assert_eq!(report["targets"], 149);
+        assert_eq!(report["tokens"], 149);
         // Token 140 is in the last window, which reaches back over a whole context.
         let mut generator =
             Generator::from_tensors(config(), &tensors(&config()), Precision::F32, 1).unwrap();
@@ -672,16 +788,14 @@ mod tests {
             .unwrap();
         assert_eq!(read.metrics.get("bytes"), Some(16.0));
         // All but the first byte, and the end of the text.
-        assert_eq!(read.metrics.get("targets"), Some(16.0));
+        assert_eq!(read.metrics.get("tokens"), Some(16.0));
         assert_eq!(read.metrics.get("words"), Some(4.0));
 
         let mut corpus = Corpus::new(Template::Chatml);
         corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello there")]);
         corpus.write(&dir.path().join("documents"));
-        let read = test
-            .input("documents", &dir.path().join("documents"))
-            .run::<Evaluate>("{}")
-            .unwrap();
+        let test = test.input("documents", &dir.path().join("documents"));
+        let read = test.clone().run::<Evaluate>("{}").unwrap();
         write_shards(&dir.path().join("shards"), "validation", &documents()[..1]);
         let shards = evaluate(dir.path(), "{}").unwrap();
         assert_eq!(read.metrics.get("loss"), shards["loss"].as_f64());
@@ -689,6 +803,9 @@ mod tests {
             read.metrics.get("word_perplexity"),
             shards["word_perplexity"].as_f64()
         );
+        assert_eq!(read.metrics.get("words"), Some(2.0), "hello there");
+        assert_eq!(read.metrics.get("bytes"), Some(11.0));
+        let read = test.run::<Evaluate>("{score: all}").unwrap();
         assert_eq!(read.metrics.get("words"), Some(3.0), "hi hello there");
         assert_eq!(read.metrics.get("bytes"), Some(13.0));
     }
