@@ -65,8 +65,20 @@ pub(crate) fn update(project: &Project, args: &UpdateArgs) -> Result<(), Failure
     Ok(())
 }
 
-/// Lists the known datasets; the last column is the line to paste into an experiment.
-pub(crate) fn datasets(_args: &ListArgs) -> Result<(), Failure> {
+pub(crate) fn datasets(args: &ListArgs) -> Result<(), Failure> {
+    let datasets = tinylm_stages::datasets::datasets();
+    if args.json {
+        print_line(&json!(datasets).to_string());
+        return Ok(());
+    }
+    for (idx, dataset) in datasets.iter().enumerate() {
+        if idx > 0 {
+            print_line("");
+        }
+        print_line(&format!("{} ({}, {})", dataset.name, dataset.size, dataset.licence));
+        print_line(&format!("  {}; shape `{}`", dataset.about, dataset.shape));
+        print_line(&format!("  {}", dataset.line));
+    }
     Ok(())
 }
 

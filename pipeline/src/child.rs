@@ -24,7 +24,8 @@ use crate::{
     sys::{self, Exit, Usage},
 };
 
-/// In a stage's environment: `KEY:EXECUTION`, by which a later attempt knows what a dead one left.
+/// In a stage's environment: `WORK-FOLDER:EXECUTION`, by which a later attempt knows what a dead one
+/// left. The folder names home and key: another home may be making the same key this moment.
 pub(crate) const ATTEMPT_VAR: &str = "TINYLM_ATTEMPT";
 
 /// How often signals and time-outs are looked at.
@@ -231,12 +232,12 @@ fn watch(
     }
 }
 
-/// Ends every process that a dead attempt at the same key left behind.
+/// Ends every process that a dead attempt at the same key in the same home left behind.
 ///
 /// Called by the holder of the key's lock: whatever still carries the mark of that
 /// key is nobody's any more, and might write into a folder that is about to be used.
-pub(crate) fn end_orphans(key: &str) {
-    let wanted = format!("{ATTEMPT_VAR}={key}:");
+pub(crate) fn end_orphans(work_dir: &Path) {
+    let wanted = format!("{ATTEMPT_VAR}={}:", work_dir.display());
     let Ok(processes) = fs::read_dir("/proc") else {
         return;
     };

@@ -237,7 +237,7 @@ impl Worker<'_> {
             true => Some(self.lock(&context.home.device_lock(&self.runner.options.device))?),
             false => None,
         };
-        end_orphans(&key.to_string());
+        end_orphans(&absolute(&context.home.work_dir(&key))?);
         let explanation = explanation(&recipe);
         let why = self.why(damage, &explanation);
         let made = self.make(key, &sources, &explanation, &why)?;
@@ -373,7 +373,11 @@ impl Worker<'_> {
         let attempt = Attempt {
             program: &self.runner.options.program,
             order: &order,
-            mark: format!("{}:{}", execution.key, execution.id),
+            mark: format!(
+                "{}:{}",
+                absolute(&home.work_dir(&execution.key))?.display(),
+                execution.id
+            ),
             log: log.clone(),
             timeout: self.stage.timeout,
         };

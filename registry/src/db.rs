@@ -10,12 +10,12 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{ErrorKind, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     thread,
     time::Duration,
 };
@@ -46,8 +46,9 @@ impl Registry {
         if !exists(path)? {
             create(path)?;
         }
-        check_files(path)?;
-        let mut registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
+        let mut registry = checked(path, || {
+            Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")
+        })?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
         registry.refuse_read_only()?;
@@ -70,8 +71,7 @@ impl Registry {
         if is_writable(path) {
             return Registry::open(path).map(Some);
         }
-        check_files(path)?;
-        let registry = Registry::connect_read_only(path)?;
+        let registry = checked(path, || Registry::connect_read_only(path))?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
         if found < migrations::VERSION {
@@ -173,6 +173,7 @@ impl Registry {
         let connection = Connection::open_with_flags(uri, flags)
             .and_then(|connection| configure(&connection).map(|()| connection))
             .map_err(|error| Error::sql(path, error))?;
+        *open_here().entry(path.to_owned()).or_default() += 1;
         Ok(Registry {
             connection,
             path: path.to_owned(),
@@ -189,7 +190,37 @@ impl Drop for Registry {
             // Failing to keep the log costs a flush.
             let _ = self.connection.set_db_config(keep, true);
         }
+        if let Some(n_open) = open_here().get_mut(&self.path) {
+            *n_open -= 1;
+        }
     }
+}
+
+/// How many connections to each registry this process has.
+///
+/// The kernel drops *all* of a process's locks on a file when any handle on it is
+/// closed, so while a connection is open the database may be looked at through SQLite
+/// only: closing a handle of our own would let other processes reset its log.
+static OPEN_HERE: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
+
+/// Held while files are checked, so that no connection appears meanwhile.
+static CHECKING: Mutex<()> = Mutex::new(());
+
+fn open_here() -> MutexGuard<'static, BTreeMap<PathBuf, usize>> {
+    OPEN_HERE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Connects after a look at the files, which only the first connection may take.
+fn checked(
+    path: &Path,
+    connect: impl FnOnce() -> Result<Registry, Error>,
+) -> Result<Registry, Error> {
+    let _checking = CHECKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_first = open_here().get(path).is_none_or(|n_open| *n_open == 0);
+    if is_first {
+        check_files(path)?;
+    }
+    connect()
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

@@ -5,7 +5,7 @@
 //! is what `tinylm datasets` prints.
 
 /// A dataset one may want.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Dataset {
     pub name: &'static str,
     pub about: &'static str,
