@@ -76,11 +76,15 @@ pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return chat.lines();
     }
-    let registered = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&chat.interrupted));
+    let registered =
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&chat.interrupted));
     registered.map_err(|error| Failure::new(1, format!("Ctrl-C cannot be caught: {error}")))?;
     let history = project.home().root().join("chat_history");
     if !project.global.quiet {
-        tell(&format!("Talking to {}. /help lists the commands, /quit leaves.", args.model));
+        tell(&format!(
+            "Talking to {}. /help lists the commands, /quit leaves.",
+            args.model
+        ));
     }
     chat.converse(&history)
 }
@@ -118,7 +122,8 @@ impl Chat {
     fn lines(&mut self) -> Result<(), Failure> {
         for line in io::stdin().lock().split(b'\n') {
             let line = line.map_err(|error| Failure::wrong(format!("standard input: {error}")))?;
-            let line = String::from_utf8(line).map_err(|_| Failure::wrong("standard input is not UTF-8"))?;
+            let line = String::from_utf8(line)
+                .map_err(|_| Failure::wrong("standard input is not UTF-8"))?;
             if !self.obey(parse(&line))? {
                 break;
             }
@@ -196,9 +201,16 @@ impl Chat {
     }
 
     fn reply(&mut self) -> Result<(), Failure> {
-        let prompt = self.speaker.chat_prompt(self.system.as_deref(), &self.turns, self.manner.max_tokens)?;
+        let prompt = self.speaker.chat_prompt(
+            self.system.as_deref(),
+            &self.turns,
+            self.manner.max_tokens,
+        )?;
         if prompt.n_turns_left_out > self.n_left_out {
-            tell(&format!("(the {} oldest turns no longer fit the model's context)", prompt.n_turns_left_out));
+            tell(&format!(
+                "(the {} oldest turns no longer fit the model's context)",
+                prompt.n_turns_left_out
+            ));
         }
         self.n_left_out = prompt.n_turns_left_out;
         let interrupted = Arc::clone(&self.interrupted);
@@ -207,22 +219,32 @@ impl Chat {
         let mut listen = |said: &Said<'_>| {
             let text = printable(said.text);
             // Templates with spaces around their tags make answers begin with one.
-            let text = if started { &text[..] } else { text.trim_start() };
+            let text = if started {
+                &text[..]
+            } else {
+                text.trim_start()
+            };
             started |= !text.is_empty();
             let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             written.is_ok() && !interrupted.load(Ordering::Relaxed)
         };
-        let answer = self.speaker.answer(&prompt, self.n_answers, &self.manner, &mut listen)?;
+        let answer = self
+            .speaker
+            .answer(&prompt, self.n_answers, &self.manner, &mut listen)?;
         self.n_answers += 1;
         tell("");
         self.note(&answer);
-        self.turns.push((Role::Assistant, answer.text.trim().to_owned()));
+        self.turns
+            .push((Role::Assistant, answer.text.trim().to_owned()));
         Ok(())
     }
 
     fn note(&self, answer: &Answer) {
         if answer.n_cropped > 0 {
-            tell(&format!("(your turn is too long: its first {} tokens were left out)", answer.n_cropped));
+            tell(&format!(
+                "(your turn is too long: its first {} tokens were left out)",
+                answer.n_cropped
+            ));
         }
         if answer.end == End::Interrupted {
             tell("(stopped)");
@@ -231,8 +253,14 @@ impl Chat {
 
     /// One dialogue in the shape that `normalize` reads.
     fn save(&self, path: &std::path::Path) -> io::Result<()> {
-        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
-        let turns = self.turns.iter().map(|(role, text)| json!({"role": role, "content": text}));
+        let system = self
+            .system
+            .iter()
+            .map(|text| json!({"role": "system", "content": text}));
+        let turns = self
+            .turns
+            .iter()
+            .map(|(role, text)| json!({"role": role, "content": text}));
         let messages: Vec<_> = system.chain(turns).collect();
         fs::write(path, format!("{}\n", json!({ "messages": messages })))
     }
@@ -247,8 +275,12 @@ fn parse(line: &str) -> Line {
     match (line, word) {
         ("", _) => Line::Nothing,
         ("quit" | "exit" | "##" | "/quit" | "/exit", _) => Line::Quit,
-        (_, "temp") => rest.parse().map_or_else(|_| Line::Say(line.to_owned()), Line::Temperature),
-        (_, "length") => rest.parse().map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
+        (_, "temp") => rest
+            .parse()
+            .map_or_else(|_| Line::Say(line.to_owned()), Line::Temperature),
+        (_, "length") => rest
+            .parse()
+            .map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
         (_, "/temp") => number(rest, "/temp 0.8", Line::Temperature),
         (_, "/top-k") => number(rest, "/top-k 40", Line::TopK),
         (_, "/length") => number(rest, "/length 256", Line::Length),
@@ -287,19 +319,34 @@ mod tests {
             ("  ", Line::Nothing),
             ("##", Line::Quit),
             ("exit", Line::Quit),
-            ("exit through the door", Line::Say("exit through the door".into())),
+            (
+                "exit through the door",
+                Line::Say("exit through the door".into()),
+            ),
             ("temp 0.5", Line::Temperature(0.5)),
-            ("temp files are where ?", Line::Say("temp files are where ?".into())),
+            (
+                "temp files are where ?",
+                Line::Say("temp files are where ?".into()),
+            ),
             ("length 20", Line::Length(20)),
             ("length matters", Line::Say("length matters".into())),
             ("/temp 0", Line::Temperature(0.0)),
             ("/top-k 5", Line::TopK(5)),
-            ("/temp", Line::Wrong("a number is missing: `/temp 0.8`".into())),
-            ("/length -3", Line::Wrong("a number is missing: `/length 256`".into())),
+            (
+                "/temp",
+                Line::Wrong("a number is missing: `/temp 0.8`".into()),
+            ),
+            (
+                "/length -3",
+                Line::Wrong("a number is missing: `/length 256`".into()),
+            ),
             ("/system be kind", Line::System(Some("be kind".into()))),
             ("/system", Line::System(None)),
             ("/save a b.json", Line::Save("a b.json".into())),
-            ("/sing", Line::Wrong("there is no `/sing`; /help lists the commands".into())),
+            (
+                "/sing",
+                Line::Wrong("there is no `/sing`; /help lists the commands".into()),
+            ),
             (" how are you ? ", Line::Say("how are you ?".into())),
         ] {
             assert_eq!(parse(line), meaning, "{line}");

@@ -8,13 +8,11 @@ use tinylm_registry::Home;
 use crate::console::Console;
 
 /// Numbers of an evaluation worth a line at the end of a run, best known first.
-const NUMBERS: [&str; 6] = [
+const NUMBERS: [&str; 4] = [
     "perplexity",
     "unigram_perplexity",
     "bits_per_byte",
-    "word_perplexity",
     "accuracy_top1",
-    "validation_loss",
 ];
 
 /// Texts printed whole; the rest is in the artifact.

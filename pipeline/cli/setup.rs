@@ -75,7 +75,10 @@ pub(crate) fn datasets(args: &ListArgs) -> Result<(), Failure> {
         if idx > 0 {
             print_line("");
         }
-        print_line(&format!("{} ({}, {})", dataset.name, dataset.size, dataset.licence));
+        print_line(&format!(
+            "{} ({}, {})",
+            dataset.name, dataset.size, dataset.licence
+        ));
         print_line(&format!("  {}; shape `{}`", dataset.about, dataset.shape));
         print_line(&format!("  {}", dataset.line));
     }

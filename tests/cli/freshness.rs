@@ -29,7 +29,13 @@ fn changing_a_setting_reruns_that_stage_and_what_reads_it() {
     project.replace("chain.yaml", "first.txt'\"", "first.txt' \"");
     project.replace("chain.yaml", "[sorted.txt]", "[sorted.txt, sorted.txt]");
     let plan = project.tinylm("plan chain.yaml").success();
-    assert_snapshot!(plan, @"");
+    assert_snapshot!(plan, @r#"
+    fresh    corpus
+    dirty    sorted  `outputs.1` is new: sorted.txt
+    pending  first   `run.2` was "head -n 1 '{in.sorted}/sorted.txt' > '{out}/first.txt'", is now "head -n 1 '{in.sorted}/sorted.txt' > '{out}/first.txt' "
+                     reads `sorted`
+    `tinylm run chain.yaml` would run 1 stage, then at most 1 that reads it.
+    "#);
     assert_eq!(run(&project), "corpus hit, sorted made, first made");
 }
 

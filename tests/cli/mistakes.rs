@@ -16,7 +16,31 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() {
 ",
     );
     let output = project.tinylm("run tiny.yaml").failure(2);
-    assert_snapshot!(output.stderr, @"");
+    assert_snapshot!(output.stderr, @"
+    error: stage `corpus`: `download` has no setting `pth`
+     --> tiny.yaml:2:37
+      |
+    2 |   corpus: { kind: download, with: { pth: corpus.txt } }
+      |                                     ^^^ unknown
+      |
+      = help: did you mean `path`?
+
+    error: stage `unique` reads `corpsu`, which nothing writes
+     --> tiny.yaml:3:36
+      |
+    3 |   unique: { kind: dedupe, inputs: [corpsu] }
+      |                                    ^^^^^^ no stage has this name
+      |
+      = help: did you mean `corpus`?
+
+    error: stage `model` is of an unknown kind `pretrian`
+     --> tiny.yaml:4:18
+      |
+    4 |   model: { kind: pretrian, inputs: [unique] }
+      |                  ^^^^^^^^ no kind has this name
+      |
+      = help: did you mean `pretrain`?
+    ");
     assert!(!project.path(".tinylm").exists());
     assert_eq!(output.stdout, "");
 }
@@ -32,7 +56,15 @@ fn a_cycle_is_shown_with_its_lines() {
 ",
     );
     let output = project.tinylm("plan loop.yaml").failure(2);
-    assert_snapshot!(output.stderr, @"");
+    assert_snapshot!(output.stderr, @"
+    error: stages read each other in a circle: `a` reads `b` reads `a`
+     --> loop.yaml:2:32
+      |
+    2 |   a: { kind: command, inputs: [b], with: { run: ['true'], outputs: [x] } }
+      |                                ^ `a` reads `b`
+    3 |   b: { kind: command, inputs: [a], with: { run: ['true'], outputs: [x] } }
+      |                                - `b` reads `a`
+    ");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Downloads of what is on this machine or written inline.
+
 use std::{
     fs,
     io::Write,

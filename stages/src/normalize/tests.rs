@@ -1,3 +1,5 @@
+//! Every shape of data, and every way in which it can be wrong.
+
 use std::{fs, path::Path};
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Pretraining and finetuning as stages, from shards to a model folder.
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,3 +1,5 @@
+//! The training loop's laws: resumed is uninterrupted, and faults are told.
+
 use std::{
     collections::BTreeMap,
     fs,
