@@ -72,6 +72,14 @@ impl Console {
         });
     }
 
+    /// Tells of other processes only: that heavy stages of one run take turns is no news.
+    fn waiting(&self, stage: &str, holder: &str) {
+        let ours = format!("(process {})", std::process::id());
+        if !holder.ends_with(&ours) {
+            self.say(&format!("{stage}: waiting for {holder}"));
+        }
+    }
+
     fn started(&self, execution: &Execution) {
         let again = match execution.attempt {
             1 => String::new(),
@@ -236,9 +244,7 @@ const BAR: &str = "{spinner:.dim} {prefix} {bar:16.cyan} {percent:>3}% {wide_msg
 impl Observer for Console {
     fn see(&self, happened: &Happened) {
         match happened {
-            Happened::Waiting { stage, holder } => {
-                self.say(&format!("{stage}: waiting for {holder}"));
-            }
+            Happened::Waiting { stage, holder } => self.waiting(stage, holder),
             Happened::Started(execution) => self.started(execution),
             Happened::Said { stage, event, .. } => self.said(stage, event),
             Happened::Ended {

@@ -16,6 +16,7 @@ mod run;
 mod runs;
 mod sample;
 mod setup;
+mod shape;
 mod store;
 
 use std::{

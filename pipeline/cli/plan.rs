@@ -13,6 +13,7 @@ use crate::{
     print_line,
     project::{self, Project},
     run::last_recipe,
+    shape,
 };
 
 pub(crate) fn plan(project: &Project, args: &PlanArgs) -> Result<(), Failure> {
@@ -113,6 +114,11 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {
         }
     }
     print_line(&conclusion(project, experiment, stages));
+    if project.global.verbose {
+        for stage in &experiment.stages {
+            shape::print(&project.home(), stage, stages);
+        }
+    }
 }
 
 /// "`tinylm run tiny.yaml` would run 1 stage, then at most 2 that read it."

@@ -268,7 +268,7 @@ fn shown(value: &str, full: bool) -> String {
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
         .filter(|inner| !inner.is_empty() && !inner.contains(['"', '\\', ' ']));
-    let text = plain.unwrap_or(value);
+    let text = plain.unwrap_or_else(|| value.strip_suffix(".0").unwrap_or(value));
     if full || text.chars().count() <= VALUE_SHOWN_MAX {
         return text.to_owned();
     }

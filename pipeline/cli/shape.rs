@@ -1,0 +1,105 @@
+//! `tinylm plan -v`: what a model to be trained will be made of, and what it will cost.
+//!
+//! Known once the vocabulary is, which is when the shards are there.
+
+use std::fs;
+
+use serde_json::Value;
+use tinylm_model::config::{ModelConfig, Precision};
+use tinylm_pipeline::{
+    plan::{Planned, State},
+    spec::StageSpec,
+};
+use tinylm_registry::Home;
+use tinylm_stages::pretrain::ModelSettings;
+
+use crate::{
+    console::{bytes, grouped},
+    print_line,
+};
+
+/// Prints the shape of the model that a `pretrain` stage would train; other kinds have none.
+pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
+    if stage.kind.name != "pretrain" {
+        return;
+    }
+    print_line("");
+    let Some(vocab_size) = vocab_size(home, stage, planned) else {
+        let name = &stage.name;
+        print_line(&format!(
+            "{name}: its shape is known once its shards, and so its vocabulary, are there"
+        ));
+        return;
+    };
+    let settings = serde_json::from_value::<ModelSettings>(stage.with["model"].clone());
+    let config = settings
+        .ok()
+        .and_then(|settings| settings.config(vocab_size).ok());
+    if let Some(config) = config {
+        print_table(&stage.name, &config);
+        print_cost(&config, &stage.with["train"]);
+    }
+}
+
+fn vocab_size(home: &Home, stage: &StageSpec, planned: &[Planned]) -> Option<usize> {
+    let (_, names) = stage.inputs.iter().find(|(role, _)| role == "shards")?;
+    let shards = planned
+        .iter()
+        .find(|one| Some(&one.name) == names.first())?;
+    let State::Fresh(record) = &shards.state else {
+        return None;
+    };
+    let path = home.artifact_files(&record.artifact).join("shards.json");
+    let shards: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+    shards["vocab_size"].as_u64()?.try_into().ok()
+}
+
+/// One line a tensor; blocks are alike, so the first stands for all.
+fn print_table(name: &str, config: &ModelConfig) {
+    let parameters = config.parameters();
+    print_line(&format!(
+        "{name}: {} parameters",
+        grouped(config.n_params() as u64)
+    ));
+    for parameter in &parameters {
+        let (label, n_times) = match parameter.name.strip_prefix("blocks.") {
+            Some(rest) => match rest.strip_prefix("0.") {
+                Some(part) => (format!("blocks.*.{part}"), config.n_layers),
+                None => continue,
+            },
+            None => (parameter.name.clone(), 1),
+        };
+        let shape: Vec<String> = parameter.shape.iter().map(ToString::to_string).collect();
+        let times = if n_times == 1 {
+            String::new()
+        } else {
+            format!("x {n_times}")
+        };
+        let n = grouped((parameter.n() * n_times) as u64);
+        print_line(&format!(
+            "  {label:<24} {:>12} {times:>5} {n:>12}",
+            shape.join(" x ")
+        ));
+    }
+}
+
+fn print_cost(config: &ModelConfig, train: &Value) {
+    let context = train["context"]
+        .as_u64()
+        .and_then(|context| context.try_into().ok());
+    let len = context.unwrap_or(config.context);
+    let rows = train["micro_batch"].as_u64().or(train["batch"].as_u64());
+    let n_rows = rows
+        .and_then(|rows| usize::try_from(rows).ok())
+        .unwrap_or(1);
+    let precision = match train["precision"].as_str() {
+        Some("bf16") => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    let memory = config.memory(n_rows, len, precision, 2);
+    print_line(&format!(
+        "  {:.1} MFLOP a token; about {} of memory for {n_rows} rows of {len}",
+        config.flops_per_token(len) as f64 / 1e6,
+        bytes(memory.total())
+    ));
+}
