@@ -96,7 +96,10 @@ impl Runner<'_> {
                         inputs: inputs(stage, &settled),
                     };
                     let sender = sender.clone();
-                    scope.spawn(move || sender.send((worker.stage, worker.carry_out())));
+                    scope.spawn(move || {
+                        // The receiver outlives every worker.
+                        sender.send((worker.stage, worker.carry_out())).ok();
+                    });
                 }
                 if n_running == 0 {
                     break;
