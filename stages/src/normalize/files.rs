@@ -115,17 +115,19 @@ pub(super) fn sources(
     for input in io.inputs("sources") {
         for (file, path) in files_below(&input.path)? {
             let wanted = globs.is_empty() || globs.iter().any(|glob| glob.matches(&file));
-            match ending(&file) {
-                Some(ending) if wanted => {
-                    let place = Place {
-                        name: input.stage.clone(),
-                        file,
-                        bytes: std::fs::metadata(&path).at(&path)?.len(),
-                        path,
-                    };
-                    sources.extend(place.recognised(ending, settings)?);
-                }
-                _ => others.push(file),
+            let Some(ending) = ending(&file).filter(|_| wanted) else {
+                others.push(file);
+                continue;
+            };
+            let place = Place {
+                name: input.stage.clone(),
+                file: file.clone(),
+                bytes: std::fs::metadata(&path).at(&path)?.len(),
+                path,
+            };
+            match place.recognised(ending, settings)? {
+                Some(source) => sources.push(source),
+                None => others.push(file),
             }
         }
     }
@@ -186,7 +188,7 @@ struct Place {
 }
 
 impl Place {
-    /// Looks into the file; `None` if it is empty.
+    /// Looks into the file; `None` if it is empty, or holds labels rather than text.
     fn recognised(
         self,
         ending: Ending,
@@ -218,6 +220,9 @@ impl Place {
             ),
             Ending::Text => {
                 let text = String::from_utf8_lossy(&head);
+                if shape.format == Format::Auto && is_labels(&text) {
+                    return Ok(None);
+                }
                 return self.text(&text, shape, settings).map(Some);
             }
         };
@@ -412,6 +417,12 @@ fn head(path: &Path) -> Result<Vec<u8>, StageError> {
         head.drain(..3);
     }
     Ok(head)
+}
+
+/// DailyDialog's acts and emotions: text files of numbers.
+fn is_labels(text: &str) -> bool {
+    let mut filled = text.chars().filter(|c| !c.is_whitespace()).peekable();
+    filled.peek().is_some() && filled.all(|c| c.is_ascii_digit())
 }
 
 /// A `.json` file may be an array, an object of rows, or in truth JSON lines.

@@ -337,7 +337,7 @@ fn a_corpus_of_nothing_is_an_error() {
     for (files, message) in [
         (&[][..], "no files"),
         (&[("a.bin", &b"x"[..])][..], "none of these files is data"),
-        (&[("a.jsonl", &b""[..])][..], "no files"),
+        (&[("a.jsonl", &b""[..])][..], "none of these files is data"),
         (&[("a.jsonl", &b"\n \n"[..])][..], "not recognised"),
         (&[("a.txt", &b"  \n"[..])][..], "rejected"),
         (&[("a.jsonl", &b"{\"x\": 1}\n"[..])][..], "not recognised"),
@@ -348,6 +348,18 @@ fn a_corpus_of_nothing_is_an_error() {
         assert!(error.message.contains(message), "{files:?}: {error:?}");
         assert!(error.is_final, "{error:?}");
     }
+}
+
+#[test]
+fn files_of_labels_are_not_text() {
+    let corpus = Corpus::new(&[
+        ("dialogues_train.txt", b"hi __eou__ ho __eou__\n"),
+        ("dialogues_act_train.txt", b"2 1 \n"),
+    ]);
+    let outcome = corpus.run("").unwrap();
+    assert_eq!(texts(&outcome).len(), 1);
+    let is_said = |event: &Event| matches!(event, Event::Info { message } if message.contains("not read: `dialogues_act_train.txt`"));
+    assert!(outcome.events.iter().any(is_said));
 }
 
 #[test]
