@@ -135,8 +135,9 @@ fn conclusion(project: &Project, experiment: &Experiment, stages: &[Planned]) ->
         (n, 0) => format!("{command} would run {n} stage{}.", plural(n)),
         (n, m) => {
             let them = if n == 1 { "it" } else { "them" };
+            let read = if m == 1 { "reads" } else { "read" };
             format!(
-                "{command} would run {n} stage{}, then at most {m} that read {them}.",
+                "{command} would run {n} stage{}, then at most {m} that {read} {them}.",
                 plural(n)
             )
         }
