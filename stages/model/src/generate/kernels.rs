@@ -10,7 +10,7 @@
 //! of a row. CPUs without bf16 products widen both to f32, slower but to the same sums.
 //! Many rows are another matter: Intel's `vdpbf16ps` does half as many a cycle as two
 //! f32 products, so there a block of a panel is widened once and multiplied in f32
-//! (measured: 3,750 tokens/s of a prompt become 5,200). AMD's is twice as fast as f32.
+//! (42M, prompts of 256 tokens, two threads: 3,665 tokens/s before, 4,861 after).
 //!
 //! Not the training engine's kernels: those repack their weights on each call, which
 //! is right when weights change after each step and rows are many, and would double
