@@ -8,4 +8,5 @@ mod harness;
 mod interruption;
 mod listings;
 mod mistakes;
+mod outside;
 mod running;
