@@ -6,7 +6,10 @@ pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<
     let bound = (text.len() / 3).max(1);
     let mut close: Vec<(usize, &str)> = names
         .into_iter()
-        .map(|name| (edits(&text, name), name))
+        .map(|name| {
+            let known: Vec<char> = name.to_lowercase().chars().collect();
+            (edits(&text, &known), name)
+        })
         .filter(|(distance, _)| *distance <= bound)
         .collect();
     close.sort();
@@ -14,9 +17,9 @@ pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<
     close.into_iter().map(|(_, name)| name).take(3).collect()
 }
 
-/// The edits (insert, delete, replace, swap neighbours) between two names, ignoring case.
-fn edits(a: &[char], b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
+/// The edits (insert, delete, replace, swap neighbours) between two names: optimal string alignment.
+#[must_use]
+pub fn edits(a: &[char], b: &[char]) -> usize {
     let (mut before, mut above) = (vec![0; b.len() + 1], (0..=b.len()).collect::<Vec<_>>());
     for i in 1..=a.len() {
         let mut row = vec![i; b.len() + 1];

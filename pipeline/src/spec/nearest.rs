@@ -4,6 +4,8 @@
 //! because those are the slips of a hand. A hint that is far off is worse than none,
 //! so a name may differ from what was written in a third of its characters at most.
 
+use tinylm_registry::nearest::edits;
+
 /// Returns the candidate that `name` was most likely meant to be; the first of several alike.
 pub fn nearest<'a>(
     name: &str,
@@ -18,7 +20,7 @@ pub fn nearest<'a>(
         if slips_min(&written, &known) > far {
             continue;
         }
-        let slips = distance(&written, &known);
+        let slips = edits(&written, &known);
         if slips <= far && best.is_none_or(|(least, _)| slips < least) {
             best = Some((slips, candidate));
         }
@@ -39,26 +41,6 @@ fn slips_min(a: &[char], b: &[char]) -> usize {
     let only = |set: u64| set.count_ones() as usize;
     let lengths = a.len().abs_diff(b.len());
     lengths.max(only(in_a & !in_b)).max(only(in_b & !in_a))
-}
-
-/// The number of slips between two names (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = vec![0; b.len() + 1];
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if swapped {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = above;
-        above = row;
-    }
-    above[b.len()]
 }
 
 #[cfg(test)]
