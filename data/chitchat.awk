@@ -1,4 +1,7 @@
-# Writes two-turn small talk as JSON lines: awk -v n=2000 -v seed=1 -f chitchat.awk
+# Writes small talk as JSON lines: awk -v n=1000 -v seed=1 -v exchanges=3 -f chitchat.awk
+#
+# A line is a question with its answer (`prompt`, `response`) or, with `exchanges`, a
+# conversation of one to so many of them. A reply that asks back is answered next.
 #
 # Templates and word lists are this project's own. The random numbers are a small
 # congruential generator rather than rand(), which differs from one awk to the next:
@@ -28,6 +31,17 @@ function talk(prompts, replies) {
     n_talks++
     prompt[n_talks] = prompts
     reply[n_talks] = replies
+}
+
+# Chooses what is talked about next: an answer where the last reply asked back, else anything new.
+function topic(last, reply,    next_one) {
+    if (reply ~ /how are you [?]$/) return well_being
+    do next_one = 1 + random(n_talks); while (next_one == last)
+    return next_one
+}
+
+function turn(role, text) {
+    return "{\"role\": \"" role "\", \"text\": \"" text "\"}"
 }
 
 BEGIN {
@@ -101,6 +115,7 @@ BEGIN {
          "i like {season} best .|{season} is beautiful .|yes , i love {season} .")
     talk("i am fine , thank you .|i'm doing well . thanks for asking .|i am good .", \
          "i am glad to hear that .|that is good to hear .|great , what are you doing today ?")
+    well_being = n_talks
     talk("i am sad today .|i am not feeling well .|i had a bad day .", \
          "i am sorry to hear that .|oh no , what happened ?|i hope tomorrow is better .")
     talk("i am happy today .|i had a great day .|i have good news .", \
@@ -113,10 +128,18 @@ BEGIN {
          "i went to {place} with {name} .|i played {sport} .|i stayed at home and read {book} .|it was {weather} , so i stayed at home .")
 
     for (i = 1; i <= n; i++) {
-        split("", chosen)
-        which = 1 + random(n_talks)
-        p = fill(pick(prompt[which]))
-        r = fill(pick(reply[which]))
-        printf "{\"prompt\": \"%s\", \"response\": \"%s\"}\n", p, r
+        which = 0
+        response = ""
+        row = ""
+        n_exchanges = (exchanges > 1) ? 1 + random(exchanges) : 1
+        for (k = 1; k <= n_exchanges; k++) {
+            split("", chosen)
+            which = topic(which, response)
+            said = fill(pick(prompt[which]))
+            response = fill(pick(reply[which]))
+            row = row (k > 1 ? ", " : "") turn("user", said) ", " turn("assistant", response)
+        }
+        if (exchanges > 1) printf "{\"conversation\": [%s]}\n", row
+        else printf "{\"prompt\": \"%s\", \"response\": \"%s\"}\n", said, response
     }
 }

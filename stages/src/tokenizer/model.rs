@@ -138,7 +138,7 @@ impl Plan {
     }
 
     fn check_size(&self, n_needed: usize, what: &str) -> Result<(), StageError> {
-        if n_needed < self.vocab_size {
+        if n_needed <= self.vocab_size {
             return Ok(());
         }
         let message = format!(
@@ -146,7 +146,7 @@ impl Plan {
             self.vocab_size
         );
         Err(StageError::new(message)
-            .help(format!("raise `vocab_size` above {n_needed}"))
+            .help(format!("set `vocab_size` to at least {n_needed}"))
             .is_final())
     }
 

@@ -125,10 +125,18 @@ fn words_are_lower_cased_counted_and_kept_in_order() {
 }
 
 #[test]
+fn a_vocabulary_of_bytes_alone_is_a_vocabulary_of_characters() {
+    let fixture = Fixture::new(&corpus(Template::Plain));
+    fixture.run(1, "{vocab_size: 256}").unwrap();
+    let ids = fixture.tokenizer().encode("The cat.").unwrap();
+    assert_eq!(ids.len(), "The cat.".len());
+}
+
+#[test]
 fn generation_knows_where_to_stop() {
     let fixture = Fixture::new(&corpus(Template::Chatml));
     fixture
-        .run(1, "{vocab_size: 256, special_tokens: [<mark>]}")
+        .run(1, "{vocab_size: 255, special_tokens: [<mark>]}")
         .unwrap_err();
     fixture
         .run(1, "{vocab_size: 257, special_tokens: [<mark>]}")
