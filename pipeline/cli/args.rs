@@ -22,6 +22,7 @@ pub(crate) struct Cli {
 
 /// Flags that stand before or after the command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The folder of the project's state; without it, `.tinylm` here or above
     #[arg(long, global = true, value_name = "FOLDER", env = "TINYLM_HOME")]

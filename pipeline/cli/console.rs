@@ -212,7 +212,7 @@ impl Console {
         let name = &settled.stage;
         let width = self.name_width;
         let why = self.why(settled);
-        let line = format!("{on}{word:<9}{off}{name:width$}  {time:>8}  {size:>8}  {why}");
+        let line = format!("{on}{word:<8}{off} {name:width$}  {time:>8}  {size:>8}  {why}");
         line.trim_end().to_owned()
     }
 

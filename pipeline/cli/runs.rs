@@ -4,7 +4,7 @@ use std::fs;
 
 use chrono::{DateTime, Local};
 use serde_json::{Value, json};
-use tinylm_registry::{Filter, Registry, Run, RunQuery, StageRow, Status};
+use tinylm_registry::{Filter, Metric, Registry, Run, RunQuery, StageRow, Status};
 
 use crate::{
     args::{NoteArgs, RmArgs, RunsArgs, ShowArgs, TagArgs},
@@ -14,6 +14,9 @@ use crate::{
     print_line,
     project::{Project, now_ms, quoted},
 };
+
+/// What a listing shows of a run's numbers, unless it is sorted by another: the first that is there.
+const TELLING: [&str; 3] = ["perplexity", "validation_loss", "loss"];
 
 /// Lines of a stage's log that `show RUN/STAGE` prints.
 const LOG_LINES_MAX: usize = 40;
@@ -38,24 +41,70 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
         print_line("no run fits");
         return Ok(());
     }
-    let width = |text: fn(&Run) -> &str, at_least: usize| {
-        let widths = runs.iter().map(|run| text(run).chars().count());
-        widths.max().unwrap_or(0).max(at_least)
-    };
-    let (names, experiments) = (width(|run| &run.name, 3), width(|run| &run.experiment, 10));
-    for run in &runs {
-        let line = format!(
-            "{:names$}  {:experiments$}  {:<11}  {}  {:>10}  {}",
-            run.name,
-            run.experiment,
-            word(run.status),
-            day_and_time(run.started_at),
-            run_time(run),
-            tags(run),
-        );
-        print_line(line.trim_end());
+    for line in listing(&registry, &runs, args.sort.as_deref())? {
+        print_line(&line);
     }
     Ok(())
+}
+
+/// The runs as a table: who they are, when they ran, and the number that tells most.
+fn listing(registry: &Registry, runs: &[Run], sort: Option<&str>) -> Result<Vec<String>, Failure> {
+    let metrics: Result<Vec<Vec<Metric>>, _> = runs
+        .iter()
+        .map(|run| registry.final_metrics(&run.id))
+        .collect();
+    let metrics = metrics?;
+    let wanted = sort.map(|name| name.trim_start_matches('-'));
+    let (telling, values) = wanted
+        .into_iter()
+        .chain(TELLING)
+        .map(|name| (name, last_of(&metrics, name)))
+        .find(|(_, values)| values.iter().any(|value| !value.is_empty()))
+        .unwrap_or(("", vec![String::new(); runs.len()]));
+    let heading = [
+        "run",
+        "experiment",
+        "status",
+        "started",
+        "took",
+        telling,
+        "",
+    ];
+    let mut rows = vec![heading.map(str::to_owned)];
+    rows.extend(runs.iter().zip(values).map(|(run, value)| {
+        [
+            run.name.clone(),
+            run.experiment.clone(),
+            word(run.status).to_owned(),
+            day_and_time(run.started_at),
+            run_time(run),
+            value,
+            tags(run),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match column {
+            // Figures stand under each other.
+            4 | 5 => format!("{cell:>width$}"),
+            _ => format!("{cell:width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    Ok(lines.collect())
+}
+
+/// For each run, the last metric of this name (`loss`) or of this stage's name (`base.loss`).
+fn last_of(metrics: &[Vec<Metric>], name: &str) -> Vec<String> {
+    let is_meant = |metric: &&Metric| {
+        metric.name == name || name == format!("{}.{}", metric.stage, metric.name)
+    };
+    let of_runs = metrics.iter().map(|of_run| of_run.iter().rfind(is_meant));
+    of_runs
+        .map(|found| found.map_or_else(String::new, |metric| number(metric.value)))
+        .collect()
 }
 
 fn run_json(registry: &Registry, run: &Run) -> Result<Value, Failure> {

@@ -45,7 +45,7 @@ impl Stage for Command {
     type Watch = NoSettings;
 
     const KIND: &'static str = "command";
-    const ABOUT: &'static str = "Runs a program; its declared outputs are the artifact.";
+    const ABOUT: &'static str = "runs a program; its declared outputs are the artifact";
     const REVISION: u32 = 1;
     const ROLES: Roles = Roles::Any;
 

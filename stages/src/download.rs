@@ -196,14 +196,25 @@ fn run(
     sampler.report(io);
     let (n_files, n_bytes) = folder_size(io.out())?;
     if n_files == 0 {
-        let message = "there is not one file to take";
-        return Err(StageError::new(message)
-            .help("look at `files`, `path` or the archive: what they name is empty")
-            .is_final());
+        return Err(nothing_taken(&settings.files));
     }
     Ok(Metrics::default()
         .count("files", n_files)
         .count("bytes", n_bytes))
+}
+
+fn nothing_taken(globs: &[String]) -> StageError {
+    let (message, help) = match globs {
+        [] => (
+            "there is not one file to take".to_owned(),
+            "what `path`, the archive or the repository holds is empty",
+        ),
+        globs => (
+            format!("no file fits `files`: {}", globs.join(", ")),
+            "`files: []` takes every file",
+        ),
+    };
+    StageError::new(message).help(help).is_final()
 }
 
 /// Where files arrive, and where they stand while they are not whole.
