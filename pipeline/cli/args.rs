@@ -1,8 +1,8 @@
 //! The command line: what may be said, and nothing of what it does.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
 /// One YAML file in; a trained, measured, talking tiny language model out.
 #[derive(Debug, Parser)]
@@ -107,10 +107,10 @@ pub(crate) struct FileArgs {
 pub(crate) struct HowArgs {
     /// Stages running at the same time
     #[arg(short = 'j', long, value_name = "N")]
-    pub(crate) jobs: Option<usize>,
+    pub(crate) jobs: Option<NonZero<usize>>,
     /// Threads, divided among running stages
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub(crate) threads: Option<NonZero<usize>>,
     /// Where models are trained: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
@@ -132,7 +132,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Tag the run
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tag: Vec<String>,
 }
 
@@ -202,7 +202,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TagArgs {
     pub(crate) run: String,
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tags: Vec<String>,
     /// Take the tags away instead
     #[arg(long, short)]

@@ -1,33 +1,60 @@
 //! The orchestrator's figures: `cargo bench --bench orchestrator`.
 //!
-//! A run of ten stages with nothing to do (process start included), and planning a
-//! thousand stages. Medians of alternating rounds of the real binary, in a temporary
-//! folder. The store's and the registry's own figures are in `registry/benches`.
+//! The real binary in a temporary folder: a run of ten stages with nothing to do (process
+//! start included) and plans, medians of alternating rounds. Then what looking at an
+//! artifact of 1 GiB takes, and what recording costs: 100,000 numbers from a stage's pipe
+//! into the registry, and the numbers of one training step beside the length of a step of
+//! the quickstart's model, the shortest of any that ships.
+//!
+//! `dvc_peer.py` beside this file times the same ten stages with nothing to do in DVC. What
+//! the store and the registry cost alone is in `registry/benches`.
 
 use std::{
+    error::Error,
     fmt::Write as _,
     fs,
-    io::{self, Write as _},
+    io::{self, BufRead, BufReader, PipeReader, Write as _},
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, atomic::AtomicBool},
+    thread,
     time::{Duration, Instant},
 };
 
-const ROUNDS: usize = 21;
+use rustix::time::{ClockId, clock_gettime};
+use tinylm_pipeline::{
+    Event, Happened, Observer, Outside, Recorder, StageIo, exec, io::Assignment, spec,
+};
+use tinylm_registry::{Condition, Home, Registry, Status, Store};
 
-fn main() -> io::Result<()> {
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ROUNDS: usize = 21;
+const ROWS: u64 = 100_000;
+const STEPS: u64 = 500;
+
+fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    fs::write(dir.path().join("ten.yaml"), chain(10))?;
-    fs::write(dir.path().join("thousand.yaml"), chain(1000))?;
-    tinylm(dir.path(), &["run", "ten.yaml"])?;
+    let dir = dir.path();
+    looking(dir)?;
+    hashing(dir)?;
+    writing(dir)?;
+    training(dir)
+}
+
+/// Runs and plans with nothing to do.
+fn looking(dir: &Path) -> Result<()> {
+    fs::write(dir.join("ten.yaml"), chain(10))?;
+    fs::write(dir.join("thousand.yaml"), chain(1000))?;
+    tinylm(dir, &["run", "ten.yaml"])?;
     // The store distrusts files younger than two seconds; a second run settles them.
-    std::thread::sleep(Duration::from_millis(2100));
-    tinylm(dir.path(), &["run", "ten.yaml"])?;
+    thread::sleep(Duration::from_millis(2100));
+    tinylm(dir, &["run", "ten.yaml"])?;
     let mut times: [Vec<Duration>; 3] = Default::default();
     for _ in 0..ROUNDS {
-        times[0].push(tinylm(dir.path(), &["run", "ten.yaml"])?);
-        times[1].push(tinylm(dir.path(), &["plan", "ten.yaml"])?);
-        times[2].push(tinylm(dir.path(), &["plan", "thousand.yaml"])?);
+        times[0].push(tinylm(dir, &["run", "ten.yaml"])?);
+        times[1].push(tinylm(dir, &["plan", "ten.yaml"])?);
+        times[2].push(tinylm(dir, &["plan", "thousand.yaml"])?);
     }
     let names = [
         "run, ten stages, nothing to do",
@@ -36,17 +63,168 @@ fn main() -> io::Result<()> {
     ];
     for (name, times) in names.iter().zip(&mut times) {
         times.sort();
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        let (median, min, max) = (times[ROUNDS / 2], times[0], times[ROUNDS - 1]);
-        writeln!(
-            io::stdout(),
-            "{name:<32} {:7.1} ms  ({:.1} to {:.1})",
-            ms(median),
-            ms(min),
-            ms(max)
-        )?;
+        let range = format!("({:.1} to {:.1})", ms(times[0]), ms(times[ROUNDS - 1]));
+        report(name, times[ROUNDS / 2], &range)?;
     }
     Ok(())
+}
+
+/// Every byte of an artifact read again, as `cache verify` does; the best of three.
+fn hashing(dir: &Path) -> Result<()> {
+    const BYTES: usize = 1 << 30;
+    let out = dir.join("out");
+    fs::create_dir(&out)?;
+    let block: Vec<u8> = (0..1 << 20).map(|i: u32| (i * 31 % 251) as u8).collect();
+    let mut file = fs::File::create(out.join("gigabyte"))?;
+    for _ in 0..BYTES / block.len() {
+        file.write_all(&block)?;
+    }
+    drop(file);
+    let store = Store::new(Home::at(dir.join("hashing")));
+    let digest = store.commit(&out)?.digest;
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let condition = store.verify(&digest)?;
+        best = best.min(started.elapsed());
+        assert!(matches!(condition, Condition::Whole(_)), "{condition:?}");
+    }
+    store.remove(&digest)?;
+    let rate = BYTES as f64 / best.as_secs_f64() / 1e9;
+    report(
+        "hash an artifact of 1 GiB",
+        best,
+        &format!("{rate:.2} GB/s"),
+    )
+}
+
+/// As many numbers as fast as they come.
+fn writing(dir: &Path) -> Result<()> {
+    let path = dir.join("writing.sqlite");
+    let started = Instant::now();
+    recorded(dir, &path, |io| {
+        for step in 0..ROWS {
+            io.metric("loss", step, 1.0 / (step + 1) as f64);
+        }
+    })?;
+    let time = started.elapsed();
+    let series = Registry::open(&path)?.metric_series("execution", "loss", 2)?;
+    assert_eq!(series.n_points, ROWS);
+    let each = time.as_secs_f64() * 1e6 / ROWS as f64;
+    let note = format!("{each:.2} us a row, from a stage's pipe");
+    report("100,000 metric rows written", time, &note)
+}
+
+/// The numbers of a step, told one step at a time as training does, beside a step itself.
+fn training(dir: &Path) -> Result<()> {
+    let (step, names) = quickstart_step(dir)?;
+    let mut told = Vec::new();
+    let cpu = cpu_time();
+    recorded(dir, &dir.join("training.sqlite"), |io| {
+        for step in 1..=STEPS {
+            let started = Instant::now();
+            for name in &names {
+                io.metric(name, step, 1.0 / step as f64);
+            }
+            told.push(started.elapsed());
+            thread::sleep(Duration::from_millis(5));
+        }
+    })?;
+    let cpu = (cpu_time() - cpu) / STEPS as u32;
+    told.sort();
+    let told = told[told.len() / 2];
+    let share = |part: Duration| 100.0 * part.as_secs_f64() / step.as_secs_f64();
+    report("a step of the quickstart's model", step, "")?;
+    let note = format!("{:.3} % of it, for {} numbers", share(told), names.len());
+    report("  recording it keeps training for", told, &note)?;
+    let note = format!("{:.3} % of it, the recorder's included", share(cpu));
+    report("  and takes of all cores", cpu, &note)
+}
+
+/// Returns how long a step of the quickstart's model takes, and what is recorded of one.
+fn quickstart_step(dir: &Path) -> Result<(Duration, Vec<String>)> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/quickstart.yaml");
+    let file = file.to_str().ok_or("this project's path is not UTF-8")?;
+    let few = "model.train.steps=80";
+    tinylm(dir, &["run", file, "--until", "model", "-S", few])?;
+    let registry = Registry::open(&dir.join(".tinylm/registry.sqlite"))?;
+    let stages = registry.stages(&registry.find_run("@last")?.id)?;
+    let model = stages.iter().find(|stage| stage.name == "model");
+    let execution = model.and_then(|model| model.execution_id.as_deref());
+    let execution = execution.ok_or("the model was not trained")?;
+    let loss = registry.metric_series(execution, "loss", 1000)?.points;
+    let mut steps: Vec<Duration> = loss
+        .windows(2)
+        .map(|pair| {
+            let ms = u64::try_from(pair[1].at - pair[0].at).unwrap_or(0);
+            Duration::from_millis(ms) / (pair[1].step - pair[0].step) as u32
+        })
+        .collect();
+    steps.sort();
+    let step = *steps.get(steps.len() / 2).ok_or("no step was recorded")?;
+    // The others are final numbers, or those of a validation.
+    let is_of_steps = |name: &String| {
+        let series = registry.metric_series(execution, name, 2);
+        series.is_ok_and(|series| series.n_points as usize + 1 >= loss.len())
+    };
+    let mut names = registry.metric_names(execution)?;
+    names.retain(is_of_steps);
+    Ok((step, names))
+}
+
+/// Lets `tell` be a stage and records what it tells as a run does: a line an event through a
+/// pipe, a thread that reads it, one that writes. Returns when all is written.
+fn recorded(dir: &Path, registry: &Path, tell: impl FnOnce(&StageIo)) -> Result<()> {
+    let request = spec::Request {
+        file: dir.join("ten.yaml"),
+        overrides: Vec::new(),
+        sweep: Vec::new(),
+        current_dir: dir.to_owned(),
+    };
+    let experiments = spec::load(&request, &tinylm_stages::catalog());
+    let experiments = experiments.map_err(|wrong| wrong.render(false))?;
+    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0]);
+    let (reader, writer) = io::pipe()?;
+    thread::scope(|scope| {
+        scope.spawn(|| listen(reader, &recorder));
+        let writer = Mutex::new(writer);
+        let send = |event: Event| exec::send_line(&writer, &event);
+        let (outside, cancel) = (Outside::default(), AtomicBool::new(false));
+        tell(&StageIo::new(&nothing(dir), &outside, &cancel, &send));
+    });
+    match recorder.finish(Status::Done) {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// The parent's side of the pipe.
+fn listen(reader: PipeReader, recorder: &Recorder) {
+    let lines = BufReader::new(reader)
+        .split(b'\n')
+        .map_while(io::Result::ok);
+    for line in lines {
+        if let Ok(event) = serde_json::from_slice(&line) {
+            recorder.see(&Happened::Said {
+                stage: "s0",
+                execution_id: "execution",
+                event: &event,
+            });
+        }
+    }
+}
+
+fn nothing(dir: &Path) -> Assignment {
+    Assignment {
+        inputs: Vec::new(),
+        local_files: Vec::new(),
+        pins: Vec::new(),
+        out: dir.to_owned(),
+        checkpoints: dir.to_owned(),
+        seed: 1,
+        threads: 1,
+        device: "cpu".to_owned(),
+    }
 }
 
 /// A chain of stages, each of which copies what the one before it wrote.
@@ -64,7 +242,7 @@ fn chain(n_stages: usize) -> String {
     text
 }
 
-fn tinylm(dir: &Path, args: &[&str]) -> io::Result<Duration> {
+fn tinylm(dir: &Path, args: &[&str]) -> Result<Duration> {
     let started = Instant::now();
     let status = Command::new(env!("CARGO_BIN_EXE_tinylm"))
         .args(args)
@@ -74,10 +252,23 @@ fn tinylm(dir: &Path, args: &[&str]) -> io::Result<Duration> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()?;
-    if status.success() {
-        return Ok(started.elapsed());
+    match status.success() {
+        true => Ok(started.elapsed()),
+        false => Err(format!("tinylm {args:?} ended with {status}").into()),
     }
-    Err(io::Error::other(format!(
-        "tinylm {args:?} ended with {status}"
-    )))
+}
+
+/// What all threads of this process have had of the processors.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn report(name: &str, time: Duration, note: &str) -> Result<()> {
+    let line = format!("{name:<34} {:9.3} ms  {note}", ms(time));
+    Ok(writeln!(io::stdout(), "{}", line.trim_end())?)
 }

@@ -3,7 +3,13 @@
 //! Every library error becomes a [`Failure`] here and nowhere else, with the exit code
 //! that belongs to it.
 
-use tinylm_pipeline::{StageError, spec::Diagnostics};
+use std::{path::PathBuf, sync::Arc};
+
+use tinylm_pipeline::{
+    StageError,
+    spec::{Diagnostic, Diagnostics, Place, Source},
+};
+use tinylm_registry::FilterError;
 
 /// A command that did not work out.
 #[derive(Debug)]
@@ -19,6 +25,8 @@ enum Text {
         notes: Vec<(&'static str, String)>,
     },
     Diagnostics(Diagnostics),
+    /// Mistakes of the same sort, told together.
+    Many(Vec<Failure>),
     /// Everything was said already.
     Said,
 }
@@ -49,6 +57,24 @@ impl Failure {
         }
     }
 
+    /// Succeeds without any; otherwise all are told at once, with the first one's exit code.
+    pub(crate) fn all(failures: Vec<Failure>) -> Result<(), Failure> {
+        let Some(first) = failures.first() else {
+            return Ok(());
+        };
+        let code = first.code;
+        let text = Text::Many(failures);
+        Err(Self { code, text })
+    }
+
+    /// A stage's error before anything ran is a mistake in the file.
+    pub(crate) fn before_running(mut self) -> Self {
+        if self.code == STAGE_FAILED {
+            self.code = WRONG_INPUT;
+        }
+        self
+    }
+
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
         self.note("help", help)
     }
@@ -65,6 +91,10 @@ impl Failure {
         match &self.text {
             Text::Said => String::new(),
             Text::Diagnostics(diagnostics) => diagnostics.render(color),
+            Text::Many(failures) => {
+                let texts: Vec<String> = failures.iter().map(|one| one.render(color)).collect();
+                texts.join("\n\n")
+            }
             Text::Parts { message, notes } => {
                 let (red, bold, off) = match color {
                     true => ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"),
@@ -89,8 +119,30 @@ impl From<Diagnostics> for Failure {
     }
 }
 
+/// A mistake in a condition, pointed at in what was typed.
+impl From<FilterError> for Failure {
+    fn from(mistake: FilterError) -> Self {
+        let told = Diagnostic::new(mistake.to_string());
+        let source = Arc::new(Source {
+            title: "--where".to_owned(),
+            text: mistake.text,
+            dir: PathBuf::new(),
+        });
+        let range = mistake.span;
+        let told = told.at(&Place { source, range }, "");
+        Self::from(Diagnostics::from(match mistake.hint {
+            Some(hint) => told.help(hint),
+            None => told,
+        }))
+    }
+}
+
 impl From<tinylm_registry::Error> for Failure {
     fn from(error: tinylm_registry::Error) -> Self {
+        let error = match error {
+            tinylm_registry::Error::Filter(mistake) => return mistake.into(),
+            error => error,
+        };
         let code = match (error.is_damage(), error.is_mistake()) {
             (true, _) => DAMAGED,
             (_, true) => WRONG_INPUT,
@@ -114,7 +166,12 @@ impl From<StageError> for Failure {
             ("kept", error.kept),
             ("help", error.help),
         ];
-        let failure = Self::new(STAGE_FAILED, error.message);
+        let code = if error.is_damage {
+            DAMAGED
+        } else {
+            STAGE_FAILED
+        };
+        let failure = Self::new(code, error.message);
         notes
             .into_iter()
             .fold(failure, |failure, (name, note)| match note {

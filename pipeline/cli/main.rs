@@ -39,8 +39,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let text = failure.render(project::stderr_has_color());
             if !text.is_empty() {
-                // Nobody may be listening any more; the exit code still says it.
-                writeln!(io::stderr(), "{text}").ok();
+                eprint(&text);
             }
             ExitCode::from(failure.code)
         }
@@ -99,4 +98,9 @@ fn print_line(line: &str) {
     if writeln!(io::stdout(), "{line}").is_err() {
         std::process::exit(0);
     }
+}
+
+/// Prints a line that is no result. Nobody may be listening any more; that is no reason to stop.
+fn eprint(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }

@@ -9,7 +9,7 @@ use tinylm_registry::Registry;
 
 use crate::{
     args::PlanArgs,
-    failure::{Failure, WRONG_INPUT},
+    failure::Failure,
     print_line,
     project::{self, Project},
     run::last_recipe,
@@ -61,7 +61,7 @@ fn planned(
     force: &[String],
 ) -> Result<Vec<Planned>, Failure> {
     let context = project.context();
-    context.home.check()?;
+    project.checked_home()?;
     let registry = Registry::open_to_read(&context.home.registry_path())?;
     let registry = std::sync::Mutex::new(registry);
     let history = |stage: &str| {
@@ -73,11 +73,7 @@ fn planned(
     };
     let planned = plan::plan(experiment, &context, &history, &options);
     context.remember();
-    planned.map_err(|error| {
-        let mut failure = Failure::from(error);
-        failure.code = WRONG_INPUT;
-        failure
-    })
+    planned.map_err(|error| Failure::from(error).before_running())
 }
 
 fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {

@@ -43,27 +43,34 @@ impl Project {
         }
     }
 
+    /// Returns the home unless this tinylm cannot work in it, such as one that a newer one laid out.
+    pub(crate) fn checked_home(&self) -> Result<Home, Failure> {
+        let home = self.home();
+        if home.root().exists() && !home.root().is_dir() {
+            let root = home.root().display();
+            return Err(Failure::wrong(format!("the home `{root}` is not a folder"))
+                .help("name a folder with `--home`, or take what is there away"));
+        }
+        home.check()?;
+        Ok(home)
+    }
+
     pub(crate) fn context(&self) -> Context {
         Context::new(self.home(), outside())
     }
 
     /// Opens the registry to read it; without one there is nothing to read.
     pub(crate) fn registry(&self) -> Result<Registry, Failure> {
-        let home = self.home();
-        home.check()?;
-        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| {
-            Failure::wrong(format!(
-                "there are no runs in `{}` yet",
-                home.root().display()
-            ))
-            .help("`tinylm run experiments/quickstart.yaml` makes the first")
-        })
+        let home = self.checked_home()?;
+        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| no_runs(&home))
     }
 
-    /// Opens the registry to write to it.
+    /// Opens the registry to write to it, which never makes one: what is changed is there.
     pub(crate) fn registry_to_write(&self) -> Result<Registry, Failure> {
-        let home = self.home();
-        home.check()?;
+        let home = self.checked_home()?;
+        if !home.registry_path().exists() {
+            return Err(no_runs(&home));
+        }
         Ok(Registry::open(&home.registry_path())?)
     }
 
@@ -76,10 +83,12 @@ impl Project {
             current_dir: self.current_dir.clone(),
         };
         let mut experiments = spec::load(&request, &self.catalog)?;
-        for experiment in &mut experiments {
-            check_stages(&args.force, experiment)?;
-            check_stages(&args.until, experiment)?;
-            if !args.until.is_empty() {
+        // The points of a sweep have the same stages.
+        if let Some(first) = experiments.first() {
+            check_stages(args.force.iter().chain(&args.until), first)?;
+        }
+        if !args.until.is_empty() {
+            for experiment in &mut experiments {
                 keep_until(experiment, &args.until);
             }
         }
@@ -93,19 +102,26 @@ impl Project {
     }
 }
 
-fn check_stages(names: &[String], experiment: &spec::Experiment) -> Result<(), Failure> {
+fn no_runs(home: &Home) -> Failure {
+    let root = home.root().display();
+    Failure::wrong(format!("there are no runs in `{root}` yet"))
+        .help("`tinylm run experiments/quickstart.yaml` makes the first")
+}
+
+fn check_stages<'a>(
+    names: impl Iterator<Item = &'a String>,
+    experiment: &spec::Experiment,
+) -> Result<(), Failure> {
     let known = || experiment.stages.iter().map(|stage| stage.name.as_str());
-    for name in names {
-        if known().any(|stage| stage == name) {
-            continue;
-        }
+    let unknown = names.filter(|name| !known().any(|stage| stage == *name));
+    let failures = unknown.map(|name| {
         let failure = Failure::wrong(format!("`{}` has no stage `{name}`", experiment.name));
-        return Err(match spec::nearest(name, known()) {
+        match spec::nearest(name, known()) {
             Some(near) => failure.help(format!("did you mean `{near}`?")),
             None => failure.help(format!("it has {}", quoted(known()))),
-        });
-    }
-    Ok(())
+        }
+    });
+    Failure::all(failures.collect())
 }
 
 pub(crate) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

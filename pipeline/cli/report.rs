@@ -13,6 +13,7 @@ use crate::{
     failure::Failure,
     print_line,
     project::{self, Project},
+    runs::find_runs,
 };
 
 #[derive(Debug, Args)]
@@ -94,11 +95,7 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
 
 /// Returns the runs that were named, each once, in the order of their names.
 fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
-    let mut runs = Vec::new();
-    let named = args.run.iter().chain(&args.compare);
-    for name in named {
-        runs.push(registry.find_run(name)?);
-    }
+    let mut runs = find_runs(registry, args.run.iter().chain(&args.compare))?;
     if let Some(name) = &args.sweep {
         let run = registry.find_run(name)?;
         let Some(sweep) = run.sweep.clone() else {
@@ -113,7 +110,7 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
         runs.extend(of_sweep.into_iter().rev());
     }
     if let Some(filter) = &args.filter {
-        let filter = Some(Filter::parse(filter).map_err(tinylm_registry::Error::from)?);
+        let filter = Some(Filter::parse(filter)?);
         runs.extend(
             registry
                 .runs(&RunQuery {

@@ -19,7 +19,8 @@ use tinylm_registry::{Home, Lock, NewRun, Registry, Status, keys, names};
 use crate::{
     args::{HowArgs, ResumeArgs, RunArgs},
     console::Console,
-    failure::{Failure, STAGE_FAILED},
+    eprint,
+    failure::{DAMAGED, Failure, STAGE_FAILED},
     plan,
     project::{Project, now_ms},
 };
@@ -132,6 +133,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs the experiment, tells how it went, and returns the exit code.
     fn run(&self) -> Result<u8, Failure> {
+        self.project.checked_home()?;
         let context = self.project.context();
         let is_writable = prepare_home(&context.home)?;
         let _locks = match is_writable {
@@ -179,12 +181,18 @@ impl Job<'_> {
         if let Some(why) = unrecorded.or(problem.map(|error| error.to_string())) {
             console.say(&format!("warning: this run was not recorded: {why}"));
         }
-        Ok(self.exit_code(status))
+        let is_damage =
+            |one: &Settled| matches!(&one.outcome, Outcome::Failed(error) if error.is_damage);
+        match settled.iter().any(is_damage) {
+            true => Ok(DAMAGED),
+            false => Ok(self.exit_code(status)),
+        }
     }
 
     /// Holds the run's own lock (it is alive) and the store's (nothing is collected).
     fn lock(&self, home: &Home) -> Result<[Lock; 2], Failure> {
-        let note = format!("process {}", std::process::id());
+        let name = names::run_name(&self.run_id);
+        let note = format!("run {name} (process {})", std::process::id());
         let run = Lock::try_exclusive(&home.run_lock(&self.run_id), &note)?
             .ok_or_else(|| Failure::wrong("this run is still going on in another process"))?;
         let on_wait = |holder: &str| {
@@ -232,7 +240,7 @@ impl Job<'_> {
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            command: env::args().collect::<Vec<_>>().join(" "),
+            command: command_line(),
             sweep: self.sweep.clone(),
         })?;
         if !self.is_resumed {
@@ -261,8 +269,8 @@ impl Job<'_> {
             host: host_name(),
             program,
             force: self.force.to_vec(),
-            n_jobs: self.how.jobs.unwrap_or(n_cores),
-            n_threads: self.how.threads.unwrap_or(n_cores),
+            n_jobs: self.how.jobs.map_or(n_cores, NonZero::get),
+            n_threads: self.how.threads.map_or(n_cores, NonZero::get),
             device: device(&self.how.device)?,
             keep_going: self.how.keep_going,
             resolve: self.resolve,
@@ -372,7 +380,7 @@ pub(crate) fn last_recipe(
         .key
         .parse()
         .ok()
-        .and_then(|key| keys::read_key(home, &key))
+        .and_then(|key| keys::read_key(home, &key).ok()?)
     {
         return Some(record.recipe);
     }
@@ -426,9 +434,7 @@ fn local_digests(context: &Context, experiment: &Experiment) -> Result<Value, Fa
 
 /// A stage's error before anything ran is a mistake in the file.
 fn before_running(error: tinylm_pipeline::StageError) -> Failure {
-    let mut failure = Failure::from(error);
-    failure.code = crate::failure::WRONG_INPUT;
-    failure
+    Failure::from(error).before_running()
 }
 
 fn refuse_changed_files(
@@ -456,6 +462,12 @@ fn refuse_changed_files(
             "put the file back, or start a new run with `tinylm run`: what did not change is a hit",
         ),
     )
+}
+
+/// The command line as far as it is text: the program itself may stand anywhere.
+fn command_line() -> String {
+    let words = env::args_os().map(|word| word.to_string_lossy().into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 static TERMINATED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
@@ -556,10 +568,4 @@ fn println(project: &Project, line: &str) {
     if !project.global.quiet {
         crate::print_line(line);
     }
-}
-
-fn eprint(line: &str) {
-    use std::io::Write;
-    // Nobody may be listening any more; that is no reason to stop.
-    writeln!(std::io::stderr(), "{line}").ok();
 }

@@ -25,7 +25,7 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
     let registry = project.registry()?;
     let filter = args.filter.as_deref().map(Filter::parse).transpose();
     let query = RunQuery {
-        filter: filter.map_err(tinylm_registry::Error::from)?,
+        filter: filter?,
         search: args.search.clone(),
         sort: args.sort.clone(),
         limit: args.limit,
@@ -320,12 +320,11 @@ pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
             false => registry.add_tag(&run.id, tag)?,
             true if registry.remove_tag(&run.id, tag)? => {}
             true => {
-                return Err(
-                    Failure::wrong(format!("{} has no tag `{tag}`", run.name)).help(format!(
-                        "it has {}",
-                        quoted(run.tags.iter().map(String::as_str))
-                    )),
-                );
+                let failure = Failure::wrong(format!("{} has no tag `{tag}`", run.name));
+                return Err(failure.help(match run.tags.is_empty() {
+                    true => "it has none".to_owned(),
+                    false => format!("it has {}", quoted(run.tags.iter().map(String::as_str))),
+                }));
             }
         }
     }
@@ -340,12 +339,15 @@ pub(crate) fn note(project: &Project, args: &NoteArgs) -> Result<(), Failure> {
 
 pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
-    // All are found before any is removed: a typo removes nothing.
-    let found: Result<Vec<Run>, _> = args.runs.iter().map(|run| registry.find_run(run)).collect();
-    for run in found? {
-        if run.status == Status::Running {
-            return Err(Failure::wrong(format!("{} is still going on", run.name)));
-        }
+    // All are looked at before any is removed: a typo removes nothing.
+    let runs = find_runs(&registry, &args.runs)?;
+    let running = runs.iter().filter(|run| run.status == Status::Running);
+    let refused = running.map(|run| {
+        Failure::wrong(format!("{} is still going on", run.name))
+            .help("stop it with Ctrl-C where it runs, then remove it")
+    });
+    Failure::all(refused.collect())?;
+    for run in runs {
         registry.remove_run(&run.id, now_ms())?;
         if !project.global.quiet {
             print_line(&format!(
@@ -355,6 +357,21 @@ pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Finds every run that is named, or tells of all that are not there.
+pub(crate) fn find_runs<'a>(
+    registry: &Registry,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<Vec<Run>, Failure> {
+    let (mut runs, mut unknown) = (Vec::new(), Vec::new());
+    for name in names {
+        match registry.find_run(name) {
+            Ok(run) => runs.push(run),
+            Err(error) => unknown.push(Failure::from(error)),
+        }
+    }
+    Failure::all(unknown).map(|()| runs)
 }
 
 fn field(name: &str, value: &str) {

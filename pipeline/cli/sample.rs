@@ -397,7 +397,8 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
                     Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
                         .help(format!("`tinylm resume {}`", run.name))
                 }
-                None => Failure::wrong(format!("{} has no stage that makes a model", run.name)),
+                None => Failure::wrong(format!("{} has no stage that makes a model", run.name))
+                    .help("name another run; `tinylm runs` lists them"),
             })?
         }
     };

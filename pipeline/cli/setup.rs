@@ -29,6 +29,7 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
         let failure = Failure::wrong(format!("`{}`: {error}", args.file.display()));
         return Err(match error.kind() {
             std::io::ErrorKind::AlreadyExists => failure.help("give another name"),
+            std::io::ErrorKind::NotFound => failure.help("make the folder first"),
             _ => failure,
         });
     }

@@ -3,11 +3,12 @@
 use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
-use tinylm_registry::{Condition, Digest, Lock, Registry, Store, gc, keys};
+use tinylm_registry::{Condition, Digest, Lock, Registry, RunQuery, Status, Store, gc, keys};
 
 use crate::{
     args::{CacheCommand, GcArgs, ListArgs},
     console::{bytes, grouped},
+    eprint,
     failure::{DAMAGED, Failure},
     print_line,
     project::Project,
@@ -23,7 +24,7 @@ pub(crate) fn cache(project: &Project, command: &CacheCommand) -> Result<(), Fai
 }
 
 fn verify(project: &Project, args: &ListArgs) -> Result<(), Failure> {
-    let store = Store::new(project.home());
+    let store = Store::new(project.checked_home()?);
     let digests = store.list()?;
     let mut damaged = Vec::new();
     for digest in &digests {
@@ -62,7 +63,7 @@ const HEALS: &str =
 
 /// Finds an artifact by RUN/STAGE, by key or by digest, or the beginning of either.
 fn path(project: &Project, what: &str) -> Result<(), Failure> {
-    let home = project.home();
+    let home = project.checked_home()?;
     let store = Store::new(home.clone());
     let digest = match what.split_once('/') {
         Some((run, stage)) => {
@@ -93,8 +94,9 @@ fn find_digest(
     let begins = |digest: &Digest| digest.to_string().starts_with(start);
     let mut found: Vec<Digest> = store.list()?.into_iter().filter(begins).collect();
     let of_keys = keys::list_keys(home)?;
-    let records = of_keys.iter().filter(|key| begins(key));
-    found.extend(records.filter_map(|key| Some(keys::read_key(home, key)?.artifact)));
+    for key in of_keys.iter().filter(|key| begins(key)) {
+        found.extend(keys::read_key(home, key)?.map(|record| record.artifact));
+    }
     found.sort();
     found.dedup();
     match found[..] {
@@ -106,12 +108,13 @@ fn find_digest(
         _ => Err(Failure::wrong(format!(
             "`{start}` could be any of {} artifacts",
             found.len()
-        ))),
+        ))
+        .help("give more of it, or RUN/STAGE")),
     }
 }
 
 fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
-    let home = project.home();
+    let home = project.checked_home()?;
     let usage = Store::new(home.clone()).usage()?;
     if args.json {
         print_line(&json!([usage]).to_string());
@@ -127,24 +130,7 @@ fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
-    let home = project.home();
-    // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
-    let registry = Registry::open(&home.registry_path())?;
-    let plan = if args.dry_run {
-        gc::plan(&home, &registry)?
-    } else {
-        let never = AtomicBool::new(false);
-        let note = format!("`tinylm gc` (process {})", std::process::id());
-        let say = |holder: &str| {
-            if !project.global.quiet {
-                print_line(&format!("waiting for {holder}"));
-            }
-        };
-        match Lock::wait_exclusive(&home.store_lock(), &note, &never, say)? {
-            Some(lock) => gc::sweep(&home, &registry, &lock)?,
-            None => return Ok(()),
-        }
-    };
+    let plan = swept(project, args.dry_run)?;
     if args.json {
         print_line(&json!(plan.items).to_string());
         return Ok(());
@@ -171,4 +157,44 @@ pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Removes what no run needs, or only lists it.
+fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
+    let home = project.checked_home()?;
+    if !home.root().is_dir() {
+        return Ok(gc::Plan::default());
+    }
+    // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
+    let registry = Registry::open(&home.registry_path())?;
+    if is_dry_run {
+        return Ok(gc::plan(&home, &registry)?);
+    }
+    let never = AtomicBool::new(false);
+    let note = format!("`tinylm gc` (process {})", std::process::id());
+    let say = |holder: &str| {
+        if !project.global.quiet {
+            eprint(&format!(
+                "waiting for {}",
+                runs_under_way(&registry, holder)
+            ));
+        }
+    };
+    match Lock::wait_exclusive(&home.store_lock(), &note, &never, say)? {
+        Some(lock) => Ok(gc::sweep(&home, &registry, &lock)?),
+        None => Ok(gc::Plan::default()),
+    }
+}
+
+/// Names the runs that hold the store. Its lock knows only the last that came, which may have
+/// ended; the registry knows all but those that could not be recorded.
+fn runs_under_way(registry: &Registry, holder: &str) -> String {
+    let runs = registry.runs(&RunQuery::default()).unwrap_or_default();
+    let running = runs.iter().filter(|run| run.status == Status::Running);
+    let names: Vec<&str> = running.map(|run| run.name.as_str()).collect();
+    match names.len() {
+        0 => holder.to_owned(),
+        1 => format!("run {}", names[0]),
+        _ => format!("runs {}", names.join(", ")),
+    }
 }

@@ -137,7 +137,8 @@ impl Context {
 
     /// Returns what the store has for `key`; a record counts only if its artifact is whole.
     pub fn kept(&self, key: &Digest) -> Result<Kept, StageError> {
-        let Some(record) = read_key(&self.home, key) else {
+        let record = read_key(&self.home, key).map_err(|error| from_registry(&error))?;
+        let Some(record) = record else {
             return Ok(Kept::Nothing);
         };
         let condition = self.store.condition(&record.artifact);
@@ -181,11 +182,16 @@ pub fn from_registry(error: &tinylm_registry::Error) -> StageError {
     let mut told = StageError::new(error.to_string());
     told.cause = std::error::Error::source(error).map(ToString::to_string);
     told.help = error.hint();
+    told.is_damage = error.is_damage();
     told
 }
 
 fn from_lock_file(error: &LockFileError) -> StageError {
-    StageError::new(error.to_string()).is_final()
+    let told = StageError::new(error.to_string()).is_final();
+    match error.help() {
+        Some(help) => told.help(help),
+        None => told,
+    }
 }
 
 fn not_pinned(remote: &Remote, lock_file: &std::path::Path) -> StageError {

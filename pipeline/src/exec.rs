@@ -75,12 +75,12 @@ fn read_order() -> Result<Order, StageError> {
 }
 
 /// Writes one event. A parent that is gone cannot be told; the kernel ends us with it.
-fn send_line(stdout: &Mutex<io::Stdout>, event: &Event) {
+pub fn send_line(out: &Mutex<impl Write>, event: &Event) {
     let Ok(mut line) = serde_json::to_vec(event) else {
         return;
     };
     line.push(b'\n');
-    if let Ok(mut stdout) = stdout.lock() {
-        stdout.write_all(&line).and_then(|()| stdout.flush()).ok();
+    if let Ok(mut out) = out.lock() {
+        out.write_all(&line).and_then(|()| out.flush()).ok();
     }
 }

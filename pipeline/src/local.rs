@@ -5,16 +5,18 @@
 //! touched re-runs nothing and one that changed behind an old time stamp does.
 
 use std::{
-    fs,
+    ffi::OsStr,
+    fs, io, iter,
     path::{Path, PathBuf},
 };
 
+use glob::Pattern;
 use serde_json::Value;
 
 use crate::{
     io::LocalFile,
     settings::{Setting, Shape},
-    stage::StageError,
+    stage::{At, StageError},
 };
 
 /// Where the digest of a file comes from: a cache, or the file itself.
@@ -76,67 +78,156 @@ pub(crate) fn local_files(
 /// Returns the files behind one path setting, each with the name it goes by, sorted by name.
 fn named_files(path: &Path) -> Result<Vec<(String, PathBuf)>, StageError> {
     let mut files = Vec::new();
-    if path.is_dir() {
-        walk_folder(path, path, &mut files)?;
-    } else if path.exists() {
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        files.push((utf8(Path::new(name))?, path.to_owned()));
-    } else if let Some(pattern) = path.to_str().filter(|text| text.contains(['*', '?', '['])) {
-        glob_files(pattern, &mut files)?;
-    } else {
-        return Err(missing(path));
+    match fs::metadata(path) {
+        Ok(_) => {
+            let mut open = Vec::new();
+            if !add_folder(path, path, &mut open, &mut files)? {
+                let folder = path.parent().unwrap_or(path);
+                files.push((name_below(folder, path)?, path.to_owned()));
+            }
+        }
+        Err(error) => {
+            let (root, parts) = at_first_wildcard(path);
+            if !parts.is_empty() {
+                add_matches(&root, &root, &patterns(path, &parts)?, &mut files)?;
+            } else if is_absent(&error) {
+                return Err(missing(path));
+            } else {
+                return Err(StageError::io(path, &error));
+            }
+        }
     }
     if files.is_empty() {
         let message = format!("`{}` names no file", path.display());
         return Err(StageError::new(message).is_final());
     }
     files.sort();
+    files.dedup();
     Ok(files)
 }
 
-fn walk_folder(
+/// Adds all files below a folder; returns whether `folder` is one and not a file. `open` are the
+/// real places of the folders around it, so that a link back into one of them ends the walk.
+fn add_folder(
     root: &Path,
     folder: &Path,
+    open: &mut Vec<PathBuf>,
+    files: &mut Vec<(String, PathBuf)>,
+) -> Result<bool, StageError> {
+    if !is_folder(folder)? {
+        return Ok(false);
+    }
+    let real = fs::canonicalize(folder).at(folder)?;
+    if open.iter().any(|outer| outer.starts_with(&real)) {
+        return Err(refused(folder, "is a link to a folder that it is in"));
+    }
+    open.push(real);
+    for path in entries(folder)? {
+        if !add_folder(root, &path, open, files)? {
+            files.push((name_below(root, &path)?, path));
+        }
+    }
+    open.pop();
+    Ok(true)
+}
+
+/// Splits a path before its first part with a wildcard. A part that is there as it is written
+/// has none, so that a project may live in a folder called `[draft]`.
+fn at_first_wildcard(path: &Path) -> (PathBuf, Vec<&OsStr>) {
+    let mut root = PathBuf::new();
+    let mut parts = path.iter();
+    while let Some(part) = parts.next() {
+        let is_wild = part.to_string_lossy().contains(['*', '?', '[']);
+        if is_wild && !root.join(part).exists() {
+            return (root, iter::once(part).chain(parts).collect());
+        }
+        root.push(part);
+    }
+    (root, Vec::new())
+}
+
+fn patterns(path: &Path, parts: &[&OsStr]) -> Result<Vec<Pattern>, StageError> {
+    let parts = parts.iter();
+    let patterns: Result<_, _> = parts
+        .map(|part| Pattern::new(&part.to_string_lossy()))
+        .collect();
+    patterns.map_err(|error| {
+        let path = path.display();
+        StageError::new(format!("`{path}` is not a glob: {error}")).is_final()
+    })
+}
+
+/// Adds the files below `folder` that a glob's remaining parts match.
+///
+/// Our own walk, because the library's passes over names that are not UTF-8 without a word.
+fn add_matches(
+    root: &Path,
+    folder: &Path,
+    parts: &[Pattern],
     files: &mut Vec<(String, PathBuf)>,
 ) -> Result<(), StageError> {
-    let io = |error: &std::io::Error| StageError::io(folder, error);
-    for entry in fs::read_dir(folder).map_err(|error| io(&error))? {
-        let path = entry.map_err(|error| io(&error))?.path();
+    let Some((part, rest)) = parts.split_first() else {
+        return Ok(());
+    };
+    let is_deep = part.as_str() == "**";
+    if is_deep && !rest.is_empty() {
+        add_matches(root, folder, rest, files)?;
+    }
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !is_deep && !part.matches(&name) {
+            continue;
+        }
         if path.is_dir() {
-            walk_folder(root, &path, files)?;
-        } else {
-            files.push((utf8(path.strip_prefix(root).unwrap_or(&path))?, path));
+            // Where nothing bounds the depth a link could lead around in a circle.
+            if !is_deep || !path.is_symlink() {
+                add_matches(root, &path, if is_deep { parts } else { rest }, files)?;
+            }
+        } else if rest.is_empty() {
+            is_folder(&path)?;
+            files.push((name_below(root, &path)?, path));
         }
     }
     Ok(())
 }
 
-fn glob_files(pattern: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), StageError> {
-    let matches = glob::glob(pattern).map_err(|error| {
-        StageError::new(format!("`{pattern}` is not a glob: {error}")).is_final()
-    })?;
-    let root = fixed_part(pattern);
-    for path in matches {
-        let path = path.map_err(|error| StageError::io(error.path(), error.error()))?;
-        if path.is_file() {
-            files.push((utf8(path.strip_prefix(&root).unwrap_or(&path))?, path));
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let entries = fs::read_dir(folder).at(folder)?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    paths.at(folder)
+}
+
+/// Returns whether a path leads to a folder; anything but that and a plain file is refused,
+/// because reading a pipe or a device may never end.
+fn is_folder(path: &Path) -> Result<bool, StageError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(found) if found.is_file() => Ok(false),
+        Ok(_) => Err(refused(path, "is neither a file nor a folder")),
+        Err(error) if path.is_symlink() && is_absent(&error) => {
+            Err(refused(path, "is a link to nothing"))
         }
+        Err(error) => Err(StageError::io(path, &error)),
     }
-    Ok(())
 }
 
-/// Returns the folders of a pattern before its first wildcard.
-fn fixed_part(pattern: &str) -> PathBuf {
-    Path::new(pattern)
-        .components()
-        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
-        .collect()
+fn refused(path: &Path, what: &str) -> StageError {
+    StageError::new(format!("`{}` {what}", path.display()))
+        .help("take it away, or name only the files that are meant")
+        .is_final()
 }
 
-fn utf8(path: &Path) -> Result<String, StageError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| {
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+fn name_below(root: &Path, path: &Path) -> Result<String, StageError> {
+    let name = path.strip_prefix(root).unwrap_or(path).to_str();
+    name.map(str::to_owned).ok_or_else(|| {
         let message = format!("the name of `{}` is not UTF-8", path.display());
-        StageError::new(message).help("rename the file").is_final()
+        let error = StageError::new(message).is_final();
+        error.help("rename it, or name only the files that are meant")
     })
 }
 
@@ -194,6 +285,60 @@ mod tests {
             names(&dir.path().join("a/**/*.txt")),
             ["deep/two.txt", "one.txt"]
         );
+    }
+
+    #[test]
+    fn a_part_that_is_there_as_written_is_no_wildcard() {
+        let dir = project();
+        let odd = dir.path().join("draft [v2]*");
+        fs::create_dir(&odd).unwrap();
+        fs::write(odd.join("one.txt"), "").unwrap();
+        assert_eq!(names(&odd.join("*.txt")), ["one.txt"]);
+        assert_eq!(names(&odd.join("one.txt")), ["one.txt"]);
+        let error = named_files(&odd.join("two.txt")).unwrap_err();
+        assert!(error.message.ends_with("does not exist"), "{error}");
+        assert!(named_files(&dir.path().join("a/[")).is_err());
+    }
+
+    #[test]
+    fn links_are_followed_but_not_in_a_circle_and_pipes_are_refused() {
+        use std::os::unix::fs::symlink;
+        let dir = project();
+        let linked = dir.path().join("linked");
+        fs::create_dir(&linked).unwrap();
+        symlink("../a", linked.join("to_a")).unwrap();
+        symlink("../a/one.txt", linked.join("one.txt")).unwrap();
+        let found = "one.txt to_a/deep/two.txt to_a/one.txt to_a/three.md";
+        assert_eq!(names(&linked).join(" "), found);
+        assert_eq!(names(&linked.join("*.txt")), ["one.txt"]);
+
+        let refused = |path: PathBuf| named_files(&path).unwrap_err().message;
+        symlink("../linked", dir.path().join("a/back")).unwrap();
+        assert!(refused(linked.clone()).contains("to_a/back` is a link to a folder that it is in"));
+        assert_eq!(names(&linked.join("**/*.txt")), ["one.txt"]);
+        symlink("nothing", linked.join("z.txt")).unwrap();
+        assert!(refused(linked.join("*.txt")).contains("z.txt` is a link to nothing"));
+        assert!(refused(PathBuf::from("/dev/zero")).contains("neither a file nor a folder"));
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
+    fn a_name_that_is_not_utf_8_is_refused_wherever_it_would_count() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = project();
+        let odd = dir
+            .path()
+            .join("a")
+            .join(OsStr::from_bytes(b"odd-\xff.txt"));
+        if fs::write(odd, "").is_err() {
+            return println!("SKIPPED: this file system takes UTF-8 only");
+        }
+        let place = dir.path().join("a");
+        for path in [place.clone(), place.join("*.txt"), place.join("**/*.txt")] {
+            let error = named_files(&path).unwrap_err();
+            assert!(error.message.contains("is not UTF-8"), "{error}");
+        }
+        assert_eq!(names(&place.join("*.md")), ["three.md"]);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::stage::Pin;
 
+/// The format that this program writes.
+const VERSION: u32 = 1;
+
 const HEAD: &str = "\
 # Written by tinylm: what this experiment reads from outside, as first seen.
 # Commit it; `tinylm update` asks again.
@@ -35,12 +38,33 @@ pub enum LockFileError {
     Io { path: PathBuf, source: io::Error },
     #[error("`{path}` cannot be read as a lock file: {message}")]
     Malformed { path: PathBuf, message: String },
+    #[error("`{path}` has format {found}, and this tinylm knows up to {VERSION}")]
+    Newer { path: PathBuf, found: u32 },
+}
+
+impl LockFileError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Malformed { .. } => {
+                Some("put back the one that was committed, or remove it and run `tinylm update`")
+            }
+            Self::Newer { .. } => Some("use the newer tinylm that wrote it"),
+        }
+    }
+}
+
+/// All that can be read of a lock file whatever its version.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 impl Default for LockFile {
     fn default() -> Self {
         Self {
-            version: 1,
+            version: VERSION,
             sources: BTreeMap::new(),
         }
     }
@@ -66,13 +90,13 @@ impl LockFile {
             path: path.to_owned(),
             message,
         };
-        let lock: Self =
+        let Versioned { version: found } =
             serde_yaml::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        if lock.version != 1 {
-            let message = format!("its version is {}, this tinylm knows 1", lock.version);
-            return Err(malformed(message));
+        if found > VERSION {
+            let path = path.to_owned();
+            return Err(LockFileError::Newer { path, found });
         }
-        Ok(lock)
+        serde_yaml::from_str(&text).map_err(|error| malformed(error.to_string()))
     }
 
     pub fn get(&self, id: &str) -> Option<&Pin> {
@@ -127,11 +151,12 @@ mod tests {
     fn a_later_version_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.lock");
-        fs::write(&path, "version: 2\n").unwrap();
-        let error = LockFile::read(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("x.lock") && error.contains("version is 2"),
-            "{error}"
-        );
+        fs::write(&path, "version: 2\nshape: another\n").unwrap();
+        let error = LockFile::read(&path).unwrap_err();
+        assert!(matches!(error, LockFileError::Newer { found: 2, .. }));
+        assert!(error.to_string().contains("x.lock"), "{error}");
+        fs::write(&path, "version: 1\nshape: another\n").unwrap();
+        let error = LockFile::read(&path).unwrap_err();
+        assert!(matches!(error, LockFileError::Malformed { .. }), "{error}");
     }
 }

@@ -181,6 +181,9 @@ pub struct StageError {
     pub cancelled: bool,
     /// Trying again cannot help (a wrong setting, a bad row), so `retries` does not.
     pub is_final: bool,
+    /// Not the stage is at fault but the store or the registry: damaged, locked or too new.
+    #[serde(default)]
+    pub is_damage: bool,
 }
 
 impl StageError {

@@ -54,6 +54,11 @@ pub enum Error {
     UnknownRun { text: String, nearest: Vec<String> },
     #[error("`{text}` could be any of {} runs", matches.len())]
     AmbiguousRun { text: String, matches: Vec<String> },
+    #[error("no run has a field, setting or metric `{name}`")]
+    UnknownName {
+        name: String,
+        nearest: Option<String>,
+    },
     #[error(transparent)]
     Filter(#[from] FilterError),
 }
@@ -79,6 +84,10 @@ impl Error {
             Error::AmbiguousRun { matches, .. } => {
                 Some(format!("it fits {}", quoted(matches, ", ")))
             }
+            Error::UnknownName { nearest, .. } => Some(nearest.as_ref().map_or_else(
+                || "`tinylm show RUN` lists what a run has".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            )),
             Error::Filter(error) => error.hint.clone(),
             _ => None,
         }
@@ -98,7 +107,11 @@ impl Error {
     pub fn is_mistake(&self) -> bool {
         matches!(
             self,
-            Error::UnknownRun { .. } | Error::AmbiguousRun { .. } | Error::Filter(_)
+            Error::UnknownRun { .. }
+                | Error::AmbiguousRun { .. }
+                | Error::NotUtf8 { .. }
+                | Error::UnknownName { .. }
+                | Error::Filter(_)
         )
     }
 

@@ -142,7 +142,7 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
     let mut kept: HashSet<Digest> = HashSet::new();
     let mut records = Vec::new();
     for key in keys::list_keys(home)? {
-        let record = keys::read_key(home, &key);
+        let record = keys::read_key(home, &key)?;
         if let Some(record) = &record {
             let is_root = roots.artifacts.contains(&record.artifact.to_string())
                 || roots.keys.contains(&key.to_string())
@@ -191,7 +191,7 @@ fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
         }
         let is_needed =
             |key: &str| roots.unfinished.contains(key) || !roots.known_keys.contains(key);
-        let is_made = |key: &Digest| keys::read_key(home, key).is_some();
+        let is_made = |key: &Digest| keys::read_key(home, key).is_ok_and(|made| made.is_some());
         for path in files::list_folder(&folder)? {
             let is_checkpoints = path.file_name().is_some_and(|name| name == "checkpoints");
             match key.zip(digest) {

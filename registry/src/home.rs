@@ -54,8 +54,13 @@ impl Home {
         Ok(())
     }
 
-    /// The version of the layout, 0 when the folder has none yet.
+    /// The version of the layout, 0 when the folder has none yet. Paths in it go through JSON and
+    /// SQLite, so one that is not UTF-8 is refused.
     pub fn check(&self) -> Result<u32, Error> {
+        if self.root.to_str().is_none() {
+            let path = self.root.clone();
+            return Err(Error::NotUtf8 { path });
+        }
         let path = self.version_path();
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),

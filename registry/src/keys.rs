@@ -2,9 +2,10 @@
 //!
 //! One small JSON file a key, so that a lost SQLite file retrains nothing and two processes never
 //! contend. A record that cannot be read, or that speaks of another key, is treated as absent: the
-//! price of being wrong is one execution, never a wrong hit.
+//! price of being wrong is one execution, never a wrong hit. A record of a newer version is refused
+//! instead: it is sound, and `gc` would take what it speaks of for nobody's.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +46,33 @@ impl KeyRecord {
     pub const VERSION: u32 = VERSION;
 }
 
+/// All that can be read of a record whatever its version.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// The record of `key`, if there is a sound one.
-#[must_use]
-pub fn read_key(home: &Home, key: &Digest) -> Option<KeyRecord> {
-    let bytes = fs::read(home.key_path(key)).ok()?;
-    let record: KeyRecord = serde_json::from_slice(&bytes).ok()?;
-    (record.version <= VERSION && record.key == *key).then_some(record)
+pub fn read_key(home: &Home, key: &Digest) -> Result<Option<KeyRecord>, Error> {
+    let path = home.key_path(key);
+    let Ok(bytes) = fs::read(&path) else {
+        return Ok(None);
+    };
+    match serde_json::from_slice::<KeyRecord>(&bytes) {
+        Ok(record) if record.version <= VERSION => Ok((record.key == *key).then_some(record)),
+        _ => refuse_newer(path, &bytes).map(|()| None),
+    }
+}
+
+fn refuse_newer(path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
+    match serde_json::from_slice::<Versioned>(bytes) {
+        Ok(Versioned { version: found }) if found > VERSION => Err(Error::Newer {
+            path,
+            found,
+            known: VERSION,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a record; the artifact must have been committed before.
@@ -116,33 +138,67 @@ pub(crate) mod tests {
     fn a_record_reads_back_as_written() {
         let (_folder, home) = home();
         let key = Digest::of_bytes(b"key");
-        assert_eq!(read_key(&home, &key), None);
+        assert_eq!(read_key(&home, &key).unwrap(), None);
         let record = record(key, Digest::of_bytes(b"a"), "r");
         write_key(&home, &record).unwrap();
         write_key(&home, &record).unwrap();
-        assert_eq!(read_key(&home, &key), Some(record));
+        assert_eq!(read_key(&home, &key).unwrap(), Some(record));
         assert_eq!(list_keys(&home).unwrap(), [key]);
         remove_key(&home, &key).unwrap();
         assert_eq!(list_keys(&home).unwrap(), []);
     }
 
     #[test]
-    fn a_damaged_foreign_or_newer_record_is_absent() {
+    fn a_damaged_or_foreign_record_is_absent() {
         let (_folder, home) = home();
         let (key, other) = (Digest::of_bytes(b"key"), Digest::of_bytes(b"other"));
         let record = record(other, Digest::of_bytes(b"a"), "r");
         write_key(&home, &record).unwrap();
         fs::create_dir_all(home.key_path(&key).parent().unwrap()).unwrap();
         fs::copy(home.key_path(&other), home.key_path(&key)).unwrap();
-        assert_eq!(read_key(&home, &key), None);
+        assert_eq!(read_key(&home, &key).unwrap(), None);
         let json = fs::read_to_string(home.key_path(&other)).unwrap();
         fs::write(home.key_path(&other), &json[..json.len() / 2]).unwrap();
-        assert_eq!(read_key(&home, &other), None);
-        fs::write(
-            home.key_path(&other),
-            json.replace("\"version\": 1", "\"version\": 9"),
-        )
-        .unwrap();
-        assert_eq!(read_key(&home, &other), None);
+        assert_eq!(read_key(&home, &other).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_by_name_whatever_else_it_says() {
+        let (_folder, home) = home();
+        let key = Digest::of_bytes(b"key");
+        let path = home.key_path(&key);
+        for json in [
+            r#"{"version": 9}"#,
+            r#"{"version": 9, "key": {"of": "another shape"}}"#,
+        ] {
+            files::write_atomic(&path, json.as_bytes()).unwrap();
+            let error = read_key(&home, &key).unwrap_err();
+            assert!(error.is_damage());
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "`{}` has format 9, and this tinylm knows up to 1",
+                    path.display()
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let (_folder, home) = home();
+        let key = Digest::of_bytes(b"key");
+        let mut record = record(key, Digest::of_bytes(b"a"), "r");
+        write_key(&home, &record).unwrap();
+        let path = home.key_path(&key);
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let map = json.as_object_mut().unwrap();
+        for added in ["device", "origin", "metrics"] {
+            assert!(map.remove(added).is_some());
+        }
+        fs::write(&path, json.to_string()).unwrap();
+        (record.device, record.origin, record.metrics) = (String::new(), None, Vec::new());
+        assert_eq!(read_key(&home, &key).unwrap(), Some(record));
     }
 }

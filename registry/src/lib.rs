@@ -42,7 +42,7 @@ pub use recorder::{
 };
 pub use stat_cache::StatCache;
 pub use store::{Artifact, Condition, FileEntry, Manifest, Store};
-pub use where_filter::Filter;
+pub use where_filter::{Filter, FilterError};
 
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;

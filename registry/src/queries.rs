@@ -210,7 +210,7 @@ impl Registry {
         match fitting.len() {
             0 => {
                 let names = self.texts("SELECT name FROM runs WHERE removed_at IS NULL")?;
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let names = names.iter().map(String::as_str).chain(["@last"]);
                 Err(unknown_run(text, &nearest(text, names)))
             }
             1 => Ok(fitting.remove(0)),
@@ -503,13 +503,11 @@ impl Registry {
         };
         let facts = self.facts(runs, name)?;
         if facts.is_empty() && !is_field(name) && !runs.is_empty() {
-            // Reuses the message of a condition: the mistake is the same.
-            let filter = Filter::parse(&format!("{name} = 0"))?;
             let known = self.fact_names()?;
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            return Err(filter
-                .unknown(name, 0..name.len(), &nearest(name, known))
-                .into());
+            let nearest = nearest(name, known).first().map(|&near| near.to_owned());
+            let name = name.to_owned();
+            return Err(Error::UnknownName { name, nearest });
         }
         let first = |run: &Run| facts.get(&run.id).and_then(|facts| facts.first());
         // Runs without the value come last either way.

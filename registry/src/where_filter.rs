@@ -33,6 +33,9 @@ pub struct FilterError {
     pub hint: Option<String>,
 }
 
+/// Deeper nesting is a slip or an attack, and each level takes some of the stack.
+const DEPTH_MAX: usize = 100;
+
 /// A value to compare with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
@@ -82,6 +85,7 @@ impl Filter {
         let mut parser = Parser {
             text,
             tokens: tokens.into_iter().peekable(),
+            depth: 0,
         };
         let condition = parser.either()?;
         match parser.tokens.next() {
@@ -113,9 +117,10 @@ impl Filter {
             text: self.text.clone(),
             span,
             what: format!("no run has a field, setting or metric `{name}`"),
-            hint: nearest
-                .first()
-                .map(|name| format!("did you mean `{name}`?")),
+            hint: Some(match nearest.first() {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`tinylm show RUN` lists what a run has".to_owned(),
+            }),
         }
     }
 }
@@ -216,6 +221,7 @@ impl Token {
 struct Parser<'a, I: Iterator<Item = Token>> {
     text: &'a str,
     tokens: Peekable<I>,
+    depth: usize,
 }
 
 impl<I: Iterator<Item = Token>> Parser<'_, I> {
@@ -236,6 +242,17 @@ impl<I: Iterator<Item = Token>> Parser<'_, I> {
     }
 
     fn one(&mut self) -> Result<Condition, FilterError> {
+        if self.depth == DEPTH_MAX {
+            let end = self.text.len();
+            return Err(self.error(0..end, "this is nested too deeply"));
+        }
+        self.depth += 1;
+        let condition = self.negated_or_bracketed();
+        self.depth -= 1;
+        condition
+    }
+
+    fn negated_or_bracketed(&mut self) -> Result<Condition, FilterError> {
         if self.tokens.next_if(|token| token.is_word("not")).is_some() {
             return Ok(Condition::Not(Box::new(self.one()?)));
         }
@@ -459,6 +476,16 @@ mod tests {
 
         ^ expected a name
         "#);
+    }
+
+    #[test]
+    fn nesting_ends_somewhere() {
+        for (open, close) in [("(", ")"), ("not ", "")] {
+            let nested = |n: usize| format!("{}loss < 3{}", open.repeat(n), close.repeat(n));
+            assert!(Filter::parse(&nested(50)).is_ok());
+            let error = Filter::parse(&nested(100_000)).unwrap_err();
+            assert_eq!(error.what, "this is nested too deeply");
+        }
     }
 
     proptest::proptest! {

@@ -142,7 +142,7 @@ fn a_process_killed_at_any_moment_leaves_whole_artifacts_free_locks_and_a_sound_
             assert!(matches!(condition, Condition::Whole(_)), "{condition:?}");
         }
         for key in keys::list_keys(&home).unwrap() {
-            let record = keys::read_key(&home, &key).unwrap();
+            let record = keys::read_key(&home, &key).unwrap().unwrap();
             assert_ne!(
                 store.condition(&record.artifact).unwrap(),
                 Condition::Missing
@@ -265,7 +265,8 @@ fn reader() {
     assert_eq!(registry.runs(&RunQuery::default()).unwrap().len(), 1);
     let error = Registry::open(&home.registry_path()).unwrap_err();
     assert!(!error.is_damage(), "{error}");
-    let record = keys::read_key(&home, &Digest::of_bytes(b"key")).unwrap();
+    let record = keys::read_key(&home, &Digest::of_bytes(b"key"));
+    let record = record.unwrap().unwrap();
     let store = Store::new(home.clone());
     let condition = store.condition(&record.artifact).unwrap();
     assert!(matches!(condition, Condition::Whole(_)), "{condition:?}");

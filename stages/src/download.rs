@@ -236,15 +236,19 @@ impl<'a> Arrivals<'a> {
             .join(format!("{}.part", &digest[..32]))
     }
 
-    /// Puts a whole file, which is moved, into the artifact under `name`: opened where it is an archive.
+    /// Puts a whole file, which is moved, into the artifact under a name that somebody else chose.
     fn put(&self, whole: &Path, name: &str, sampler: &mut Sampler) -> Result<(), StageError> {
-        let name = unpack::safe_name(name)?;
+        self.put_as(whole, &unpack::safe_name(name)?, sampler)
+    }
+
+    /// The same under a name that cannot lead out of its folder: opened where it is an archive.
+    fn put_as(&self, whole: &Path, name: &str, sampler: &mut Sampler) -> Result<(), StageError> {
         let mut limits = unpack::Limits::new(self.settings.opened_bytes_max);
-        if self.settings.open && unpack::is_packed(&name) {
-            unpack::open(whole, &name, self.io, &mut limits, sampler)?;
+        if self.settings.open && unpack::is_packed(name) {
+            unpack::open(whole, name, self.io, &mut limits, sampler)?;
             return remove(whole);
         }
-        sampler.place(whole, &self.io.out().join(&name))
+        sampler.place(whole, &self.io.out().join(name))
     }
 }
 

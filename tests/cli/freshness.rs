@@ -109,6 +109,65 @@ fn touching_a_file_changes_nothing_and_changed_bytes_behind_an_old_time_are_seen
 }
 
 #[test]
+fn another_place_and_other_threads_have_the_same_keys_and_bytes() {
+    let plan = |project: &Project, args: &str, file: &str| {
+        project.tinylm(&format!("run {file} {args}")).success();
+        let plan = project.tinylm(&format!("plan {file} --json")).success();
+        let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        let stages = plan.as_array().unwrap().iter();
+        let names = ["stage", "key", "artifact", "state"];
+        stages
+            .map(|stage| names.map(|name| stage[name].to_string()).join(" "))
+            .collect::<Vec<_>>()
+    };
+    let here = plan(&Project::chain(), "-j 1 --threads 1", "chain.yaml");
+    let there = Project::chain();
+    let deep = there.path("deep/er");
+    fs::create_dir_all(&deep).unwrap();
+    for name in ["chain.yaml", "corpus.txt"] {
+        fs::rename(there.path(name), deep.join(name)).unwrap();
+    }
+    assert_eq!(here, plan(&there, "-j 3 --threads 5", "deep/er/chain.yaml"));
+    assert!(
+        here.iter().all(|stage| stage.ends_with("\"fresh\"")),
+        "{here:?}"
+    );
+}
+
+#[test]
+fn a_file_that_uses_or_extends_another_hits_what_the_two_share() {
+    let project = Project::chain();
+    run(&project);
+    project.write(
+        "more/other.yaml",
+        "use: { small: ../chain.yaml }
+vars: { n: 2 }
+stages:
+  tail:
+    kind: command
+    inputs: { text: small.sorted }
+    with: { run: [sh, -c, \"tail -n ${n} '{in.text}/sorted.txt' > '{out}/x'\"], outputs: [x] }
+",
+    );
+    project.tinylm("run more/other.yaml").success();
+    let outcomes = "small.corpus hit, small.sorted hit, tail made";
+    assert_eq!(project.outcomes(), outcomes);
+    assert_eq!(project.artifact("tail", "x"), "banana\ncherry\n");
+    project.tinylm("run more/other.yaml -S vars.n=1").success();
+    assert_eq!(project.outcomes(), outcomes);
+    assert_eq!(project.artifact("tail", "x"), "cherry\n");
+
+    let run_of_first = "[sh, -c, \"tail -n 1 '{in.sorted}/sorted.txt' > '{out}/first.txt'\"]";
+    let text = format!(
+        "extends: chain.yaml\nstages: {{ first: {{ with: {{ run: {run_of_first} }} }} }}\n"
+    );
+    project.write("last.yaml", &text);
+    project.tinylm("run last.yaml").success();
+    assert_eq!(project.outcomes(), "corpus hit, sorted hit, first made");
+    assert_eq!(project.artifact("first", "first.txt"), "cherry\n");
+}
+
+#[test]
 fn a_lost_registry_retrains_nothing() {
     let project = Project::chain();
     run(&project);

@@ -81,12 +81,31 @@ impl Project {
 
     /// A command cut off from the caller's environment and network.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylm"));
+        let mut command = self.cut_off(env!("CARGO_BIN_EXE_tinylm"));
+        command.args(args);
         command
-            .args(args)
+    }
+
+    /// A line for a shell that is cut off in the same way, and in which `tinylm` is the binary.
+    pub(crate) fn shell(&self, line: &str) -> Command {
+        let mut command = self.cut_off("sh");
+        command.args(["-c", line]);
+        command
+    }
+
+    fn cut_off(&self, program: &str) -> Command {
+        let mut path = Path::new(env!("CARGO_BIN_EXE_tinylm"))
+            .parent()
+            .unwrap()
+            .as_os_str()
+            .to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut command = Command::new(program);
+        command
             .current_dir(self.dir.path())
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", path)
             .env("TINYLM_OFFLINE", "1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
@@ -102,7 +121,7 @@ impl Project {
 
     #[must_use = "snapshot the output, or call `.success()`"]
     pub(crate) fn tinylm_words(&self, args: &[&str]) -> Output {
-        self.finished(self.command(args).output().unwrap())
+        self.output(&mut self.command(args))
     }
 
     /// Starts `tinylm` and leaves it running.
@@ -111,6 +130,27 @@ impl Project {
         let mut command = self.command(&words);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
+    }
+
+    /// Starts `tinylm` with what it says on standard error in the file `log`, to be read meanwhile.
+    pub(crate) fn start_saying(&self, args: &str, log: &str) -> Child {
+        let words: Vec<&str> = args.split_whitespace().collect();
+        let log = fs::File::create(self.path(log)).unwrap();
+        let mut command = self.command(&words);
+        command.stdout(Stdio::piped()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    /// Waits until a file holds some words.
+    #[track_caller]
+    pub(crate) fn wait_for_words(&self, name: &str, words: &str) {
+        wait_until(words, || self.read(name).contains(words));
+    }
+
+    /// Runs a command that was made by [`Project::command`] and changed since.
+    #[must_use = "snapshot the output, or call `.success()`"]
+    pub(crate) fn output(&self, command: &mut Command) -> Output {
+        self.finished(command.output().unwrap())
     }
 
     pub(crate) fn wait(&self, child: Child) -> Output {
@@ -198,6 +238,20 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     while !is_so() {
         assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

@@ -117,6 +117,34 @@ fn killing_both_leaves_nothing_behind() {
 }
 
 #[test]
+fn killed_at_any_moment_it_leaves_only_what_is_whole() {
+    let project = Project::chain();
+    let places = project.path(".tinylm");
+    for after_ms in [0, 10, 20, 35, 50, 70, 100, 150] {
+        project.write("corpus.txt", &format!("{after_ms}\nzebra\n"));
+        let child = project.start("run chain.yaml");
+        std::thread::sleep(std::time::Duration::from_millis(after_ms));
+        signal(child.id(), "KILL");
+        // It may have been done already.
+        drop(project.wait(child));
+        wait_until("the orphans' end", || processes_with(&places).is_empty());
+        if places.exists() {
+            project.tinylm("cache verify").success();
+        }
+        project.tinylm("run chain.yaml").success();
+        assert_eq!(
+            project.artifact("first", "first.txt"),
+            format!("{after_ms}\n")
+        );
+        assert_eq!(project.last_run("status"), "done");
+    }
+    let gc = project.tinylm("gc").success();
+    assert!(!gc.stdout.contains("artifact "), "{gc}");
+    let left = fs::read_dir(places.join("store/staging")).unwrap();
+    assert_eq!(left.count(), 0, "gc left something behind");
+}
+
+#[test]
 fn resume_refuses_by_name_when_a_local_file_has_changed() {
     let project = waiting();
     let child = started(&project);
@@ -128,6 +156,29 @@ fn resume_refuses_by_name_when_a_local_file_has_changed() {
         output.stderr.contains("`[ROOT]/corpus.txt` changed since"),
         "{output}"
     );
+}
+
+#[test]
+fn a_run_under_way_can_be_neither_removed_nor_resumed() {
+    let project = waiting();
+    let child = started(&project);
+    let removed = project.tinylm("rm @last").failure(2);
+    assert!(removed.stderr.contains("is still going on"), "{removed}");
+    assert!(removed.stderr.contains("help: stop it"), "{removed}");
+    let resumed = project.tinylm("resume @last").failure(2);
+    assert!(resumed.stderr.contains("is still going on"), "{resumed}");
+    assert!(
+        resumed.stderr.contains("help: follow it with `tinylm show"),
+        "{resumed}"
+    );
+    project.write("go", "");
+    project.wait(child).success();
+    let done = project.tinylm("resume @last").success();
+    assert!(
+        done.stdout.contains("is done: nothing is left to do"),
+        "{done}"
+    );
+    assert_eq!(project.read("started"), "x\n");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The real binary, end to end: one story for each promise.
 #![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
+mod collecting;
 mod damage;
 mod experiments;
 mod freshness;
@@ -8,5 +9,9 @@ mod harness;
 mod interruption;
 mod listings;
 mod mistakes;
+mod older;
 mod outside;
+mod paths;
+mod readme;
+mod records;
 mod running;

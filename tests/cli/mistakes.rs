@@ -1,5 +1,7 @@
 //! What a person is told when something they wrote is wrong.
 
+use std::fs;
+
 use insta::assert_snapshot;
 
 use crate::harness::Project;
@@ -119,4 +121,112 @@ fn a_failed_stage_says_what_happened_and_what_to_type_next() {
     assert_eq!(project.outcomes(), "corpus made, sorted made, first failed");
     let shown = project.tinylm("show @last/first").success();
     assert!(shown.stdout.contains("on my way"), "{shown}");
+}
+
+#[test]
+fn what_is_no_experiment_is_refused_in_a_moment_with_what_to_do() {
+    let project = Project::new();
+    fs::create_dir(project.path("folder.yaml")).unwrap();
+    project.write("empty.yaml", "");
+    project.write("deep.yaml", &format!("stages: {}", "[".repeat(100_000)));
+    project.write("wide.yaml", &format!("stages: {}", "{a: ".repeat(100_000)));
+    let doubled = |n: usize| format!("a{}: &a{} [*a{n}, *a{n}, *a{n}, *a{n}]\n", n + 1, n + 1);
+    let bomb: String = (0..20).map(doubled).collect();
+    project.write("bomb.yaml", &format!("a0: &a0 [x]\n{bomb}"));
+    project.write("itself.yaml", "stages: &all { a: *all }\n");
+    fs::write(
+        project.path("bytes.yaml"),
+        [0x89, b'P', b'N', b'G', 0, 0xff],
+    )
+    .unwrap();
+    let said = [
+        ("folder.yaml", "`folder.yaml` is a folder"),
+        (".", "`.` is a folder"),
+        ("empty.yaml", "`empty.yaml` is empty"),
+        (
+            "nothing.yaml",
+            "`tinylm init nothing.yaml` writes one to begin with",
+        ),
+        ("deep.yaml", "this nests too deeply"),
+        ("wide.yaml", "this nests too deeply"),
+        ("bomb.yaml", "its aliases make it too large"),
+        ("itself.yaml", "this alias stands inside what it names"),
+        ("bytes.yaml", "the file is not UTF-8"),
+        ("/dev/zero", "`/dev/zero` is larger than 64 MB"),
+    ];
+    for (file, words) in said {
+        let output = project.tinylm(&format!("run {file}")).failure(2);
+        assert!(output.stderr.contains(words), "{file}: {output}");
+    }
+    assert!(!project.path(".tinylm").exists());
+}
+
+#[test]
+fn ten_megabytes_of_mistakes_are_told_in_bounds() {
+    let project = Project::new();
+    let stage = |n: usize| {
+        let text = "x".repeat(960);
+        format!("  s{n}: {{ kind: download, inputs: [q{n}], with: {{ rows: [{text}] }} }}\n")
+    };
+    let stages: String = (0..10_000).map(stage).collect();
+    project.write("big.yaml", &format!("stages:\n{stages}"));
+    let output = project.tinylm("plan big.yaml").failure(2);
+    assert_eq!(output.stderr.matches("error: ").count(), 1001);
+    assert!(
+        output.stderr.ends_with("error: and 19000 more mistakes\n"),
+        "{}",
+        &output.stderr[..400]
+    );
+}
+
+#[test]
+fn every_unknown_name_on_the_command_line_is_told_at_once() {
+    let project = Project::chain();
+    let output = project.tinylm("run chain.yaml --until sortde --force frist,sorted");
+    assert_snapshot!(output.failure(2).stderr, @"
+    error: `chain` has no stage `frist`
+      help: did you mean `first`?
+
+    error: `chain` has no stage `sortde`
+      help: did you mean `sorted`?
+    ");
+    project.tinylm("run chain.yaml").success();
+    let output = project.tinylm("rm nobody @lsat @last").failure(2);
+    assert_snapshot!(output.stderr, @"
+    error: no run is called `nobody`
+      help: `tinylm runs` lists them
+
+    error: no run is called `@lsat`
+      help: did you mean `@last`?
+    ");
+    assert_eq!(project.last_run("status"), "done", "nothing was removed");
+}
+
+#[test]
+fn a_wrong_condition_is_pointed_at() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let output = project.tinylm_words(&["runs", "--where", "status = done and sede > 3"]);
+    assert_snapshot!(output.failure(2).stderr, @"
+    error: no run has a field, setting or metric `sede`
+     --> --where:1:19
+      |
+    1 | status = done and sede > 3
+      |                   ^^^^
+      |
+      = help: did you mean `seed`?
+    ");
+    let nested = "(".repeat(50_000);
+    let output = project
+        .tinylm_words(&["runs", "--where", &nested])
+        .failure(2);
+    assert!(
+        output.stderr.contains("this is nested too deeply"),
+        "{output}"
+    );
+    let output = project.tinylm_words(&["runs", "--sort", "a b"]).failure(2);
+    assert!(
+        output.stderr.contains("setting or metric `a b`"),
+        "{output}"
+    );
 }

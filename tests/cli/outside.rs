@@ -43,10 +43,7 @@ fn serve(body: &Arc<Mutex<String>>) -> String {
 fn online(project: &Project, args: &str) -> Output {
     let words: Vec<&str> = args.split_whitespace().collect();
     let mut command = project.command(&words);
-    command.env_remove("TINYLM_OFFLINE");
-    command.stdout(std::process::Stdio::piped());
-    command.stderr(std::process::Stdio::piped());
-    project.wait(command.spawn().unwrap())
+    project.output(command.env_remove("TINYLM_OFFLINE"))
 }
 
 #[test]

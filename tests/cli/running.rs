@@ -1,5 +1,7 @@
 //! Stages side by side, stages that fail, and stages that take too long.
 
+use tinylm_registry::{Home, Lock};
+
 use crate::harness::{Project, processes_with};
 
 /// A stage that needs another one to be running at the same time.
@@ -22,6 +24,23 @@ fn independent_stages_run_side_by_side() {
     project.write("both.yaml", &stages.replace("$OLDPWD/", &here));
     project.tinylm("run both.yaml -j 2").success();
     assert_eq!(project.outcomes(), "a made, b made");
+}
+
+#[test]
+fn heavy_stages_take_turns_on_a_device_and_others_do_not_wait() {
+    let project = Project::new();
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/experiments/smoke/quickstart.yaml"
+    );
+    let device = Home::at(project.path("home")).device_lock("cpu");
+    let lock = Lock::try_exclusive(&device, "a model of somebody else").unwrap();
+    let run = project.start_saying(&format!("run {file} --home home --until model"), "run.log");
+    project.wait_for_words("run.log", "model: waiting for a model of somebody else");
+    let before = project.read("run.log");
+    assert!(!before.contains("shards: waiting"), "{before}");
+    drop(lock);
+    project.wait(run).success();
 }
 
 const BRANCHES: &str = "stages:

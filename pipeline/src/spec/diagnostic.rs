@@ -124,6 +124,12 @@ impl Diagnostics {
         self.0.is_empty()
     }
 
+    /// Returns whether so much is wrong that nobody will read what each was meant to be; finding
+    /// that out takes a look at every name there is.
+    pub(crate) fn are_many(&self) -> bool {
+        self.0.len() > 100
+    }
+
     /// Returns `value` when nothing is wrong; else the mistakes, each once, in the order of the file.
     pub fn or<T>(mut self, value: T) -> Result<T, Self> {
         if self.is_empty() {
@@ -142,23 +148,34 @@ impl Diagnostics {
                 sources.push(place.source.clone());
             }
         }
-        self.0.sort_by_cached_key(|diagnostic| {
+        let order = |diagnostic: &Diagnostic| {
             let place = diagnostic.place()?;
             let source = sources.iter().position(|known| *known == place.source);
             Some((source, place.range.start))
-        });
+        };
+        self.0.sort_by_cached_key(order);
         let mut seen: Vec<Diagnostic> = Vec::new();
         for diagnostic in self.0.drain(..) {
-            if !seen.contains(&diagnostic) {
+            // Only what stands at the same place can be the same.
+            let at = order(&diagnostic);
+            let mut alike = seen.iter().rev().take_while(|known| order(known) == at);
+            if !alike.any(|known| *known == diagnostic) {
                 seen.push(diagnostic);
             }
         }
         self.0 = seen;
     }
 
-    /// Returns all mistakes as text for a terminal, with an empty line between two.
+    /// Returns all mistakes as text for a terminal, with an empty line between two. Of more than
+    /// anyone would mend before trying again, only the first ones and how many there are.
     pub fn render(&self, color: bool) -> String {
-        let rendered: Vec<String> = self.0.iter().map(|one| one.render(color)).collect();
+        const SHOWN_MAX: usize = 1000;
+        let shown = self.0.iter().take(SHOWN_MAX);
+        let mut rendered: Vec<String> = shown.map(|one| one.render(color)).collect();
+        if self.0.len() > SHOWN_MAX {
+            let n_more = self.0.len() - SHOWN_MAX;
+            rendered.push(format!("error: and {n_more} more mistakes"));
+        }
         rendered.join("\n\n")
     }
 }

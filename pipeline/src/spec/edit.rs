@@ -229,7 +229,7 @@ fn set_variable(edit: &Edit, path: &[Segment], tree: &mut Map, wrong: &mut Diagn
     let vars = tree.get_mut("vars").and_then(Node::as_map_mut);
     match vars {
         Some(vars) if vars.get(&path[0].name).is_some() => {
-            set(vars, None, path, &edit.value);
+            set(vars, None, path, &edit.value, wrong);
         }
         vars => {
             let name = &path[0].name;
@@ -276,7 +276,7 @@ fn set_setting(
         });
     }
     if let Some(with) = stage.get_mut("with").and_then(Node::as_map_mut) {
-        set(with, shape.as_ref(), path, &edit.value);
+        set(with, shape.as_ref(), path, &edit.value, wrong);
     }
 }
 
@@ -298,7 +298,13 @@ fn unknown_target(edit: &Edit, first: &Segment, tree: &Map) -> Diagnostic {
 }
 
 /// Sets the value at `path`, making maps on the way and unsetting what excludes it.
-fn set(map: &mut Map, shape: Option<&Shape>, path: &[Segment], value: &Node) {
+fn set(
+    map: &mut Map,
+    shape: Option<&Shape>,
+    path: &[Segment],
+    value: &Node,
+    wrong: &mut Diagnostics,
+) {
     let Some((first, rest)) = path.split_first() else {
         return;
     };
@@ -313,7 +319,7 @@ fn set(map: &mut Map, shape: Option<&Shape>, path: &[Segment], value: &Node) {
         map.insert(entry(first, empty_map(first)));
     }
     if let Some(node) = map.get_mut(&first.name) {
-        set_inside(node, child(shape, &first.name), first, rest, value);
+        set_inside(node, child(shape, &first.name), first, rest, value, wrong);
     }
 }
 
@@ -323,22 +329,33 @@ fn set_inside(
     named: &Segment,
     path: &[Segment],
     value: &Node,
+    wrong: &mut Diagnostics,
 ) {
     if let (Data::List(items), Some((first, rest))) = (&mut node.data, path.split_first()) {
         let idx = first.name.parse::<usize>().ok();
-        if let Some(item) = idx.and_then(|idx| items.get_mut(idx)) {
-            match rest {
-                [] => *item = value.clone(),
-                _ => set_inside(item, child(shape, ""), first, rest, value),
-            }
-            return;
+        let n_items = items.len();
+        match (idx.and_then(|idx| items.get_mut(idx)), rest) {
+            (Some(item), []) => *item = value.clone(),
+            (Some(item), _) => set_inside(item, child(shape, ""), first, rest, value, wrong),
+            (None, _) => wrong.push(no_item(named, first, n_items)),
         }
+        return;
     }
     if node.as_map().is_none() {
         *node = empty_map(named);
     }
     if let Some(map) = node.as_map_mut() {
-        set(map, shape, path, value);
+        set(map, shape, path, value, wrong);
+    }
+}
+
+fn no_item(list: &Segment, asked: &Segment, n_items: usize) -> Diagnostic {
+    let told = Diagnostic::new(format!("`{}` has no item `{}`", list.name, asked.name));
+    let told = told.at(&asked.place, "");
+    match n_items {
+        0 => told.help("it is empty: set the whole list"),
+        1 => told.help("its only item is `0`"),
+        n => told.help(format!("its items are `0` to `{}`", n - 1)),
     }
 }
 

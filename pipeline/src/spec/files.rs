@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,9 @@ use super::{
     vars, yaml,
 };
 use crate::stage::Kind;
+
+/// More than any experiment needs, its rows written in it.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// What may stand at the top of a file.
 const KEYS: [&str; 7] = ["name", "seed", "extends", "use", "vars", "sweep", "stages"];
@@ -202,8 +206,10 @@ impl Loader<'_> {
 
     /// What messages call a file: its path from the current folder where it is below that.
     fn title(&self, path: &Path) -> String {
-        let short = path.strip_prefix(&self.current_dir).unwrap_or(path);
-        short.display().to_string()
+        match path.strip_prefix(&self.current_dir) {
+            Ok(short) if short.as_os_str().is_empty() => ".".to_owned(),
+            short => short.unwrap_or(path).display().to_string(),
+        }
     }
 }
 
@@ -227,21 +233,35 @@ impl File {
         };
         let path = loader.absolute(path);
         let title = loader.title(&path);
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
+        let bytes = read_bytes(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
                 let diagnostic = refused(format!("there is no file `{title}`"));
                 match nearest_file(&path) {
                     Some(near) => {
                         diagnostic.help(format!("did you mean `{}`?", loader.title(&near)))
                     }
+                    None if named.is_none() => {
+                        diagnostic.help(format!("`tinylm init {title}` writes one to begin with"))
+                    }
                     None => diagnostic,
                 }
+            }
+            io::ErrorKind::IsADirectory => {
+                refused(format!("`{title}` is a folder")).help("name an experiment file in it")
             }
             _ => refused(format!("cannot read `{title}`: {error}")),
         })?;
         if path.to_str().is_none() {
             let path = path.display();
-            return Err(refused(format!("the path `{path}` is not UTF-8")).into());
+            let told = refused(format!("the path `{path}` is not UTF-8"));
+            return Err(told.help("rename the part of it that is not").into());
+        }
+        if bytes.len() as u64 > BYTES_MAX {
+            let mb = BYTES_MAX >> 20;
+            let told = refused(format!("`{title}` is larger than {mb} MB"));
+            return Err(told
+                .help("keep data in files of its own, and name them")
+                .into());
         }
         let source = Arc::new(Source {
             title: one_line(&title),
@@ -269,6 +289,15 @@ impl File {
                 .into()),
         }
     }
+}
+
+/// Reads no more of a file than shows that it is too long: a device may have no end.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What stands at the top of a file, typed.

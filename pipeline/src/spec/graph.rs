@@ -322,21 +322,19 @@ impl<'a> Graph<'a> {
             Found::Stage(id) => read.target = Some(id),
             // The file behind the alias could not be read, which has been said.
             Found::Unreadable => {}
-            Found::Nothing => wrong.push(self.unknown_stage(unit, entry, name, item)),
+            Found::Nothing => {
+                let told = unknown_stage(entry, name, item);
+                let names = match wrong.are_many() {
+                    true => Vec::new(),
+                    false => self.names_seen_from(unit),
+                };
+                wrong.push(match nearest(name, &names) {
+                    Some(near) => told.help(format!("did you mean `{near}`?")),
+                    None => told,
+                });
+            }
         }
         read
-    }
-
-    fn unknown_stage(&self, unit: usize, entry: &Entry, name: &str, item: &Node) -> Diagnostic {
-        let diagnostic = Diagnostic::new(format!(
-            "stage `{}` reads `{name}`, which nothing writes",
-            entry.name
-        ))
-        .at(&item.place, "no stage has this name");
-        match nearest(name, &self.names_seen_from(unit)) {
-            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-            None => diagnostic,
-        }
     }
 
     fn find(&self, unit: usize, name: &str) -> Found {
@@ -366,6 +364,14 @@ impl<'a> Graph<'a> {
         }
         names
     }
+}
+
+fn unknown_stage(entry: &Entry, name: &str, item: &Node) -> Diagnostic {
+    let title = format!(
+        "stage `{}` reads `{name}`, which nothing writes",
+        entry.name
+    );
+    Diagnostic::new(title).at(&item.place, "no stage has this name")
 }
 
 enum Found {

@@ -26,6 +26,8 @@ use super::{
 /// Deeper nesting is refused by `serde_yaml` too.
 const DEPTH_MAX: usize = 128;
 
+const TOO_DEEP: &str = "this nests too deeply";
+
 /// Returns the tree of a whole file.
 pub(crate) fn parse_file(source: &Arc<Source>) -> Result<Node, Diagnostics> {
     Text {
@@ -74,7 +76,7 @@ enum Parts {
 
 impl Text<'_> {
     fn parse(&self) -> Result<Node, Diagnostics> {
-        let outline = self.outline();
+        let outline = self.outline()?;
         let mut wrong = Diagnostics::default();
         self.find_duplicates(&outline, &mut wrong, &mut HashSet::new());
         wrong.or(())?;
@@ -103,6 +105,7 @@ impl Text<'_> {
                 "there is more than one YAML document in this file".to_owned()
             }
             "EOF while parsing a value" => "there is nothing in it".to_owned(),
+            "repetition limit exceeded" => "its aliases make it too large".to_owned(),
             _ => message,
         };
         let mut diagnostic =
@@ -242,15 +245,33 @@ impl Text<'_> {
     }
 
     /// Reads the events; what cannot be read is `Unknown`, for `serde_yaml` to complain about.
-    fn outline(&self) -> Rc<Outline> {
+    /// What nests without end is refused here: reading it there takes minutes.
+    fn outline(&self) -> Result<Rc<Outline>, Diagnostics> {
         let mut builder = Builder::new(self.text);
         for event in Parser::new_from_str(self.text) {
-            let Ok((event, span)) = event else { break };
+            let (event, span) = match event {
+                Ok(event) => event,
+                // It looks ahead, so it may meet the end of its own patience before we do.
+                Err(error) if error.info() == "recursion limit exceeded" => {
+                    let start = builder.byte(error.marker().index());
+                    builder.endless(start..start + 1, TOO_DEEP);
+                    break;
+                }
+                Err(_) => break,
+            };
             if builder.take(event, span).is_none() {
                 break;
             }
         }
-        builder.root.unwrap_or_else(unknown)
+        match builder.endless {
+            None => Ok(builder.root.unwrap_or_else(unknown)),
+            Some((range, what)) => {
+                let place = self.place(&range);
+                Err(Diagnostic::new("this is not valid YAML")
+                    .at(&place, what)
+                    .into())
+            }
+        }
     }
 }
 
@@ -261,6 +282,8 @@ struct Builder {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Rc<Outline>>,
     root: Option<Rc<Outline>>,
+    /// What nests too deeply, and how.
+    endless: Option<(Range<usize>, &'static str)>,
 }
 
 struct Open {
@@ -279,6 +302,7 @@ impl Builder {
             open: Vec::new(),
             anchors: BTreeMap::new(),
             root: None,
+            endless: None,
         }
     }
 
@@ -301,10 +325,11 @@ impl Builder {
                 self.close(open.anchor, range, parts)
             }
             Event::Alias(anchor) => {
-                let named = self.anchors.get(&anchor).cloned();
-                let named = named.unwrap_or_else(unknown);
+                let Some(named) = self.anchors.get(&anchor).cloned() else {
+                    return self.endless(range, "this alias stands inside what it names");
+                };
                 if named.depth + self.open.len() > DEPTH_MAX {
-                    return None;
+                    return self.endless(range, "what this names nests too deeply here");
                 }
                 self.put(named)
             }
@@ -314,7 +339,7 @@ impl Builder {
 
     fn open(&mut self, anchor: usize, start: usize, is_map: bool) -> Option<()> {
         if self.open.len() == DEPTH_MAX {
-            return None;
+            return self.endless(start..start + 1, TOO_DEEP);
         }
         self.open.push(Open {
             anchor,
@@ -323,6 +348,11 @@ impl Builder {
             parts: Vec::new(),
         });
         Some(())
+    }
+
+    fn endless(&mut self, range: Range<usize>, what: &'static str) -> Option<()> {
+        self.endless = Some((range, what));
+        None
     }
 
     fn close(&mut self, anchor: usize, range: Range<usize>, parts: Parts) -> Option<()> {

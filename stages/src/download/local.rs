@@ -67,7 +67,8 @@ fn copy(file: &LocalFile, arrivals: &Arrivals, sampler: &mut Sampler) -> Result<
         let message = format!("`{}` changed while read", file.path.display());
         return Err(StageError::new(message).help("run the same command again once it is at rest"));
     }
-    arrivals.put(&copied, &file.name, sampler)
+    // The name is a path below the folder that was walked, so colons and backslashes are its own.
+    arrivals.put_as(&copied, &file.name, sampler)
 }
 
 /// A copy of a file that may not be written to could not be removed or cut.

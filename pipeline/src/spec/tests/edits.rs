@@ -456,17 +456,19 @@ fn wrong_overrides_are_refused_at_once() {
     1 | vars.x=1
       |      ^ not in `vars`
 
+    error: `rules` has no item `7`
+     --> -S:1:12
+      |
+    1 | chat.rules.7.times=2
+      |            ^
+      |
+      = help: its only item is `0`
+
     error: stage `corpus`: `path` must be a path
      --> -S:1:8
       |
     1 | corpus.path.x=a
       |        ^^^^ this is a map
-
-    error: stage `chat`: `rules` must be a list
-     --> -S:1:6
-      |
-    1 | chat.rules.7.times=2
-      |      ^^^^^ this is a map
 
     error: stage `base`: `pretrain` has no setting `train.lrr`
      --> -S:1:12

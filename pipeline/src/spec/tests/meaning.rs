@@ -104,7 +104,11 @@ fn a_folder_may_have_any_name() {
     let mut request = desk.request("a.yaml");
     request.current_dir = dir;
     let wrong = load(&request, CATALOG).unwrap_err();
-    assert_snapshot!(desk.hide_root(&wrong.to_string()), @"error: the path `[ROOT]/caf�/a.yaml` is not UTF-8");
+    assert_snapshot!(desk.hide_root(&wrong.to_string()), @"
+    error: the path `[ROOT]/caf�/a.yaml` is not UTF-8
+     |
+     = help: rename the part of it that is not
+    ");
 }
 
 #[test]

@@ -615,7 +615,11 @@ fn a_file_that_is_not_there_is_named_with_the_nearest() {
      = help: did you mean `experiments/tiny.yaml`?
     ");
     let wrong = desk.load("experiments", &[]).unwrap_err();
-    assert_snapshot!(wrong, @"error: cannot read `experiments`: Is a directory (os error 21)");
+    assert_snapshot!(wrong, @"
+    error: `experiments` is a folder
+     |
+     = help: name an experiment file in it
+    ");
 }
 
 #[test]
