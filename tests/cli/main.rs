@@ -15,3 +15,4 @@ mod paths;
 mod readme;
 mod records;
 mod running;
+mod training;
