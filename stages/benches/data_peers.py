@@ -1,15 +1,29 @@
 """The data stages beside the Python way of doing the same, on one generated corpus.
 
-    python data_peers.py --tinylm ../../target/release/tinylm --text FOLDER [--mb 1000] [--runs 3]
+    python data_peers.py --tinylm ../../target/release/tinylm --text FOLDER [--t5 FOLDER] [--mb 1000]
 
-FOLDER holds plain text files; dialogues are made of their sentences. Every run of
-tinylm starts from an empty home, alternating with its peer; figures are medians, in
-megabytes of contents a second, and peaks in megabytes. Needs numpy, tokenizers,
-datasketch and (for normalize) polars.
+FOLDER holds plain text files; dialogues are made of their sentences, once, and kept in
+`--work`. Every run of tinylm starts from an empty home; its peers run after it, each in a
+fresh process, and so on in turn. Figures are medians in megabytes of contents a second, and
+the kernel's own peaks of memory: a stage of tinylm is one process, and so is a peer.
+
+What is compared, and what is in our disfavour:
+
+- binarize reads Parquet, renders, encodes, and writes ids, roles and an index; the peer is
+  given a list of contents in memory and only its encoding and the writing of ids is timed.
+- normalize and exact dedupe read JSON and write ids, groups, spans and reports besides the
+  text; the polars script renders the same text in one lazy query, and compares it as it is.
+- minhash measures every pair that it proposes; datasketch drops what its index finds. What
+  each finds is held against the exact Jaccard of all pairs, on the slice that both read.
+- the tokenizer learns from as many megabytes as the released library's trainer.
+
+The slow peers see only the first `--peer-mb` of the corpus; a megabyte a second is a
+megabyte a second. Needs numpy, tokenizers, datasketch, polars and pyarrow.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -17,19 +31,32 @@ import shutil
 import sqlite3
 import statistics
 import subprocess
-import tempfile
+import sys
 import time
+from collections import Counter, defaultdict
 from pathlib import Path
+
+THRESHOLD = 0.8
+NGRAM = 5
+PERMUTATIONS = 112
+
+
+# The corpus.
+
+
+def sentences_of(folder):
+    texts = [path.read_text(errors="ignore") for path in sorted(Path(folder).rglob("*.txt"))]
+    sentences = [s.strip() for text in texts for s in re.split(r"(?<=[.!?])\s+|__eou__|\n\n", text)]
+    return [s for s in sentences if 10 < len(s) < 400]
 
 
 def make_corpus(text_folder, path, mb, seed=1):
     """ShareGPT rows of one to four exchanges; one in ten repeats another, exactly or nearly."""
-    texts = [p.read_text(errors="ignore") for p in sorted(Path(text_folder).rglob("*.txt"))]
-    sentences = [s.strip() for t in texts for s in re.split(r"(?<=[.!?])\s+|__eou__|\n\n", t)]
-    sentences = [s for s in sentences if 10 < len(s) < 400]
+    sentences = sentences_of(text_folder)
     rng = random.Random(seed)
     written, recent = 0, []
-    with open(path, "w") as out:
+    part = path.with_suffix(".part")
+    with open(part, "w") as out:
         while written < mb * 1_000_000:
             if recent and rng.random() < 0.1:
                 turns = list(rng.choice(recent))
@@ -38,62 +65,16 @@ def make_corpus(text_folder, path, mb, seed=1):
                     words[rng.randrange(len(words))] = "changed"
                     turns[-1] = " ".join(words)
             else:
-                turns = [" ".join(rng.choices(sentences, k=rng.randint(1, 4))) for _ in range(2 * rng.randint(1, 4))]
-                recent = (recent + [turns])[-1000:]
-            roles = ["human", "gpt"]
-            row = {"conversations": [{"from": roles[i % 2], "value": t} for i, t in enumerate(turns)]}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            written += sum(map(len, turns))
-    return written / 1e6
-
-
-EXPERIMENT = """
-name: peers
-stages:
-  source: {{ kind: download, with: {{ path: {corpus} }} }}
-  chat:   {{ kind: normalize, inputs: [source], with: {{ template: chatml }} }}
-  exact:  {{ kind: dedupe, inputs: [chat], with: {{ method: exact }} }}
-  near:   {{ kind: dedupe, inputs: [chat], with: {{ method: minhash, threshold: 0.8 }} }}
-  bpe:    {{ kind: tokenizer, inputs: [chat], with: {{ vocab_size: 8000, sample_mb: 64 }} }}
-  shards: {{ kind: binarize, inputs: {{ documents: chat, tokenizer: bpe }} }}
-  {t5}
-"""
-T5 = """t5: {{ kind: tokenizer, inputs: [chat], with: {{ pretrained: {{ path: {t5} }} }} }}
-  t5_shards: {{ kind: binarize, inputs: {{ documents: chat, tokenizer: t5 }} }}"""
-
-
-def run_tinylm(args, corpus, work):
-    """Returns wall seconds and peak megabytes by stage, and the home."""
-    home = work / "home"
-    shutil.rmtree(home, ignore_errors=True)
-    experiment = work / "peers.yaml"
-    t5 = T5.format(t5=args.t5) if args.t5 else ""
-    experiment.write_text(EXPERIMENT.format(corpus=corpus, t5=t5))
-    command = [args.tinylm, "--home", home, "--quiet", "run", experiment, "-j", "1", "--threads", str(args.threads)]
-    subprocess.run(command, check=True)
-    db = sqlite3.connect(home / "registry.sqlite")
-    rows = db.execute("SELECT stage, ended_at - started_at, peak_memory_bytes, artifact FROM executions").fetchall()
-    return {stage: (ms / 1e3, peak / 1e6, artifact) for stage, ms, peak, artifact in rows}, home
-
-
-def artifact_folder(home, digest):
-    return home / "store" / "artifacts" / digest[:2] / digest[2:]
-
-
-def in_child(function, *args):
-    """Runs `function` in a process of its own; returns what it returns, seconds, peak megabytes."""
-    read, write = os.pipe()
-    start = time.perf_counter()
-    pid = os.fork()
-    if pid == 0:
-        value = function(*args)
-        os.write(write, json.dumps(value).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        value = json.loads(pipe.read() or "null")
-    _, _, usage = os.wait4(pid, 0)
-    return value, time.perf_counter() - start, usage.ru_maxrss / 1e3
+                n_turns = 2 * rng.randint(1, 4)
+                turns = [" ".join(rng.choices(sentences, k=rng.randint(1, 4))) for _ in range(n_turns)]
+                if len(recent) == 1000:
+                    recent[rng.randrange(1000)] = turns
+                else:
+                    recent.append(turns)
+            row = [{"from": ("human", "gpt")[i % 2], "value": turn} for i, turn in enumerate(turns)]
+            out.write(json.dumps({"conversations": row}, ensure_ascii=False) + "\n")
+            written += sum(len(turn.encode()) for turn in turns)
+    part.rename(path)
 
 
 def contents(corpus):
@@ -102,124 +83,293 @@ def contents(corpus):
             yield [turn["value"] for turn in json.loads(row)["conversations"]]
 
 
-def peer_binarize(corpus, tokenizer_json, out):
+def content_mb(corpus):
+    """Megabytes of contents; counted once and kept beside the corpus."""
+    note = corpus.with_suffix(".size")
+    if not note.exists():
+        n_bytes = sum(len(turn.encode()) for turns in contents(corpus) for turn in turns)
+        note.write_text(str(n_bytes))
+    return int(note.read_text()) / 1e6
+
+
+def make_slice(corpus, path, mb):
+    size = 0
+    with open(corpus) as rows, open(path, "w") as out:
+        for row in rows:
+            out.write(row)
+            size += sum(len(turn["value"].encode()) for turn in json.loads(row)["conversations"])
+            if size >= mb * 1e6:
+                break
+
+
+# tinylm.
+
+EXPERIMENT = """
+name: peers
+stages:
+  source:    {{ kind: download, with: {{ path: {corpus} }} }}
+  chat:      {{ kind: normalize, inputs: [source], with: {{ template: chatml }} }}
+  exact:     {{ kind: dedupe, inputs: [chat], with: {{ method: exact }} }}
+  near:      {{ kind: dedupe, inputs: [chat], with: {minhash} }}
+  bpe:       {{ kind: tokenizer, inputs: [part_chat], with: {{ vocab_size: 8000, sample_mb: 2048 }} }}
+  shards:    {{ kind: binarize, inputs: {{ documents: chat, tokenizer: bpe }} }}
+  part:      {{ kind: download, with: {{ path: {part} }} }}
+  part_chat: {{ kind: normalize, inputs: [part], with: {{ template: chatml }} }}
+  part_near: {{ kind: dedupe, inputs: [part_chat], with: {minhash} }}
+  {t5}
+"""
+MINHASH = f"{{ method: minhash, threshold: {THRESHOLD}, ngram: {NGRAM}, permutations: {PERMUTATIONS} }}"
+T5 = """t5: {{ kind: tokenizer, inputs: [chat], with: {{ pretrained: {{ path: {t5} }} }} }}
+  t5_shards: {{ kind: binarize, inputs: {{ documents: chat, tokenizer: t5 }} }}"""
+
+
+class Run:
+    """One run of tinylm: seconds and peak megabytes by stage, and where its artifacts are."""
+
+    def __init__(self, args, corpus, part):
+        self.home = args.work / "home"
+        shutil.rmtree(self.home, ignore_errors=True)
+        experiment = args.work / "peers.yaml"
+        t5 = T5.format(t5=args.t5) if args.t5 else ""
+        experiment.write_text(EXPERIMENT.format(corpus=corpus, part=part, minhash=MINHASH, t5=t5))
+        command = [args.tinylm, "--home", self.home, "--quiet", "run", experiment]
+        command += ["-j", "1", "--threads", str(args.threads)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        db = sqlite3.connect(self.home / "registry.sqlite")
+        query = "SELECT stage, ended_at - started_at, peak_memory_bytes, artifact FROM executions"
+        rows = db.execute(query).fetchall()
+        db.close()
+        self.stages = {stage: (max(ms, 1) / 1e3, peak / 1e6) for stage, ms, peak, _ in rows}
+        self.digests = {stage: artifact for stage, _, _, artifact in rows}
+
+    def folder(self, stage):
+        digest = self.digests[stage]
+        return self.home / "store" / "artifacts" / digest[:2] / digest[2:] / "files"
+
+    def dropped(self):
+        """The rows of the slice that were dropped. Of those with one id, the first is kept."""
+        import polars
+
+        def column(stage, files, name):
+            return polars.read_parquet(self.folder(stage) / files, columns=[name])[name].to_list()
+
+        rows = defaultdict(list)
+        for row, id in enumerate(column("part_chat", "documents-*.parquet", "id")):
+            rows[id].append(row)
+        dropped = Counter(column("part_near", "duplicates.parquet", "id"))
+        return {row for id, n in dropped.items() for row in rows[id][-n:]}
+
+
+# The peers. Each prints one line of JSON: `seconds`, and whatever it found.
+
+
+def peer_binarize(slice, tokenizer_json, out):
     """Batches of contents through `tokenizers`, ids appended as uint16."""
     import numpy
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    n_tokens, batch = 0, []
-
-    def flush(file):
-        nonlocal n_tokens
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            ids = numpy.array(encoding.ids, dtype=numpy.uint16)
-            n_tokens += len(ids)
-            file.write(ids.tobytes())
-        batch.clear()
-
+    texts = [turn for turns in contents(slice) for turn in turns]
+    tokenizer = Tokenizer.from_file(tokenizer_json)
+    start, n_tokens = time.perf_counter(), 0
     with open(out, "wb") as file:
-        for turns in contents(corpus):
-            batch.extend(turns)
-            if len(batch) >= 8192:
-                flush(file)
-        flush(file)
-    return n_tokens
+        for first in range(0, len(texts), 8192):
+            for encoding in tokenizer.encode_batch_fast(texts[first : first + 8192], add_special_tokens=False):
+                ids = numpy.array(encoding.ids, dtype=numpy.uint16)
+                n_tokens += len(ids)
+                ids.tofile(file)
+    return {"seconds": time.perf_counter() - start, "tokens": n_tokens}
+
+
+def peer_train(slice):
+    """The released library's trainer, with the settings that ours has by default."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    texts = [turn for turns in contents(slice) for turn in turns]
+    start = time.perf_counter()
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=8000, min_frequency=2, show_progress=False)
+    return {"seconds": time.perf_counter() - start, "vocabulary": tokenizer.get_vocab_size()}
 
 
 def words_of(turns):
     return re.findall(r"[^\W_]+", " ".join(turns).lower())
 
 
-def shingles(turns, n=5):
+def shingles(turns):
     words = words_of(turns)
-    n = min(n, len(words))
+    n = min(NGRAM, len(words))
     return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)} if words else set()
 
 
-def peer_minhash(corpus, limit_mb):
-    """datasketch, first one kept; returns rows, megabytes and which rows were dropped."""
+def peer_minhash(slice):
+    """datasketch, the first one kept."""
     from datasketch import MinHash, MinHashLSH
 
-    lsh = MinHashLSH(threshold=0.8, num_perm=112)
-    dropped, size = [], 0
-    rows = 0
-    for idx, turns in enumerate(contents(corpus)):
-        size += sum(map(len, turns))
-        if size > limit_mb * 1e6:
-            break
-        rows += 1
-        minhash = MinHash(num_perm=112)
-        minhash.update_batch([s.encode() for s in shingles(turns)])
+    rows = list(contents(slice))
+    start = time.perf_counter()
+    lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
+    dropped = []
+    for row, turns in enumerate(rows):
+        minhash = MinHash(num_perm=PERMUTATIONS)
+        minhash.update_batch([shingle.encode() for shingle in shingles(turns)])
         if lsh.query(minhash):
-            dropped.append(idx)
+            dropped.append(row)
         else:
-            lsh.insert(idx, minhash)
-    return {"rows": rows, "mb": size / 1e6, "dropped": len(dropped)}
+            lsh.insert(row, minhash)
+    return {"seconds": time.perf_counter() - start, "dropped": dropped}
 
 
 def peer_exact(corpus, out):
     """polars: read, render ChatML, drop repetitions, write Parquet."""
     import polars
 
-    frame = polars.scan_ndjson(corpus)
-    tag = {"human": "user", "gpt": "assistant"}
+    start = time.perf_counter()
     turn = polars.element().struct
-    rendered = (
-        polars.format(
-            "<|im_start|>{}\n{}<|im_end|>\n",
-            turn.field("from").replace(tag),
-            turn.field("value"),
-        )
+    rendered = polars.format(
+        "<|im_start|>{}\n{}<|im_end|>\n",
+        turn.field("from").replace({"human": "user", "gpt": "assistant"}),
+        turn.field("value"),
     )
+    frame = polars.scan_ndjson(corpus)
     frame = frame.select(text=polars.col("conversations").list.eval(rendered).list.join(""))
-    frame = frame.unique(subset=[polars.col("text")], keep="first", maintain_order=True)
-    frame.collect(engine="streaming").write_parquet(out)
-    return None
+    frame = frame.unique(subset=["text"], keep="first", maintain_order=True)
+    frame = frame.collect(engine="streaming")
+    frame.write_parquet(out, compression="zstd")
+    return {"seconds": time.perf_counter() - start, "kept": frame.height}
+
+
+PEERS = {"binarize": peer_binarize, "train": peer_train, "minhash": peer_minhash, "exact": peer_exact}
+
+
+def peer(args, name, *words):
+    """Runs a peer in a fresh process; returns what it says, and its peak in megabytes."""
+    command = [sys.executable, __file__, "--peer", name, *map(str, words)]
+    threads = str(args.threads)
+    env = os.environ | {"RAYON_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"the peer `{name}` failed")
+    return json.loads(said), usage.ru_maxrss / 1e3
+
+
+# What should be dropped.
+
+
+def truth(slice):
+    """The rows that overlap by the threshold with an earlier one that is kept, by measuring.
+
+    Two sets that overlap by t share one of their rarest (1 - t) of all n-grams, so only
+    rows that do are measured: none is missed.
+    """
+    sets = [shingles(turns) for turns in contents(slice)]
+    counts = Counter(shingle for row in sets for shingle in row)
+    by_rare, dropped = defaultdict(list), set()
+    for row, grams in enumerate(sets):
+        ordered = sorted(grams, key=lambda gram: (counts[gram], gram))
+        prefix = ordered[: len(grams) - math.ceil(THRESHOLD * len(grams)) + 1]
+        for other in {other for gram in prefix for other in by_rare[gram]}:
+            common = len(grams & sets[other])
+            if common / (len(grams) + len(sets[other]) - common) >= THRESHOLD:
+                dropped.add(row)
+                break
+        else:
+            for gram in prefix:
+                by_rare[gram].append(row)
+    return dropped
+
+
+def rates(found, wanted):
+    common = len(found & wanted)
+    return common / max(len(wanted), 1), common / max(len(found), 1)
+
+
+# The table.
+
+
+class Figures:
+    def __init__(self):
+        self.values = defaultdict(list)
+
+    def note(self, name, mb, seconds, peak):
+        self.values[name].append((mb / seconds, peak))
+        print(f"  {name:28} {mb / seconds:8.1f} MB/s  {peak:7.0f} MB", flush=True)
+
+    def median(self, name):
+        return tuple(statistics.median(column) for column in zip(*self.values[name]))
+
+    def row(self, what, ours, theirs, aim):
+        if ours not in self.values or theirs not in self.values:
+            return
+        (speed, peak), (their_speed, their_peak) = self.median(ours), self.median(theirs)
+        ratio = speed / their_speed
+        verdict = "" if aim is None else f"{aim:5.1f}  {'yes' if ratio >= aim else 'NO'}"
+        print(f"{what:24} {speed:9.1f} {their_speed:9.1f} {ratio:7.1f} {peak:8.0f} {their_peak:8.0f}  {verdict}")
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tinylm", required=True)
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--t5", help="a folder with T5's tokenizer.json")
+    parser.add_argument("--tinylm", required=True, type=Path)
+    parser.add_argument("--text", required=True, type=Path)
+    parser.add_argument("--t5", type=Path, help="a folder with T5's tokenizer.json")
     parser.add_argument("--mb", type=float, default=1000)
-    parser.add_argument("--peer-mb", type=float, default=20, help="datasketch sees only so much")
+    parser.add_argument("--peer-mb", type=float, default=40, help="the slow peers see only so much")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "tinylm-peers")
     args = parser.parse_args()
-    args.tinylm = Path(args.tinylm).resolve()
-    args.t5 = args.t5 and Path(args.t5).resolve()
+    args.tinylm, args.work = args.tinylm.resolve(), args.work.resolve()
+    args.t5 = args.t5 and args.t5.resolve()
+    args.work.mkdir(parents=True, exist_ok=True)
 
-    work = Path(tempfile.mkdtemp(prefix="peers-"))
-    corpus = work / "corpus.jsonl"
-    mb = make_corpus(args.text, corpus, args.mb)
-    print(f"{mb:.0f} MB of contents in {work}", flush=True)
-    figures = {}
+    corpus = args.work / f"corpus-{args.mb:g}.jsonl"
+    if not corpus.exists():
+        make_corpus(args.text, corpus, args.mb)
+    part = args.work / f"part-{args.peer_mb:g}-of-{args.mb:g}.jsonl"
+    if not part.exists():
+        make_slice(corpus, part, args.peer_mb)
+    mb, part_mb = content_mb(corpus), content_mb(part)
+    print(f"{mb:.0f} MB of contents, of which slow peers see {part_mb:.0f}, in {args.work}", flush=True)
 
-    def note(name, seconds, peak, size=mb):
-        figures.setdefault(name, []).append((size / seconds, peak))
-        print(f"  {name:24} {size / seconds:8.1f} MB/s  {peak:7.0f} MB", flush=True)
+    figures, tokenizers = Figures(), ["bpe"] + (["t5"] if args.t5 else [])
+    out = args.work / "peer.out"
+    for idx in range(args.runs):
+        print(f"run {idx + 1} of {args.runs}", flush=True)
+        run = Run(args, corpus, part)
+        for stage, (seconds, peak) in run.stages.items():
+            figures.note(stage, part_mb if stage in ("part", "part_chat", "part_near", "bpe") else mb, seconds, peak)
+        both = [run.stages["chat"], run.stages["exact"]]
+        figures.note("chat + exact", mb, sum(s for s, _ in both), max(peak for _, peak in both))
+        for name in tokenizers:
+            found, peak = peer(args, "binarize", part, run.folder(name) / "tokenizer.json", out)
+            figures.note(f"tokenizers {name}", part_mb, found["seconds"], peak)
+        for name, size, words in [("train", part_mb, [part]), ("exact", mb, [corpus, out])]:
+            found, peak = peer(args, name, *words)
+            figures.note(f"peer {name}", size, found["seconds"], peak)
+        minhash, peak = peer(args, "minhash", part)
+        figures.note("peer minhash", part_mb, minhash["seconds"], peak)
 
-    for _ in range(args.runs):
-        stages, home = run_tinylm(args, corpus, work)
-        for stage, (seconds, peak, _) in stages.items():
-            note(stage, max(seconds, 1e-3), peak)
-        for tokenizer in ["bpe"] + (["t5"] if args.t5 else []):
-            json_path = artifact_folder(home, stages[tokenizer][2]) / "tokenizer.json"
-            _, seconds, peak = in_child(peer_binarize, str(corpus), str(json_path), str(work / "peer.bin"))
-            note(f"tokenizers {tokenizer}", seconds, peak)
-        found, seconds, peak = in_child(peer_minhash, str(corpus), args.peer_mb)
-        note("datasketch", seconds, peak, found["mb"])
-        _, seconds, peak = in_child(peer_exact, str(corpus), str(work / "peer.parquet"))
-        note("polars", seconds, peak)
+    print(f"\n{'':24} {'ours':>9} {'theirs':>9} {'':7} {'ours':>8} {'theirs':>8}")
+    print(f"{'medians':24} {'MB/s':>9} {'MB/s':>9} {'ratio':>7} {'peak MB':>8} {'peak MB':>8}    aim  reached")
+    figures.row("binarize, 8k BPE", "shards", "tokenizers bpe", 20)
+    figures.row("binarize, T5", "t5_shards", "tokenizers t5", 5)
+    figures.row("normalize + exact", "chat + exact", "peer exact", 1)
+    figures.row("minhash, the slice", "part_near", "peer minhash", 10)
+    figures.row("minhash, all", "near", "peer minhash", 10)
+    figures.row("train 8k BPE", "bpe", "peer train", None)
 
-    print("\nmedians")
-    for name, values in figures.items():
-        speed, peak = (statistics.median(column) for column in zip(*values))
-        print(f"  {name:24} {speed:8.1f} MB/s  {peak:7.0f} MB")
-    shutil.rmtree(work)
+    wanted = truth(part)
+    for name, found in [("tinylm", run.dropped()), ("datasketch", set(minhash["dropped"]))]:
+        recall, precision = rates(found, wanted)
+        print(f"minhash on the slice: {name:10} recall {recall:.4f}, precision {precision:.4f} of {len(wanted)}")
+    out.unlink()
+    shutil.rmtree(run.home)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--peer"]:
+        print(json.dumps(PEERS[sys.argv[2]](*sys.argv[3:])))
+    else:
+        main()

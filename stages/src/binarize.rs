@@ -92,7 +92,7 @@ impl Stage for Binarize {
     const KIND: &'static str = "binarize";
     const ABOUT: &'static str =
         "turns documents into shards of token ids, split for training and validation";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: BinarizeSettings) -> Result<BinarizeSettings, SettingError> {
@@ -213,7 +213,7 @@ fn run_corpus(
 ) -> Result<(), StageError> {
     let at_once = io.threads().clamp(2, 8);
     let mut encoded: Vec<Part> = Vec::new();
-    for groups in documents.row_groups().chunks(at_once) {
+    for groups in documents.batches(at_once) {
         // What is encoded is written while the next groups are being encoded.
         let before = std::mem::take(&mut encoded);
         let (written, parts) = rayon::join(

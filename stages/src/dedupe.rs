@@ -8,14 +8,12 @@
 //! kept, so nothing disappears because something like it disappeared.
 //!
 //! The corpus is read twice or three times rather than held: first for keys, then, for
-//! those few that were proposed, for n-grams, and at last to write what is kept. Keys go
-//! to disk when they outgrow `memory_mb`. Which bytes come out depends neither on that
-//! nor on the number of threads.
+//! those few that were proposed, for n-grams, and at last to write what is kept. All that
+//! grows with it (keys, bands, pairs, verdicts) goes to disk when it outgrows `memory_mb`;
+//! besides, there are the row groups at work and two bits a document. Which bytes come out
+//! depends neither on that nor on the number of threads.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tinylm_pipeline::{
@@ -24,8 +22,9 @@ use tinylm_pipeline::{
 };
 
 use crate::{
-    documents::{Digest, Documents, DocumentsWriter, RowGroup, Rows},
+    documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, RowGroup, Rows},
     parallel::in_order,
+    threads,
     tokenizer::write_json,
 };
 
@@ -38,6 +37,7 @@ mod spill;
 mod words;
 
 use report::DuplicatesWriter;
+use spill::{Numbers, Reader, Sorter, Table};
 
 pub struct Dedupe;
 
@@ -66,7 +66,7 @@ settings! {
         pub permutations: usize = 112,
         /// Words in an n-gram that no training document may share with an evaluation set.
         pub contamination_ngram: usize = 13,
-        /// Keys beyond this many megabytes are kept on disk; changes nothing but time.
+        /// What is remembered of the corpus beyond this many megabytes is kept on disk; changes nothing but time.
         pub memory_mb: usize = 512,
     }
 }
@@ -88,7 +88,7 @@ impl Stage for Dedupe {
     const KIND: &'static str = "dedupe";
     const ABOUT: &'static str =
         "drops documents that repeat earlier ones, or that an evaluation set holds";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: DedupeSettings) -> Result<DedupeSettings, SettingError> {
@@ -106,18 +106,32 @@ impl Stage for Dedupe {
         if documents.n_documents() > u64::from(u32::MAX) {
             return Err(StageError::new("there are more than 4,294,967,295 documents").is_final());
         }
-        let work = Work::new(settings, io)?;
-        let mut dropped = Dropped::default();
-        if let Some(evaluation) = &evaluation {
-            contamination::find(&documents, evaluation, &work, &mut dropped)?;
-        }
-        match settings.method {
-            Method::Contamination => {}
-            Method::Exact => exact::find(&documents, &work, &mut dropped)?,
-            Method::Minhash => near::find(&documents, &work, &mut dropped)?,
-        }
-        write(&documents, &dropped, settings, &work)
+        let pool = threads::pool(io)?;
+        pool.install(|| dedupe(&documents, evaluation.as_ref(), settings, io))
     }
+}
+
+fn dedupe(
+    documents: &Documents,
+    evaluation: Option<&Documents>,
+    settings: &DedupeSettings,
+    io: &StageIo,
+) -> Result<Metrics, StageError> {
+    let work = Work::new(settings, io)?;
+    let mut dropped = Dropped::new(documents, &work);
+    let evaluation_ids = match evaluation {
+        Some(evaluation) => {
+            let ids = contamination::find(documents, evaluation, &work, &mut dropped)?;
+            Some(ids)
+        }
+        None => None,
+    };
+    match settings.method {
+        Method::Contamination => {}
+        Method::Exact => exact::find(documents, &work, &mut dropped)?,
+        Method::Minhash => near::find(documents, &work, &mut dropped)?,
+    }
+    write(documents, dropped, evaluation_ids.as_ref(), &work)
 }
 
 fn check(settings: &DedupeSettings) -> Result<(), SettingError> {
@@ -195,8 +209,17 @@ impl<'a> Work<'a> {
         })
     }
 
-    pub(super) fn memory(&self) -> usize {
-        self.settings.memory_mb << 20
+    /// Returns a share of the memory in bytes. What is held at one time adds up to the
+    /// whole: verdicts an eighth; of an evaluation set a half and an eighth; for `exact` a
+    /// half; for `minhash` an eighth, a half and a quarter.
+    fn memory(&self, part: usize, of: usize) -> usize {
+        (self.settings.memory_mb << 20) / of * part
+    }
+
+    /// Returns what sorts records in such a share.
+    fn sorter<const N: usize>(&self, name: &'static str, part: usize, of: usize) -> Sorter<'_, N> {
+        let cancel = self.io.cancel_flag();
+        Sorter::new(self.scratch.path(), name, self.memory(part, of), cancel)
     }
 
     /// Reads row groups on all threads and hands what `work` makes of each to `take` in order.
@@ -205,16 +228,34 @@ impl<'a> Work<'a> {
         documents: &Documents,
         note: &str,
         work: impl Fn(&RowGroup, Rows) -> Result<R, StageError> + Sync,
+        take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        let nothing = |_: &RowGroup| Ok(());
+        let work = |group: &RowGroup, rows, ()| work(group, rows);
+        self.each_group_with(documents, note, nothing, work, take)
+    }
+
+    /// The same with something of one's own for each group, asked for in order.
+    fn each_group_with<T: Send, R: Send>(
+        &self,
+        documents: &Documents,
+        note: &str,
+        mut give: impl FnMut(&RowGroup) -> Result<T, StageError>,
+        work: impl Fn(&RowGroup, Rows, T) -> Result<R, StageError> + Sync,
         mut take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         let mut groups = documents.row_groups().iter();
         let total = Some(documents.n_documents());
         in_order(
             self.io.threads(),
-            || Ok(groups.next()),
-            |group| match self.io.is_cancelled() {
+            |(group, _): &(&RowGroup, T)| group.text_bytes(),
+            || {
+                let next = groups.next();
+                next.map(|group| Ok((group, give(group)?))).transpose()
+            },
+            |(group, given)| match self.io.is_cancelled() {
                 true => Err(StageError::cancelled()),
-                false => Ok((group, work(group, group.read()?)?)),
+                false => Ok((group, work(group, group.read()?, given)?)),
             },
             |(group, result)| {
                 let done = group.first_row + group.n_rows as u64;
@@ -243,102 +284,161 @@ pub(super) enum Why {
     Contamination,
 }
 
-/// Documents to drop, by number: some 20 bytes each.
-#[derive(Debug, Default)]
-pub(super) struct Dropped {
-    verdicts: BTreeMap<u32, Verdict>,
-    /// The ids of the evaluation documents that verdicts name.
-    pub(super) evaluation_ids: Vec<Digest>,
+impl Why {
+    const ALL: [Self; 3] = [Self::Exact, Self::Near, Self::Contamination];
 }
 
-impl Dropped {
-    pub(super) fn add(&mut self, document: u32, verdict: Verdict) {
-        self.verdicts.entry(document).or_insert(verdict);
+/// Documents to drop, each with its first verdict.
+pub(super) struct Dropped<'a> {
+    numbers: Numbers,
+    /// Number, reason, the document that is kept, similarity.
+    verdicts: Sorter<'a, 4>,
+    n_dropped: [u64; 3],
+}
+
+impl<'a> Dropped<'a> {
+    fn new(documents: &Documents, work: &'a Work) -> Self {
+        Self {
+            numbers: Numbers::none_of(documents.n_documents()),
+            verdicts: work.sorter("verdicts", 1, 8),
+            n_dropped: [0; 3],
+        }
+    }
+
+    pub(super) fn add(&mut self, document: u32, verdict: Verdict) -> Result<(), StageError> {
+        if !self.numbers.insert(document) {
+            return Ok(());
+        }
+        self.n_dropped[verdict.why as usize] += 1;
+        let Verdict {
+            why,
+            kept,
+            similarity,
+        } = verdict;
+        self.verdicts
+            .push([document, why as u32, kept, similarity.to_bits()])
     }
 
     pub(super) fn contains(&self, document: u32) -> bool {
-        self.verdicts.contains_key(&document)
+        self.numbers.contains(document)
+    }
+
+    fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
     fn count(&self, why: Why) -> u64 {
-        self.verdicts
-            .values()
-            .filter(|verdict| verdict.why == why)
-            .count() as u64
+        self.n_dropped[why as usize]
+    }
+}
+
+/// The verdicts of one row group after the other.
+struct Verdicts<'a> {
+    reader: Reader<'a, 4>,
+    next: Option<[u32; 4]>,
+}
+
+impl<'a> Verdicts<'a> {
+    fn new(mut reader: Reader<'a, 4>) -> Result<Self, StageError> {
+        let next = reader.next()?;
+        Ok(Self { reader, next })
     }
 
-    /// Those of one row group, with their place in it.
-    fn of_group(&self, group: &RowGroup) -> Vec<(usize, Verdict)> {
-        let first = group.first_row as u32;
-        let range = self.verdicts.range(first..first + group.n_rows as u32);
-        range
-            .map(|(n, verdict)| ((n - first) as usize, *verdict))
-            .collect()
+    /// Returns those of the next group, with their place in it.
+    fn of_group(&mut self, group: &RowGroup) -> Result<Vec<(usize, Verdict)>, StageError> {
+        let first = group.first_row;
+        let mut of_group = Vec::new();
+        while let Some([number, why, kept, similarity]) = self.next
+            && u64::from(number) < first + group.n_rows as u64
+        {
+            let verdict = Verdict {
+                why: Why::ALL[why as usize],
+                kept,
+                similarity: f32::from_bits(similarity),
+            };
+            of_group.push(((u64::from(number) - first) as usize, verdict));
+            self.next = self.reader.next()?;
+        }
+        Ok(of_group)
     }
+}
 
-    /// The numbers of documents in whose place others are dropped.
-    fn kept_numbers(&self) -> BTreeSet<u32> {
-        let of_corpus = |verdict: &&Verdict| verdict.why != Why::Contamination;
-        self.verdicts
-            .values()
-            .filter(of_corpus)
-            .map(|verdict| verdict.kept)
-            .collect()
-    }
+/// What is left of a row group.
+struct Filtered {
+    encoded: Encoded,
+    /// The ids of all its documents.
+    ids: Vec<Digest>,
+    verdicts: Vec<(usize, Verdict)>,
+}
+
+fn filter(
+    rows: Rows,
+    verdicts: Vec<(usize, Verdict)>,
+    encoder: &Encoder,
+) -> Result<Filtered, StageError> {
+    let ids = rows.iter().map(|document| document.id).collect();
+    let kept = match verdicts.is_empty() {
+        true => rows,
+        false => without(&rows, &verdicts),
+    };
+    Ok(Filtered {
+        encoded: encoder.encode(kept)?,
+        ids,
+        verdicts,
+    })
 }
 
 /// Writes what is kept, group by group, and the list of what is not.
 fn write(
     documents: &Documents,
-    dropped: &Dropped,
-    settings: &DedupeSettings,
+    dropped: Dropped,
+    evaluation_ids: Option<&Table<32>>,
     work: &Work,
 ) -> Result<Metrics, StageError> {
     let io = work.io;
     let mut writer = DocumentsWriter::create(io.out(), documents.template())?;
     let mut duplicates = DuplicatesWriter::create(&io.out().join("duplicates.parquet"))?;
     let encoder = writer.encoder();
-    let kept = dropped.kept_numbers();
-    let filter = |group: &RowGroup, rows: Rows| {
-        let verdicts = dropped.of_group(group);
-        let first = group.first_row as u32;
-        let listed: Vec<(Digest, Verdict)> = verdicts
-            .iter()
-            .map(|(row, verdict)| (rows.get(*row).id, *verdict))
-            .collect();
-        let kept_ids: Vec<(u32, Digest)> = kept
-            .range(first..first + rows.len() as u32)
-            .map(|&number| (number, rows.get((number - first) as usize).id))
-            .collect();
-        let kept_rows = match verdicts.is_empty() {
-            true => rows,
-            false => without(&rows, &verdicts),
-        };
-        Ok((encoder.encode(kept_rows)?, listed, kept_ids))
+    let mut counts = vec![("documents_read", documents.n_documents())];
+    for (name, why) in [
+        ("exact_duplicates", Why::Exact),
+        ("near_duplicates", Why::Near),
+        ("contaminated", Why::Contamination),
+    ] {
+        counts.push((name, dropped.count(why)));
+    }
+    let verdicts = dropped.verdicts.sorted();
+    let mut verdicts = Verdicts::new(verdicts.reader()?)?;
+    // Ids are only looked up where something is dropped.
+    let mut ids: Option<Table<32>> = match verdicts.next {
+        Some(_) => Some(Table::create(work.scratch.path(), "ids")?),
+        None => None,
     };
-    let mut known: HashMap<u32, Digest> = HashMap::new();
-    work.each_group(documents, "writing", filter, |_, (encoded, listed, ids)| {
-        known.extend(ids);
-        for (id, verdict) in listed {
-            let kept = match verdict.why {
-                Why::Contamination => dropped.evaluation_ids[verdict.kept as usize],
-                // It stands before what is dropped for it, so its id has been seen.
-                Why::Exact | Why::Near => known.get(&verdict.kept).copied().unwrap_or_default(),
-            };
-            duplicates.push(id, kept, &verdict)?;
-        }
-        writer.push_encoded(encoded).map(|_| ())
-    })?;
+    work.each_group_with(
+        documents,
+        "writing",
+        |group| verdicts.of_group(group),
+        |_, rows, verdicts| filter(rows, verdicts, &encoder),
+        |_, filtered| {
+            if let Some(ids) = &mut ids {
+                // What is kept stands before what is dropped for it, so its id is known then.
+                ids.append(&filtered.ids)?;
+                let ids = &*ids;
+                for (row, verdict) in &filtered.verdicts {
+                    let table = match verdict.why {
+                        Why::Contamination => evaluation_ids.unwrap_or(ids),
+                        Why::Exact | Why::Near => ids,
+                    };
+                    duplicates.push(filtered.ids[*row], table.get(verdict.kept)?, verdict)?;
+                }
+            }
+            writer.push_encoded(filtered.encoded)
+        },
+    )?;
     duplicates.finish()?;
     let written = writer.finish()?;
-    let counts = [
-        ("documents_read", documents.n_documents()),
-        ("documents_kept", written.n_documents),
-        ("exact_duplicates", dropped.count(Why::Exact)),
-        ("near_duplicates", dropped.count(Why::Near)),
-        ("contaminated", dropped.count(Why::Contamination)),
-    ];
-    let mut stats = json!({"method": settings.method, "bytes_kept": written.n_bytes});
+    counts.insert(1, ("documents_kept", written.n_documents));
+    let mut stats = json!({"method": work.settings.method, "bytes_kept": written.n_bytes});
     let mut metrics = Metrics::default();
     for (name, count) in counts {
         stats[name] = json!(count);
@@ -353,6 +453,7 @@ fn write(
 
 fn without(rows: &Rows, verdicts: &[(usize, Verdict)]) -> Rows {
     let mut kept = Rows::default();
+    kept.reserve(rows.len(), rows.n_bytes(), rows.n_turns());
     let mut dropped = verdicts.iter().map(|(row, _)| *row).peekable();
     for (row, document) in rows.iter().enumerate() {
         match dropped.next_if_eq(&row) {

@@ -1,9 +1,13 @@
 //! `documents-*.parquet`: what normalize and dedupe write and the later stages read.
 //!
 //! A row is one document: the digest of what was said (`id`), the digest of the row it
-//! was cut from (`group`), the stage it came from (`source`), its `text` as rendered
+//! was cut from (`group`), the file it came from (`source`), its `text` as rendered
 //! and the byte spans of the contents in it (`turns`, empty for raw text). The template
 //! stands in each file's metadata, because the spans mean nothing without it.
+//!
+//! A source has no stage's name in it, since no key has. Where documents of several
+//! artifacts are read, the place of theirs in the list stands before it (`2/dialogs`),
+//! so that two files of one name are told apart.
 //!
 //! Rows go in row groups of about eight megabytes of text. A row group is what one
 //! thread encodes, what one thread reads and all that is held in memory of a corpus;
@@ -18,7 +22,8 @@ use std::{
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, RecordBatch, StringArray, StructArray,
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, RecordBatch, StringArray,
+        StructArray,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt32Type},
@@ -120,6 +125,23 @@ fn offsets(ends: &[i32]) -> ScalarBuffer<i32> {
 impl Rows {
     pub(crate) fn len(&self) -> usize {
         self.span_ends.len()
+    }
+
+    /// Makes room for so many more rows, bytes of text and turns: growing step by step would
+    /// copy megabytes again and again.
+    pub(crate) fn reserve(&mut self, n_rows: usize, n_bytes: usize, n_turns: usize) {
+        self.ids.reserve(32 * n_rows);
+        self.groups.reserve(32 * n_rows);
+        self.sources.ends.reserve(n_rows);
+        self.texts.ends.reserve(n_rows);
+        self.texts.text.reserve(n_bytes);
+        self.spans.reserve(n_turns);
+        self.span_ends.reserve(n_rows);
+    }
+
+    /// Returns the number of turns in it.
+    pub(crate) fn n_turns(&self) -> usize {
+        self.spans.len()
     }
 
     /// Returns the bytes of text in it.
@@ -473,6 +495,8 @@ pub(crate) struct RowGroup {
     pub(crate) n_rows: usize,
     /// The number of rows before it, in all files.
     pub(crate) first_row: u64,
+    /// The place of its artifact, where there are several.
+    place: Option<usize>,
 }
 
 impl Documents {
@@ -484,9 +508,10 @@ impl Documents {
             groups: Vec::new(),
             n_documents: 0,
         };
-        for folder in folders {
+        for (idx, folder) in folders.iter().enumerate() {
+            let place = (folders.len() > 1).then_some(idx + 1);
             for path in document_files(folder)? {
-                let found = documents.add_file(&path)?;
+                let found = documents.add_file(&path, place)?;
                 match &template {
                     Some((known, first)) if *known != found => {
                         return Err(mixed(*known, first, found, &path));
@@ -514,7 +539,23 @@ impl Documents {
         &self.groups
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<Template, StageError> {
+    /// Returns the row groups as many at a time as `n_max`, and fewer where they are heavy.
+    pub(crate) fn batches(&self, n_max: usize) -> impl Iterator<Item = &[RowGroup]> {
+        let mut left = self.groups.as_slice();
+        std::iter::from_fn(move || {
+            let mut n_bytes = 0;
+            let fits = |group: &&RowGroup| {
+                n_bytes += group.text_bytes();
+                n_bytes <= n_max as u64 * 2 * GROUP_BYTES as u64
+            };
+            let n_fitting = left.iter().take(n_max).take_while(fits).count();
+            let (batch, rest) = left.split_at(n_fitting.max(1).min(left.len()));
+            left = rest;
+            (!batch.is_empty()).then_some(batch)
+        })
+    }
+
+    fn add_file(&mut self, path: &Path, place: Option<usize>) -> Result<Template, StageError> {
         let file = File::open(path).at(path)?;
         let metadata = ArrowReaderMetadata::load(&file, Default::default())
             .map_err(|error| parquet_error(path, &error))?;
@@ -539,6 +580,7 @@ impl Documents {
                 idx,
                 n_rows,
                 first_row: self.n_documents,
+                place,
             });
             self.n_documents += n_rows as u64;
         }
@@ -608,11 +650,12 @@ impl RowGroup {
                 .with_batch_size(self.n_rows.max(1))
                 .build()
                 .map_err(|error| parquet_error(path, &error))?;
+        let place = self.place.map(|place| format!("{place}/"));
         let mut rows = Rows::default();
         for batch in reader {
             let batch =
                 batch.map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
-            rows.push_batch(&batch).ok_or_else(|| {
+            rows.push_batch(&batch, place.as_deref()).ok_or_else(|| {
                 StageError::new(format!(
                     "`{}`: row group {} is not as it was written",
                     path.display(),
@@ -625,8 +668,9 @@ impl RowGroup {
 }
 
 impl Rows {
-    /// Takes over a batch; `None` where it does not hold what documents hold.
-    fn push_batch(&mut self, batch: &RecordBatch) -> Option<()> {
+    /// Takes over a batch, with `place` before each source; `None` where it does not hold
+    /// what documents hold.
+    fn push_batch(&mut self, batch: &RecordBatch, place: Option<&str>) -> Option<()> {
         let ids = batch.column(0).as_fixed_size_binary_opt()?;
         let groups = batch.column(1).as_fixed_size_binary_opt()?;
         let sources = batch.column(2).as_string_opt::<i32>()?;
@@ -636,9 +680,11 @@ impl Rows {
         let roles = structs.column(0).as_string_opt::<i32>()?;
         let starts = structs.column(1).as_primitive_opt::<UInt32Type>()?;
         let ends = structs.column(2).as_primitive_opt::<UInt32Type>()?;
+        self.reserve(batch.num_rows(), texts.value_data().len(), structs.len());
         for idx in 0..batch.num_rows() {
             self.ids.extend_from_slice(ids.value(idx));
             self.groups.extend_from_slice(groups.value(idx));
+            self.sources.text.push_str(place.unwrap_or_default());
             self.sources.push(sources.value(idx));
             self.texts.push(texts.value(idx));
             let [from, to] = [turns.value_offsets()[idx], turns.value_offsets()[idx + 1]];
@@ -694,6 +740,21 @@ mod tests {
     }
 
     #[test]
+    fn sources_of_several_artifacts_are_told_apart_by_their_places() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for dir in [&one, &other] {
+            write(dir.path(), Template::Chatml, &dialogue(2));
+        }
+        let documents = Documents::open(&[one.path(), other.path()]).unwrap();
+        let mut sources = Vec::new();
+        for group in documents.row_groups() {
+            let rows = group.read().unwrap();
+            sources.extend(rows.iter().map(|row| row.source.to_owned()));
+        }
+        assert_eq!(sources, ["1/some", "1/some", "2/some", "2/some"]);
+    }
+
+    #[test]
     fn row_groups_encoded_elsewhere_are_the_same_bytes() {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let rows = dialogue(50);
@@ -705,6 +766,30 @@ mod tests {
 
         let bytes = |dir: &Path| fs::read(dir.join("documents-00000.parquet")).unwrap();
         assert_eq!(bytes(one.path()), bytes(other.path()));
+    }
+
+    #[test]
+    fn heavy_row_groups_come_in_smaller_batches() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = DocumentsWriter::create(dir.path(), Template::Plain).unwrap();
+        for n_bytes in [1, 1, 1, 50 << 20, 1, 1] {
+            let text = "a".repeat(n_bytes);
+            let mut rows = Rows::default();
+            rows.push(&Document {
+                id: [0; 32],
+                group: [0; 32],
+                source: "",
+                text: &text,
+                turns: &[],
+            });
+            writer
+                .push_encoded(writer.encoder().encode(rows).unwrap())
+                .unwrap();
+        }
+        writer.finish().unwrap();
+        let documents = Documents::open(&[dir.path()]).unwrap();
+        let lengths: Vec<usize> = documents.batches(2).map(<[RowGroup]>::len).collect();
+        assert_eq!(lengths, [2, 1, 1, 2]);
     }
 
     #[test]

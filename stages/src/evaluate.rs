@@ -93,7 +93,7 @@ impl Stage for Evaluate {
 
     const KIND: &'static str = "evaluate";
     const ABOUT: &'static str = "measures how well a model predicts a text";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ROLES: Roles = Roles::Fixed(&[
         InputRole::one("model", "what is measured"),
         InputRole::optional("shards", "what it reads: one of the splits"),

@@ -1,7 +1,8 @@
-//! Folders as sorted lists of files.
+//! Folders as sorted lists of files, and files as digests.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -24,4 +25,18 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<(String, PathBuf)>, Stage
     }
     files.sort();
     Ok(files)
+}
+
+/// Returns the blake3 digest of a file. It is read and not mapped: what is mapped counts as
+/// memory of the process, and files may be larger than all of that.
+pub(crate) fn digest(path: &Path) -> Result<blake3::Hash, StageError> {
+    let mut file = File::open(path).at(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 4 << 20];
+    loop {
+        match file.read(&mut buffer).at(path)? {
+            0 => return Ok(hasher.finalize()),
+            n_read => hasher.update_rayon(&buffer[..n_read]),
+        };
+    }
 }

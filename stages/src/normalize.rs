@@ -6,7 +6,8 @@
 //! the artifact does not depend on the number of threads.
 //!
 //! No row is lost in silence: what cannot be read is in `rejected.parquet` with its
-//! file, row and reason, and too many of those fail the stage. Ids and groups are
+//! file, row and reason, and too many of those fail the stage. A row of more than
+//! `row_bytes_max` or a million turns is one of them: it is passed over, not held. Ids and groups are
 //! taken from what was said as it was read, before cleaning, system prompts and
 //! templates, so that none of these moves a document across a split.
 
@@ -90,8 +91,8 @@ settings! {
         pub max_documents: Option<u64> = None,
         /// The largest share of rows that may be rejected.
         pub rejects_max: f64 = 0.1,
-        /// A row longer than this is rejected.
-        pub row_bytes_max: u64 = 64 << 20,
+        /// A row longer than this is rejected, and never held in memory.
+        pub row_bytes_max: u64 = 16 << 20,
     }
 }
 
@@ -101,7 +102,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")]);
 
     fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {
@@ -199,6 +200,7 @@ impl<'a> Run<'a> {
         let mut chunks = files::Chunks::new(sources, settings.row_bytes_max as usize);
         let outcome = in_order(
             self.io.threads(),
+            |(_, chunk): &(usize, read::Chunk)| chunk.weight(),
             || {
                 if enough.get() {
                     return Ok(None);

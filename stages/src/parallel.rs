@@ -2,11 +2,11 @@
 //!
 //! The caller's thread makes the items and takes the results in the order of the
 //! items; other threads work in between. At most twice as many items as threads are
-//! under way, so memory is bounded by their size, and the outcome cannot depend on the
-//! number of threads. rayon has no such ordered, bounded bridge from a stream.
+//! under way, and fewer where they are heavy, so memory is bounded, and the outcome cannot
+//! depend on the number of threads. rayon has no such ordered, bounded bridge from a stream.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex,
         mpsc::{Receiver, Sender, channel},
@@ -14,9 +14,14 @@ use std::{
     thread,
 };
 
-/// Feeds what `produce` returns through `work` on `n_threads` threads into `consume`.
+/// No item is made beside others that weigh more than this together, a thread.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// Feeds what `produce` returns through `work` on `n_threads` threads into `consume`;
+/// `weigh` says about how many bytes an item is.
 pub(crate) fn in_order<T, R, E>(
     n_threads: usize,
+    weigh: impl Fn(&T) -> u64,
     mut produce: impl FnMut() -> Result<Option<T>, E>,
     work: impl Fn(T) -> Result<R, E> + Sync,
     mut consume: impl FnMut(R) -> Result<(), E>,
@@ -41,13 +46,19 @@ where
         drop(done);
 
         let mut pending = BTreeMap::new();
+        let mut weights = VecDeque::new();
         let (mut n_made, mut n_taken, mut at_end) = (0_usize, 0_usize, false);
+        let bytes_max = BYTES_MAX * n_threads as u64;
         loop {
-            while !at_end && n_made - n_taken < 2 * n_threads {
+            while !at_end
+                && n_made - n_taken < 2 * n_threads
+                && weights.iter().sum::<u64>() < bytes_max
+            {
                 let Some(item) = produce()? else {
                     at_end = true;
                     break;
                 };
+                weights.push_back(weigh(&item));
                 if jobs.send((n_made, item)).is_ok() {
                     n_made += 1;
                 }
@@ -63,6 +74,7 @@ where
             pending.insert(idx, result);
             while let Some(result) = pending.remove(&n_taken) {
                 consume(result?)?;
+                weights.pop_front();
                 n_taken += 1;
             }
         }
@@ -99,6 +111,8 @@ fn work_off<T, R, E>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn doubled(n_threads: usize, n_items: u32) -> Vec<u32> {
@@ -106,6 +120,7 @@ mod tests {
         let mut taken = Vec::new();
         in_order(
             n_threads,
+            |_| 1,
             || Ok::<_, ()>(items.next()),
             |item| {
                 // The earlier an item, the longer it takes.
@@ -131,10 +146,34 @@ mod tests {
     }
 
     #[test]
+    fn heavy_items_are_not_made_side_by_side() {
+        let mut items = 0..10;
+        let under_way = AtomicUsize::new(0);
+        in_order(
+            4,
+            |_| 5 * BYTES_MAX,
+            || {
+                assert_eq!(under_way.load(Ordering::Relaxed), 0);
+                let item = items.next();
+                under_way.store(usize::from(item.is_some()), Ordering::Relaxed);
+                Ok::<_, ()>(item)
+            },
+            Ok,
+            |_| {
+                under_way.store(0, Ordering::Relaxed);
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(items.next(), None);
+    }
+
+    #[test]
     fn the_first_error_in_order_is_the_outcome() {
         let mut items = 0..100;
         let outcome = in_order(
             4,
+            |_| 1,
             || Ok(items.next()),
             |item| if item >= 7 { Err(item) } else { Ok(item) },
             |_| Ok(()),
@@ -148,6 +187,7 @@ mod tests {
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             in_order(
                 2,
+                |_| 1,
                 || Ok::<_, ()>(items.next()),
                 |item| {
                     assert_ne!(item, 5, "on purpose");

@@ -71,7 +71,7 @@ impl Stage for TokenizerStage {
     const KIND: &'static str = "tokenizer";
     const ABOUT: &'static str =
         "trains a tokenizer, or takes an existing one and adds special tokens";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ROLES: Roles = Roles::Fixed(&[InputRole {
         name: "documents",
         about: "what it learns from; with `pretrained` only their template counts",

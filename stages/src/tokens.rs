@@ -13,9 +13,9 @@
 //!
 //! What release candidate 3 cannot do, and what is done about it: it cannot build or write
 //! a tokenizer (the `tokenizer` stage writes the JSON itself), its BPE trainer is not
-//! reproducible (`tokenizer::bpe` is), it reads no `Split` on a pattern of one's own (such
-//! a file is refused when it is opened), and it keeps no offsets (roles come from pieces).
-//! The released crate is not needed beside it.
+//! reproducible (`tokenizer::bpe` is), its reader runs no `Split` on a pattern of one's own
+//! (`steps` does), and it keeps no offsets (roles come from pieces). The released crate is
+//! not needed beside it.
 //!
 //! Files written by Hugging Face's released libraries are brought into the crate's
 //! current form when they are read, never on disk.
@@ -30,13 +30,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::{
     json::Json,
-    pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer},
+    pipeline::{PipelineToken, PipelineTokenizer},
 };
 
 use crate::template::{Piece, Role, Template, What};
 
+mod steps;
 pub(crate) mod unigram;
 pub(crate) mod words;
+
+use steps::{Buffers, Steps};
 
 /// The tokenizer itself, in Hugging Face's format.
 pub const TOKENIZER_NAME: &str = "tokenizer.json";
@@ -95,8 +98,7 @@ pub enum TokensError {
 }
 
 pub struct Tokenizer {
-    pipeline: PipelineTokenizer,
-    options: EncodeOptions,
+    steps: Steps,
     generation: Generation,
     vocabulary: Vec<(String, u32)>,
     vocab_size: usize,
@@ -108,8 +110,8 @@ pub struct Tokenizer {
     spellings: BTreeMap<u32, Spelling>,
     /// Byte-level vocabularies of RoBERTa's kind put a space before every text.
     space_before: bool,
-    /// The ids of the template's own words.
-    tags: BTreeMap<String, Vec<u32>>,
+    /// The ids of the template's own words: a handful, so that a list is the fastest map.
+    tags: Vec<(String, Vec<u32>)>,
 }
 
 struct Spelling {
@@ -197,19 +199,14 @@ impl Tokenizer {
             spellings.insert(id, Spelling { name, ids });
         }
         check_added(&pipeline, &specials).map_err(unusable)?;
-        // Some patterns that can be read cannot be run, which only encoding finds out.
-        let mut probe = Vec::new();
-        pipeline
-            .encode_into("a b", &EncodeOptions::no_specials(), &mut probe)
-            .map_err(|error| unusable(error.to_string()))?;
+        let steps = Steps::new(pipeline, &value).map_err(unusable)?;
+        // Some of what can be read cannot be run, which only encoding finds out.
+        let mut buffers = steps.take_buffers();
+        steps
+            .encode("a b", &mut buffers, &mut Vec::new())
+            .map_err(unusable)?;
         Ok(Self {
-            pipeline,
-            options: EncodeOptions {
-                add_special_tokens: false,
-                encode_special_tokens: true,
-                padding: Override::Off,
-                truncation: Override::Off,
-            },
+            steps,
             generation,
             vocab_size: largest as usize + 1,
             vocabulary,
@@ -218,7 +215,7 @@ impl Tokenizer {
             reserved,
             spellings,
             space_before,
-            tags: BTreeMap::new(),
+            tags: Vec::new(),
         })
     }
 
@@ -235,9 +232,10 @@ impl Tokenizer {
         }
         let every_role = [Role::System, Role::User, Role::Assistant].map(|role| (role, ""));
         for piece in template.pieces(&every_role) {
-            if piece.what == What::Tag {
+            let is_known = self.tags.iter().any(|(text, _)| text == piece.text);
+            if piece.what == What::Tag && !is_known {
                 let ids = self.encode(piece.text)?;
-                self.tags.insert(piece.text.to_owned(), ids);
+                self.tags.push((piece.text.to_owned(), ids));
             }
         }
         Ok(())
@@ -291,6 +289,7 @@ impl Tokenizer {
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder {
             tokenizer: self,
+            buffers: Some(self.steps.take_buffers()),
             output: Vec::new(),
             spaced: String::new(),
         }
@@ -326,7 +325,7 @@ impl Tokenizer {
     }
 
     fn decode_with(&self, ids: &[u32], skip_specials: bool) -> Result<String, TokensError> {
-        let decoded = self.pipeline.decode(ids, skip_specials);
+        let decoded = self.steps.pipeline().decode(ids, skip_specials);
         decoded.map_err(|error| TokensError::Decode {
             reason: error.to_string(),
         })
@@ -344,8 +343,18 @@ impl Tokenizer {
 /// Encodes texts one after the other without allocating for each.
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
+    /// Until they are given back.
+    buffers: Option<Buffers>,
     output: Vec<PipelineToken>,
     spaced: String,
+}
+
+impl Drop for Encoder<'_> {
+    fn drop(&mut self) {
+        if let Some(buffers) = self.buffers.take() {
+            self.tokenizer.steps.give_back(buffers);
+        }
+    }
 }
 
 impl Encoder<'_> {
@@ -363,13 +372,16 @@ impl Encoder<'_> {
                     template: self.tokenizer.template().name().to_owned(),
                 }),
             },
-            What::Tag => match self.tokenizer.tags.get(piece.text) {
-                Some(known) => {
-                    ids.extend_from_slice(known);
-                    Ok(())
+            What::Tag => {
+                let mut tags = self.tokenizer.tags.iter();
+                match tags.find(|(text, _)| text == piece.text) {
+                    Some((_, known)) => {
+                        ids.extend_from_slice(known);
+                        Ok(())
+                    }
+                    None => self.content(piece.text, ids),
                 }
-                None => self.content(piece.text, ids),
-            },
+            }
         }
     }
 
@@ -377,9 +389,12 @@ impl Encoder<'_> {
     pub fn content(&mut self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokensError> {
         let Self {
             tokenizer,
+            buffers,
             output,
             spaced,
         } = self;
+        let steps = &tokenizer.steps;
+        let buffers = buffers.get_or_insert_with(|| steps.take_buffers());
         let mut text = text;
         if tokenizer.space_before && !text.is_empty() && !text.starts_with(' ') {
             spaced.clear();
@@ -388,12 +403,10 @@ impl Encoder<'_> {
             text = spaced;
         }
         output.clear();
-        let encoded = tokenizer
-            .pipeline
-            .encode_into(text, &tokenizer.options, output);
-        encoded.map_err(|error| TokensError::Encode {
+        let encoded = steps.encode(text, buffers, output);
+        encoded.map_err(|reason| TokensError::Encode {
             bytes: text.len(),
-            reason: error.to_string(),
+            reason,
         })?;
         let reserved = &tokenizer.reserved;
         if output.iter().any(|token| reserved.contains(token.id())) {

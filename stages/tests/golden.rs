@@ -71,14 +71,14 @@ fn normalize() {
     let pairs = "{rejects_max: 0.5, pairs: sliding, template: start-end}";
     let pairs = golden::<Normalize>(&test, pairs);
     insta::assert_snapshot!(format!("{whole}\n{pairs}"), @r"
-    normalize 1
-    documents-00000.parquet 14cef57d8aaffc85
-    rejected.parquet a633ba378e195c11
-    stats.json 9e2b78a49e478333
-    normalize 1
-    documents-00000.parquet b3b3d15d4a3f3a8e
-    rejected.parquet a633ba378e195c11
-    stats.json e15bbd67ff0ca59e
+    normalize 2
+    documents-00000.parquet 03a372d18cbc50e3
+    rejected.parquet c8ebe50bc80d402f
+    stats.json 9cd8c144cdfec7c8
+    normalize 2
+    documents-00000.parquet 3674b18df4e3fa29
+    rejected.parquet c8ebe50bc80d402f
+    stats.json 049d7451d77c3f88
     ");
 }
 
@@ -107,12 +107,12 @@ fn dedupe() {
     let exact = golden::<Dedupe>(&test, "{}");
     let near = golden::<Dedupe>(&test, "{method: minhash, threshold: 0.5, ngram: 2}");
     insta::assert_snapshot!(format!("{exact}\n{near}"), @"
-    dedupe 1
-    documents-00000.parquet 4f07e5bc27eafab9
+    dedupe 2
+    documents-00000.parquet 7ea6b616c915e8a2
     duplicates.parquet 1e82a81a581dfc1f
     stats.json e87e4be5bd79a954
-    dedupe 1
-    documents-00000.parquet 4f07e5bc27eafab9
+    dedupe 2
+    documents-00000.parquet 7ea6b616c915e8a2
     duplicates.parquet 1e82a81a581dfc1f
     stats.json 5261dc5b0e891305
     ");
@@ -134,27 +134,27 @@ fn tokenizer() {
         golden::<TokenizerStage>(&test, &settings)
     });
     insta::assert_snapshot!(digests.join("\n"), @"
-    tokenizer 1
+    tokenizer 2
     chat_template.jinja e746bbb77ac74603
     generation.json 0f50630b9d8a5021
     stats.json 0046f2b318cd63df
     tokenizer.json 0b4bf79029cef8b8
-    tokenizer 1
+    tokenizer 2
     chat_template.jinja e746bbb77ac74603
     generation.json 053f530d6a8a5239
     stats.json 5205bc262483c0ac
     tokenizer.json c090327644938261
-    tokenizer 1
+    tokenizer 2
     chat_template.jinja e746bbb77ac74603
     generation.json 748fa0eebf6e3232
     stats.json c51fa34173c0c282
     tokenizer.json 5747364706dfc61f
-    tokenizer 1
+    tokenizer 2
     chat_template.jinja e746bbb77ac74603
     generation.json b567f69f62409a15
     stats.json d0f09b9b4d340234
     tokenizer.json 8515135b3acb5ffd
-    tokenizer 1
+    tokenizer 2
     chat_template.jinja e746bbb77ac74603
     generation.json 2efa472a2cd54b22
     stats.json 65160077837f4a7e
@@ -175,10 +175,10 @@ fn binarize() {
     let dir = tempfile::tempdir().unwrap();
     let test = shards(dir.path());
     insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"
-    binarize 1
+    binarize 2
     chat_template.jinja e746bbb77ac74603
     generation.json 26473d545d7919f3
-    shards.json 12453eaaa3a0871c
+    shards.json f94a725f5bc2f2a2
     tokenizer.json 095927fdf87e2fe6
     train-00000.bin c29bd36e6b1e92fb
     train-00000.idx 8a89112d332a4e39

@@ -83,6 +83,44 @@ stages:
     assert_eq!(run(&project), "book hit, ordered hit");
 }
 
+/// Two homes, so that nothing is a hit: a name that is in no key must leave no trace in what is made.
+#[test]
+fn other_names_for_the_stages_make_the_same_bytes() {
+    let made = |rename: &dyn Fn(&str) -> String| {
+        let project = Project::new();
+        project.write("a.jsonl", "{\"prompt\": \"hi\", \"response\": \"ho\"}\n");
+        project.write("b.txt", "User: how are you?\nAssistant: fine\n");
+        let text = "name: names
+stages:
+  ONE:    { kind: download,  with: { path: a.jsonl } }
+  TWO:    { kind: download,  with: { path: b.txt } }
+  BOTH:   { kind: normalize, inputs: [ONE, TWO] }
+  SECOND:  { kind: normalize, inputs: [TWO] }
+  KEPT:   { kind: dedupe,    inputs: [BOTH, SECOND], with: { method: minhash } }
+  WORDS:  { kind: tokenizer, inputs: [KEPT, SECOND], with: { vocab_size: 270, min_frequency: 1 } }
+  SHARDS: { kind: binarize,  inputs: { documents: [KEPT, SECOND], validation: SECOND, tokenizer: WORDS } }
+";
+        let names = ["ONE", "TWO", "BOTH", "SECOND", "KEPT", "WORDS", "SHARDS"];
+        let renamed = names.iter().fold(text.to_owned(), |text, name| {
+            text.replace(name, &rename(name))
+        });
+        project.write("names.yaml", &renamed);
+        project.tinylm("run names.yaml").success();
+        let digests = names.map(|name| {
+            let folder = project.artifact_folder(&rename(name));
+            let parts: Vec<_> = folder.iter().rev().take(2).collect();
+            format!("{name} {parts:?}")
+        });
+        let shards = project.artifact(&rename("SHARDS"), "shards.json");
+        let shards: serde_json::Value = serde_json::from_str(&shards).unwrap();
+        (digests, shards["sources"].to_string())
+    };
+    let (before, sources) = made(&str::to_lowercase);
+    let (after, _) = made(&|name| format!("other_{}", name.to_lowercase()));
+    assert_eq!(before, after);
+    assert_eq!(sources, r#"["1/1/1/a","1/1/2/b","2/b","b"]"#);
+}
+
 #[test]
 fn an_input_counts_by_its_contents_and_not_by_who_wrote_it() {
     let project = Project::chain();

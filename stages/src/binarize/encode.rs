@@ -224,14 +224,43 @@ fn role_byte(piece: &Piece) -> u8 {
 }
 
 /// Returns the number of words between white space; other white space than ASCII is rare
-/// enough not to be looked for.
+/// enough not to be looked for. A word begins behind a space, or first.
 fn n_words(text: &str) -> u64 {
-    let mut n_words = 0;
-    let mut in_word = false;
-    for byte in text.bytes() {
-        let is_space = byte.is_ascii_whitespace();
-        n_words += u64::from(in_word & is_space);
-        in_word = !is_space;
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | 0x0c | b'\r');
+    let bytes = text.as_bytes();
+    let Some((first, others)) = bytes.split_first() else {
+        return 0;
+    };
+    // In chunks that a byte can count, which the compiler makes vectors of.
+    let before = bytes[..others.len()].chunks(255);
+    let begun = before.zip(others.chunks(255)).map(|(before, bytes)| {
+        let pairs = before.iter().zip(bytes);
+        let begins = pairs.map(|(before, byte)| u8::from(is_space(*before) & !is_space(*byte)));
+        u64::from(begins.sum::<u8>())
+    });
+    u64::from(!is_space(*first)) + begun.sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_counted_between_white_space() {
+        let long = "word and  word\t".repeat(100);
+        for text in [
+            "",
+            " ",
+            "a",
+            " a",
+            "a ",
+            "a b",
+            "  two \n words ",
+            "é\r\nü",
+            &long,
+        ] {
+            let wanted = text.split_ascii_whitespace().count() as u64;
+            assert_eq!(n_words(text), wanted, "{text:?}");
+        }
     }
-    n_words + u64::from(in_word)
 }

@@ -259,6 +259,54 @@ fn documents_are_never_cut_between_files() {
 }
 
 #[test]
+fn shards_are_bare_little_endian_numbers_that_any_tool_can_map() {
+    let mut corpus = Corpus::new(Template::Chatml);
+    corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
+    corpus.text("raw text");
+    let fixture = Fixture::new(&corpus, SMALL);
+    let out = fixture.run("{}").unwrap().out;
+    let split = Shards::open(&out).unwrap().split("train").unwrap();
+    let documents = split.documents().iter();
+    let ids: Vec<u16> = documents
+        .flat_map(|d| split.tokens(d).ids().collect::<Vec<_>>())
+        .collect();
+
+    let bytes = fs::read(out.join("train-00000.bin")).unwrap();
+    let (words, rest) = bytes.as_chunks();
+    assert!(rest.is_empty());
+    let mapped: Vec<u16> = words.iter().map(|word| u16::from_le_bytes(*word)).collect();
+    assert_eq!(mapped, ids);
+    assert_eq!(
+        fs::read(out.join("train-00000.roles")).unwrap().len(),
+        ids.len()
+    );
+    let index = fs::read(out.join("train-00000.idx")).unwrap();
+    let starts = index
+        .chunks(14)
+        .map(|record| u64::from_le_bytes(record[..8].try_into().unwrap()));
+    let second = split.tokens(&split.documents()[0]).len() as u64;
+    assert_eq!(starts.collect::<Vec<u64>>(), [0, second]);
+}
+
+#[test]
+fn tokens_are_counted_by_source_and_split() {
+    let mut corpus = Corpus::new(Template::Chatml);
+    corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
+    corpus.text("raw text");
+    let fixture = Fixture::new(&corpus, SMALL);
+    let out = fixture.run("{}").unwrap().out;
+    let index = Shards::open(&out).unwrap().index().clone();
+    let of = |source: &str| index.stats["sources"][source]["train"].clone();
+    assert_eq!(of("dialogues")["bytes"], 7);
+    assert_eq!(of("texts")["bytes"], 8);
+    let n_tokens = |source| of(source)["tokens"].as_u64().unwrap();
+    assert_eq!(
+        n_tokens("dialogues") + n_tokens("texts"),
+        index.splits["train"].tokens
+    );
+}
+
+#[test]
 fn any_number_of_threads_makes_the_same_bytes() {
     let mut corpus = Corpus::new(Template::Chatml);
     for n in 0..300 {

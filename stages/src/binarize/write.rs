@@ -81,8 +81,11 @@ impl Writers {
         for document in part.documents {
             let end = start + document.n_tokens;
             let source = sources[document.source];
-            bytes.clear();
-            bytes.extend(part.ids[start..end].iter().flat_map(|id| id.to_le_bytes()));
+            bytes.resize(2 * document.n_tokens, 0);
+            let (in_file, _) = bytes.as_chunks_mut();
+            for (in_file, id) in in_file.iter_mut().zip(&part.ids[start..end]) {
+                *in_file = id.to_le_bytes();
+            }
             let split = &mut self.splits[document.split];
             split.add(&bytes, &part.roles[start..end], document.bytes, source)?;
             split.index.targets += document.n_targets;

@@ -1,14 +1,15 @@
 //! Documents that say the same.
 
-use super::{Dropped, Verdict, Why, Work, spill::Buckets, words};
+use super::{
+    Dropped, Verdict, Why, Work,
+    spill::{Sorted, Sorter},
+    words,
+};
 use crate::documents::{Document, Documents, RowGroup, Rows};
 use tinylm_pipeline::StageError;
 
 /// The first half of a digest: two different documents share one about once in 2^64 pairs.
-pub(super) type Key = [u8; 16];
-
-/// A key and a document's number, big-endian, so that bytes sort as numbers do.
-const LEN: usize = 20;
+pub(super) type Key = [u32; 4];
 
 /// Finds documents whose key an earlier one has.
 pub(super) fn find(
@@ -16,7 +17,7 @@ pub(super) fn find(
     work: &Work,
     dropped: &mut Dropped,
 ) -> Result<(), StageError> {
-    let mut keys = Keys::new(documents, work);
+    let mut keys = Keys::new(work.sorter("keys", 1, 2));
     work.each_group(
         documents,
         "comparing",
@@ -42,66 +43,51 @@ fn key(document: &Document, evened: &mut String) -> Key {
         evened.push(char::from(role));
         words::even_out(text, evened);
     }
-    let mut key = Key::default();
-    key.copy_from_slice(&blake3::hash(evened.as_bytes()).as_bytes()[..16]);
-    key
+    let digest = blake3::hash(evened.as_bytes());
+    let (words, _) = digest.as_bytes().as_chunks();
+    [0, 1, 2, 3].map(|idx| u32::from_be_bytes(words[idx]))
 }
 
-/// The keys of all documents so far.
-pub(super) struct Keys {
-    buckets: Buckets<LEN>,
+/// The keys of all documents so far, each with its document's number.
+pub(super) struct Keys<'a> {
+    sorter: Sorter<'a, 5>,
 }
 
-impl Keys {
-    pub(super) fn new(documents: &Documents, work: &Work) -> Self {
-        let n_documents = documents.n_documents();
-        let memory = work.memory() / 2;
-        Self {
-            buckets: Buckets::new(work.scratch.path(), "keys", n_documents, memory),
-        }
+impl<'a> Keys<'a> {
+    pub(super) fn new(sorter: Sorter<'a, 5>) -> Self {
+        Self { sorter }
     }
 
     pub(super) fn add(&mut self, group: &RowGroup, keys: &[Key]) -> Result<(), StageError> {
-        for (number, key) in (group.first_row as u32..).zip(keys) {
-            let mut record = [0; LEN];
-            record[..16].copy_from_slice(key);
-            record[16..].copy_from_slice(&number.to_be_bytes());
-            let [a, b, c, d, e, f, g, h, ..] = *key;
-            let bucket = self
-                .buckets
-                .bucket_of(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
-            self.buckets.push(bucket, record)?;
+        for (number, &[a, b, c, d]) in (group.first_row as u32..).zip(keys) {
+            self.sorter.push([a, b, c, d, number])?;
         }
         Ok(())
     }
 
     /// Drops all but the first of those that share a key. One that is already dropped
     /// keeps nobody's place.
-    pub(super) fn resolve(mut self, dropped: &mut Dropped) -> Result<(), StageError> {
-        for bucket in 0..self.buckets.len() {
-            let mut records = self.buckets.take(bucket)?;
-            records.sort_unstable();
-            for same in records.chunk_by(|a, b| a[..16] == b[..16]) {
-                let mut numbers = same.iter().map(number).filter(|n| !dropped.contains(*n));
-                let Some(kept) = numbers.next() else {
-                    continue;
-                };
-                let repeated: Vec<u32> = numbers.collect();
-                for number in repeated {
+    pub(super) fn resolve(self, dropped: &mut Dropped) -> Result<(), StageError> {
+        let keys: Sorted<5> = self.sorter.sorted();
+        let mut keys = keys.reader()?;
+        let mut first: Option<(Key, u32)> = None;
+        while let Some([a, b, c, d, number]) = keys.next()? {
+            if dropped.contains(number) {
+                continue;
+            }
+            let key = [a, b, c, d];
+            match first {
+                Some((known, kept)) if known == key => {
                     let verdict = Verdict {
                         why: Why::Exact,
                         kept,
                         similarity: 1.0,
                     };
-                    dropped.add(number, verdict);
+                    dropped.add(number, verdict)?;
                 }
+                _ => first = Some((key, number)),
             }
         }
         Ok(())
     }
-}
-
-fn number(record: &[u8; LEN]) -> u32 {
-    let [.., a, b, c, d] = *record;
-    u32::from_be_bytes([a, b, c, d])
 }

@@ -1,6 +1,7 @@
 //! Documents that say nearly the same.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
@@ -14,23 +15,18 @@ use super::{
     Dropped, Verdict, Why, Work,
     exact::{self, Key, Keys},
     minhash::MinHash,
-    spill::Buckets,
+    spill::{Numbers, Reader, Sorted, Sorter, Table},
     words::{Ngrams, jaccard},
 };
-use crate::{
-    documents::{Documents, RowGroup, Rows},
-    threads,
-};
+use crate::documents::{Documents, RowGroup, Rows};
 
 /// In a band shared by more documents than this, each is compared with the first so many
 /// and with so many before it: what everyone shares tells little.
 const GROUP_NEAR: usize = 32;
+/// So many pairs are measured at once on all threads.
+const MEASURED_AT_ONCE: usize = 1 << 16;
 
-/// A band's number and a document's, big-endian.
-const BAND_LEN: usize = 12;
-/// Two documents' numbers, the later one first, big-endian.
-const PAIR_LEN: usize = 8;
-
+/// A later document and an earlier one, by number.
 type Pair = (u32, u32);
 
 /// Finds exact repetitions, then those that overlap by the threshold.
@@ -41,26 +37,12 @@ pub(super) fn find(
 ) -> Result<(), StageError> {
     let minhash = MinHash::new(work.settings.permutations, work.settings.threshold);
     let bands = sign(documents, &minhash, work, dropped)?;
-    let mut pairs = propose(bands, documents, work, dropped)?;
-    let mut wanted = Wanted::new(documents.n_documents());
-    let mut by_later = Vec::new();
-    for bucket in 0..pairs.len() {
-        let mut found: Vec<[u8; PAIR_LEN]> = pairs.take(bucket)?;
-        found.sort_unstable();
-        found.dedup();
-        let found: Vec<Pair> = found.iter().map(pair).collect();
-        found.iter().for_each(|&(later, earlier)| {
-            wanted.add(later);
-            wanted.add(earlier);
-        });
-        by_later.push(found);
+    let pairs = propose(bands, work, dropped)?;
+    if pairs.is_empty() {
+        return Ok(());
     }
-    let grams = Grams::read(documents, &wanted, work)?;
-    let pool = threads::pool(work.io)?;
-    for pairs in by_later {
-        pool.install(|| measure(&pairs, &grams, work, dropped))?;
-    }
-    Ok(())
+    let grams = Grams::read(documents, &wanted(&pairs, documents)?, work)?;
+    measure(&mut pairs.reader()?, &grams, work, dropped)
 }
 
 /// What one row group gives: a key and bands for each document.
@@ -71,17 +53,16 @@ struct Signed {
     has_bands: Vec<bool>,
 }
 
-/// Reads all documents, drops exact repetitions and returns the bands.
-fn sign(
+/// Reads all documents, drops exact repetitions and returns the bands, each in two halves
+/// with its document's number behind it.
+fn sign<'a>(
     documents: &Documents,
     minhash: &MinHash,
-    work: &Work,
+    work: &'a Work,
     dropped: &mut Dropped,
-) -> Result<Buckets<BAND_LEN>, StageError> {
-    let mut keys = Keys::new(documents, work);
-    let n_records = documents.n_documents() * minhash.n_bands() as u64;
-    let (folder, memory) = (work.scratch.path(), work.memory() / 2);
-    let mut bands: Buckets<BAND_LEN> = Buckets::new(folder, "bands", n_records, memory);
+) -> Result<Sorter<'a, 3>, StageError> {
+    let mut keys = Keys::new(work.sorter("keys", 1, 8));
+    let mut bands = work.sorter("bands", 1, 2);
     let sign_group = |_: &RowGroup, rows: Rows| {
         let mut signed = Signed {
             keys: exact::keys_of(&rows),
@@ -105,10 +86,7 @@ fn sign(
         for (number, has_bands) in (group.first_row as u32..).zip(signed.has_bands) {
             let of_document = of_documents.next_if(has_bands);
             for &band in of_document.unwrap_or_default() {
-                let mut record = [0; BAND_LEN];
-                record[..8].copy_from_slice(&band.to_be_bytes());
-                record[8..].copy_from_slice(&number.to_be_bytes());
-                bands.push(bands.bucket_of(band), record)?;
+                bands.push([(band >> 32) as u32, band as u32, number])?;
             }
         }
         Ok(())
@@ -127,75 +105,92 @@ impl<I: Iterator> NextIf for I {
     }
 }
 
-/// Returns the pairs that share a band, by the later document.
-fn propose(
-    mut bands: Buckets<BAND_LEN>,
-    documents: &Documents,
-    work: &Work,
+/// Returns the pairs that share a band, by the later document; one may be there twice.
+fn propose<'a>(
+    bands: Sorter<'a, 3>,
+    work: &'a Work,
     dropped: &Dropped,
-) -> Result<Buckets<PAIR_LEN>, StageError> {
-    let n_documents = documents.n_documents().max(1);
-    let (folder, memory) = (work.scratch.path(), work.memory() / 4);
-    let mut pairs: Buckets<PAIR_LEN> = Buckets::new(folder, "pairs", 4 * n_documents, memory);
-    let n_buckets = pairs.len() as u64;
-    for bucket in 0..bands.len() {
-        if work.io.is_cancelled() {
-            return Err(StageError::cancelled());
+) -> Result<Sorted<'a, 2>, StageError> {
+    work.io
+        .progress_note(0, None, "", Some("proposing pairs"))?;
+    let bands = bands.sorted();
+    let mut bands = bands.reader()?;
+    let mut pairs = work.sorter("pairs", 1, 4);
+    let mut same = SameBand::default();
+    while let Some([high, low, later]) = bands.next()? {
+        if dropped.contains(later) {
+            continue;
         }
-        let mut records = bands.take(bucket)?;
-        records.sort_unstable();
-        for same in records.chunk_by(|a, b| a[..8] == b[..8]) {
-            let numbers: Vec<u32> = same
-                .iter()
-                .map(|[.., a, b, c, d]| u32::from_be_bytes([*a, *b, *c, *d]))
-                .filter(|number| !dropped.contains(*number))
-                .collect();
-            for (idx, &later) in numbers.iter().enumerate().skip(1) {
-                let near = idx.saturating_sub(GROUP_NEAR).max(GROUP_NEAR.min(idx));
-                let first = numbers[..idx.min(GROUP_NEAR)].iter();
-                for &earlier in first.chain(&numbers[near..idx]) {
-                    let mut record = [0; PAIR_LEN];
-                    record[..4].copy_from_slice(&later.to_be_bytes());
-                    record[4..].copy_from_slice(&earlier.to_be_bytes());
-                    // In the order of the later document, not spread.
-                    let bucket = u64::from(later) * n_buckets / n_documents;
-                    pairs.push(bucket as usize, record)?;
-                }
+        same.turn_to((high, low));
+        for &earlier in same.first.iter().chain(&same.near) {
+            // Two bands of one document may be the same number by chance.
+            if earlier != later {
+                pairs.push([later, earlier])?;
             }
         }
+        same.add(later);
     }
-    Ok(pairs)
+    Ok(pairs.sorted())
 }
 
-fn pair(record: &[u8; PAIR_LEN]) -> Pair {
-    let [a, b, c, d, e, f, g, h] = *record;
-    (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    )
+/// Those that a document is compared with in a band.
+#[derive(Default)]
+struct SameBand {
+    band: (u32, u32),
+    first: Vec<u32>,
+    near: VecDeque<u32>,
 }
 
-/// Measures pairs, sorted by the later document, and drops the later of those that
-/// overlap enough, in favour of the first one that is kept.
+impl SameBand {
+    fn turn_to(&mut self, band: (u32, u32)) {
+        if band != self.band {
+            self.band = band;
+            self.first.clear();
+            self.near.clear();
+        }
+    }
+
+    fn add(&mut self, number: u32) {
+        if self.first.len() < GROUP_NEAR {
+            self.first.push(number);
+            return;
+        }
+        if self.near.len() == GROUP_NEAR {
+            self.near.pop_front();
+        }
+        self.near.push_back(number);
+    }
+}
+
+/// Returns the documents that stand in any pair.
+fn wanted(pairs: &Sorted<2>, documents: &Documents) -> Result<Numbers, StageError> {
+    let mut wanted = Numbers::none_of(documents.n_documents());
+    let mut pairs = pairs.reader()?;
+    while let Some([later, earlier]) = pairs.next()? {
+        wanted.insert(later);
+        wanted.insert(earlier);
+    }
+    Ok(wanted)
+}
+
+/// Measures pairs in order and drops the later of those that overlap enough, in favour of
+/// the first one that is kept.
 fn measure(
-    pairs: &[Pair],
+    pairs: &mut Reader<2>,
     grams: &Grams,
     work: &Work,
     dropped: &mut Dropped,
 ) -> Result<(), StageError> {
-    const AT_ONCE: usize = 1 << 16;
-    let threshold = work.settings.threshold as f32;
-    for pairs in pairs.chunks(AT_ONCE) {
+    loop {
         work.io.progress_note(0, None, "", Some("measuring"))?;
-        let open: Vec<Pair> = pairs
-            .iter()
-            .copied()
-            .filter(|(_, earlier)| !dropped.contains(*earlier))
-            .collect();
-        let same_later: Vec<&[Pair]> = open.chunk_by(|a, b| a.0 == b.0).collect();
+        let some = some_pairs(pairs)?;
+        let Some(&(settled, _)) = some.first() else {
+            return Ok(());
+        };
+        let same_later: Vec<&[Pair]> = some.chunk_by(|a, b| a.0 == b.0).collect();
         let measured: Vec<Vec<(Pair, f32)>> = same_later
             .par_iter()
-            .map(|pairs| grams.similar(pairs, threshold))
+            .map(|pairs| similar(pairs, settled, grams, work, dropped.numbers()))
             .collect::<Result<_, StageError>>()?;
         for ((later, earlier), similarity) in measured.into_iter().flatten() {
             if !dropped.contains(earlier) {
@@ -204,55 +199,87 @@ fn measure(
                     kept: earlier,
                     similarity,
                 };
-                dropped.add(later, verdict);
+                dropped.add(later, verdict)?;
             }
         }
     }
-    Ok(())
 }
 
-/// A set of document numbers, one bit each.
-struct Wanted(Vec<u64>);
-
-impl Wanted {
-    fn new(n_documents: u64) -> Self {
-        Self(vec![0; n_documents as usize / 64 + 1])
+/// Returns the next pairs, each once.
+fn some_pairs(pairs: &mut Reader<2>) -> Result<Vec<Pair>, StageError> {
+    let mut some: Vec<Pair> = Vec::with_capacity(MEASURED_AT_ONCE);
+    while some.len() < MEASURED_AT_ONCE {
+        let Some([later, earlier]) = pairs.next()? else {
+            break;
+        };
+        if some.last() != Some(&(later, earlier)) {
+            some.push((later, earlier));
+        }
     }
-
-    fn add(&mut self, number: u32) {
-        self.0[number as usize / 64] |= 1 << (number % 64);
-    }
-
-    fn contains(&self, number: u32) -> bool {
-        self.0[number as usize / 64] >> (number % 64) & 1 == 1
-    }
+    Ok(some)
 }
+
+/// Returns those of `pairs`, which share their later document, that overlap enough. What
+/// becomes of the documents before `settled` is known; the first of them that is kept and
+/// overlaps enough is the last pair to look at.
+fn similar(
+    pairs: &[Pair],
+    settled: u32,
+    grams: &Grams,
+    work: &Work,
+    dropped: &Numbers,
+) -> Result<Vec<(Pair, f32)>, StageError> {
+    let mut similar = Vec::new();
+    let later = match pairs.first() {
+        Some((later, _)) if !dropped.contains(*later) => grams.of(*later)?,
+        _ => return Ok(similar),
+    };
+    for &pair in pairs {
+        if work.io.is_cancelled() {
+            return Err(StageError::cancelled());
+        }
+        if dropped.contains(pair.1) {
+            continue;
+        }
+        let similarity = jaccard(&later, &grams.of(pair.1)?);
+        if similarity >= work.settings.threshold as f32 {
+            similar.push((pair, similarity));
+            if pair.1 < settled {
+                break;
+            }
+        }
+    }
+    Ok(similar)
+}
+
+/// Where a set of n-grams begins in the file (eight bytes) and how many there are (four).
+const PLACE_LEN: usize = 12;
 
 /// The sorted n-grams of proposed documents, in a file.
 struct Grams {
     path: PathBuf,
     file: File,
-    /// Number, offset and count, by number.
-    places: Vec<(u32, u64, u32)>,
+    places: Table<PLACE_LEN>,
 }
 
 impl Grams {
-    fn read(documents: &Documents, wanted: &Wanted, work: &Work) -> Result<Self, StageError> {
-        let path = work.scratch.path().join("grams");
+    fn read(documents: &Documents, wanted: &Numbers, work: &Work) -> Result<Self, StageError> {
+        let folder = work.scratch.path();
+        let path = folder.join("grams");
         let mut file = BufWriter::new(File::create_new(&path).at(&path)?);
-        let mut places = Vec::new();
-        let mut offset = 0;
+        let mut places = Table::create(folder, "places")?;
+        let mut offset: u64 = 0;
         let grams_of_group = |group: &RowGroup, rows: Rows| {
-            let mut sets: Vec<(u32, Vec<u64>)> = Vec::new();
+            let mut sets: Vec<Vec<u64>> = Vec::with_capacity(rows.len());
             let mut ngrams = Ngrams::default();
             for (number, document) in (group.first_row as u32..).zip(rows.iter()) {
+                let mut grams = Vec::new();
                 if wanted.contains(number) {
-                    let mut grams = Vec::new();
                     ngrams.of(&document, work.settings.ngram, &mut grams);
                     grams.sort_unstable();
                     grams.dedup();
-                    sets.push((number, grams));
                 }
+                sets.push(grams);
             }
             Ok(sets)
         };
@@ -261,13 +288,18 @@ impl Grams {
             "reading proposed pairs",
             grams_of_group,
             |_, sets| {
-                for (number, grams) in sets {
-                    let bytes: Vec<u8> = grams.iter().flat_map(|gram| gram.to_le_bytes()).collect();
-                    file.write_all(&bytes).at(&path)?;
-                    places.push((number, offset, grams.len() as u32));
-                    offset += bytes.len() as u64;
+                let mut of_group = Vec::with_capacity(sets.len());
+                for grams in sets {
+                    let mut place = [0; PLACE_LEN];
+                    place[..8].copy_from_slice(&offset.to_le_bytes());
+                    place[8..].copy_from_slice(&(grams.len() as u32).to_le_bytes());
+                    of_group.push(place);
+                    for gram in &grams {
+                        file.write_all(&gram.to_le_bytes()).at(&path)?;
+                    }
+                    offset += 8 * grams.len() as u64;
                 }
-                Ok(())
+                places.append(&of_group)
             },
         )?;
         file.flush().at(&path)?;
@@ -276,29 +308,11 @@ impl Grams {
     }
 
     fn of(&self, number: u32) -> Result<Vec<u64>, StageError> {
-        let Ok(idx) = self.places.binary_search_by_key(&number, |place| place.0) else {
-            return Ok(Vec::new());
-        };
-        let (_, offset, count) = self.places[idx];
-        let mut bytes = vec![0; 8 * count as usize];
+        let [a, b, c, d, e, f, g, h, count @ ..] = self.places.get(number)?;
+        let offset = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let mut bytes = vec![0; 8 * u32::from_le_bytes(count) as usize];
         self.file.read_exact_at(&mut bytes, offset).at(&self.path)?;
         let (grams, _) = bytes.as_chunks();
         Ok(grams.iter().map(|gram| u64::from_le_bytes(*gram)).collect())
-    }
-
-    /// Returns those of `pairs`, which share their later document, that overlap enough.
-    fn similar(&self, pairs: &[Pair], threshold: f32) -> Result<Vec<(Pair, f32)>, StageError> {
-        let mut similar = Vec::new();
-        let Some((later, _)) = pairs.first() else {
-            return Ok(similar);
-        };
-        let later = self.of(*later)?;
-        for &pair in pairs {
-            let similarity = jaccard(&later, &self.of(pair.1)?);
-            if similarity >= threshold {
-                similar.push((pair, similarity));
-            }
-        }
-        Ok(similar)
     }
 }

@@ -1,6 +1,12 @@
 //! Who is dropped, in whose favour, and that nothing else is.
 
-use std::{collections::BTreeSet, fs, sync::atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Float32Type;
@@ -236,6 +242,79 @@ fn neither_threads_nor_memory_change_what_is_kept() {
     assert!(outputs.iter().all(|output| *output == outputs[0]));
     let scratch = dir.path().join("checkpoints-dedupe/dedupe-scratch");
     assert!(!scratch.exists());
+}
+
+/// Texts that are all a little like each other: every band is shared by many, and every
+/// document stands in hundreds of pairs.
+fn alike(n_texts: u32) -> Corpus {
+    let mut corpus = Corpus::new(Template::Plain);
+    for n in 0..n_texts {
+        let word = |idx: u32| match idx == n % 50 {
+            true => format!("own{n}"),
+            false => format!("shared{}", idx % 50),
+        };
+        let text: Vec<String> = (0..50).map(word).collect();
+        corpus.text(&text.join(" "));
+    }
+    corpus
+}
+
+#[test]
+fn a_corpus_that_proposes_more_pairs_than_fit_into_memory_gives_the_same() {
+    let (_dir, test) = test(&alike(400));
+    let [large, small] = [512, 1].map(|memory_mb| {
+        let settings = format!("{{method: minhash, threshold: 0.7, memory_mb: {memory_mb}}}");
+        test.run::<Dedupe>(&settings).unwrap()
+    });
+    assert_eq!(files(&large), files(&small));
+    let n_near = large.metrics.get("near_duplicates").unwrap();
+    assert!(
+        n_near < 900.0,
+        "pairs were measured, {n_near} of them in vain"
+    );
+}
+
+/// Stops in the midst of sorting: when the first run is on disk.
+#[test]
+fn it_can_be_interrupted_in_the_midst_of_pairs() {
+    let (dir, test) = test(&alike(400));
+    let scratch = dir.path().join("checkpoints-dedupe/dedupe-scratch");
+    let (cancel, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stopped = thread::scope(|scope| {
+        scope.spawn(|| {
+            let begun = || scratch.join("pairs-0").exists() || is_done.load(Ordering::Relaxed);
+            while !begun() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            cancel.store(true, Ordering::Relaxed);
+        });
+        let settings = "{method: minhash, threshold: 0.7, memory_mb: 1}";
+        let stopped = test.run_watched::<Dedupe>(settings, "{}", &cancel);
+        is_done.store(true, Ordering::Relaxed);
+        stopped
+    });
+    assert!(stopped.unwrap_err().cancelled);
+    assert!(!scratch.exists());
+}
+
+#[test]
+fn an_evaluation_set_that_does_not_fit_into_memory_drops_the_same() {
+    // Some 15,000 n-grams in the evaluation set, where one megabyte holds some 13,000.
+    let text = |n: u32| -> String { (0..400).map(|idx| format!("t{n}w{idx} ")).collect() };
+    let mut evaluation = Corpus::new(Template::Plain);
+    (0..40).for_each(|n| evaluation.text(&text(n)));
+    let mut corpus = Corpus::new(Template::Plain);
+    (0..40).for_each(|n| corpus.text(&format!("{} {}", text(n + 20), text(n + 45))));
+    let (dir, test) = test(&corpus);
+    let folder = dir.path().join("evaluation");
+    evaluation.write(&folder);
+    let test = test.input("evaluation", &folder);
+    let [large, small] = [512, 1].map(|memory_mb| {
+        let settings = format!("{{method: contamination, memory_mb: {memory_mb}}}");
+        test.run::<Dedupe>(&settings).unwrap()
+    });
+    assert_eq!(large.metrics.get("contaminated"), Some(20.0));
+    assert_eq!(files(&large), files(&small));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tinylm_pipeline::{At, LocalFile, StageError};
 
 use super::{Arrivals, sample::Sampler};
+use crate::files::digest;
 
 /// Writes rows as `rows.jsonl`; a row that is only a string is a text.
 pub(super) fn write_rows(
@@ -60,9 +61,7 @@ fn copy(file: &LocalFile, arrivals: &Arrivals, sampler: &mut Sampler) -> Result<
     // the original may still change.
     fs::copy(&file.path, &copied).at(&file.path)?;
     make_writable(&copied)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(&copied).at(&copied)?;
-    if hasher.finalize().to_hex().as_str() != file.digest {
+    if digest(&copied)?.to_hex().as_str() != file.digest {
         fs::remove_file(&copied).at(&copied)?;
         let message = format!("`{}` changed while read", file.path.display());
         return Err(StageError::new(message).help("run the same command again once it is at rest"));

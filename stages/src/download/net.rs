@@ -530,11 +530,7 @@ impl Algorithm {
 
     pub(super) fn digest(self, path: &Path) -> Result<String, StageError> {
         match self {
-            Self::Blake3 => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update_mmap_rayon(path).at(path)?;
-                Ok(hasher.finalize().to_hex().to_string())
-            }
+            Self::Blake3 => Ok(crate::files::digest(path)?.to_hex().to_string()),
             Self::Sha256 => read_into(path, Sha256::new()),
             Self::Git => {
                 let n_bytes = fs::metadata(path).at(path)?.len();

@@ -28,7 +28,7 @@ const SNIFF_BYTES: u64 = 256 << 10;
 /// A file with all that is known of it.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// The stage it came from.
+    /// What its documents name as their source; see [`source_name`].
     pub(super) name: String,
     pub(super) file: String,
     pub(super) path: PathBuf,
@@ -110,9 +110,11 @@ pub(super) fn sources(
         .iter()
         .filter_map(|glob| glob::Pattern::new(glob).ok())
         .collect();
-    let mut sources = Vec::new();
+    let inputs = io.inputs("sources");
+    let mut sources: Vec<Source> = Vec::new();
     let mut others = Vec::new();
-    for input in io.inputs("sources") {
+    for (idx, input) in inputs.iter().enumerate() {
+        let first = sources.len();
         for (file, path) in files_below(&input.path)? {
             let wanted = globs.is_empty() || globs.iter().any(|glob| glob.matches(&file));
             let Some(ending) = ending(&file).filter(|_| wanted) else {
@@ -120,7 +122,6 @@ pub(super) fn sources(
                 continue;
             };
             let place = Place {
-                name: input.stage.clone(),
                 file: file.clone(),
                 bytes: std::fs::metadata(&path).at(&path)?.len(),
                 path,
@@ -129,6 +130,11 @@ pub(super) fn sources(
                 Some(source) => sources.push(source),
                 None => others.push(file),
             }
+        }
+        let place = (inputs.len() > 1).then_some(idx + 1);
+        let name = source_name(place, &sources[first..]);
+        for source in &mut sources[first..] {
+            source.name.clone_from(&name);
         }
     }
     if sources.is_empty() {
@@ -141,6 +147,20 @@ pub(super) fn sources(
         io.info(said(source));
     }
     Ok(sources)
+}
+
+/// Returns what the documents of an input name as their source: its place in the list,
+/// where it is one of several, and the first of its files (`2/dialogs`, `book+5`). All of
+/// that is in the key. The name of the stage would read better and is not: two
+/// experiments that call it differently share the artifact.
+fn source_name(place: Option<usize>, sources: &[Source]) -> String {
+    let place = place.map_or_else(String::new, |place| format!("{place}/"));
+    let file = sources.first().map_or("", |source| source.file.as_str());
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    match sources.len() {
+        0 | 1 => format!("{place}{stem}"),
+        n => format!("{place}{stem}+{}", n - 1),
+    }
 }
 
 fn said(source: &Source) -> String {
@@ -181,7 +201,6 @@ pub(super) fn listing(sources: &[Source]) -> String {
 
 /// A file of which only the name is known.
 struct Place {
-    name: String,
     file: String,
     path: PathBuf,
     bytes: u64,
@@ -261,7 +280,7 @@ impl Place {
 
     fn source(self, layout: Layout, cells: Cells, shape: Shape, sureness: f64) -> Source {
         Source {
-            name: self.name,
+            name: String::new(),
             file: self.file,
             path: self.path,
             bytes: self.bytes,

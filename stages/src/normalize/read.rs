@@ -18,7 +18,7 @@ use tinylm_pipeline::{At, StageError};
 
 /// A chunk is handed on when it has this many bytes.
 const CHUNK_BYTES: usize = 4 << 20;
-/// Raw text without marks is cut at a line end into documents of about this size.
+/// Raw text without marks is cut at a line's end, or a word's, into documents of about this size.
 const TEXT_BYTES: usize = 16 << 20;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -61,6 +61,22 @@ pub(super) struct Chunk {
 pub(super) enum Rows {
     Units { bytes: Vec<u8>, units: Vec<Unit> },
     Table { table: DataFrame, first_row: u64 },
+}
+
+impl Chunk {
+    /// Returns about how many bytes it takes to understand it. A row longer than a chunk
+    /// is understood at once and may be a list of very small things.
+    pub(super) fn weight(&self) -> u64 {
+        let (n_bytes, longest) = match &self.rows {
+            Rows::Units { bytes, units } => {
+                let longest = units.iter().map(|unit| unit.at.len()).max();
+                (bytes.len(), longest.unwrap_or(0))
+            }
+            Rows::Table { table, .. } => (table.estimated_size(), 0),
+        };
+        let factor = if longest > CHUNK_BYTES { 16 } else { 1 };
+        factor * n_bytes as u64
+    }
 }
 
 /// Where a row stands in its chunk, and its number in the file: the line it begins in,
@@ -111,8 +127,8 @@ pub(super) fn table_head(path: &Path, n_rows: usize) -> Result<Option<DataFrame>
     }))
 }
 
-/// Reads a Parquet file a few row groups at a time; a large row group is read at once
-/// and handed on in parts.
+/// Reads a Parquet file a few row groups, or a part of a very large one, at a time, and
+/// hands on a part of that.
 pub(super) struct TableReader {
     path: PathBuf,
     metadata: FileMetadataRef,
@@ -134,6 +150,8 @@ struct Slice {
 
 /// Row groups together are read at once up to this size.
 const SLICE_BYTES: usize = 8 << 20;
+/// A row group that is larger than this is read in parts.
+const GROUP_BYTES_MAX: usize = 64 << 20;
 
 fn slices(metadata: &FileMetadataRef) -> Vec<Slice> {
     let mut slices: Vec<Slice> = Vec::new();
@@ -145,16 +163,22 @@ fn slices(metadata: &FileMetadataRef) -> Vec<Slice> {
                 slice.n_rows += n_rows;
                 slice.n_bytes += n_bytes;
             }
-            _ => slices.push(Slice {
-                first,
-                n_rows,
-                n_bytes,
-            }),
+            _ => slices.extend(parts(first, n_rows, n_bytes)),
         }
         first += n_rows;
     }
     slices.retain(|slice| slice.n_rows > 0);
     slices
+}
+
+fn parts(first: usize, n_rows: usize, n_bytes: usize) -> impl Iterator<Item = Slice> {
+    let n_parts = n_bytes.div_ceil(GROUP_BYTES_MAX).max(1);
+    let n_rows_each = n_rows.div_ceil(n_parts).max(1);
+    (0..n_rows).step_by(n_rows_each).map(move |row| Slice {
+        first: first + row,
+        n_rows: n_rows_each.min(n_rows - row),
+        n_bytes: n_bytes / n_parts,
+    })
 }
 
 impl TableReader {
@@ -324,9 +348,11 @@ impl UnitReader {
                 Found::More if self.at_end => break,
                 Found::More if from >= CHUNK_BYTES || (from > 0 && !units.is_empty()) => break,
                 Found::More if self.buffer.len() - from > self.row_bytes_max => {
+                    let start = from + self.gap(from);
+                    self.count_skipped(from, start);
                     rejected.push((self.row, self.too_long()));
                     // There are no units here: they would have ended the chunk.
-                    self.skip_row(from)?;
+                    self.skip_row(start)?;
                     from = 0;
                 }
                 Found::More => self.fill()?,
@@ -402,24 +428,135 @@ impl UnitReader {
         }
     }
 
-    /// Drops a row that is too long to be held, up to the next line.
-    fn skip_row(&mut self, from: usize) -> Result<(), StageError> {
-        if self.layout == Layout::Json {
-            return Err(self.error(&format!("row {} is {}", self.row, self.too_long())));
+    /// Returns how many bytes stand before the next row.
+    fn gap(&self, from: usize) -> usize {
+        let bytes = &self.buffer[from..];
+        match self.layout {
+            Layout::Json | Layout::JsonValues => blank(bytes),
+            Layout::Csv => 0,
+            _ => bytes.len() - bytes.trim_ascii_start().len(),
         }
+    }
+
+    /// Passes over a row that is too long to be held.
+    fn skip_row(&mut self, from: usize) -> Result<(), StageError> {
+        let mut skip = Skip::new(self.layout, self.json);
         self.buffer.drain(..from);
         loop {
-            if let Some(end) = memchr(b'\n', &self.buffer) {
-                self.buffer.drain(..=end);
-                self.row += 1;
-                return Ok(());
-            }
-            self.buffer.clear();
-            if self.at_end {
-                return Ok(());
+            let end = skip.end(&self.buffer);
+            let n_skipped = end.unwrap_or(self.buffer.len());
+            self.count_skipped(0, n_skipped);
+            self.buffer.drain(..n_skipped);
+            if end.is_some() || self.at_end {
+                break;
             }
             self.fill()?;
         }
+        if !self.counts_lines() {
+            self.row += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the end of a row byte by byte, so that nothing of it need be kept.
+struct Skip {
+    layout: Layout,
+    depth: usize,
+    in_quotes: bool,
+    is_escaped: bool,
+    /// In a JSON object, whether the row's key has not been passed yet.
+    is_key: bool,
+    /// Whether there has been nothing but white space since the last line's end.
+    is_blank: bool,
+    /// How much of the mark that ends the row has been seen.
+    n_of_mark: usize,
+    before: u8,
+}
+
+impl Skip {
+    fn new(layout: Layout, json: JsonState) -> Self {
+        Self {
+            layout,
+            depth: 0,
+            in_quotes: false,
+            is_escaped: false,
+            is_key: layout == Layout::Json && json == JsonState::Object,
+            is_blank: false,
+            n_of_mark: 0,
+            before: b',',
+        }
+    }
+
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        if matches!(self.layout, Layout::Lines | Layout::Whole | Layout::Parquet) {
+            return Some(memchr(b'\n', bytes)? + 1);
+        }
+        let mut bytes = bytes.iter().enumerate();
+        bytes.find_map(|(idx, byte)| Some(idx + self.step(*byte)?))
+    }
+
+    /// Returns 1 where the row ends behind this byte, 0 where it ended before it.
+    fn step(&mut self, byte: u8) -> Option<usize> {
+        match self.layout {
+            Layout::Csv => self.csv(byte),
+            Layout::Json | Layout::JsonValues => self.json(byte),
+            Layout::Paragraphs => self.paragraph(byte),
+            Layout::Separated | Layout::Chatml => self.mark(byte),
+            Layout::Lines | Layout::Whole | Layout::Parquet => None,
+        }
+    }
+
+    /// The same rules as [`record`]'s.
+    fn csv(&mut self, byte: u8) -> Option<usize> {
+        let before = std::mem::replace(&mut self.before, byte);
+        match byte {
+            b'"' if self.in_quotes => self.in_quotes = false,
+            b'"' => self.in_quotes = matches!(before, b',' | b'"'),
+            b'\n' if !self.in_quotes => return Some(1),
+            _ => {}
+        }
+        None
+    }
+
+    /// The same rules as [`value_end`]'s.
+    fn json(&mut self, byte: u8) -> Option<usize> {
+        match byte {
+            _ if self.is_escaped => self.is_escaped = false,
+            b'\\' if self.in_quotes => self.is_escaped = true,
+            b'"' => {
+                self.in_quotes = !self.in_quotes;
+                let is_value = self.depth == 0 && !self.is_key;
+                return (is_value && !self.in_quotes).then_some(1);
+            }
+            _ if self.in_quotes => {}
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' if self.depth > 1 => self.depth -= 1,
+            b'}' | b']' => return Some(self.depth),
+            b':' if self.depth == 0 => self.is_key = false,
+            b',' if self.depth == 0 => return Some(0),
+            _ => {}
+        }
+        None
+    }
+
+    fn paragraph(&mut self, byte: u8) -> Option<usize> {
+        match byte {
+            b'\n' if self.is_blank => return Some(1),
+            b'\n' => self.is_blank = true,
+            byte => self.is_blank &= byte.is_ascii_whitespace(),
+        }
+        None
+    }
+
+    fn mark(&mut self, byte: u8) -> Option<usize> {
+        let mark = END_OF_TEXT.as_bytes();
+        // The mark begins with a byte that it has nowhere else.
+        self.n_of_mark = match byte {
+            byte if byte == mark[self.n_of_mark] => self.n_of_mark + 1,
+            byte => usize::from(byte == mark[0]),
+        };
+        (self.n_of_mark == mark.len()).then_some(1)
     }
 }
 
@@ -583,7 +720,9 @@ fn whole(bytes: &[u8], at_end: bool, bytes_max: usize) -> Found {
             Found::More
         };
     }
-    match memchr::memrchr(b'\n', &bytes[..bytes_max]) {
+    let line_end = memchr::memrchr(b'\n', &bytes[..bytes_max]);
+    // Some corpora are one long line.
+    match line_end.or_else(|| memchr::memrchr(b' ', &bytes[..bytes_max])) {
         Some(end) => Found::Row {
             at: 0..end + 1,
             next: end + 1,
@@ -755,7 +894,10 @@ fn member(bytes: &[u8], start: usize, at_end: bool) -> Result<(Found, JsonState)
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        io::{Seek, SeekFrom, Write},
+    };
 
     use super::*;
 
@@ -863,6 +1005,79 @@ mod tests {
         );
     }
 
+    /// A hole in the file, which takes no room on disk.
+    #[test]
+    fn a_line_of_a_gigabyte_is_passed_over_and_never_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"first\n").unwrap();
+        file.seek(SeekFrom::Current(1 << 30)).unwrap();
+        file.write_all(b"\nlast\n").unwrap();
+        let row_bytes_max = 1 << 20;
+        let mut reader = UnitReader::open(&path, Layout::Lines, row_bytes_max).unwrap();
+        let (mut rows, mut rejected) = (Vec::new(), Vec::new());
+        while let Some(chunk) = reader.next().unwrap() {
+            assert!(reader.buffer.capacity() <= row_bytes_max + 3 * CHUNK_BYTES);
+            let Rows::Units { bytes, units } = chunk.rows else {
+                panic!("a table");
+            };
+            rejected.extend(chunk.rejected.into_iter().map(|(row, _)| row));
+            rows.extend(
+                units
+                    .into_iter()
+                    .map(|unit| (unit.row, bytes[unit.at].to_vec())),
+            );
+        }
+        assert_eq!(rows, [(1, b"first".to_vec()), (3, b"last".to_vec())]);
+        assert_eq!(rejected, [2]);
+    }
+
+    #[test]
+    fn a_row_of_any_layout_that_is_too_long_is_passed_over_to_its_end() {
+        let long = "x, y\n".repeat(900_000);
+        let json = format!(r#"{{"a": ["}}\"{}"]}}"#, long.replace('\n', " "));
+        let layouts = [
+            (Layout::Csv, format!("a,b\n1,\"{long}\"\nc,d\n")),
+            (Layout::Json, format!(r#"[{{"a": 1}}, {json}, {{"b": 2}}]"#)),
+            (
+                Layout::Json,
+                format!(r#"{{"a": {{"a": 1}}, "c]": {json}, "b": {{"b": 2}}}}"#),
+            ),
+            (
+                Layout::JsonValues,
+                format!("{{\"a\": 1}}\n{json}\n{{\"b\": 2}}\n"),
+            ),
+            (Layout::Paragraphs, format!("one\n\n{long} \r\n\ntwo\n")),
+            (
+                Layout::Separated,
+                format!("one<|endoftext|>{long}<|endoftext|>two"),
+            ),
+        ];
+        for (layout, text) in layouts {
+            let found = rows(layout, text.as_bytes(), 1 << 20).unwrap();
+            let rejected = found.iter().filter(|row| row.contains("longer than"));
+            assert_eq!(
+                (found.len(), rejected.count()),
+                (3, 1),
+                "{layout:?} {found:?}"
+            );
+            assert!(found.iter().all(|row| row.len() < 60), "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_one_line_is_cut_between_words() {
+        let text = "word ".repeat(500_000);
+        let found = rows(Layout::Whole, text.as_bytes(), 1 << 20).unwrap();
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|row| row.starts_with("1: word ")));
+        assert_eq!(
+            found.iter().map(|row| row.len() - 3).sum::<usize>(),
+            text.len()
+        );
+    }
+
     #[test]
     fn rows_across_chunks_are_whole() {
         let line = format!("{}\n", "y".repeat(99_999));
@@ -880,6 +1095,15 @@ mod tests {
             vec![format!("\"{}\"", "z".repeat(99_999)); 100].join(",")
         );
         assert_eq!(all(Layout::Json, &json).len(), 100);
+    }
+
+    #[test]
+    fn a_very_large_row_group_is_read_in_parts() {
+        let read: Vec<Slice> = parts(100, 1000, 5 * GROUP_BYTES_MAX / 2).collect();
+        let places: Vec<(usize, usize)> = read.iter().map(|s| (s.first, s.n_rows)).collect();
+        assert_eq!(places, [(100, 334), (434, 334), (768, 332)]);
+        assert_eq!(parts(0, 10, 5).count(), 1);
+        assert_eq!(parts(0, 0, 0).count(), 0);
     }
 
     #[test]

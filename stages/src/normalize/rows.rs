@@ -18,6 +18,9 @@ use crate::{
     template::Role,
 };
 
+/// A dialogue of more turns is rejected: each takes many times its bytes.
+const TURNS_MAX: usize = 1 << 20;
+
 /// A row that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rejection {
@@ -109,7 +112,11 @@ impl<'a> Recipe<'a> {
             making.reject(row, reason);
         }
         match chunk.rows {
-            read::Rows::Units { bytes, units } => making.units(&bytes, &units)?,
+            read::Rows::Units { bytes, units } => {
+                // Tags take about what the marks of the format took.
+                making.rows.reserve(units.len(), bytes.len(), 0);
+                making.units(&bytes, &units)?;
+            }
             read::Rows::Table { table, first_row } => {
                 let rows = table::rows(&table)
                     .map_err(|error| StageError::new(format!("`{}`: {error}", source.file)))?;
@@ -296,6 +303,10 @@ impl Making<'_> {
 
     fn dialogue(&mut self, turns: Vec<Turn>) -> Result<(), Refusal> {
         let settings = self.recipe.settings;
+        if turns.len() > TURNS_MAX {
+            let reason = format!("has {} turns, more than {TURNS_MAX}", turns.len());
+            return Err(Refusal::Rejected(reason));
+        }
         let read = borrowed(&turns);
         let group = digest(read.iter().map(|(role, text)| (Some(*role), *text)));
         // Ids of pairs are of what was read as well, so they are taken before cleaning.

@@ -514,15 +514,130 @@ fn bounds_leave_out_what_is_not_wanted_and_say_so() {
     assert_eq!(outcome.metrics.get("filtered"), Some(1.0));
 }
 
+/// A row of JSON with so many turns of a few bytes each.
+fn dialogue_of(n_turns: usize) -> Vec<u8> {
+    let mut row = b"{\"dialog\": [\"t0\"".to_vec();
+    for n in 1..n_turns {
+        row.extend_from_slice(format!(",\"t{n}\"").as_bytes());
+    }
+    row.extend_from_slice(b"]}\n");
+    row
+}
+
 #[test]
-fn a_million_turns_are_a_dialogue_like_any_other() {
-    let turns: String = (0..20_000).map(|n| format!("\"t{n}\",")).collect();
-    let row = format!("{{\"dialog\": [{}]}}\n", turns.trim_end_matches(','));
-    let corpus = Corpus::new(&[("a.jsonl", row.as_bytes())]);
-    let outcome = corpus.run("").unwrap();
-    assert_eq!(outcome.metrics.get("turns"), Some(20_000.0));
+fn a_million_turns_are_a_dialogue_like_any_other_and_more_are_rejected() {
+    let row = [dialogue_of(1_000_000), dialogue_of((1 << 20) + 1)].concat();
+    let corpus = Corpus::new(&[("a.jsonl", &row)]);
+    let outcome = corpus.run("rejects_max: 0.5").unwrap();
+    assert_eq!(outcome.metrics.get("turns"), Some(1_000_000.0));
+    let reason = "has 1048577 turns, more than 1048576".to_owned();
+    assert_eq!(rejected(&outcome), [(2, reason)]);
+
+    let corpus = Corpus::new(&[("a.jsonl", &dialogue_of(20_000))]);
     let outcome = corpus.run("pairs: sliding").unwrap();
     assert_eq!(outcome.metrics.get("documents"), Some(19_999.0));
+}
+
+#[test]
+fn a_mark_of_byte_order_and_returns_are_no_part_of_any_row() {
+    let files = [
+        (
+            "a.json",
+            "[\r\n{\"prompt\": \"hi\", \"response\": \"ho\"}\r\n]\r\n",
+        ),
+        ("b.jsonl", "{\"prompt\": \"hi\", \"response\": \"ho\"}\r\n"),
+        ("a.csv", "prompt,response\r\nhi,ho\r\n"),
+        ("a.tsv", "prompt\tresponse\r\nhi\tho\r\n"),
+        ("pairs.txt", "hi\tho\r\n"),
+        ("speakers.txt", "User: hi\r\nAssistant: ho\r\n"),
+        ("eou.txt", "hi __eou__ ho __eou__\r\n"),
+        (
+            "chatml.txt",
+            "<|im_start|>user\r\nhi<|im_end|>\r\n<|im_start|>assistant\r\nho<|im_end|>\r\n",
+        ),
+    ];
+    for (name, text) in files {
+        let text = format!("\u{feff}{text}");
+        let written = normalized(name, &text, "template: tags");
+        assert_eq!(written, "<bos><user>hi<assistant>ho<eos>", "{name}");
+    }
+}
+
+#[test]
+fn bad_rows_of_text_files_are_on_record_too() {
+    let cases: [(&str, &[u8], &str); 4] = [
+        (
+            "a.tsv",
+            b"prompt\tresponse\nhi\tho\nh\xff\tho\n",
+            "not UTF-8 at byte 1",
+        ),
+        (
+            "b.tsv",
+            b"prompt\tresponse\nhi\tho\nhi\n",
+            "has 1 values, not 2",
+        ),
+        (
+            "eou.txt",
+            b"hi __eou__ ho __eou__\nh\xe9 __eou__ ho __eou__\n",
+            "not UTF-8",
+        ),
+        (
+            "inst.txt",
+            b"[INST] hi [/INST] ho\n[INST] \0 [/INST] ho\n",
+            "holds a NUL byte",
+        ),
+    ];
+    for (name, bytes, reason) in cases {
+        let corpus = Corpus::new(&[(name, bytes)]);
+        let outcome = corpus.run("rejects_max: 0.5").unwrap();
+        assert_eq!(texts(&outcome).len(), 1, "{name}");
+        let rejected = rejected(&outcome);
+        assert_eq!(rejected.len(), 1, "{name}");
+        assert!(rejected[0].1.contains(reason), "{name}: {rejected:?}");
+    }
+    let corpus = Corpus::new(&[("a.txt", b"caf\xe9\n")]);
+    let error = corpus.run("").unwrap_err();
+    assert!(error.cause.unwrap().contains("not UTF-8 at byte 3"));
+}
+
+#[test]
+fn json_nested_without_end_is_a_rejection() {
+    let deep = format!(
+        "{{\"prompt\": {}1{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let rows = format!("{{\"prompt\": \"a\", \"response\": \"b\"}}\n{deep}\n");
+    let corpus = Corpus::new(&[("a.jsonl", rows.as_bytes())]);
+    let outcome = corpus.run("rejects_max: 0.5").unwrap();
+    assert!(rejected(&outcome)[0].1.contains("recursion limit"));
+}
+
+/// Whatever is wrong with it, the file is named, or rows of it are on record: no panic.
+#[test]
+fn a_damaged_parquet_file_is_an_error_or_read() {
+    use polars::prelude::*;
+    let texts: Vec<String> = (0..50).map(|n| format!("text {n}")).collect();
+    let mut table = df!("text" => texts).unwrap();
+    let mut whole = Vec::new();
+    ParquetWriter::new(&mut whole).finish(&mut table).unwrap();
+    let mut n_errors = 0;
+    for at in (4..whole.len()).step_by(whole.len() / 60) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        for bytes in [&bytes[..], &whole[..at]] {
+            let corpus = Corpus::new(&[("a.parquet", bytes)]);
+            if let Err(error) = corpus.run("format: text") {
+                let said = format!("{error:?}");
+                assert!(
+                    said.contains("a.parquet") || said.contains("rejected"),
+                    "{said}"
+                );
+                n_errors += 1;
+            }
+        }
+    }
+    assert!(n_errors > 60, "{n_errors}");
 }
 
 #[test]

@@ -59,10 +59,9 @@ fn fetched(repo: &Repo, io: &StageIo) -> Result<Vec<NamedFile>, StageError> {
 
 fn local(io: &StageIo) -> Result<Vec<NamedFile>, StageError> {
     let files = io.local_files("pretrained.path");
-    let wanted: Vec<&LocalFile> = files
-        .into_iter()
-        .filter(|file| is_of_use(&file.name))
-        .collect();
+    // One file that is named by itself is meant, whatever it is called.
+    let is_meant = |file: &&LocalFile| files.len() == 1 || is_of_use(&file.name);
+    let wanted: Vec<&LocalFile> = files.iter().copied().filter(is_meant).collect();
     let mut named = Vec::new();
     for file in wanted {
         let bytes = fs::read(&file.path).at(&file.path)?;

@@ -151,12 +151,11 @@ impl Model {
             }));
         }
         if self.remove_extra_whitespaces {
-            members.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
-            members.push(json!({
-                "type": "Replace",
-                "pattern": {"Regex": " {2,}"},
-                "content": " ",
-            }));
+            // Spaces alone: a `Strip` would take away line ends, which SentencePiece keeps.
+            for (pattern, content) in [(r"\A +| +\z", ""), (" {2,}", " ")] {
+                let pattern = json!({"Regex": pattern});
+                members.push(json!({"type": "Replace", "pattern": pattern, "content": content}));
+            }
         }
         if members.is_empty() {
             return Value::Null;

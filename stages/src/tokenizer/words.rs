@@ -57,7 +57,7 @@ pub(super) fn count(
         ..Sample::default()
     };
     let mut done = 0;
-    for some in groups.chunks(2 * io.threads().max(1)) {
+    for some in documents.batches(2 * io.threads().max(1)) {
         let counted: Vec<(Counts, Sample)> = some
             .par_iter()
             .map(|group| counter.count(group, io))

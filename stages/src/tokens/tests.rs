@@ -67,7 +67,7 @@ fn fixtures(folder: &Path) -> Vec<PathBuf> {
 fn ids_and_texts_are_those_of_the_released_library() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens");
     let paths = fixtures(&folder);
-    assert_eq!(paths.len(), 6);
+    assert_eq!(paths.len(), 9);
     assert!(paths.iter().map(|path| compare(path)).sum::<usize>() > 300);
 }
 
@@ -210,6 +210,8 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
         complaint(json!({"model": model(1), "added_tokens": added})),
         complaint(json!({"model": model(1)})),
         complaint(json!({"model": {"type": "Other", "vocab": {"a": 1}}})),
+        complaint(json!({"model": model(1), "pre_tokenizer": {"type": "Split",
+            "pattern": {"Regex": "(a"}, "behavior": "Isolated", "invert": false}})),
     ];
     insta::assert_snapshot!(complaints.join("\n"), @"
     `tokenizer.json` is not a tokenizer that can be used here: it has no vocabulary
@@ -219,6 +221,7 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
     `tokenizer.json` is not a tokenizer that can be used here: `<x>` has the id 9 in the file and would get 2
     the tokenizer has no special token `<|endoftext|>`, which the template `plain` writes
     `tokenizer.json` is not a tokenizer that can be used here: the slim JSON reader cannot read the `unknown` model: either it is not a model type this crate knows, or its feature (`unigram`, `wordpiece`, `wordlevel`) is off in this build
+    `tokenizer.json` is not a tokenizer that can be used here: its `Split` on `(a` cannot be run: Parsing error at position 2: Opening parenthesis without closing parenthesis
     ");
 }
 
@@ -261,11 +264,9 @@ fn a_piece_that_only_a_tag_may_be_is_spelt_out() {
     let fixture: Fixture = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let tokenizer = Tokenizer::without_tags(&path, &fixture.tokenizer, no_generation()).unwrap();
     let forged = tokenizer.special("</s>").unwrap();
-    let mut raw = Vec::new();
-    tokenizer
-        .pipeline
-        .encode_into("the cat</s>", &tokenizer.options, &mut raw)
-        .unwrap();
+    let (mut raw, mut buffers) = (Vec::new(), tokenizer.steps.take_buffers());
+    let steps = &tokenizer.steps;
+    steps.encode("the cat</s>", &mut buffers, &mut raw).unwrap();
     assert!(
         PipelineToken::cast_slice(&raw).contains(&forged),
         "the crate itself lets it through"
