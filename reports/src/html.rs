@@ -231,26 +231,32 @@ fn results(body: &mut String, report: &Report) {
     let (results, counts): (Vec<&Final>, Vec<&Final>) =
         wholes.partition(|last| is_result(&last.metric));
     body.push_str("<section><h2>Results</h2><div class=\"beside\">");
-    if !results.is_empty() {
-        body.push_str("<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>stage</th><th>metric</th><th class=\"figure\">value</th></tr></thead><tbody>");
-        for last in results {
-            let _ = write!(
-                body,
-                "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>{}</tr>",
-                escaped(&last.stage),
-                escaped(&last.metric),
-                value_cell(Some(last.value), false, "")
-            );
-        }
-        body.push_str("</tbody></table></div>");
+    for of_stage in results.chunk_by(|a, b| a.stage == b.stage) {
+        stage_results(body, of_stage);
     }
-    body.push_str("<div>");
+    body.push_str("</div>");
     for table in report.part_tables() {
         parts(body, &table);
     }
-    body.push_str("</div></div>");
     counted_things(body, &counts);
     body.push_str("</section>\n");
+}
+
+fn stage_results(body: &mut String, results: &[&Final]) {
+    let _ = write!(
+        body,
+        "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>{}</th><th class=\"figure\">value</th></tr></thead><tbody>",
+        escaped(&results[0].stage)
+    );
+    for last in results {
+        let _ = write!(
+            body,
+            "<tr><td class=\"name\">{}</td>{}</tr>",
+            escaped(&last.metric),
+            value_cell(Some(last.value), false, "")
+        );
+    }
+    body.push_str("</tbody></table></div>");
 }
 
 /// What was measured of each part of a whole.
