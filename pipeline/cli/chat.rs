@@ -1,12 +1,13 @@
 //! `tinylm chat`: talking to a model.
 //!
 //! On a terminal lines are edited and remembered; elsewhere each line of standard input
-//! is a turn. Ctrl-C ends the answer that is coming, not the program.
+//! is a turn. Ctrl-C ends the answer that is coming, not the program, and neither does an
+//! answer that cannot be given. What the program says of itself stands in parentheses.
 
 use std::{
     fs,
     io::{self, BufRead, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,8 +24,8 @@ use tinylm_stages::{
 
 use crate::{
     failure::Failure,
-    project::Project,
-    sample::{MannerArgs, open, printable},
+    project::{self, Project},
+    sample::{MannerArgs, length, open, printable},
 };
 
 #[derive(Debug, Args)]
@@ -38,10 +39,13 @@ pub(crate) struct ChatArgs {
     manner: MannerArgs,
 }
 
+const PROMPT: &str = "> ";
+const PROMPT_STYLED: &str = "\x1b[1;36m> \x1b[0m";
+
 const HELP: &str = "\
 /temp V       0 always takes the most likely word; higher is more surprising
 /top-k N      choose among this many of the most likely tokens; 0 is all
-/length N     most tokens of an answer
+/length N     most tokens of an answer; -1 is no end
 /system TEXT  what is said before the first turn; without TEXT, nothing
 /reset        begin anew
 /retry        answer the last turn again, in other words
@@ -79,14 +83,13 @@ pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
     let registered =
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&chat.interrupted));
     registered.map_err(|error| Failure::new(1, format!("Ctrl-C cannot be caught: {error}")))?;
-    let history = project.home().root().join("chat_history");
-    if !project.global.quiet {
-        tell(&format!(
-            "Talking to {}. /help lists the commands, /quit leaves.",
-            args.model
-        ));
-    }
-    chat.converse(&history)
+    chat.has_color = project::stderr_has_color();
+    chat.is_quiet = project.global.quiet;
+    chat.remark(&format!(
+        "talking to {}; /help lists the commands, /quit leaves",
+        args.model
+    ));
+    chat.converse(&project.home().root().join("chat_history"))
 }
 
 struct Chat {
@@ -99,6 +102,9 @@ struct Chat {
     /// Turns that had left the context when the screen last said so.
     n_left_out: usize,
     interrupted: Arc<AtomicBool>,
+    has_color: bool,
+    /// Only answers and mistakes are shown.
+    is_quiet: bool,
 }
 
 impl Chat {
@@ -115,6 +121,8 @@ impl Chat {
             n_answers: 0,
             n_left_out: 0,
             interrupted: Arc::default(),
+            has_color: false,
+            is_quiet: false,
         }
     }
 
@@ -131,26 +139,31 @@ impl Chat {
         Ok(())
     }
 
-    fn converse(&mut self, history: &std::path::Path) -> Result<(), Failure> {
+    fn converse(&mut self, history: &Path) -> Result<(), Failure> {
         let no_terminal = |error: ReadlineError| Failure::new(1, format!("the terminal: {error}"));
         let mut editor = DefaultEditor::new().map_err(no_terminal)?;
         // No history yet, or one that cannot be kept, is no reason not to talk.
         let _ = editor.load_history(history);
+        // Only with a helper is a prompt's style looked at.
+        editor.set_helper(self.has_color.then_some(()));
         loop {
-            match editor.readline("> ") {
+            match editor.readline(&(PROMPT, PROMPT_STYLED)) {
                 Ok(line) => {
                     let _ = editor.add_history_entry(&line);
                     self.interrupted.store(false, Ordering::Relaxed);
-                    if !self.obey(parse(&line))? {
-                        break;
+                    match self.obey(parse(&line)) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        // One turn that cannot be answered does not end a conversation.
+                        Err(failure) => complain(&failure.render(self.has_color)),
                     }
                 }
-                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Interrupted) => self.remark("/quit leaves"),
                 Err(ReadlineError::Eof) => break,
                 Err(error) => return Err(no_terminal(error)),
             }
         }
-        if history.parent().is_some_and(|home| home.is_dir()) {
+        if history.parent().is_some_and(Path::is_dir) {
             let _ = editor.save_history(history);
         }
         Ok(())
@@ -162,25 +175,37 @@ impl Chat {
             Line::Quit => return Ok(false),
             Line::Nothing => {}
             Line::Help => tell(HELP),
-            Line::Wrong(why) => tell(&why),
-            Line::Temperature(temperature) => {
-                let before = self.manner.sampling;
-                self.manner.sampling.temperature = temperature;
-                if let Err(error) = self.manner.sampling.check() {
-                    self.manner.sampling = before;
-                    tell(&error.to_string());
-                }
+            Line::Wrong(why) => complain(&why),
+            Line::Temperature(temperature) => self.set_temperature(temperature),
+            Line::TopK(n) => {
+                self.manner.sampling.top_k = n;
+                self.remark(&match n {
+                    0 => "choosing among all tokens".to_owned(),
+                    n => format!("choosing among the {n} most likely tokens"),
+                });
             }
-            Line::TopK(n) => self.manner.sampling.top_k = n,
-            Line::Length(n) => self.manner.max_tokens = n,
-            Line::System(text) => self.system = text,
+            Line::Length(n) => {
+                self.manner.max_tokens = n;
+                self.remark(&match n {
+                    usize::MAX => "answers have no end".to_owned(),
+                    n => format!("answers have at most {n} tokens"),
+                });
+            }
+            Line::System(text) => {
+                self.remark(match text {
+                    Some(_) => "said before the first turn from now on",
+                    None => "nothing is said before the first turn",
+                });
+                self.system = text;
+            }
             Line::Reset => {
                 self.turns.clear();
                 self.n_left_out = 0;
+                self.remark("a new conversation");
             }
             Line::Save(path) => match self.save(&path) {
-                Ok(()) => tell(&format!("saved to `{}`", path.display())),
-                Err(error) => tell(&format!("`{}`: {error}", path.display())),
+                Ok(()) => self.remark(&format!("saved to `{}`", path.display())),
+                Err(error) => complain(&format!("`{}`: {error}", path.display())),
             },
             Line::Retry => match self.turns.pop() {
                 Some((Role::Assistant, _)) => self.reply()?,
@@ -188,16 +213,32 @@ impl Chat {
                     self.turns.push(turn);
                     self.reply()?;
                 }
-                None => tell("there is no turn to answer yet"),
+                None => complain("there is no turn to answer yet"),
             },
             Line::Say(text) => self.say(text)?,
         }
         Ok(true)
     }
 
+    fn set_temperature(&mut self, temperature: f32) {
+        let before = self.manner.sampling;
+        self.manner.sampling.temperature = temperature;
+        match self.manner.sampling.check() {
+            Ok(()) => self.remark(&format!("the temperature is {temperature}")),
+            Err(error) => {
+                self.manner.sampling = before;
+                complain(&error.to_string());
+            }
+        }
+    }
+
     fn say(&mut self, text: String) -> Result<(), Failure> {
         self.turns.push((Role::User, text));
-        self.reply()
+        let replied = self.reply();
+        if replied.is_err() {
+            self.turns.pop();
+        }
+        replied
     }
 
     fn reply(&mut self) -> Result<(), Failure> {
@@ -207,8 +248,8 @@ impl Chat {
             self.manner.max_tokens,
         )?;
         if prompt.n_turns_left_out > self.n_left_out {
-            tell(&format!(
-                "(the {} oldest turns no longer fit the model's context)",
+            self.remark(&format!(
+                "the oldest turns no longer fit the model's context; left out: {}",
                 prompt.n_turns_left_out
             ));
         }
@@ -241,18 +282,34 @@ impl Chat {
 
     fn note(&self, answer: &Answer) {
         if answer.n_cropped > 0 {
-            tell(&format!(
-                "(your turn is too long: its first {} tokens were left out)",
+            self.remark(&format!(
+                "your turn is too long: {} of its tokens were left out",
                 answer.n_cropped
             ));
         }
-        if answer.end == End::Interrupted {
-            tell("(stopped)");
+        if answer.n_slides > 0 {
+            self.remark("the answer outgrew the model's context: the oldest is forgotten");
+        }
+        match answer.end {
+            End::Interrupted => self.remark("stopped"),
+            _ if answer.text.trim().is_empty() => self.remark("no answer"),
+            End::Length | End::Stop => {}
+        }
+    }
+
+    /// Says something that is no part of the conversation.
+    fn remark(&self, text: &str) {
+        let (on, off) = match self.has_color {
+            true => ("\x1b[2m", "\x1b[0m"),
+            false => ("", ""),
+        };
+        if !self.is_quiet {
+            complain(&format!("{on}({text}){off}"));
         }
     }
 
     /// One dialogue in the shape that `normalize` reads.
-    fn save(&self, path: &std::path::Path) -> io::Result<()> {
+    fn save(&self, path: &Path) -> io::Result<()> {
         let system = self
             .system
             .iter()
@@ -278,12 +335,10 @@ fn parse(line: &str) -> Line {
         (_, "temp") => rest
             .parse()
             .map_or_else(|_| Line::Say(line.to_owned()), Line::Temperature),
-        (_, "length") => rest
-            .parse()
-            .map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
-        (_, "/temp") => number(rest, "/temp 0.8", Line::Temperature),
-        (_, "/top-k") => number(rest, "/top-k 40", Line::TopK),
-        (_, "/length") => number(rest, "/length 256", Line::Length),
+        (_, "length") => length(rest).map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
+        (_, "/temp") => number(rest.parse(), "/temp 0.8", Line::Temperature),
+        (_, "/top-k") => number(rest.parse(), "/top-k 40", Line::TopK),
+        (_, "/length") => number(length(rest), "/length 256", Line::Length),
         (_, "/system") => Line::System(Some(rest.to_owned()).filter(|text| !text.is_empty())),
         (_, "/reset") => Line::Reset,
         (_, "/retry") => Line::Retry,
@@ -297,16 +352,21 @@ fn parse(line: &str) -> Line {
     }
 }
 
-fn number<T: std::str::FromStr>(text: &str, example: &str, line: fn(T) -> Line) -> Line {
-    match text.parse() {
+fn number<T, E>(parsed: Result<T, E>, example: &str, line: fn(T) -> Line) -> Line {
+    match parsed {
         Ok(number) => line(number),
-        Err(_) => Line::Wrong(format!("a number is missing: `{example}`")),
+        Err(_) => Line::Wrong(format!("say it like `{example}`")),
     }
 }
 
-/// Prints a line. A screen that is gone is noticed at the next answer.
+/// Prints a line of the conversation. A screen that is gone is noticed at the next answer.
 fn tell(line: &str) {
     writeln!(io::stdout(), "{line}").ok();
+}
+
+/// Prints a line that is not part of the conversation.
+fn complain(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 #[cfg(test)]
@@ -332,14 +392,13 @@ mod tests {
             ("length matters", Line::Say("length matters".into())),
             ("/temp 0", Line::Temperature(0.0)),
             ("/top-k 5", Line::TopK(5)),
-            (
-                "/temp",
-                Line::Wrong("a number is missing: `/temp 0.8`".into()),
-            ),
+            ("/length -1", Line::Length(usize::MAX)),
+            ("/temp", Line::Wrong("say it like `/temp 0.8`".into())),
             (
                 "/length -3",
-                Line::Wrong("a number is missing: `/length 256`".into()),
+                Line::Wrong("say it like `/length 256`".into()),
             ),
+            ("/length 0", Line::Wrong("say it like `/length 256`".into())),
             ("/system be kind", Line::System(Some("be kind".into()))),
             ("/system", Line::System(None)),
             ("/save a b.json", Line::Save("a b.json".into())),

@@ -417,7 +417,12 @@ fn flatten(path: &str, value: &Value, given: &Value, params: &mut Vec<(String, S
         }
         Value::Null if given.is_null() => {}
         Value::String(text) => params.push((path.to_owned(), text.clone(), given.is_null())),
-        other => params.push((path.to_owned(), other.to_string(), given.is_null())),
+        other => {
+            let text = other.to_string();
+            // `epochs: 20` is a number like any other, and is written as it was.
+            let text = text.strip_suffix(".0").unwrap_or(&text);
+            params.push((path.to_owned(), text.to_owned(), given.is_null()));
+        }
     }
 }
 

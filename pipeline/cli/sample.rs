@@ -73,7 +73,7 @@ pub(crate) struct SampleArgs {
     #[arg(short, long, value_name = "FILE", aliases = spellings("output"))]
     output: Option<PathBuf>,
     /// Answers per prompt
-    #[arg(long, value_name = "N", default_value_t = 1, aliases = spellings("samples"))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, aliases = spellings("samples"))]
     samples: usize,
     /// A prompt is the beginning of a text, also when the model knows turns
     #[arg(long, conflicts_with = "chat")]
@@ -110,7 +110,7 @@ enum Numbers {
 #[derive(Debug, Args)]
 pub(crate) struct MannerArgs {
     /// 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.8, aliases = spellings("temperature"))]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true, aliases = spellings("temperature"))]
     pub(crate) temperature: f32,
     /// Choose among this many of the most likely tokens; 0 is all
     #[arg(long, value_name = "N", default_value_t = 40, aliases = spellings("top-k"))]
@@ -127,8 +127,11 @@ pub(crate) struct MannerArgs {
     /// How many of the last tokens the penalty looks at
     #[arg(long, value_name = "N", default_value_t = 64, aliases = spellings("repeat-last-n"))]
     repeat_last_n: usize,
-    /// Most tokens of an answer
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, aliases = spellings("predict"))]
+    /// Most tokens of an answer; -1 is no end
+    #[arg(
+        short = 'n', long, value_name = "N", default_value_t = 256, value_parser = length,
+        allow_negative_numbers = true, aliases = spellings("predict"),
+    )]
     pub(crate) predict: usize,
     /// The same seed gives the same answers; without one, each time others
     #[arg(short, long, value_name = "N")]
@@ -146,8 +149,24 @@ pub(crate) struct MannerArgs {
     #[arg(long, value_enum, default_value = "f32", aliases = spellings("precision"))]
     precision: Numbers,
     /// Threads; without it, one for each core
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
+}
+
+/// Reads a number of tokens; -1, as in llama.cpp, is no end.
+pub(crate) fn length(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" => Ok(usize::MAX),
+        _ => at_least_one(text),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("it must be a whole number".to_owned()),
+    }
 }
 
 pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
@@ -376,15 +395,23 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
     if path.is_dir() {
         return Ok(path);
     }
-    let no_folder = || format!("`{model}` is no folder either");
-    let registry = project
-        .registry()
-        .map_err(|failure| failure.note("note", no_folder()))?;
+    if path.is_file() {
+        let failure = Failure::wrong(format!("`{model}` is a file, and a model is a folder"));
+        return Err(failure.help("give the folder that holds it"));
+    }
+    if model.starts_with(['.', '/', '~']) {
+        return Err(Failure::wrong(format!("there is no folder `{model}`")));
+    }
+    let no_folder =
+        |failure: Failure| failure.note("note", format!("`{model}` is no folder either"));
+    let registry = project.registry().map_err(no_folder)?;
     let (name, stage) = match model.split_once('/') {
         Some((run, stage)) => (run, Some(stage)),
         None => (model, None),
     };
-    let run = registry.find_run(name)?;
+    let run = registry
+        .find_run(name)
+        .map_err(|error| no_folder(error.into()))?;
     let stages = registry.stages(&run.id)?;
     let makes_model = |kind: &str| matches!(kind, "pretrain" | "finetune");
     let stage = match stage {
@@ -423,7 +450,15 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
             quoted(models.map(|stage| stage.name.as_str()))
         )));
     }
-    Ok(project.home().artifact_files(&digest))
+    let files = project.home().artifact_files(&digest);
+    if !files.is_dir() {
+        let failure = Failure::wrong(format!(
+            "the model of `{}` of {} is no longer in the store",
+            stage.name, run.name
+        ));
+        return Err(failure.help(format!("`tinylm run {}` makes it again", run.file)));
+    }
+    Ok(files)
 }
 
 impl From<SpeakError> for Failure {
@@ -437,12 +472,14 @@ impl From<SpeakError> for Failure {
     }
 }
 
-/// A model's words cannot move the cursor or colour the screen.
+/// A model's words cannot move the cursor, colour the screen or turn a line around.
 pub(crate) fn printable(text: &str) -> String {
-    text.replace(
-        |c: char| c.is_control() && c != '\n' && c != '\t',
-        "\u{fffd}",
-    )
+    let is_harmful = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
+    text.replace(is_harmful, "\u{fffd}")
 }
 
 /// Standard output or a file, written as text comes.

@@ -14,7 +14,9 @@ use serde::{Serialize, Serializer};
 use crate::{
     Error,
     curve::{Curve, serialize_value},
-    report::{Better, Cost, Report, Stage},
+    metric::{Better, Part},
+    phrases::letter,
+    report::{Cost, Report, Stage},
 };
 
 /// Which metrics are compared and in which order the runs stand.
@@ -183,9 +185,15 @@ impl MetricRow {
         format!("{}.{}", self.stage, self.metric)
     }
 
+    /// Returns whether a run's value is better than the first run's, where one can say.
+    pub(crate) fn is_better(&self, run_idx: usize) -> Option<bool> {
+        let (better, first, value) = (self.better?, self.values[0]?, self.values[run_idx]?);
+        (first != value).then(|| better.prefers(value, first))
+    }
+
     /// Returns whether the metric can be better or worse, or at least differs: counts that are the
     /// same everywhere, and where a schedule happened to end, are no news.
-    pub(crate) fn is_telling(&self) -> bool {
+    fn is_telling(&self) -> bool {
         self.better.is_some()
             || !self.is_last.contains(&true)
                 && self.values.iter().any(|value| *value != self.values[0])
@@ -207,10 +215,67 @@ impl SampleRow {
     }
 }
 
+/// The losses of the parts of a whole.
+pub(crate) struct PartLosses<'a> {
+    pub stage: &'a str,
+    pub by: &'a str,
+    pub parts: Vec<(&'a str, &'a MetricRow)>,
+}
+
 impl Comparison {
+    /// Returns the metrics that tell something; parts of a whole only where nothing else was asked for.
+    pub(crate) fn telling(&self) -> Vec<&MetricRow> {
+        let is_part = |row: &MetricRow| Part::of(&row.metric).is_some();
+        let shows_parts = self.metrics.iter().all(is_part);
+        let rows = self.metrics.iter().filter(|row| row.is_telling());
+        rows.filter(|row| shows_parts || !is_part(row)).collect()
+    }
+
+    /// Returns the losses of the parts of each whole that has several; one number says enough of a part.
+    pub(crate) fn part_losses(&self) -> Vec<PartLosses<'_>> {
+        let mut wholes: Vec<PartLosses<'_>> = Vec::new();
+        for row in &self.metrics {
+            let Some(part) = Part::of(&row.metric).filter(|part| part.metric == "loss") else {
+                continue;
+            };
+            let (stage, by) = (row.stage.as_str(), part.by);
+            match wholes
+                .iter_mut()
+                .find(|whole| (whole.stage, whole.by) == (stage, by))
+            {
+                Some(whole) => whole.parts.push((part.name, row)),
+                None => wholes.push(PartLosses {
+                    stage,
+                    by,
+                    parts: vec![(part.name, row)],
+                }),
+            }
+        }
+        wholes.retain(|whole| whole.parts.len() > 1);
+        wholes
+    }
+
     pub fn main_row(&self) -> Option<&MetricRow> {
         let main = self.main.as_ref()?;
         self.metrics.iter().find(|row| row.full_name() == *main)
+    }
+
+    /// Returns the names of shared stages by the letters of the runs that share them.
+    pub(crate) fn shared_by_runs(&self) -> Vec<(String, Vec<&str>)> {
+        let mut shared: Vec<(String, Vec<&str>)> = Vec::new();
+        for stage in &self.shared {
+            let runs = if stage.runs.len() == self.runs.len() {
+                "all".to_owned()
+            } else {
+                let letters: Vec<String> = stage.runs.iter().map(|&idx| letter(idx)).collect();
+                letters.join(" ")
+            };
+            match shared.iter_mut().find(|(other, _)| *other == runs) {
+                Some((_, stages)) => stages.push(&stage.stage),
+                None => shared.push((runs, vec![&stage.stage])),
+            }
+        }
+        shared
     }
 
     pub fn curve(&self, row: &CurveRow, run_idx: usize) -> Option<&Curve> {

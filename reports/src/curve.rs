@@ -66,6 +66,10 @@ impl Curve {
         self.points.last().map(|point| point.value)
     }
 
+    pub(crate) fn is_loss(&self) -> bool {
+        is_loss(&self.metric)
+    }
+
     /// Returns the points against an axis; none where the axis was not recorded.
     pub(crate) fn along(&self, axis: Axis) -> Vec<(f64, f64)> {
         self.points
@@ -78,6 +82,11 @@ impl Curve {
     pub(crate) fn is_sparse_beside(&self, other: &Curve) -> bool {
         self.n_points * 4 <= other.n_points
     }
+}
+
+/// Whether a metric is what training brings down: such curves are drawn large.
+pub(crate) fn is_loss(metric: &str) -> bool {
+    metric == "loss" || metric == "validation_loss"
 }
 
 /// Fills in the tokens of each point from a curve of `(step, tokens)`, between two by a straight line.

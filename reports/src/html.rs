@@ -8,6 +8,7 @@
 //! policy allows exactly one script and one style sheet, named by their digests, and no network.
 
 mod charts;
+mod compared;
 mod escape;
 mod graph;
 #[cfg(test)]
@@ -17,11 +18,13 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
+pub use compared::comparison;
+
 use crate::{
-    comparison::{Comparison, MetricRow, SampleRow},
-    number::{bytes, counted, duration, moment, number, percent, short_digest, thousands},
-    report::{Better, Final, Report, Sample, Stage},
-    terminal::{self, letter},
+    metric::{Part, is_result},
+    number::{bytes, counted, duration, moment, number, short_digest, thousands},
+    phrases::{code_line, cost_line, machine_line, outcome_text, time_line},
+    report::{Final, PartTable, Report, Sample, Stage},
 };
 use escape::{escaped, script_json};
 
@@ -34,41 +37,17 @@ pub fn report(report: &Report) -> String {
     head(&mut body, report);
     curves(&mut body, &charts::of_report(report));
     results(&mut body, report);
+    samples(&mut body, report);
+    events(&mut body, report);
     graph(&mut body, "Graph", &[report]);
     stages(&mut body, report);
-    samples(&mut body, report);
     settings(&mut body, report);
     sources(&mut body, report);
-    events(&mut body, report);
     page(
         &report.run.name,
         &body,
         &charts::of_report(report),
         &report.run.version,
-    )
-}
-
-/// Renders several runs side by side.
-pub fn comparison(comparison: &Comparison) -> String {
-    let mut body = String::new();
-    compared_head(&mut body, comparison);
-    compared_settings(&mut body, comparison);
-    compared_metrics(&mut body, comparison);
-    let charts = charts::of_comparison(comparison);
-    curves(&mut body, &charts);
-    effects(&mut body, comparison);
-    compared_samples(&mut body, comparison);
-    compared_stages(&mut body, comparison);
-    let version = comparison
-        .runs
-        .first()
-        .map(|report| report.run.version.as_str())
-        .unwrap_or_default();
-    page(
-        &format!("{} side by side", counted(comparison.runs.len(), "run")),
-        &body,
-        &charts,
-        version,
     )
 }
 
@@ -148,14 +127,14 @@ fn head(body: &mut String, report: &Report) {
             let _ = write!(body, "<dt>{label}</dt><dd>{}</dd>", escaped(value));
         }
     };
-    fact("started", &terminal::time_line(report));
-    fact("cost", &terminal::cost_line(report));
+    fact("started", &time_line(report));
+    fact("cost", &cost_line(report));
     fact(
         "seed",
         &run.seed.map(|seed| seed.to_string()).unwrap_or_default(),
     );
-    fact("code", &terminal::code_line(run));
-    fact("machine", &terminal::machine_line(run));
+    fact("code", &code_line(run));
+    fact("machine", &machine_line(run));
     fact("file", &run.file);
     fact("sweep", run.sweep.as_deref().unwrap_or_default());
     fact("uuid", &run.id);
@@ -247,22 +226,84 @@ fn results(body: &mut String, report: &Report) {
     if report.finals.is_empty() {
         return;
     }
-    body.push_str("<section><h2>Results</h2><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>stage</th><th>metric</th><th class=\"figure\">value</th></tr></thead><tbody>");
-    // What is good or bad comes before what is only counted.
-    let (judged, counted): (Vec<&Final>, Vec<&Final>) = report
-        .finals
-        .iter()
-        .partition(|last| Better::of(&last.metric).is_some());
-    for last in judged.into_iter().chain(counted) {
+    let wholes = report.finals.iter();
+    let wholes = wholes.filter(|last| Part::of(&last.metric).is_none());
+    let (results, counts): (Vec<&Final>, Vec<&Final>) =
+        wholes.partition(|last| is_result(&last.metric));
+    body.push_str("<section><h2>Results</h2><div class=\"beside\">");
+    for of_stage in results.chunk_by(|a, b| a.stage == b.stage) {
+        stage_results(body, of_stage);
+    }
+    body.push_str("</div>");
+    for table in report.part_tables() {
+        parts(body, &table);
+    }
+    counted_things(body, &counts);
+    body.push_str("</section>\n");
+}
+
+fn stage_results(body: &mut String, results: &[&Final]) {
+    let _ = write!(
+        body,
+        "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>{}</th><th class=\"figure\">value</th></tr></thead><tbody>",
+        escaped(&results[0].stage)
+    );
+    for last in results {
         let _ = write!(
             body,
-            "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>{}</tr>",
-            escaped(&last.stage),
+            "<tr><td class=\"name\">{}</td>{}</tr>",
             escaped(&last.metric),
             value_cell(Some(last.value), false, "")
         );
     }
-    body.push_str("</tbody></table></div></section>\n");
+    body.push_str("</tbody></table></div>");
+}
+
+/// What was measured of each part of a whole.
+fn parts(body: &mut String, table: &PartTable<'_>) {
+    let _ = write!(
+        body,
+        "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>{} by {}</th>",
+        escaped(table.stage),
+        escaped(table.by)
+    );
+    for metric in &table.metrics {
+        let _ = write!(body, "<th class=\"figure\">{}</th>", escaped(metric));
+    }
+    body.push_str("</tr></thead><tbody>");
+    for (part_idx, (name, _)) in table.parts.iter().enumerate() {
+        let _ = write!(body, "<tr><td>{}</td>", escaped(name));
+        for metric_idx in 0..table.metrics.len() {
+            body.push_str(&value_cell(table.value(part_idx, metric_idx), false, ""));
+        }
+        body.push_str("</tr>");
+    }
+    body.push_str("</tbody></table></div>");
+}
+
+/// What was only counted on the way, folded away.
+fn counted_things(body: &mut String, counts: &[&Final]) {
+    if counts.is_empty() {
+        return;
+    }
+    let _ = write!(
+        body,
+        "<details><summary>{}</summary><dl class=\"facts\">",
+        counted(counts.len(), "count")
+    );
+    for of_stage in counts.chunk_by(|a, b| a.stage == b.stage) {
+        let words: Vec<String> = of_stage
+            .iter()
+            .map(|last| format!("{} {}", last.metric, number(last.value)))
+            .collect();
+        let _ = write!(
+            body,
+            "<dt>{}</dt><dd>{}</dd>",
+            escaped(&of_stage[0].stage),
+            escaped(&words.join(", "))
+        );
+    }
+    body.push_str("</dl></details>");
 }
 
 /// A figure with its exact value beside it for sorting.
@@ -291,7 +332,10 @@ fn graph(body: &mut String, title: &str, reports: &[&Report]) {
     if pictures.iter().all(String::is_empty) {
         return;
     }
-    let _ = write!(body, "<section><h2>{title}</h2>");
+    let _ = write!(
+        body,
+        "<section><h2>{title} <small>green was made by this run, grey was there before</small></h2>"
+    );
     for (report, picture) in reports.iter().zip(&pictures) {
         if reports.len() > 1 {
             let _ = write!(body, "<h3>{}</h3>", escaped(&report.run.name));
@@ -351,7 +395,7 @@ fn stage_row(body: &mut String, report: &Report, stage: &Stage) {
         "<tr><td class=\"name\">{}</td><td class=\"name quiet\">{}</td><td class=\"{class}\">{}</td>{}{}{}<td class=\"digest quiet\" title=\"{}\">{}</td></tr>",
         escaped(&stage.name),
         escaped(&stage.kind),
-        escaped(&terminal::outcome_text(report, stage)),
+        escaped(&outcome_text(report, stage)),
         figure(seconds, seconds.map(duration)),
         figure(cpu, cpu.map(duration)),
         figure(memory.map(|n| n as f64), memory.map(bytes)),
@@ -521,352 +565,4 @@ fn events(body: &mut String, report: &Report) {
         );
     }
     body.push_str("</ul></section>\n");
-}
-
-fn compared_head(body: &mut String, comparison: &Comparison) {
-    let n_runs = comparison.runs.len();
-    let _ = writeln!(
-        body,
-        "<header><div class=\"top\"><div><h1>{} side by side</h1>{}</div>{THEME_BUTTON}</div></header>",
-        counted(n_runs, "run"),
-        verdict(comparison)
-    );
-    body.push_str(
-        "<section><h2>Runs</h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th></th><th>run</th><th>experiment</th><th>status</th><th>started, UTC</th>\
-         <th class=\"figure\">time</th><th class=\"figure\">cpu</th><th class=\"figure\">memory</th><th class=\"figure\">made, hit</th></tr></thead><tbody>",
-    );
-    for (idx, report) in comparison.runs.iter().enumerate() {
-        let (run, cost) = (&report.run, &comparison.costs[idx]);
-        let tags: String = run
-            .tags
-            .iter()
-            .map(|tag| format!(" <span class=\"tag\">{}</span>", escaped(tag)))
-            .collect();
-        let _ = write!(
-            body,
-            "<tr><td class=\"name\" data-v=\"{idx}\">{}</td><td class=\"name\">{}{tags}</td><td class=\"name\">{}</td><td>{}</td><td class=\"name quiet\" data-v=\"{}\">{}</td>\
-             <td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\" data-v=\"{}\">{}</td><td class=\"figure\">{}, {}</td></tr>",
-            run_sign(idx),
-            escaped(&run.name),
-            escaped(&run.experiment),
-            escaped(&run.status),
-            run.started_ms,
-            moment(run.started_ms).trim_end_matches(" UTC"),
-            cost.elapsed_seconds,
-            duration(cost.elapsed_seconds),
-            cost.cpu_seconds,
-            duration(cost.cpu_seconds),
-            cost.peak_memory_bytes,
-            if cost.peak_memory_bytes == 0 {
-                "–".to_owned()
-            } else {
-                bytes(cost.peak_memory_bytes)
-            },
-            cost.n_made,
-            cost.n_hit,
-        );
-    }
-    body.push_str("</tbody></table></div></section>\n");
-}
-
-/// Returns a run's letter with its colour, drawn so that no inline style is needed.
-fn run_sign(run_idx: usize) -> String {
-    format!(
-        "<svg width=\"10\" height=\"10\" aria-hidden=\"true\"><circle cx=\"5\" cy=\"5\" r=\"5\" fill=\"var(--s{})\"/></svg> {}",
-        run_idx % 8,
-        letter(run_idx)
-    )
-}
-
-/// Says in a sentence which run is best, and by how much.
-fn verdict(comparison: &Comparison) -> String {
-    let Some(row) = comparison.main_row() else {
-        return String::new();
-    };
-    let Some(best) = row.is_best.iter().position(|is_best| *is_best) else {
-        return String::new();
-    };
-    let value = |idx: usize| row.values[idx].map(number).unwrap_or_default();
-    let name = escaped(&comparison.runs[best].run.name);
-    let metric = escaped(&row.metric).replace('_', " ");
-    let other = if best == 0 {
-        second_best(row, best)
-    } else {
-        Some(0)
-    };
-    let against = match other.and_then(|other| Some((other, row.values[other]?, row.values[best]?)))
-    {
-        Some((other, from, to)) if from.is_finite() && from != 0.0 => {
-            let change = percent((to - from) / from.abs() * 100.0);
-            format!(
-                " against {} of {} <span class=\"good\">({change})</span>",
-                value(other),
-                escaped(&comparison.runs[other].run.name)
-            )
-        }
-        _ => String::new(),
-    };
-    format!(
-        "<p class=\"verdict\"><strong>{name}</strong> has the best {metric}: {}{against}.</p>",
-        value(best)
-    )
-}
-
-fn second_best(row: &MetricRow, best: usize) -> Option<usize> {
-    let better = row.better.unwrap_or(Better::Lower);
-    let others = (0..row.values.len()).filter(|&idx| idx != best && row.values[idx].is_some());
-    others.min_by(|&a, &b| {
-        let value = |idx: usize| row.values[idx].unwrap_or(f64::NAN);
-        crate::comparison::preference(better, value(a), value(b))
-    })
-}
-
-/// Runs shown as columns; beyond them a table has a line for each run.
-const COLUMNS_MAX: usize = 8;
-/// Letters of runs over a text they share.
-const LETTERS_MAX: usize = 12;
-
-fn run_headings(body: &mut String, comparison: &Comparison, class: &str) {
-    for (idx, report) in comparison.runs.iter().enumerate() {
-        let _ = write!(
-            body,
-            "<th class=\"{class}\" title=\"{}\">{}</th>",
-            escaped(&report.run.name),
-            run_sign(idx)
-        );
-    }
-}
-
-fn compared_settings(body: &mut String, comparison: &Comparison) {
-    if comparison.runs.len() > COLUMNS_MAX {
-        return;
-    }
-    body.push_str("<section><h2>Settings that differ</h2>");
-    if comparison.settings.is_empty() {
-        body.push_str("<p class=\"quiet\">None.</p></section>\n");
-        return;
-    }
-    body.push_str("<div class=\"scroll\"><table><thead><tr><th></th>");
-    run_headings(body, comparison, "");
-    body.push_str("</tr></thead><tbody>");
-    for row in &comparison.settings {
-        let _ = write!(
-            body,
-            "<tr><td class=\"mono name\">{}</td>",
-            escaped(&row.name)
-        );
-        for value in &row.values {
-            let _ = write!(
-                body,
-                "<td class=\"mono value\">{}</td>",
-                escaped(value.as_deref().unwrap_or("–"))
-            );
-        }
-        body.push_str("</tr>");
-    }
-    body.push_str("</tbody></table></div></section>\n");
-}
-
-fn compared_metrics(body: &mut String, comparison: &Comparison) {
-    if comparison.metrics.is_empty() {
-        return;
-    }
-    if comparison.runs.len() > COLUMNS_MAX {
-        return metrics_by_run(body, comparison);
-    }
-    body.push_str("<section><h2>Metrics <small>the better in green, difference from the first</small></h2><div class=\"scroll\"><table class=\"wide\"><thead><tr><th>stage</th><th>metric</th>");
-    run_headings(body, comparison, "figure");
-    body.push_str("</tr></thead><tbody>");
-    let mut stage_before = "";
-    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
-        let stage = if row.stage == stage_before {
-            ""
-        } else {
-            &row.stage
-        };
-        stage_before = &row.stage;
-        let _ = write!(
-            body,
-            "<tr><td class=\"name quiet\">{}</td><td class=\"name\">{}</td>",
-            escaped(stage),
-            escaped(&row.metric)
-        );
-        for idx in 0..row.values.len() {
-            body.push_str(&value_cell(
-                row.values[idx],
-                row.is_best[idx],
-                &change_note(row, idx),
-            ));
-        }
-        body.push_str("</tr>");
-    }
-    body.push_str("</tbody></table></div></section>\n");
-}
-
-fn change_note(row: &MetricRow, run_idx: usize) -> String {
-    let Some(change) = row.changes[run_idx] else {
-        return String::new();
-    };
-    let is_better = match (row.better, row.values[0], row.values[run_idx]) {
-        (Some(better), Some(first), Some(value)) if first != value => {
-            Some(better.prefers(value, first))
-        }
-        _ => None,
-    };
-    let class = match is_better {
-        Some(true) => "good",
-        Some(false) => "bad",
-        None => "quiet",
-    };
-    format!(
-        " <span class=\"change {class}\">{}</span>",
-        escaped(&percent(change))
-    )
-}
-
-/// A line for each run, the settings that differ and the metrics as columns: for sweeps.
-fn metrics_by_run(body: &mut String, comparison: &Comparison) {
-    body.push_str("<section><h2>Settings and metrics <small>click a heading to sort</small></h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th></th><th>run</th>");
-    for row in &comparison.settings {
-        let _ = write!(
-            body,
-            "<th title=\"{}\">{}</th>",
-            escaped(&row.name),
-            escaped(row.name.rsplit('.').next().unwrap_or_default())
-        );
-    }
-    let metrics: Vec<&MetricRow> = comparison
-        .metrics
-        .iter()
-        .filter(|row| row.better.is_some())
-        .collect();
-    for row in &metrics {
-        let _ = write!(
-            body,
-            "<th class=\"figure\" title=\"{}\">{}</th>",
-            escaped(&row.full_name()),
-            escaped(&row.metric)
-        );
-    }
-    body.push_str("</tr></thead><tbody>");
-    for (idx, report) in comparison.runs.iter().enumerate() {
-        let _ = write!(
-            body,
-            "<tr><td class=\"name\" data-v=\"{idx}\">{}</td><td class=\"name\">{}</td>",
-            run_sign(idx),
-            escaped(&report.run.name)
-        );
-        for row in &comparison.settings {
-            let _ = write!(
-                body,
-                "<td class=\"mono\">{}</td>",
-                escaped(row.values[idx].as_deref().unwrap_or("–"))
-            );
-        }
-        for row in &metrics {
-            body.push_str(&value_cell(row.values[idx], row.is_best[idx], ""));
-        }
-        body.push_str("</tr>");
-    }
-    body.push_str("</tbody></table></div></section>\n");
-}
-
-fn effects(body: &mut String, comparison: &Comparison) {
-    if comparison.effects.is_empty() {
-        return;
-    }
-    let metric = comparison.main.as_deref().unwrap_or_default();
-    let _ = write!(
-        body,
-        "<section><h2>Effect of each setting <small>on {}, the largest first</small></h2><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>setting</th><th>value</th>\
-         <th class=\"figure\">runs</th><th class=\"figure\">mean</th><th class=\"figure\">best</th></tr></thead><tbody>",
-        escaped(metric)
-    );
-    for effect in &comparison.effects {
-        let _ = write!(
-            body,
-            "<tr><td class=\"mono name\">{}</td><td class=\"mono\">{}</td><td class=\"figure\">{}</td>{}{}</tr>",
-            escaped(&effect.setting),
-            escaped(&effect.value),
-            effect.n_runs,
-            value_cell(Some(effect.mean), false, ""),
-            value_cell(Some(effect.best), false, ""),
-        );
-    }
-    body.push_str("</tbody></table></div></section>\n");
-}
-
-fn compared_samples(body: &mut String, comparison: &Comparison) {
-    let rows: Vec<&SampleRow> = comparison
-        .samples
-        .iter()
-        .filter(|row| row.texts.iter().flatten().count() > 1)
-        .collect();
-    let mut stage_before: Option<&str> = None;
-    for row in rows {
-        if stage_before != Some(&row.stage) {
-            if stage_before.is_some() {
-                body.push_str("</div></section>\n");
-            }
-            let _ = write!(
-                body,
-                "<section><h2>Samples of {}</h2><div class=\"samples\">",
-                escaped(&row.stage)
-            );
-            stage_before = Some(&row.stage);
-        }
-        let _ = write!(
-            body,
-            "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"side\">",
-            escaped(row.prompt.trim())
-        );
-        for (text, runs) in row.groups().into_iter().take(COLUMNS_MAX) {
-            let signs: Vec<String> = runs
-                .iter()
-                .take(LETTERS_MAX)
-                .map(|&idx| run_sign(idx))
-                .collect();
-            let _ = write!(
-                body,
-                "<div><div class=\"by\">{}{}</div><div class=\"answer\">{}</div></div>",
-                signs.join("&ensp;"),
-                if runs.len() > LETTERS_MAX { " …" } else { "" },
-                escaped(text.trim())
-            );
-        }
-        body.push_str("</div></div>");
-    }
-    if stage_before.is_some() {
-        body.push_str("</div></section>\n");
-    }
-}
-
-fn compared_stages(body: &mut String, comparison: &Comparison) {
-    const PICTURES_MAX: usize = 4;
-    if !comparison.shared.is_empty() {
-        body.push_str("<section><h2>Stages shared <small>the same artifact, made once</small></h2><div class=\"scroll\"><table><thead><tr><th>stage</th><th>kind</th><th>runs</th><th>artifact</th></tr></thead><tbody>");
-        for stage in &comparison.shared {
-            let runs = if stage.runs.len() == comparison.runs.len() {
-                "all".to_owned()
-            } else {
-                stage
-                    .runs
-                    .iter()
-                    .map(|&idx| letter(idx))
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            };
-            let _ = write!(
-                body,
-                "<tr><td class=\"name\">{}</td><td class=\"name quiet\">{}</td><td>{runs}</td><td class=\"digest quiet\" title=\"{}\">{}</td></tr>",
-                escaped(&stage.stage),
-                escaped(&stage.kind),
-                escaped(&stage.artifact),
-                escaped(short_digest(&stage.artifact)),
-            );
-        }
-        body.push_str("</tbody></table></div></section>\n");
-    }
-    let reports: Vec<&Report> = comparison.runs.iter().take(PICTURES_MAX).collect();
-    graph(body, "Graphs", &reports);
 }

@@ -11,12 +11,15 @@ mod comparison;
 mod curve;
 mod error;
 pub mod html;
+mod metric;
 mod number;
+mod phrases;
 mod read;
 mod report;
 mod sources;
 pub mod tables;
 pub mod terminal;
+mod text;
 
 pub use comparison::{
     Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort,
@@ -24,10 +27,9 @@ pub use comparison::{
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
+pub use metric::Better;
 pub use read::{ReportOptions, read, read_all};
-pub use report::{
-    Better, Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage,
-};
+pub use report::{Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage};
 
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,7 @@ use tinylm_registry::{self as registry, Registry};
 use crate::{
     Error,
     curve::{Curve, Point, fill_tokens},
+    metric::place,
     report::{Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage},
 };
 
@@ -108,16 +109,21 @@ impl Reader<'_> {
             }
         }
         let finals = finals.into_iter().filter(|metric| metric.step.is_none());
+        let mut finals: Vec<Final> = finals
+            .map(|metric| Final {
+                stage: metric.stage,
+                metric: metric.name,
+                value: metric.value,
+            })
+            .collect();
+        // Stages keep their order.
+        for of_stage in finals.chunk_by_mut(|a, b| a.stage == b.stage) {
+            of_stage.sort_by_key(|last| place(&last.metric));
+        }
         Ok(Report {
             run: self.run(run, &stages)?,
             settings: self.settings(run, &stages)?,
-            finals: finals
-                .map(|metric| Final {
-                    stage: metric.stage,
-                    metric: metric.name,
-                    value: metric.value,
-                })
-                .collect(),
+            finals,
             curves: Vec::new(),
             samples: self.samples(&stages)?,
             events: self

@@ -7,7 +7,10 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::curve::{Curve, serialize_value};
+use crate::{
+    curve::{Curve, serialize_value},
+    metric::Part,
+};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -210,6 +213,62 @@ impl Report {
     }
 }
 
+/// What a stage measured of each part of a whole, as a table: a line a part.
+pub(crate) struct PartTable<'a> {
+    pub stage: &'a str,
+    pub by: &'a str,
+    pub metrics: Vec<&'a str>,
+    pub parts: Vec<(&'a str, Vec<Option<f64>>)>,
+}
+
+impl Report {
+    /// Returns the tables of wholes that have several parts; a single one is the whole.
+    pub(crate) fn part_tables(&self) -> Vec<PartTable<'_>> {
+        let mut tables: Vec<PartTable<'_>> = Vec::new();
+        for last in &self.finals {
+            let Some(part) = Part::of(&last.metric) else {
+                continue;
+            };
+            let is_of = |table: &PartTable<'_>| table.stage == last.stage && table.by == part.by;
+            let table_idx = tables.iter().position(is_of).unwrap_or_else(|| {
+                tables.push(PartTable {
+                    stage: &last.stage,
+                    by: part.by,
+                    metrics: Vec::new(),
+                    parts: Vec::new(),
+                });
+                tables.len() - 1
+            });
+            tables[table_idx].add(part, last.value);
+        }
+        tables.retain(|table| table.parts.len() > 1);
+        tables
+    }
+}
+
+impl<'a> PartTable<'a> {
+    fn add(&mut self, part: Part<'a>, value: f64) {
+        let metrics = &mut self.metrics;
+        let known = metrics.iter().position(|metric| *metric == part.metric);
+        let metric_idx = known.unwrap_or_else(|| {
+            metrics.push(part.metric);
+            metrics.len() - 1
+        });
+        let known = self.parts.iter().position(|(name, _)| *name == part.name);
+        let part_idx = known.unwrap_or_else(|| {
+            self.parts.push((part.name, Vec::new()));
+            self.parts.len() - 1
+        });
+        let values = &mut self.parts[part_idx].1;
+        values.resize(values.len().max(metric_idx + 1), None);
+        values[metric_idx] = Some(value);
+    }
+
+    pub(crate) fn value(&self, part_idx: usize, metric_idx: usize) -> Option<f64> {
+        *self.parts[part_idx].1.get(metric_idx)?
+    }
+}
+
 /// A sample without a step was written when all steps were done.
 fn order(step: Option<u64>) -> u64 {
     step.unwrap_or(u64::MAX)
@@ -225,61 +284,5 @@ impl Stage {
             }
         }
         names
-    }
-}
-
-/// Which way a metric is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Better {
-    Lower,
-    Higher,
-}
-
-impl Better {
-    /// Returns the better direction of a metric by its name, or `None` for what is neither good nor bad.
-    pub fn of(metric: &str) -> Option<Better> {
-        const LOWER: [&str; 5] = ["loss", "perplexity", "bits_per", "repetition", "error"];
-        const HIGHER: [&str; 6] = [
-            "accuracy",
-            "tokens_per_second",
-            "per_second",
-            "distinct",
-            "end_of_turn",
-            "recall",
-        ];
-        let name = metric.rsplit('.').next().unwrap_or(metric);
-        if HIGHER.iter().any(|word| name.contains(word)) {
-            return Some(Better::Higher);
-        }
-        LOWER
-            .iter()
-            .any(|word| name.contains(word))
-            .then_some(Better::Lower)
-    }
-
-    /// Returns whether one value is better than another; what is not a number is worse than any.
-    pub fn prefers(self, value: f64, other: f64) -> bool {
-        if value.is_nan() || other.is_nan() {
-            return !value.is_nan();
-        }
-        match self {
-            Better::Lower => value < other,
-            Better::Higher => value > other,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_metric_says_which_way_is_better() {
-        assert_eq!(Better::of("validation_loss"), Some(Better::Lower));
-        assert_eq!(Better::of("accuracy_top1"), Some(Better::Higher));
-        assert_eq!(Better::of("tokens_per_second"), Some(Better::Higher));
-        assert_eq!(Better::of("lr"), None);
-        assert!(Better::Lower.prefers(1.0, f64::NAN) && !Better::Lower.prefers(f64::NAN, 1.0));
     }
 }

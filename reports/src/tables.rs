@@ -104,14 +104,14 @@ pub fn report_markdown(report: &Report) -> String {
     let facts = [
         ("experiment", run.experiment.clone()),
         ("status", run.status.clone()),
-        ("started", crate::terminal::time_line(report)),
-        ("cost", crate::terminal::cost_line(report)),
+        ("started", crate::phrases::time_line(report)),
+        ("cost", crate::phrases::cost_line(report)),
         (
             "seed",
             run.seed.map(|seed| seed.to_string()).unwrap_or_default(),
         ),
-        ("code", crate::terminal::code_line(run)),
-        ("machine", crate::terminal::machine_line(run)),
+        ("code", crate::phrases::code_line(run)),
+        ("machine", crate::phrases::machine_line(run)),
     ];
     table(
         &mut text,
@@ -137,7 +137,7 @@ pub fn report_markdown(report: &Report) -> String {
         vec![
             stage.name.clone(),
             stage.kind.clone(),
-            crate::terminal::outcome_text(report, stage),
+            crate::phrases::outcome_text(report, stage),
             time.unwrap_or_default(),
             artifact.to_owned(),
         ]
@@ -174,7 +174,7 @@ pub fn comparison_markdown(comparison: &Comparison) -> String {
         let values = values.map(|value| value.clone().unwrap_or_else(|| "–".to_owned()));
         rows.push(std::iter::once(row.name.clone()).chain(values).collect());
     }
-    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
+    for row in comparison.telling() {
         let cells = (0..row.values.len()).map(|idx| metric_cell(row, idx));
         rows.push(std::iter::once(row.full_name()).chain(cells).collect());
     }

@@ -10,20 +10,20 @@ mod screen;
 mod table;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
 
 pub use compared::comparison;
-pub(crate) use compared::letter;
 
 use crate::{
     curve::{Axis, Curve},
+    metric::{Part, is_result},
     number::{bytes, counted, duration, moment, number, percent, short_digest, thousands, tick},
-    report::{Better, Execution, Final, Report, Run, Sample, Stage},
+    phrases::{code_line, cost_line, machine_line, outcome_text, time_line},
+    report::{Final, PartTable, Report, Run, Sample, Stage},
+    text::{clean, fitted, width, wrapped},
 };
 use chart::{Chart, Line, Look, sparkline};
 use screen::{Paint, Screen, Span, plain, span};
 use table::{Column, Table};
-use text::{clean, fitted, width, wrapped};
 
 /// How a report is to be drawn.
 #[derive(Clone, Debug)]
@@ -105,13 +105,21 @@ fn print_head(screen: &mut Screen, run: &Run) {
 
 /// Prints `label  value`, the value wrapped below itself.
 fn print_fact(screen: &mut Screen, label: &str, value: &str) {
-    let label = clean(label);
-    let columns = (width(&label) + 2).clamp(10, 24);
-    let label = fitted(&label, columns - 2);
-    let mut lead = format!("  {label}{}", " ".repeat(columns - width(&label)));
-    for line in wrapped(value, screen.width.saturating_sub(columns + 2)) {
-        screen.line(&[span(lead.as_str(), Paint::Quiet), plain(line)]);
-        lead = " ".repeat(columns + 2);
+    print_labelled(screen, &[(label, value.to_owned())]);
+}
+
+/// Prints facts below each other, their values in one column.
+fn print_labelled(screen: &mut Screen, facts: &[(&str, String)]) {
+    let widest = facts.iter().map(|(label, _)| width(&clean(label))).max();
+    let columns = (widest.unwrap_or(0) + 2).clamp(10, 24);
+    for (label, value) in facts {
+        let label = clean(label);
+        let label = fitted(&label, columns - 2);
+        let mut lead = format!("  {label}{}", " ".repeat(columns - width(&label)));
+        for line in wrapped(value, screen.width.saturating_sub(columns + 2)) {
+            screen.line(&[span(lead.as_str(), Paint::Quiet), plain(line)]);
+            lead = " ".repeat(columns + 2);
+        }
     }
 }
 
@@ -132,71 +140,6 @@ fn print_facts(screen: &mut Screen, report: &Report) {
     if !run.tags.is_empty() {
         print_fact(screen, "tags", &run.tags.join(", "));
     }
-}
-
-pub(crate) fn time_line(report: &Report) -> String {
-    let run = &report.run;
-    let verb = match run.status.as_str() {
-        "running" => "going on for",
-        "interrupted" => "broke off after",
-        "failed" => "failed after",
-        "cancelled" => "cancelled after",
-        _ => "took",
-    };
-    let elapsed = run.elapsed_seconds;
-    // When a run that was killed ended, nobody wrote down.
-    if run.status == "interrupted" && elapsed <= 0.0 {
-        return format!("{}, interrupted", moment(run.started_ms));
-    }
-    format!("{}, {verb} {}", moment(run.started_ms), duration(elapsed))
-}
-
-pub(crate) fn cost_line(report: &Report) -> String {
-    let cost = report.cost();
-    let mut parts = Vec::new();
-    if cost.cpu_seconds > 0.0 {
-        parts.push(format!("cpu {}", duration(cost.cpu_seconds)));
-    }
-    if cost.peak_memory_bytes > 0 {
-        parts.push(format!("peak {}", bytes(cost.peak_memory_bytes)));
-    }
-    parts.push(format!(
-        "{} made, {} hit",
-        counted(cost.n_made, "stage"),
-        cost.n_hit
-    ));
-    if cost.n_hit > 0 && cost.stages_seconds > 0.0 {
-        parts.push(format!("from nothing {}", duration(cost.stages_seconds)));
-    }
-    parts.join(", ")
-}
-
-pub(crate) fn code_line(run: &Run) -> String {
-    let commit = match &run.git_commit {
-        Some(commit) => format!("git {}", short_digest(commit)),
-        None => "not in git".to_owned(),
-    };
-    let dirty = if run.git_dirty {
-        " with uncommitted changes"
-    } else {
-        ""
-    };
-    format!("{commit}{dirty}, tinylm {}", run.version)
-}
-
-pub(crate) fn machine_line(run: &Run) -> String {
-    let host = &run.host;
-    let mut parts: Vec<String> = [&host.name, &host.os, &host.cpu]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .cloned()
-        .collect();
-    parts.extend(host.cores.map(|n| counted(n as usize, "core")));
-    parts.extend(host.memory_bytes.map(bytes));
-    if !run.device.is_empty() {
-        parts.push(format!("on {}", run.device));
-    }
-    parts.join(", ")
 }
 
 fn print_settings(screen: &mut Screen, report: &Report) {
@@ -224,7 +167,16 @@ fn print_stages(screen: &mut Screen, report: &Report) {
         return;
     }
     screen.heading("Stages");
-    let mut table = Table::new(&[
+    let mut table = stage_table(report, true);
+    // Which run made what it hit can be typed, a digest is only looked at.
+    if table.width_natural() > screen.width {
+        table = stage_table(report, false);
+    }
+    table.print(screen);
+}
+
+fn stage_table(report: &Report, has_artifact: bool) -> Table {
+    let columns = [
         ("", Column::Text),
         ("stage", Column::Text),
         ("kind", Column::Text),
@@ -233,11 +185,15 @@ fn print_stages(screen: &mut Screen, report: &Report) {
         ("cpu", Column::Figure),
         ("memory", Column::Figure),
         ("artifact", Column::Figure),
-    ]);
+    ];
+    let n_columns = columns.len() - usize::from(!has_artifact);
+    let mut table = Table::new(&columns[..n_columns]);
     for stage in &report.stages {
-        table.row(stage_row(report, stage));
+        let mut row = stage_row(report, stage);
+        row.truncate(n_columns);
+        table.row(row);
     }
-    table.print(screen);
+    table
 }
 
 fn stage_row(report: &Report, stage: &Stage) -> Vec<Span> {
@@ -288,26 +244,6 @@ pub(crate) fn outcome_sign(outcome: &str) -> (&'static str, Paint) {
     }
 }
 
-/// Says what became of a stage, and for a hit which run made it.
-pub(crate) fn outcome_text(report: &Report, stage: &Stage) -> String {
-    let made_by = |execution: &Execution| {
-        let is_other = execution.run_id != report.run.id && !execution.run_name.is_empty();
-        is_other.then(|| execution.run_name.clone())
-    };
-    match (stage.outcome.as_str(), stage.execution.as_ref()) {
-        ("hit", Some(execution)) => match made_by(execution) {
-            Some(name) => format!("hit {name}"),
-            None => "hit".to_owned(),
-        },
-        ("made", Some(execution)) if execution.attempt > 1 => {
-            format!("made, attempt {}", execution.attempt)
-        }
-        // A stage that was running when its run was killed is not running.
-        ("running", _) if !report.is_going() => report.run.status.clone(),
-        (outcome, _) => outcome.to_owned(),
-    }
-}
-
 fn print_failures(screen: &mut Screen, report: &Report) {
     for stage in &report.stages {
         let Some(error) = stage
@@ -331,41 +267,68 @@ fn print_failures(screen: &mut Screen, report: &Report) {
     }
 }
 
-/// Prints the numbers that are good or bad as a table, and what was only counted in a few lines.
+/// Prints what was measured as tables, and what was only counted in a few lines.
 fn print_finals(screen: &mut Screen, report: &Report, options: &TerminalOptions) {
     let is_asked = !options.metrics.is_empty();
-    let shown = || {
-        let finals = report.finals.iter();
-        finals.filter(|last| options.shows(&last.stage, &last.metric))
-    };
-    let is_judged = |last: &&Final| is_asked || Better::of(&last.metric).is_some();
-    let columns = [("", Column::Text), ("", Column::Text), ("", Column::Figure)];
-    let mut table = Table::new(&columns);
-    let mut stage_before = "";
-    for last in shown().filter(is_judged) {
-        let is_same = last.stage == stage_before;
-        stage_before = &last.stage;
-        table.row(vec![
-            span(if is_same { "" } else { stage_before }, Paint::Quiet),
-            plain(last.metric.clone()),
-            value_span(last.value),
-        ]);
-    }
-    if !table.is_empty() {
+    let is_part = |last: &Final| Part::of(&last.metric).is_some();
+    let finals = report.finals.iter();
+    let shown = finals.filter(|last| options.shows(&last.stage, &last.metric));
+    let shown = shown.filter(|last| is_asked || !is_part(last));
+    let (results, counts): (Vec<&Final>, Vec<&Final>) =
+        shown.partition(|last| is_asked || is_result(&last.metric));
+    if !results.is_empty() {
         screen.heading("Results");
-        table.print(screen);
+        print_results(screen, &results);
     }
-    let counts: Vec<&Final> = shown().filter(|last| !is_judged(last)).collect();
+    if !is_asked {
+        for table in report.part_tables() {
+            print_parts(screen, &table);
+        }
+    }
     if !counts.is_empty() {
         screen.heading("Counts");
     }
-    for of_stage in counts.chunk_by(|a, b| a.stage == b.stage) {
-        let words = of_stage
-            .iter()
-            .map(|last| format!("{} {}", last.metric, number(last.value)));
-        let words = words.collect::<Vec<_>>().join(", ");
-        print_fact(screen, &of_stage[0].stage, &words);
+    let of_stages = counts.chunk_by(|a, b| a.stage == b.stage);
+    let facts: Vec<(&str, String)> = of_stages
+        .map(|of_stage| {
+            let words = of_stage
+                .iter()
+                .map(|last| format!("{} {}", last.metric, number(last.value)));
+            let words = words.collect::<Vec<_>>().join(", ");
+            (of_stage[0].stage.as_str(), words)
+        })
+        .collect();
+    print_labelled(screen, &facts);
+}
+
+fn print_results(screen: &mut Screen, results: &[&Final]) {
+    let columns = [("", Column::Text), ("", Column::Text), ("", Column::Figure)];
+    let mut table = Table::new(&columns);
+    for of_stage in results.chunk_by(|a, b| a.stage == b.stage) {
+        for (idx, last) in of_stage.iter().enumerate() {
+            let stage: &str = if idx == 0 { &last.stage } else { "" };
+            table.row(vec![
+                span(stage, Paint::Quiet),
+                plain(last.metric.clone()),
+                value_span(last.value),
+            ]);
+        }
     }
+    table.print(screen);
+}
+
+fn print_parts(screen: &mut Screen, parts: &PartTable<'_>) {
+    screen.heading(&format!("{} by {}", parts.stage, parts.by));
+    let mut columns = vec![("", Column::Path)];
+    columns.extend(parts.metrics.iter().map(|metric| (*metric, Column::Figure)));
+    let mut table = Table::new(&columns);
+    for (part_idx, (name, _)) in parts.parts.iter().enumerate() {
+        let mut cells = vec![plain(*name)];
+        let values = (0..parts.metrics.len()).map(|idx| parts.value(part_idx, idx));
+        cells.extend(values.map(|value| value.map_or(span("–", Paint::Quiet), value_span)));
+        table.row(cells);
+    }
+    table.print(screen);
 }
 
 pub(crate) fn value_span(value: f64) -> Span {
@@ -407,7 +370,7 @@ fn print_stage_curves(
 ) {
     let is_main = |curve: &&Curve| {
         if options.metrics.is_empty() {
-            is_loss(&curve.metric)
+            curve.is_loss()
         } else {
             true
         }
@@ -437,10 +400,6 @@ fn print_stage_curves(
         table.row(sparkline_row(curve, screen.width));
     }
     table.print(screen);
-}
-
-fn is_loss(metric: &str) -> bool {
-    metric == "loss" || metric == "validation_loss"
 }
 
 /// Puts losses with losses and everything else by itself.

@@ -78,7 +78,14 @@ pub(crate) fn dialogue() -> Report {
             last("base", "tokens_per_second", 18_402.5),
             last("perplexity", "loss", 1.9388),
             last("perplexity", "perplexity", 6.95),
+            last("perplexity", "unigram_perplexity", 412.6),
             last("perplexity", "accuracy_top1", 0.5512),
+            last("perplexity", "documents", 1_204.0),
+            last("perplexity", "by_role.assistant.loss", 1.9388),
+            last("perplexity", "by_source.dialogs.loss", 1.8105),
+            last("perplexity", "by_source.dialogs.tokens", 20_480.0),
+            last("perplexity", "by_source.extra.jsonl.loss", 2.4127),
+            last("perplexity", "by_source.extra.jsonl.tokens", 3_811.0),
         ],
         curves: vec![
             curve("base", "loss", 200, |share| {
@@ -137,6 +144,8 @@ pub(crate) fn dialogue_slower() -> Report {
         last("base", "tokens_per_second", 18_211.0),
         last("perplexity", "loss", 1.8761),
         last("perplexity", "perplexity", 6.528),
+        last("perplexity", "by_source.dialogs.loss", 1.7533),
+        last("perplexity", "by_source.extra.jsonl.loss", 2.4301),
     ];
     report.curves[0] = curve("base", "loss", 200, |share| {
         1.65 + 5.6 * (-3.0 * share).exp()

@@ -403,7 +403,7 @@ fn tables_sort_by_value(browser: &mut Browser) {
     ));
     let values = |browser: &mut Browser| -> Vec<f64> {
         let text = browser.ask(&format!(
-            "[...{column}.tBodies[0].rows].map(row => Number(row.cells[2].dataset.v))"
+            "[...{column}.tBodies[0].rows].map(row => Number(row.cells[1].dataset.v))"
         ));
         serde_json::from_value(text).unwrap()
     };

@@ -137,6 +137,13 @@ impl Stage for Evaluate {
         if tally.all.n == 0 {
             return Err(nothing_to_score(settings.score));
         }
+        if !tally.all.nll.is_finite() {
+            let message = format!(
+                "the model's loss is {}: its weights have diverged",
+                tally.all.loss()
+            );
+            return Err(StageError::new(message).is_final());
+        }
 
         let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
         let generated = continuations(&mut speaker, settings, &beginnings.prompts, io)?;
@@ -582,12 +589,19 @@ mod tests {
 
     use proptest::prelude::*;
     use tempfile::TempDir;
-    use tinylm_model::{config::Precision, generate::Generator};
+    use tinylm_model::{
+        config::{ModelConfig, Precision},
+        engine::Tensor,
+        generate::Generator,
+        weights::write_tensors,
+    };
     use tinylm_pipeline::testing::StageTest;
 
     use super::*;
     use crate::{
-        speak::fixture::{END_OF_TEXT, config, dialogue, tensors, write_model, write_shards},
+        speak::fixture::{
+            END_OF_TEXT, IM_END, config, dialogue, tensors, write_model, write_shards,
+        },
         template::Template,
         testing::Corpus,
     };
@@ -672,6 +686,135 @@ mod tests {
             let words = report["words"].as_f64().unwrap();
             close(&report["word_perplexity"], (sum / words).exp());
         }
+    }
+
+    /// A model for which what comes next does not depend on what stands before: these
+    /// tokens are so many times as likely as each other one.
+    fn write_biased_model(folder: &Path, likely: &[(u16, f32)]) {
+        let mut config = ModelConfig {
+            tied: false,
+            ..config()
+        };
+        config.bias.head = true;
+        write_model(folder, &config);
+        let mut tensors = tensors(&config);
+        tensors
+            .values_mut()
+            .for_each(|tensor| tensor.data.fill(0.0));
+        let Tensor { data: bias, .. } = tensors.get_mut("head.bias").unwrap();
+        for (id, times) in likely {
+            bias[usize::from(*id)] = times.ln();
+        }
+        write_tensors(&folder.join("model.safetensors"), &tensors).unwrap();
+    }
+
+    #[test]
+    fn a_tiny_case_gives_what_one_works_out_by_hand() {
+        let dir = project(&[]);
+        let [a, b, c, d, e] = [b'a', b'b', b'c', b'd', b'e'].map(u16::from);
+        let likely = [(a, 16.0), (b, 8.0), (c, 4.0), (d, 2.0), (e, 1.5)];
+        write_biased_model(&dir.path().join("model"), &likely);
+        // A text, `ab az` and its end, of which all but the first are predicted.
+        let mut text: Vec<u16> = "ab az".bytes().map(u16::from).collect();
+        text.push(END_OF_TEXT);
+        let roles = vec![TARGET; text.len()];
+        // A dialogue, of which `b` and the end of the turn are predicted.
+        let (talk, talk_roles) = dialogue("c", "b");
+        let documents = [(0, text, roles), (1, talk, talk_roles)];
+        write_shards(&dir.path().join("shards"), "validation", &documents);
+        let report = evaluate(dir.path(), "{continuations: 0}").unwrap();
+
+        // All weights together, the 254 others with one each.
+        let sum = 16.0 + 8.0 + 4.0 + 2.0 + 1.5 + 254.0_f64;
+        // `b`, ` `, `a`, `z` and the end; `b` and the end.
+        let of_text = 5.0 * sum.ln() - 8_f64.ln() - 16_f64.ln();
+        let of_talk = 2.0 * sum.ln() - 8_f64.ln();
+        let nll = of_text + of_talk;
+        for (part, name, n, nll, first, first_five) in [
+            ("by_source", "first", 5.0, of_text, 1.0, 2.0),
+            ("by_source", "second", 2.0, of_talk, 0.0, 1.0),
+            ("by_role", "text", 5.0, of_text, 1.0, 2.0),
+            ("by_role", "assistant", 2.0, of_talk, 0.0, 1.0),
+        ] {
+            let sums = &report[part][name];
+            close(&sums["tokens"], n);
+            close(&sums["loss"], nll / n);
+            close(&sums["perplexity"], (nll / n).exp());
+            close(&sums["accuracy_top1"], first / n);
+            close(&sums["accuracy_top5"], first_five / n);
+        }
+        // The five bytes of the text, its first included, and the one of the reply.
+        let (n, n_bytes, n_words) = (7.0, 6.0, 3.0);
+        for (name, value) in [
+            ("documents", 2.0),
+            ("tokens", n),
+            ("bytes", n_bytes),
+            ("words", n_words),
+            ("loss", nll / n),
+            ("perplexity", (nll / n).exp()),
+            ("accuracy_top1", 1.0 / n),
+            ("accuracy_top5", 3.0 / n),
+            ("bits_per_byte", nll / 2_f64.ln() / n_bytes),
+            ("byte_perplexity", (nll / n_bytes).exp()),
+            ("word_perplexity", (nll / n_words).exp()),
+        ] {
+            close(&report[name], value);
+        }
+    }
+
+    #[test]
+    fn generated_text_is_measured_by_its_ends_and_its_words() {
+        let dir = project(&documents());
+        for (says, end_rate, tokens_per_answer, distinct_1) in [
+            // Nothing at all, three times.
+            (IM_END, 1.0, 1.0, 0.0),
+            // One word without an end, the same three times.
+            (u16::from(b'a'), 0.0, 9.0, 1.0 / 3.0),
+        ] {
+            write_biased_model(&dir.path().join("model"), &[(says, 1e9)]);
+            let report = evaluate(dir.path(), "{max_tokens: 9}").unwrap();
+            let generated = &report["generated"];
+            close(&generated["continuations"], 3.0);
+            close(&generated["end_rate"], end_rate);
+            close(&generated["tokens_per_answer"], tokens_per_answer);
+            close(&generated["distinct_1"], distinct_1);
+        }
+    }
+
+    #[test]
+    fn a_document_counts_the_same_alone_and_among_others_in_any_order() {
+        let mut documents = documents();
+        let dir = project(&documents);
+        let whole = evaluate(dir.path(), "{}").unwrap();
+        let n = |report: &Value| report["tokens"].as_f64().unwrap();
+        let nll = |report: &Value| report["loss"].as_f64().unwrap() * n(report);
+        let (mut n_alone, mut nll_alone) = (0.0, 0.0);
+        for document in &documents {
+            let one = std::slice::from_ref(document);
+            write_shards(&dir.path().join("shards"), "validation", one);
+            let report = evaluate(dir.path(), "{}").unwrap();
+            n_alone += n(&report);
+            nll_alone += nll(&report);
+        }
+        assert_eq!(n(&whole), n_alone);
+        assert!((nll(&whole) - nll_alone).abs() < 1e-9 * nll_alone);
+        documents.reverse();
+        write_shards(&dir.path().join("shards"), "validation", &documents);
+        let reversed = evaluate(dir.path(), "{}").unwrap();
+        assert!((nll(&whole) - nll(&reversed)).abs() < 1e-9 * nll_alone);
+    }
+
+    #[test]
+    fn a_model_that_has_diverged_is_named_as_such() {
+        let dir = project(&documents());
+        let mut broken = tensors(&config());
+        broken
+            .values_mut()
+            .for_each(|tensor| tensor.data.fill(f32::NAN));
+        write_tensors(&dir.path().join("model/model.safetensors"), &broken).unwrap();
+        let error = evaluate(dir.path(), "{continuations: 0}").unwrap_err();
+        let message = "the model's loss is NaN: its weights have diverged";
+        assert_eq!((error.message.as_str(), error.is_final), (message, true));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Speaker {
 
     pub fn new(generator: Generator, tokenizer: Tokenizer) -> Result<Speaker, SpeakError> {
         let (tokens, vocab_size) = (tokenizer.vocab_size(), generator.config().vocab_size);
-        if tokens > vocab_size {
+        if tokens != vocab_size {
             return Err(SpeakError::Mismatch { tokens, vocab_size });
         }
         Ok(Speaker {

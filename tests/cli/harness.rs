@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long a test waits for something that takes a fraction of a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three stages in a row that need nothing but a shell.
 pub(crate) const CHAIN: &str = "\

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     comparison::{Comparison, CurveRow},
-    curve::Curve,
+    curve::{Curve, is_loss},
+    phrases::letter,
     report::Report,
 };
 
@@ -46,13 +47,13 @@ pub(super) fn of_report(report: &Report) -> Vec<Chart> {
                 .iter()
                 .filter(|curve| curve.stage == stage.name && !curve.points.is_empty())
         };
-        let losses: Vec<&Curve> = curves().filter(|curve| is_loss(&curve.metric)).collect();
+        let losses: Vec<&Curve> = curves().filter(|curve| curve.is_loss()).collect();
         if !losses.is_empty() {
             charts.push(chart(stage.name.clone(), "loss".to_owned(), true, &losses));
         }
         charts.extend(
             curves()
-                .filter(|curve| !is_loss(&curve.metric))
+                .filter(|curve| !curve.is_loss())
                 .map(|curve| chart(stage.name.clone(), curve.metric.clone(), false, &[curve])),
         );
     }
@@ -84,11 +85,7 @@ pub(super) fn of_comparison(comparison: &Comparison) -> Vec<Chart> {
             if n_points > POINTS_MAX {
                 continue;
             }
-            let name = format!(
-                "{} {}",
-                crate::terminal::letter(run_idx),
-                comparison.runs[run_idx].run.name
-            );
+            let name = format!("{} {}", letter(run_idx), comparison.runs[run_idx].run.name);
             series.push(series_of(
                 curve,
                 run_idx.to_string(),
@@ -107,10 +104,6 @@ pub(super) fn of_comparison(comparison: &Comparison) -> Vec<Chart> {
         }
     }
     charts
-}
-
-fn is_loss(metric: &str) -> bool {
-    metric == "loss" || metric == "validation_loss"
 }
 
 fn chart(title: String, note: String, wide: bool, curves: &[&Curve]) -> Chart {

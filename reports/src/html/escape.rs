@@ -29,6 +29,11 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Returns a name as HTML that a narrow screen may break behind its dots and underscores.
+pub(super) fn breakable(name: &str) -> String {
+    escaped(name).replace('_', "_<wbr>").replace('.', ".<wbr>")
+}
+
 /// Control characters, and marks that turn the direction of what follows.
 fn is_hidden(c: char) -> bool {
     match c {

@@ -9,8 +9,9 @@ use std::fmt::Write;
 
 use super::escape::escaped;
 use crate::{
+    phrases::outcome_text,
     report::{Report, Stage},
-    terminal::text::{clean, fitted, width},
+    text::{clean, fitted, width},
 };
 
 const BOX_HEIGHT: f64 = 44.0;
@@ -230,7 +231,7 @@ fn arrow(svg: &mut String, items: &[Item<'_>], from: usize, to: &Item<'_>) {
 }
 
 fn boxed(svg: &mut String, report: &Report, stage: &Stage, item: &Item<'_>) {
-    let outcome = crate::terminal::outcome_text(report, stage);
+    let outcome = outcome_text(report, stage);
     let _ = write!(
         svg,
         "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>",

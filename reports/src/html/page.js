@@ -35,7 +35,7 @@
   const tick = (value) => {
     const size = Math.abs(value);
     const short = (scaled) => String(Number(scaled.toPrecision(4)));
-    if (size >= 1e15 || (size > 0 && size < 1e-3)) return String(Number(value.toPrecision(2)).toExponential());
+    if (size >= 1e15 || (size > 0 && size < 1e-4)) return String(Number(value.toPrecision(2)).toExponential());
     if (size >= 1e9) return short(value / 1e9) + "G";
     if (size >= 1e6) return short(value / 1e6) + "M";
     if (size >= 1e4) return short(value / 1e3) + "k";
@@ -119,6 +119,8 @@
     }
 
     fillLegend() {
+      // The title says it already.
+      if (this.spec.series.length === 1 && this.spec.series[0].name === this.spec.note) return;
       const shown = this.spec.series.slice(0, 14);
       for (const series of shown) {
         const button = element("button", { type: "button", "data-key": series.key, title: "click to hide or show" });

@@ -9,7 +9,7 @@
 use crate::number::tick;
 
 use super::screen::{Paint, Screen, Span, plain, span};
-use super::text::width;
+use crate::text::width;
 
 /// One line of a chart.
 pub(crate) struct Line {
@@ -112,18 +112,21 @@ impl Chart<'_> {
         if self.log { value.log10() } else { value }
     }
 
+    /// Returns the rows and labels of ticks at even distances, two rows apart at least.
     fn y_ticks(&self, range: &Range) -> (Vec<(usize, String)>, usize) {
         let n_rows = self.height;
-        let mut ticks = Vec::new();
-        let mut row_free = n_rows as isize;
-        for value in nice_ticks(range.min, range.max, (n_rows / 2 + 1).max(2)) {
-            let row = ((1.0 - range.share(value)) * (n_rows - 1) as f64).round() as isize;
-            if row < row_free - 1 {
-                row_free = row;
-                let value = if self.log { 10f64.powf(value) } else { value };
-                ticks.push((row as usize, tick(three_digits(value))));
-            }
-        }
+        let row = |value: f64| ((1.0 - range.share(value)) * (n_rows - 1) as f64).round() as usize;
+        let are_apart =
+            |ticks: &Vec<f64>| ticks.windows(2).all(|two| row(two[1]) + 2 <= row(two[0]));
+        let values = (1..=n_rows / 2 + 1)
+            .rev()
+            .map(|n| nice_ticks(range.min, range.max, n))
+            .find(are_apart);
+        let ticks = values.unwrap_or_default().into_iter().map(|value| {
+            let written = if self.log { 10f64.powf(value) } else { value };
+            (row(value), tick(three_digits(written)))
+        });
+        let ticks: Vec<(usize, String)> = ticks.collect();
         let label_width = ticks
             .iter()
             .map(|(_, label)| width(label))

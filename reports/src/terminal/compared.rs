@@ -7,16 +7,18 @@
 use super::{
     TerminalOptions, axis_look, change_span,
     chart::{Chart, Line, Look},
+    print_labelled,
     screen::{Paint, Screen, Span, plain, span},
     status_paint,
     table::{Column, Table},
-    text::{clean, fitted, width, wrapped},
     value_span,
 };
 use crate::{
     comparison::{Comparison, CurveRow, MetricRow, SampleRow, SettingRow},
-    number::{bytes, counted, duration, moment, number, percent, short_digest},
-    report::Better,
+    metric::Better,
+    number::{bytes, counted, duration, moment, number, percent},
+    phrases::letter,
+    text::{clean, fitted, width, wrapped},
 };
 
 /// Curves in one chart; more cannot be told apart.
@@ -34,7 +36,7 @@ pub fn comparison(comparison: &Comparison, options: &TerminalOptions) -> String 
         print_settings(&mut screen, comparison);
         print_metrics(&mut screen, comparison);
     } else {
-        print_runs_as_rows(&mut screen, comparison);
+        print_runs_as_rows(&mut screen, comparison, !options.metrics.is_empty());
     }
     print_effects(&mut screen, comparison);
     print_curves(&mut screen, comparison, options);
@@ -44,14 +46,6 @@ pub fn comparison(comparison: &Comparison, options: &TerminalOptions) -> String 
         print_costs(&mut screen, comparison);
     }
     screen.finish()
-}
-
-/// Returns what a run is called in tables and charts: A, B, ... and numbers after Z.
-pub(crate) fn letter(run_idx: usize) -> String {
-    match u8::try_from(run_idx) {
-        Ok(idx) if idx < 26 => char::from(b'A' + idx).to_string(),
-        _ => (run_idx + 1).to_string(),
-    }
 }
 
 fn series(run_idx: usize) -> Paint {
@@ -153,7 +147,6 @@ fn print_metrics(screen: &mut Screen, comparison: &Comparison) {
         screen.heading("No metrics were recorded");
         return;
     }
-    let is_pair = comparison.runs.len() == 2;
     let remark = if comparison
         .metrics
         .iter()
@@ -164,29 +157,44 @@ fn print_metrics(screen: &mut Screen, comparison: &Comparison) {
         ""
     };
     screen.heading_with("Metrics", remark);
+    let rows = comparison.telling().into_iter();
+    let rows: Vec<_> = rows
+        .map(|row| (row.stage.as_str(), row.metric.as_str(), row))
+        .collect();
+    print_metric_table(screen, comparison, &rows);
+    for whole in comparison.part_losses() {
+        screen.heading_with(&format!("{} by {}", whole.stage, whole.by), "loss");
+        let rows: Vec<_> = whole
+            .parts
+            .iter()
+            .map(|&(part, row)| ("", part, row))
+            .collect();
+        print_metric_table(screen, comparison, &rows);
+    }
+}
+
+/// Prints metrics under the names of their stages.
+fn print_metric_table(
+    screen: &mut Screen,
+    comparison: &Comparison,
+    rows: &[(&str, &str, &MetricRow)],
+) {
+    let is_pair = comparison.runs.len() == 2;
     let last = is_pair.then_some(("B against A", Column::Figure));
-    let mut table = table_by_run(
-        comparison,
-        &[("", Column::Text), ("", Column::Text)],
-        Column::Figure,
-        last,
-    );
-    let mut stage_before = "";
-    for row in comparison.metrics.iter().filter(|row| row.is_telling()) {
-        let stage = if row.stage == stage_before {
-            ""
-        } else {
-            &row.stage
-        };
-        stage_before = &row.stage;
-        let mut cells = vec![span(stage, Paint::Quiet), plain(row.metric.clone())];
-        cells.extend((0..comparison.runs.len()).map(|idx| metric_span(row, idx)));
-        if is_pair {
-            cells.push(change_span(row.changes[1], verdict(row, 1)));
-        }
-        table.row(cells);
-        if !is_pair {
-            print_changes(&mut table, row);
+    let names = [("", Column::Text), ("", Column::Path)];
+    let mut table = table_by_run(comparison, &names, Column::Figure, last);
+    for of_stage in rows.chunk_by(|a, b| a.0 == b.0) {
+        for (idx, (stage, name, row)) in of_stage.iter().enumerate() {
+            let stage = if idx == 0 { *stage } else { "" };
+            let mut cells = vec![span(stage, Paint::Quiet), plain(*name)];
+            cells.extend((0..comparison.runs.len()).map(|idx| metric_span(row, idx)));
+            if is_pair {
+                cells.push(change_span(row.changes[1], row.is_better(1)));
+            }
+            table.row(cells);
+            if !is_pair {
+                print_changes(&mut table, row);
+            }
         }
     }
     table.print(screen);
@@ -204,17 +212,11 @@ fn print_changes(table: &mut Table, row: &MetricRow) {
     }
     let mut cells = vec![plain(""), plain("")];
     for (idx, change) in row.changes.iter().enumerate() {
-        let mut cell = change_span(*change, verdict(row, idx));
+        let mut cell = change_span(*change, row.is_better(idx));
         cell.text.push_str("  ");
         cells.push(cell);
     }
     table.row(cells);
-}
-
-/// Returns whether a run's value is better than the first run's, where one can say.
-fn verdict(row: &MetricRow, run_idx: usize) -> Option<bool> {
-    let (better, first, value) = (row.better?, row.values[0]?, row.values[run_idx]?);
-    (first != value).then(|| better.prefers(value, first))
 }
 
 fn metric_span(row: &MetricRow, run_idx: usize) -> Span {
@@ -232,27 +234,15 @@ fn metric_span(row: &MetricRow, run_idx: usize) -> Span {
 }
 
 /// Prints a run a line: what varies in it, and what came out.
-fn print_runs_as_rows(screen: &mut Screen, comparison: &Comparison) {
+fn print_runs_as_rows(screen: &mut Screen, comparison: &Comparison, is_asked: bool) {
     let n_runs = comparison.runs.len();
     screen.heading_with(&counted(n_runs, "run"), &judged_by(comparison));
     let metrics = leading_metrics(comparison);
     let settings = leading_settings(comparison);
-    // Columns leave while they do not fit: metrics up to the one that judges, then settings.
-    let mut n_settings = settings.len();
-    let mut n_metrics = metrics.len();
-    let table = loop {
-        let table = table_of_rows(comparison, &settings[..n_settings], &metrics[..n_metrics]);
-        if table.width_natural() <= screen.width || n_metrics + n_settings <= 2 {
-            break table;
-        }
-        if n_metrics > 1 {
-            n_metrics -= 1;
-        } else {
-            n_settings -= 1;
-        }
-    };
-    table.print(screen);
-    let left_out = settings.len() - n_settings + metrics.len() - n_metrics;
+    let n_columns = metrics.len() + settings.len();
+    let (settings, metrics) = fitting(comparison, settings, metrics, screen.width, is_asked);
+    table_of_rows(comparison, &settings, &metrics).print(screen);
+    let left_out = n_columns - settings.len() - metrics.len();
     if left_out > 0 {
         screen.line(&[span(
             format!(
@@ -262,6 +252,46 @@ fn print_runs_as_rows(screen: &mut Screen, comparison: &Comparison) {
             Paint::Quiet,
         )]);
     }
+}
+
+/// Returns the columns that fit: the metric that judges, the settings, then further metrics.
+fn fitting<'a>(
+    comparison: &Comparison,
+    mut settings: Vec<&'a SettingRow>,
+    all: Vec<&'a MetricRow>,
+    room: usize,
+    is_asked: bool,
+) -> (Vec<&'a SettingRow>, Vec<&'a MetricRow>) {
+    let mut others = all.into_iter();
+    let mut metrics: Vec<&MetricRow> = others.by_ref().take(1).collect();
+    let natural = |settings: &[&SettingRow], metrics: &[&MetricRow]| {
+        table_of_rows(comparison, settings, metrics).width_natural()
+    };
+    let mut used = natural(&settings, &metrics);
+    while used > room && settings.len() > 1 {
+        settings.pop();
+        used = natural(&settings, &metrics);
+    }
+    for metric in others {
+        let is_shown = |shown: &&MetricRow| shown.metric == metric.metric;
+        // Unless it was asked for, one loss is enough in a table that has little room.
+        if used + metric_columns(metric) > room || !is_asked && metrics.iter().any(is_shown) {
+            continue;
+        }
+        metrics.push(metric);
+        match natural(&settings, &metrics) {
+            columns if columns <= room => used = columns,
+            _ => metrics.truncate(metrics.len() - 1),
+        }
+    }
+    (settings, metrics)
+}
+
+/// Returns how much wider a metric makes the table of runs, at least.
+fn metric_columns(row: &MetricRow) -> usize {
+    const GAP: usize = 2;
+    let cells = (0..row.values.len()).map(|idx| width(&metric_span(row, idx).text));
+    GAP + cells.max().unwrap_or(0).max(width(&row.metric) + 2)
 }
 
 fn judged_by(comparison: &Comparison) -> String {
@@ -283,13 +313,17 @@ fn leading_metrics(comparison: &Comparison) -> Vec<&MetricRow> {
     let main = comparison.main_row();
     let is_main = |row: &MetricRow| main.is_some_and(|main| main.full_name() == row.full_name());
     let differs = |row: &MetricRow| row.values.iter().any(|value| *value != row.values[0]);
-    let rows = comparison.metrics.iter();
-    let mut rows: Vec<&MetricRow> = rows
-        .filter(|row| is_main(row) || row.is_telling() && differs(row))
-        .collect();
+    let mut rows = comparison.telling();
+    rows.retain(|row| is_main(row) || differs(row));
+    let is_beside = |row: &MetricRow| main.is_some_and(|main| main.stage == row.stage);
     rows.sort_by_key(|row| {
         let is_last = row.is_last.contains(&true);
-        (!is_main(row), row.better.is_none(), is_last)
+        (
+            !is_main(row),
+            row.better.is_none(),
+            !is_beside(row),
+            is_last,
+        )
     });
     rows
 }
@@ -619,32 +653,13 @@ fn print_shared(screen: &mut Screen, comparison: &Comparison) {
     if comparison.shared.is_empty() {
         return;
     }
-    screen.heading_with("Stages shared", "the same artifact, made once");
-    let mut table = Table::new(&[
-        ("", Column::Text),
-        ("", Column::Text),
-        ("", Column::Text),
-        ("", Column::Text),
-    ]);
-    for stage in &comparison.shared {
-        let runs = if stage.runs.len() == comparison.runs.len() {
-            "all".to_owned()
-        } else {
-            stage
-                .runs
-                .iter()
-                .map(|&idx| letter(idx))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        table.row(vec![
-            plain(stage.stage.clone()),
-            span(stage.kind.clone(), Paint::Quiet),
-            plain(runs),
-            span(short_digest(&stage.artifact), Paint::Quiet),
-        ]);
-    }
-    table.print(screen);
+    screen.heading_with("Stages shared", "the same artifacts, made once");
+    let shared = comparison.shared_by_runs();
+    let facts: Vec<(&str, String)> = shared
+        .iter()
+        .map(|(runs, stages)| (runs.as_str(), stages.join(", ")))
+        .collect();
+    print_labelled(screen, &facts);
 }
 
 fn print_costs(screen: &mut Screen, comparison: &Comparison) {
@@ -657,7 +672,7 @@ fn print_costs(screen: &mut Screen, comparison: &Comparison) {
     };
     let costs = &comparison.costs;
     row("time", &|idx| duration(costs[idx].elapsed_seconds));
-    row("processor", &|idx| duration(costs[idx].cpu_seconds));
+    row("cpu", &|idx| duration(costs[idx].cpu_seconds));
     row("peak memory", &|idx| {
         if costs[idx].peak_memory_bytes == 0 {
             "–".to_owned()
@@ -668,6 +683,6 @@ fn print_costs(screen: &mut Screen, comparison: &Comparison) {
     row("stages made, hit", &|idx| {
         format!("{}, {}", costs[idx].n_made, costs[idx].n_hit)
     });
-    row("from nothing", &|idx| duration(costs[idx].stages_seconds));
+    row("from scratch", &|idx| duration(costs[idx].stages_seconds));
     table.print(screen);
 }

@@ -3,7 +3,7 @@
 //! Everything a terminal report prints passes through `Screen::line`, which cleans each span and
 //! cuts the line, so that the width is kept by construction and not by the care of each table.
 
-use super::text::{clean, fitted, width};
+use crate::text::{clean, fitted, width};
 
 /// What a span of text is, not how it looks: the colours are chosen in one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,8 @@
 //! may shrink gives up a column at a time, so that one long path does not starve five short
 //! figures; numbers never shrink while a text is left that can.
 
-use super::{
-    screen::{Paint, Screen, Span, plain, span},
-    text::{clean, fitted, fitted_middle, width},
-};
+use super::screen::{Paint, Screen, Span, plain, span};
+use crate::text::{clean, fitted, fitted_middle, width};
 
 /// Columns between two columns.
 const GAP: usize = 2;
@@ -56,10 +54,6 @@ impl Table {
 
     pub(crate) fn row(&mut self, cells: Vec<Span>) {
         self.rows.push(cells);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// Returns the columns the table would like to have.

@@ -79,7 +79,7 @@ fn a_run_is_told_from_its_question_to_its_sources() {
     Does a 41M model trained on everyday dialogue hold a conversation?
 
       started   2026-03-20 09:46 UTC, took 4m 05s
-      cost      cpu 7m 46s, peak 1.3 GiB, 4 stages made, 1 hit, from nothing 4m 08s
+      cost      cpu 7m 46s, peak 1.3 GiB, 4 stages made, 1 hit, 4m 08s from scratch
       seed      1337
       code      git 01234567 with uncommitted changes, tinylm 0.1.0
       machine   vault, Linux x86_64, AMD EPYC 9B14, 2 cores, 8.0 GiB, on cpu
@@ -101,14 +101,21 @@ fn a_run_is_told_from_its_question_to_its_sources() {
       ✓  answers     sample    made                 0.80s   1.52s   24 MiB  59595959
 
     Results
-      base        validation_loss      1.9388
-                  tokens_per_second  18,402.5
-      perplexity  loss                 1.9388
-                  perplexity           6.9500
-                  accuracy_top1        0.5512
+      base        validation_loss       1.9388
+                  tokens_per_second   18,402.5
+      perplexity  loss                  1.9388
+                  perplexity            6.9500
+                  unigram_perplexity    412.60
+                  accuracy_top1         0.5512
+
+    perplexity by source
+                     loss  tokens
+      dialogs      1.8105  20,480
+      extra.jsonl  2.4127   3,811
 
     Counts
-      shards    tokens 1,181,300
+      shards      tokens 1,181,300
+      perplexity  documents 1,204
 
     base   ⠒⠒ loss 1.8436   ◆ validation_loss 2.0234
          7 ┤◆⢄
@@ -121,7 +128,7 @@ fn a_run_is_told_from_its_question_to_its_sources() {
            │                  ⠙⠒⠒⠤⣀ ◆
          3 ┤                       ⠉⠒⠒⠒⠤⣀⣀⣀◆
            │                               ⠉⠙⠒⠒⠒⠲⠤⣄⣀◆⣀⣀    ◆
-           │                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠒⠒⠦⠤◆⠒⠦⠤⠤⠤⠤⠤◆⣠⠤⠤⢄⣀⣀⡠◆
+         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠒⠒⠦⠤◆⠒⠦⠤⠤⠤⠤⠤◆⣠⠤⠤⢄⣀⣀⡠◆
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
@@ -158,7 +165,7 @@ fn a_run_that_goes_on_and_diverged_says_both() {
     witty-wren-9e40  mini_shakespeare                                        running
 
       started   2026-03-20 10:03 UTC, going on for 1m 15s
-      cost      cpu 2m 13s, peak 420 MiB, 0 stages made, 1 hit, from nothing 1m 10s
+      cost      cpu 2m 13s, peak 420 MiB, 0 stages made, 1 hit, 1m 10s from scratch
       seed      1337
       code      not in git, tinylm 0.1.0
       machine   vault, Linux x86_64, AMD EPYC 9B14, 2 cores, 8.0 GiB, on cpu
@@ -185,7 +192,7 @@ fn a_run_that_goes_on_and_diverged_says_both() {
        4.2 ┤             ⢀⡠⠔⠒⠁
            │        ⢀⡠⠤⠒⠉⠁
            │     ⡠⠒⠊⠁
-           │⣀⠤⠔⠊⠉
+         4 ┤⣀⠤⠔⠊⠉
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
     "#);
@@ -204,13 +211,20 @@ fn two_runs_show_what_differs_and_which_is_better() {
       base.train.lr  0.001  0.0003
 
     Metrics  * the better
-                                              A         B  B against A
-      base        validation_loss      1.9388    1.8761 *       -3.2 %
-                  tokens_per_second  18,402.5 *  18,211         -1.0 %
-                  loss                 1.8436 *  1.9288         +4.6 %
-      perplexity  loss                 1.9388    1.8761 *       -3.2 %
-                  perplexity           6.9500    6.5280 *       -6.1 %
-                  accuracy_top1        0.5512         –
+                                               A         B  B against A
+      base        validation_loss       1.9388    1.8761 *       -3.2 %
+                  tokens_per_second   18,402.5 *  18,211         -1.0 %
+                  loss                  1.8436 *  1.9288         +4.6 %
+      perplexity  loss                  1.9388    1.8761 *       -3.2 %
+                  perplexity            6.9500    6.5280 *       -6.1 %
+                  unigram_perplexity    412.60         –
+                  accuracy_top1         0.5512         –
+                  documents              1,204         –
+
+    perplexity by source  loss
+                            A         B  B against A
+        dialogs      1.8105    1.7533 *       -3.2 %
+        extra.jsonl  2.4127 *  2.4301         +0.7 %
 
     base loss   A 1.8436   B 1.9288
            │⢳⢄⡀
@@ -224,7 +238,7 @@ fn two_runs_show_what_differs_and_which_is_better() {
            │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
          3 ┤                       ⠈⠉⠉⠑⠲⢄⣀A⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
            │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌B⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀⣀⣀⣀
-           │                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦A⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶B⢖⣒⣒⡲B
+         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦A⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶B⢖⣒⣒⡲B
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
@@ -253,17 +267,16 @@ fn two_runs_show_what_differs_and_which_is_better() {
           yesterday's paper , is it still        yesterday's paper , is it still
           free ?                                 free ?
 
-    Stages shared  the same artifact, made once
-      dialogs  download  all  b9b9b9b9
-      shards   binarize  all  dfdfdfdf
+    Stages shared  the same artifacts, made once
+      all       dialogs, shards
 
     Cost
                               A        B
       time               4m 05s   4m 11s
-      processor          7m 46s   7m 23s
+      cpu                7m 46s   7m 23s
       peak memory       1.3 GiB  1.3 GiB
       stages made, hit     4, 1     3, 2
-      from nothing       4m 08s   4m 08s
+      from scratch       4m 08s   4m 08s
     "#);
 }
 
@@ -284,19 +297,28 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
       base.train.lr      0.001               0.0003              0.03
 
     Metrics  * the better
-                                               A            B      C
-      shards      tokens             1,181,300    1,181,300      –
-      base        validation_loss       1.9388       1.8761 *    –
-                                                     -3.2 %
-                  tokens_per_second   18,402.5 *     18,211      –
-                                                     -1.0 %
-                  loss                  1.8436 *     1.9288    NaN
-                                                     +4.6 %
-      perplexity  loss                  1.9388       1.8761 *    –
-                                                     -3.2 %
-                  perplexity            6.9500       6.5280 *    –
-                                                     -6.1 %
-                  accuracy_top1         0.5512            –      –
+                                                A            B      C
+      shards      tokens              1,181,300    1,181,300      –
+      base        validation_loss        1.9388       1.8761 *    –
+                                                      -3.2 %
+                  tokens_per_second    18,402.5 *     18,211      –
+                                                      -1.0 %
+                  loss                   1.8436 *     1.9288    NaN
+                                                      +4.6 %
+      perplexity  loss                   1.9388       1.8761 *    –
+                                                      -3.2 %
+                  perplexity             6.9500       6.5280 *    –
+                                                      -6.1 %
+                  unigram_perplexity     412.60            –      –
+                  accuracy_top1          0.5512            –      –
+                  documents               1,204            –      –
+
+    perplexity by source  loss
+                            A         B    C
+        dialogs      1.8105    1.7533 *  –
+                               -3.2 %
+        extra.jsonl  2.4127 *  2.4301    –
+                               +0.7 %
 
     base loss   A 1.8436   B 1.9288   C NaN
            │⢳⢄⡀                                             ××××××××××××××××××××××××
@@ -310,7 +332,7 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
            │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
          3 ┤                       ⠈⠉⠉⠑⠲⢄⣀⣀⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
            │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌A⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀B⣀⣀
-           │                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦⠤⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶⠶⢖⣒⣒⡲B
+         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦⠤⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶⠶⢖⣒⣒⡲B
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
@@ -338,17 +360,16 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
         A B my name is tom . i'm calling about the room you advertised in
             yesterday's paper , is it still free ?
 
-    Stages shared  the same artifact, made once
-      dialogs  download  A B  b9b9b9b9
-      shards   binarize  A B  dfdfdfdf
+    Stages shared  the same artifacts, made once
+      A B       dialogs, shards
 
     Cost
                               A        B        C
       time               4m 05s   4m 11s   1m 15s
-      processor          7m 46s   7m 23s   2m 13s
+      cpu                7m 46s   7m 23s   2m 13s
       peak memory       1.3 GiB  1.3 GiB  420 MiB
       stages made, hit     4, 1     3, 2     0, 1
-      from nothing       4m 08s   4m 08s   1m 10s
+      from scratch       4m 08s   4m 08s   1m 10s
     "#);
 }
 
@@ -400,12 +421,8 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
         A B C D E F G H I my name is tom . i'm calling about the room you advertised
                           in yesterday's paper , is it still free ?
 
-    Stages shared  the same artifact, made once
-      dialogs     download  all  b9b9b9b9
-      shards      binarize  all  dfdfdfdf
-      base        pretrain  all  c1c1c1c1
-      perplexity  evaluate  all  0c0c0c0c
-      answers     sample    all  59595959
+    Stages shared  the same artifacts, made once
+      all       dialogs, shards, base, perplexity, answers
     "#);
 }
 
@@ -417,11 +434,8 @@ fn no_line_is_wider_than_the_terminal() {
             ..TerminalOptions::default()
         };
         for line in everything(&options).iter().flat_map(|text| text.lines()) {
-            assert!(
-                text::width(line) <= width,
-                "{} > {width}: {line}",
-                text::width(line)
-            );
+            let columns = crate::text::width(line);
+            assert!(columns <= width, "{columns} > {width}: {line}");
         }
     }
 }

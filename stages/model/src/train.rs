@@ -695,14 +695,16 @@ fn report_coverage(coverage: &Coverage, watcher: &mut dyn Watcher) {
         ));
     }
     if *documents_too_short > 0 {
-        watcher.warn(format!(
-            "{documents_too_short} documents of a single token are left out"
-        ));
+        watcher.warn(match documents_too_short {
+            1 => "a document of a single token is left out".to_owned(),
+            n => format!("{n} documents of a single token are left out"),
+        });
     }
     if *pieces_without_target > 0 {
-        watcher.warn(format!(
-            "{pieces_without_target} documents, or parts of them, hold nothing to learn and are left out"
-        ));
+        watcher.warn(match pieces_without_target {
+            1 => "a document, or a part of one, holds nothing to learn and is left out".to_owned(),
+            n => format!("{n} documents, or parts of them, hold nothing to learn and are left out"),
+        });
     }
 }
 

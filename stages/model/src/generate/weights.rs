@@ -333,7 +333,8 @@ struct Arena {
 
 impl Arena {
     fn new(n_elements: usize) -> io::Result<Arena> {
-        let map = MmapMut::map_anon(n_elements * 4)?;
+        // A size that does not fit an address fits no memory either.
+        let map = MmapMut::map_anon(n_elements.saturating_mul(4))?;
         // Advice only: a system without huge pages is slower, not wrong.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
