@@ -502,7 +502,13 @@ impl Skip {
             Layout::Csv => self.csv(byte),
             Layout::Json | Layout::JsonValues => self.json(byte),
             Layout::Paragraphs => self.paragraph(byte),
-            Layout::Separated | Layout::Chatml => self.mark(byte),
+            Layout::Separated => self.mark(byte),
+            // The first of what may stand between dialogues: the rest of one that is cut here
+            // is rejected as well, and what comes behind it is not lost.
+            Layout::Chatml => {
+                let ends = [self.mark(byte), self.paragraph(byte)];
+                ends.into_iter().flatten().next()
+            }
             Layout::Lines | Layout::Whole | Layout::Parquet => None,
         }
     }
@@ -1052,6 +1058,12 @@ mod tests {
             (
                 Layout::Separated,
                 format!("one<|endoftext|>{long}<|endoftext|>two"),
+            ),
+            (
+                Layout::Chatml,
+                ["one", &long, "two"]
+                    .map(|said| format!("<|im_start|>user\n{said}<|im_end|>\n\n"))
+                    .concat(),
             ),
         ];
         for (layout, text) in layouts {
