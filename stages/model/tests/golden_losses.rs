@@ -1,13 +1,18 @@
 //! Ten steps on a fixed batch give the losses written down here, for each preset.
 //!
 //! A change of any operation, start value, random number or optimizer shows up here. The
-//! tolerance covers other kernel sets, which add in another order.
+//! tolerance covers the kernel sets, which add in different orders; each one that this CPU
+//! has is asked, in a process of its own.
 
-use tinylm_model::config::{ModelConfig, Preset};
+use std::{env, process::Command};
+
+use tinylm_model::config::{ModelConfig, Precision, Preset};
 use tinylm_model::engine::{Batch, Engine, Pass, Update};
-use tinylm_model::{CpuEngine, Dropout, EngineSettings};
+use tinylm_model::{CpuEngine, Dropout, EngineSettings, kernels};
 
 const TOLERANCE: f64 = 2e-4;
+/// Numbers that are added in another order are rounded to other bf16 numbers now and then.
+const TOLERANCE_BF16: f64 = 1e-3;
 
 const GOLDEN: [(Preset, [f64; 10]); 6] = [
     (
@@ -54,7 +59,12 @@ const GOLDEN: [(Preset, [f64; 10]); 6] = [
     ),
 ];
 
-fn losses(preset: Preset) -> Vec<f64> {
+/// The same of `Preset::Mini` with operands rounded to bf16.
+const GOLDEN_BF16: [f64; 10] = [
+    4.12681, 3.79112, 3.47384, 3.25982, 3.09411, 2.91792, 2.69533, 2.52553, 2.43934, 2.32814,
+];
+
+fn losses(preset: Preset, precision: Precision) -> Vec<f64> {
     let config = ModelConfig {
         context: 16,
         d_model: 24,
@@ -67,6 +77,7 @@ fn losses(preset: Preset) -> Vec<f64> {
     let settings = EngineSettings {
         dropout: Dropout::everywhere(0.1),
         label_smoothing: 0.01,
+        precision,
         ..EngineSettings::default()
     };
     let mut engine = CpuEngine::new(config, settings, 1337, 2).unwrap();
@@ -100,18 +111,44 @@ fn losses(preset: Preset) -> Vec<f64> {
     (1..=10).map(step).collect()
 }
 
+/// Takes the kernel set that the command line names: `kernels=avx2` is a filter that matches no test.
+fn use_the_set_asked_for() {
+    if let Some(set) = env::args().find_map(|arg| arg.strip_prefix("kernels=").map(str::to_owned)) {
+        kernels::choose(&set).unwrap();
+    }
+}
+
+fn is_close(found: &[f64], golden: &[f64], tolerance: f64) -> bool {
+    let mut pairs = found.iter().zip(golden);
+    pairs.all(|(a, b)| (a - b).abs() < tolerance)
+}
+
 #[test]
 fn ten_losses_of_each_preset_are_those_written_down() {
+    use_the_set_asked_for();
     let mut off = Vec::new();
     for (preset, golden) in GOLDEN {
-        let found = losses(preset);
-        let is_close = found
-            .iter()
-            .zip(golden)
-            .all(|(a, b)| (a - b).abs() < TOLERANCE);
-        if !is_close {
+        let found = losses(preset, Precision::F32);
+        if !is_close(&found, &golden, TOLERANCE) {
             off.push(format!("{}: {found:.5?}", preset.name()));
         }
     }
-    assert!(off.is_empty(), "{off:#?}");
+    let found = losses(Preset::Mini, Precision::Bf16);
+    if !is_close(&found, &GOLDEN_BF16, TOLERANCE_BF16) {
+        off.push(format!("bf16: {found:.5?}"));
+    }
+    assert!(off.is_empty(), "{}: {off:#?}", kernels::name());
+}
+
+#[test]
+fn every_kernel_set_of_this_cpu_gives_these_losses() {
+    for set in kernels::supported() {
+        let mut again = Command::new(env::current_exe().unwrap());
+        let test = "ten_losses_of_each_preset_are_those_written_down";
+        again.args([test, "--exact", &format!("kernels={set}")]);
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{set}:\n{said}");
+        assert!(said.contains("1 passed"), "{set}:\n{said}");
+    }
 }

@@ -193,6 +193,21 @@ fn fused_operations_compute_what_plain_ones_do() {
     }
 }
 
+#[test]
+fn blocks_of_queries_and_of_logits_change_nothing() {
+    for (name, mut config) in configs() {
+        config.context = 140;
+        let settings = with_everything();
+        // More than two blocks of queries, and more rows that count than one block of logits has.
+        let batch = packed(12, 140, 6);
+        let counted = batch.weights.iter().filter(|&&w| w > 0.0).count();
+        assert!(counted > crate::config::HEAD_ROWS);
+        let fused = gradients(&mut cpu(&config, &settings, 2), &batch);
+        let plain = gradients(&mut plain(&config, &settings), &batch);
+        assert_close(name, &fused, &plain, 2e-4);
+    }
+}
+
 #[cfg(feature = "cuda")]
 #[test]
 #[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
@@ -449,6 +464,34 @@ fn a_saved_engine_goes_on_to_the_bit() {
         go_on(&mut resumed, 4..7);
         assert!(whole.weights().unwrap() == resumed.weights().unwrap());
         assert!(whole.optimizer().unwrap() == resumed.optimizer().unwrap());
+    }
+}
+
+#[test]
+fn only_matrices_decay() {
+    for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+        let after_a_step = |weight_decay| {
+            let settings = EngineSettings {
+                optimizer,
+                weight_decay,
+                ..EngineSettings::default()
+            };
+            let mut engine = cpu(&tiny(Preset::Mini), &settings, 2);
+            let sum = engine.accumulate(&packed(4, 12, 1), PASS).unwrap();
+            let update = Update {
+                step: 1,
+                lr: 0.01,
+                divisor: sum.weight,
+                clip: 1.0,
+            };
+            engine.update(&update).unwrap();
+            engine.weights().unwrap()
+        };
+        let (without, with) = (after_a_step(0.0), after_a_step(0.5));
+        for (name, tensor) in &without {
+            let is_matrix = tensor.shape.len() == 2;
+            assert_eq!(*tensor != with[name], is_matrix, "{name}, {optimizer:?}");
+        }
     }
 }
 

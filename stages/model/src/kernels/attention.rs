@@ -356,3 +356,169 @@ simd! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Batch, Pass};
+    use crate::kernels::matmul::testing::numbers;
+    use crate::noise::Place;
+
+    const LEN: usize = 150;
+    const D_HEAD: usize = 20;
+
+    /// Two rows of more than two blocks; documents begin inside blocks and at their edges.
+    fn starts() -> Vec<u16> {
+        let row = |begins: [usize; 3]| {
+            let begun = move |t: usize| begins.into_iter().filter(|&b| b <= t).max();
+            (0..LEN).map(move |t| begun(t).unwrap_or(0) as u16)
+        };
+        row([20, 64, 100]).chain(row([70, 127, 149])).collect()
+    }
+
+    /// What attention is, in f64 and one query at a time.
+    struct Definition<'a> {
+        heads: Heads,
+        starts: &'a [u16],
+        mask: Option<Mask>,
+        qkv: Vec<f64>,
+    }
+
+    impl Definition<'_> {
+        /// Where the numbers of a token's head stand: query heads, then key heads, then value heads.
+        fn at(&self, token: usize, head: usize) -> std::ops::Range<usize> {
+            let from = token * self.heads.d_qkv() + head * D_HEAD;
+            from..from + D_HEAD
+        }
+
+        fn key_and_value(&self, token: usize, head: usize) -> [std::ops::Range<usize>; 2] {
+            let kv_head = self.heads.n_heads + head / self.heads.group();
+            [kv_head, kv_head + self.heads.n_kv_heads].map(|head| self.at(token, head))
+        }
+
+        fn product(&self, a: std::ops::Range<usize>, b: std::ops::Range<usize>) -> f64 {
+            a.zip(b).map(|(a, b)| self.qkv[a] * self.qkv[b]).sum()
+        }
+
+        /// Of each token that a query sees: its probability and what dropout multiplies that by.
+        fn seen(&self, token: usize, head: usize) -> Vec<(usize, f64, f64)> {
+            let (row, t) = (token / LEN * LEN, token % LEN);
+            let line = self.mask.map(|mask| mask.line(token, head));
+            let keys = usize::from(self.starts[token])..t + 1;
+            let score = |j: usize| {
+                let [key, _] = self.key_and_value(row + j, head);
+                self.product(self.at(token, head), key) / (D_HEAD as f64).sqrt()
+            };
+            let exps: Vec<f64> = keys.clone().map(|j| score(j).exp()).collect();
+            let sum: f64 = exps.iter().sum();
+            let kept = |j| line.map_or(1.0, |line| f64::from(line.factor(j)));
+            let seen = keys.zip(exps);
+            seen.map(|(j, exp)| (row + j, exp / sum, kept(j))).collect()
+        }
+
+        fn forward(&self) -> Vec<f64> {
+            let mut out = Vec::new();
+            for (token, head) in self.queries() {
+                let seen = self.seen(token, head);
+                let mixed = |d: usize| {
+                    let part = |&(j, p, kept): &(usize, f64, f64)| {
+                        let [_, value] = self.key_and_value(j, head);
+                        p * kept * self.qkv[value.start + d]
+                    };
+                    seen.iter().map(part).sum::<f64>()
+                };
+                out.extend((0..D_HEAD).map(mixed));
+            }
+            out
+        }
+
+        fn backward(&self, d_out: &[f32]) -> Vec<f64> {
+            let mut d_qkv = vec![0.0; self.qkv.len()];
+            let scale = 1.0 / (D_HEAD as f64).sqrt();
+            for ((token, head), d_o) in self.queries().zip(d_out.chunks_exact(D_HEAD)) {
+                let seen = self.seen(token, head);
+                let d_p = |&(j, _, kept): &(usize, f64, f64)| {
+                    let [_, value] = self.key_and_value(j, head);
+                    let products = self.qkv[value].iter().zip(d_o);
+                    kept * products.map(|(v, &d)| v * f64::from(d)).sum::<f64>()
+                };
+                let delta: f64 = seen.iter().map(|one| one.1 * d_p(one)).sum();
+                let query = self.at(token, head);
+                for one in &seen {
+                    let (d_s, p) = (one.1 * (d_p(one) - delta) * scale, one.1 * one.2);
+                    let [key, value] = self.key_and_value(one.0, head);
+                    for (d, &d_o) in d_o.iter().enumerate() {
+                        d_qkv[query.start + d] += d_s * self.qkv[key.start + d];
+                        d_qkv[key.start + d] += d_s * self.qkv[query.start + d];
+                        d_qkv[value.start + d] += p * f64::from(d_o);
+                    }
+                }
+            }
+            d_qkv
+        }
+
+        fn queries(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+            let (n_tokens, n_heads) = (self.starts.len(), self.heads.n_heads);
+            (0..n_tokens).flat_map(move |token| (0..n_heads).map(move |head| (token, head)))
+        }
+    }
+
+    #[track_caller]
+    fn assert_near(found: &[f32], expected: &[f64], bound: f64, what: &str) {
+        for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+            let off = (f64::from(found) - expected).abs();
+            assert!(off < bound, "{what} {i}: {found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn attention_over_several_blocks_and_documents_is_its_definition() {
+        let starts = starts();
+        let batch = Batch {
+            n_rows: 2,
+            len: LEN,
+            ..Batch::default()
+        };
+        let pass = Pass { seed: 3, step: 4 };
+        for (n_kv_heads, rate) in [(4, 0.0), (2, 0.3)] {
+            for (precision, bound) in [(Precision::F32, 2e-5), (Precision::Bf16, 3e-2)] {
+                let heads = Heads {
+                    n_heads: 4,
+                    n_kv_heads,
+                    d_head: D_HEAD,
+                    precision,
+                };
+                let rows = Rows {
+                    n_rows: 2,
+                    len: LEN,
+                    starts: &starts,
+                };
+                let mask = Mask::new(rate, Place::Attention(1), pass, &batch);
+                let n = starts.len();
+                let (qkv, d_out) = (numbers(n * heads.d_qkv(), 1), numbers(n * heads.d_out(), 2));
+                let (mut out, mut log_sums) = (numbers(d_out.len(), 3), vec![0.0; n * 4]);
+                attend(heads, rows, mask.as_ref(), &qkv, &mut out, &mut log_sums);
+                let mut d_qkv = numbers(qkv.len(), 4);
+                attend_backward(
+                    heads,
+                    rows,
+                    mask.as_ref(),
+                    &qkv,
+                    &out,
+                    &log_sums,
+                    &d_out,
+                    &mut d_qkv,
+                );
+                let definition = Definition {
+                    heads,
+                    starts: &starts,
+                    mask,
+                    qkv: qkv.iter().map(|&x| f64::from(x)).collect(),
+                };
+                let what = format!("{n_kv_heads} key heads, {precision:?}");
+                assert_near(&out, &definition.forward(), bound, &what);
+                assert_near(&d_qkv, &definition.backward(&d_out), bound, &what);
+            }
+        }
+    }
+}

@@ -229,16 +229,22 @@ fn rounded(x: View) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
+pub(super) mod testing {
     use crate::noise::mix;
 
-    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    /// Numbers from -1 to 1, others for each seed.
+    pub(in crate::kernels) fn numbers(n: usize, seed: u64) -> Vec<f32> {
         let number = |i| (mix(seed ^ mix(i as u64)) >> 40) as f32 / (1u32 << 23) as f32 - 1.0;
         (0..n).map(number).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::testing::numbers;
+    use super::*;
 
     fn naive(out: &mut [f32], accumulate: bool, a: View, b: View, round: bool) {
         let at = |x: View, i: usize, j: usize| {

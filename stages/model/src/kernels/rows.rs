@@ -491,6 +491,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::matmul::testing::numbers;
 
     /// The slope against a central difference, and the value against f64.
     fn check(activation: Activation, exact: impl Fn(f64) -> f64) {
@@ -530,6 +531,80 @@ mod tests {
                 .sum();
             x * (0.5 + h / 3.0 * (bell(0.0) + inner + bell(x)))
         });
+    }
+
+    /// Rows of a norm in f64.
+    fn normed(kind: Norm, eps: f64, x: &[f64], gain: &[f32], bias: &[f32]) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean = match kind {
+            Norm::Layer => x.iter().sum::<f64>() / n,
+            Norm::Rms => 0.0,
+        };
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        let scale = |(j, x): (usize, &f64)| {
+            let bias = bias.get(j).copied().unwrap_or(0.0);
+            (x - mean) / (variance + eps).sqrt() * f64::from(gain[j]) + f64::from(bias)
+        };
+        x.iter().enumerate().map(scale).collect()
+    }
+
+    #[test]
+    fn norms_and_their_slopes_are_right() {
+        const WIDTH: usize = 37;
+        // More rows than one task has.
+        let n_rows = ROWS + 5;
+        let (gain, bias) = (numbers(WIDTH, 1), numbers(WIDTH, 2));
+        let (x, d_y) = (numbers(n_rows * WIDTH, 3), numbers(n_rows * WIDTH, 4));
+        for (kind, bias) in [(Norm::Layer, &bias[..]), (Norm::Rms, &[])] {
+            let (mut y, mut stats) = (x.clone(), vec![0.0; n_rows * NORM_STATS]);
+            norm(kind, 1e-5, &x, &gain, bias, &mut y, &mut stats);
+            let (mut d_x, mut d_gain) = (vec![1.0; x.len()], vec![0.0; WIDTH]);
+            let mut d_bias = vec![0.0; bias.len()];
+            let add = Write::Add;
+            norm_backward(
+                kind,
+                &x,
+                &gain,
+                &stats,
+                &d_y,
+                &mut d_x,
+                add,
+                &mut d_gain,
+                &mut d_bias,
+            );
+            let mut slopes_of_gain = vec![0.0; WIDTH];
+            for row in 0..n_rows {
+                let at = row * WIDTH..(row + 1) * WIDTH;
+                let exact: Vec<f64> = x[at.clone()].iter().map(|&x| f64::from(x)).collect();
+                let d_y = &d_y[at.clone()];
+                let expected = normed(kind, 1e-5, &exact, &gain, bias);
+                for (j, expected) in expected.iter().enumerate() {
+                    assert!((f64::from(y[at.start + j]) - expected).abs() < 1e-5);
+                    let scaled = expected - bias.get(j).map_or(0.0, |&bias| f64::from(bias));
+                    slopes_of_gain[j] += f64::from(d_y[j]) * scaled / f64::from(gain[j]);
+                    let moved = |step: f64| -> f64 {
+                        let mut x = exact.clone();
+                        x[j] += step;
+                        let y = normed(kind, 1e-5, &x, &gain, bias);
+                        y.iter().zip(d_y).map(|(y, &d)| y * f64::from(d)).sum()
+                    };
+                    let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                    let found = f64::from(d_x[at.start + j]) - 1.0;
+                    assert!(
+                        (found - slope).abs() < 2e-5,
+                        "{kind:?}: {found} for {slope}"
+                    );
+                }
+            }
+            for (found, expected) in d_gain.iter().zip(slopes_of_gain) {
+                assert!((f64::from(*found) - expected).abs() < 1e-4, "{kind:?}");
+            }
+            for (j, found) in d_bias.iter().enumerate() {
+                let column = d_y.iter().skip(j).step_by(WIDTH);
+                let expected: f64 = column.map(|&d| f64::from(d)).sum();
+                assert!((f64::from(*found) - expected).abs() < 1e-4);
+            }
+        }
     }
 
     #[test]
