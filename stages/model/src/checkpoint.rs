@@ -246,8 +246,10 @@ fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
 }
 
 fn digest(path: &Path) -> Result<FileDigest, CheckpointError> {
+    let file = File::open(path).map_err(io_error("read", path))?;
+    // Not mapped: its pages would count as this process's memory.
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap(path).map_err(io_error("read", path))?;
+    hasher.update_reader(file).map_err(io_error("read", path))?;
     Ok(FileDigest {
         bytes: hasher.count(),
         blake3: hasher.finalize().to_hex().to_string(),

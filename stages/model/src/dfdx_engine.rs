@@ -9,7 +9,7 @@
 //! micro-batch of 32 rows and eight of four rows with ragged masks make the same step.
 
 use dfdx::tensor_ops::Device;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use crate::config::{ModelConfig, Parameter, Positions, Precision, Role};
 use crate::engine::{
@@ -86,7 +86,8 @@ pub(crate) trait Backend {
     /// Takes over all weights with their shapes, and which of them are trained.
     fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()>;
 
-    fn weight(&self, i: usize) -> Result<Vec<f32>>;
+    /// Copies all weights, in order.
+    fn weights(&self, threads: &ThreadPool) -> Result<Vec<Vec<f32>>>;
 
     /// Lets `f` change these weights, in order, on these threads.
     fn change(
@@ -336,12 +337,16 @@ impl<B: Backend> Engine for DfdxEngine<B> {
     }
 
     fn weights(&self) -> Result<Tensors> {
-        let mut tensors = Tensors::new();
-        for (i, parameter) in self.parameters.iter().enumerate() {
-            let (shape, data) = (parameter.shape.clone(), self.backend.weight(i)?);
-            tensors.insert(parameter.name.clone(), Tensor { shape, data });
-        }
-        Ok(tensors)
+        let weights = self.backend.weights(&self.threads)?;
+        let named = self
+            .parameters
+            .iter()
+            .zip(weights)
+            .map(|(parameter, data)| {
+                let shape = parameter.shape.clone();
+                (parameter.name.clone(), Tensor { shape, data })
+            });
+        Ok(named.collect())
     }
 
     fn load_weights(&mut self, weights: &Tensors) -> Result<()> {
@@ -354,24 +359,27 @@ impl<B: Backend> Engine for DfdxEngine<B> {
     }
 
     fn optimizer(&self) -> Result<Tensors> {
-        let mut tensors = Tensors::new();
-        for (i, parameter) in self
-            .parameters
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| self.trained[*i])
-        {
-            for (name, second) in moment_names(&parameter.name, self.is_muons(i)) {
-                let data = match &self.moments[i] {
-                    Some(moments) if second => moments.v.clone(),
-                    Some(moments) => moments.m.clone(),
-                    None => vec![0.0; parameter.n()],
-                };
-                let shape = parameter.shape.clone();
-                tensors.insert(name, Tensor { shape, data });
-            }
-        }
-        Ok(tensors)
+        let trained = (0..self.parameters.len()).filter(|&i| self.trained[i]);
+        let moments = trained.flat_map(|i| {
+            let names = moment_names(&self.parameters[i].name, self.is_muons(i));
+            names
+                .into_iter()
+                .map(move |(name, second)| (i, name, second))
+        });
+        let moments: Vec<(usize, String, bool)> = moments.collect();
+        let (parameters, held) = (&self.parameters, &self.moments);
+        let copy = |(i, name, second): (usize, String, bool)| {
+            let data = match &held[i] {
+                Some(moments) if second => moments.v.clone(),
+                Some(moments) => moments.m.clone(),
+                None => vec![0.0; parameters[i].n()],
+            };
+            let shape = parameters[i].shape.clone();
+            (name, Tensor { shape, data })
+        };
+        // Over all threads: training stands still meanwhile.
+        let copies = || moments.into_par_iter().map(copy).collect();
+        Ok(self.threads.install(copies))
     }
 
     fn load_optimizer(&mut self, state: &Tensors) -> Result<()> {

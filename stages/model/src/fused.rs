@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use dfdx::prelude::*;
-use rayon::ThreadPool;
+use rayon::{ThreadPool, prelude::*};
 
 use crate::buffer::{Buf, Pool};
 use crate::config::{HEAD_ROWS, ModelConfig, Positions};
@@ -778,8 +778,10 @@ impl Backend for FusedCpu {
         Ok(())
     }
 
-    fn weight(&self, i: usize) -> Result<Vec<f32>> {
-        Ok(self.weights[i].data.to_vec())
+    fn weights(&self, threads: &ThreadPool) -> Result<Vec<Vec<f32>>> {
+        let weights: Vec<&Buf<f32>> = self.weights.iter().map(|node| &*node.data).collect();
+        let copies = || weights.into_par_iter().map(|data| data.to_vec()).collect();
+        Ok(threads.install(copies))
     }
 
     fn change(

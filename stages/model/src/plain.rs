@@ -486,8 +486,8 @@ impl<D: Device<f32>> Backend for PlainDevice<D> {
         Ok(())
     }
 
-    fn weight(&self, i: usize) -> Result<Vec<f32>> {
-        Ok(self.weights[i].as_vec())
+    fn weights(&self, _: &ThreadPool) -> Result<Vec<Vec<f32>>> {
+        Ok(self.weights.iter().map(|weight| weight.as_vec()).collect())
     }
 
     fn change(

@@ -99,8 +99,8 @@ impl View for F32<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = self.0.data.iter().flat_map(|value| value.to_le_bytes());
-        Cow::Owned(bytes.collect())
+        let words = self.0.data.iter().map(|value| value.to_le_bytes());
+        Cow::Owned(words.collect::<Vec<_>>().into_flattened())
     }
 
     fn data_len(&self) -> usize {

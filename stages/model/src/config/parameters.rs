@@ -57,10 +57,17 @@ pub struct MemoryEstimate {
     pub activations: u64,
     /// Buffers in use for a moment: logits, packed operands, gradients of activations.
     pub scratch: u64,
+    /// Copies of weights and moments, which exist while a checkpoint is written.
+    pub checkpoint: u64,
 }
 
 impl MemoryEstimate {
     pub fn total(&self) -> u64 {
+        self.step() + self.checkpoint
+    }
+
+    /// Returns what a step needs that no checkpoint is taken after.
+    pub fn step(&self) -> u64 {
         self.weights + self.gradients + self.moments + self.activations + self.scratch
     }
 }
@@ -121,7 +128,7 @@ impl ModelConfig {
         6 * (in_blocks + head + attention) as u64
     }
 
-    /// Estimates the memory of one training step on the CPU with micro-batches of
+    /// Estimates the memory of training on the CPU with micro-batches of
     /// `n_rows` sequences of `len` tokens. `moments` is two for AdamW.
     pub fn memory(
         &self,
@@ -154,6 +161,7 @@ impl ModelConfig {
             moments: bytes(moments * n_params),
             activations: bytes(n_tokens * (self.n_layers * per_layer + 3 * d)),
             scratch: bytes(logits + operands + 2 * n_tokens * widest),
+            checkpoint: bytes((1 + moments) * n_params),
         }
     }
 }
