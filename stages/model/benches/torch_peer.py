@@ -1,11 +1,17 @@
 """The training step of `train_step.rs` in PyTorch: same model, batch, AdamW and clipping.
 
-usage: torch_peer.py MODEL PRECISION eager|compile [STEPS] [THREADS]
+usage: torch_peer.py [NAME=VALUE ...], with
 
-MODEL is mini, m41 or forty-one; PRECISION f32 or bf16 (autocast). One a process, so that the
-peak memory is its own. Needs `pip install torch` and as many free cores as threads (two).
+    model=mini      mini, m41, forty-one
+    precision=f32   f32, bf16 (autocast)
+    mode=eager      eager, compile
+    steps=8  threads=2  dropout=0  documents=1  accumulate=1  wait=no
+
+which mean what they mean there. One a process, so that the peak memory is its own. Needs
+`pip install torch` and as many free cores as threads.
 """
 
+import json
 import math
 import resource
 import sys
@@ -24,31 +30,43 @@ SHAPES = {
     "forty-one": (32, 80, 420, 6, 6, 2000, 32105),
 }
 
+DEFAULTS = {
+    "model": "mini", "precision": "f32", "mode": "eager", "steps": 8, "threads": 2,
+    "dropout": 0.0, "documents": 1, "accumulate": 1, "wait": "no",
+}
+
 
 class Block(nn.Module):
-    def __init__(self, d, heads, ff, norm, approximate):
+    def __init__(self, d, heads, ff, norm, approximate, dropout):
         super().__init__()
-        self.heads, self.approximate = heads, approximate
+        self.heads, self.approximate, self.dropout = heads, approximate, dropout
         self.norm1, self.norm2 = norm(d), norm(d)
         self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.up, self.down = nn.Linear(d, ff), nn.Linear(ff, d)
 
-    def forward(self, x):
+    def forward(self, x, mask):
         b, t, c = x.shape
         qkv = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.proj(y.transpose(1, 2).reshape(b, t, c))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate=self.approximate))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.dropout, is_causal=mask is None
+        )
+        x = x + self.drop(self.proj(y.transpose(1, 2).reshape(b, t, c)))
+        hidden = self.drop(F.gelu(self.up(self.norm2(x)), approximate=self.approximate))
+        return x + self.drop(self.down(hidden))
+
+    def drop(self, x):
+        return F.dropout(x, self.dropout) if self.dropout else x
 
 
 class Model(nn.Module):
-    def __init__(self, name):
+    def __init__(self, name, dropout):
         super().__init__()
         _, t, d, heads, layers, ff, vocab = SHAPES[name]
         forty = name == "forty-one"
         norm = nn.RMSNorm if forty else nn.LayerNorm
         self.scale = math.sqrt(d) if forty else 1.0
+        self.dropout = dropout
         self.embed = nn.Embedding(vocab, d)
         table = torch.zeros(t, d)
         if forty:
@@ -56,50 +74,92 @@ class Model(nn.Module):
             table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()
         self.positions = nn.Parameter(table, requires_grad=not forty)
         approximate = "none" if forty else "tanh"
-        self.blocks = nn.ModuleList(Block(d, heads, ff, norm, approximate) for _ in range(layers))
+        blocks = (Block(d, heads, ff, norm, approximate, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = norm(d)
         self.head = nn.Linear(d, vocab, bias=forty)
 
-    def forward(self, x, y):
-        x = self.embed(x) * self.scale + self.positions
+    def forward(self, x, y, at, mask):
+        positions = self.positions if at is None else self.positions[at]
+        x = self.embed(x) * self.scale + positions
+        if self.dropout:
+            x = F.dropout(x, self.dropout)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, mask)
         logits = self.head(self.norm(x))
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
 
 
-def main(name, precision, mode, steps="8", threads="2"):
-    torch.manual_seed(0)
-    torch.set_num_threads(int(threads))
-    rows, t, *_, vocab = SHAPES[name]
-    model = Model(name)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    x, y = torch.randint(0, vocab, (rows, t)), torch.randint(0, vocab, (rows, t))
-    run = torch.compile(model) if mode == "compile" else model
-    seconds, cpu = [], 0
-    for step in range(WARM_UP + int(steps)):
-        if step == WARM_UP:
-            cpu = time.process_time()
-        since = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            loss = run(x, y)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.perf_counter() - since)
-    cpu = (time.process_time() - cpu) / int(steps)
-    seconds = sorted(seconds[WARM_UP:])
-    median, best = seconds[len(seconds) // 2], seconds[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000
-    n = sum(p.numel() for p in parameters) / 1e6
-    print(
-        f"torch {torch.__version__} {mode} {name} {precision} ({n:.1f}M, {rows} x {t}): "
-        f"{rows * t / median:.0f} tokens/s (best {rows * t / best:.0f}, {rows * t / cpu:.0f} per CPU second), peak {peak} MB, loss {loss.item():.4f}",
-        flush=True,
-    )
+class Training:
+    def __init__(self, asked):
+        torch.manual_seed(0)
+        rows, t, *_, vocab = SHAPES[asked["model"]]
+        model = Model(asked["model"], asked["dropout"])
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+        )
+        ids = lambda: torch.randint(0, vocab, (rows, t))
+        self.micro_batches = [(ids(), ids()) for _ in range(asked["accumulate"])]
+        # Documents of about the same length: each sees only itself, and its positions begin at 0.
+        self.at, self.mask = None, None
+        if asked["documents"] > 1:
+            place = torch.arange(t)
+            document = place // -(-t // asked["documents"])
+            self.at = place % -(-t // asked["documents"])
+            causal = place[:, None] >= place[None, :]
+            self.mask = causal & (document[:, None] == document[None, :])
+        self.run = torch.compile(model) if asked["mode"] == "compile" else model
+        self.is_bf16 = asked["precision"] == "bf16"
+        self.n_tokens = rows * t * asked["accumulate"]
+
+    def step(self):
+        for x, y in self.micro_batches:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_bf16):
+                loss = self.run(x, y, self.at, self.mask)
+            (loss / len(self.micro_batches)).backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def round(self, n_steps):
+        seconds = []
+        for _ in range(n_steps):
+            since = time.perf_counter()
+            self.loss = self.step().item()
+            seconds.append(time.perf_counter() - since)
+        seconds.sort()
+        return {
+            "tokens_per_second": round(self.n_tokens / seconds[n_steps // 2], 1),
+            "best": round(self.n_tokens / seconds[0], 1),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000,
+        }
+
+
+def parse(args):
+    asked = dict(DEFAULTS)
+    for arg in args:
+        name, value = arg.split("=")
+        asked[name] = type(DEFAULTS[name])(value)
+    return asked
+
+
+def main():
+    asked = parse(sys.argv[1:])
+    torch.set_num_threads(asked["threads"])
+    training = Training(asked)
+    for _ in range(WARM_UP):
+        training.step()
+    if asked["wait"] == "yes":
+        for _ in sys.stdin:
+            print(json.dumps(training.round(asked["steps"])), flush=True)
+        return
+    measured = training.round(asked["steps"])
+    n = sum(p.numel() for p in training.parameters) / 1e6
+    told = " ".join(f"{name}={value}" for name, value in asked.items())
+    print(f"torch {torch.__version__} {told} ({n:.1f}M): {measured}, loss {training.loss:.4f}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
