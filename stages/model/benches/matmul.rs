@@ -1,16 +1,18 @@
 //! GFLOP/s of matrix products in the shapes and layouts of a training step, ours and `gemm`'s.
+//!
+//! `cargo bench -p tinylm-model --bench matmul -- [threads=N] [kernels=SET]`
 
 #![expect(
     clippy::print_stdout,
     reason = "a benchmark's result is what it prints"
 )]
 
-use std::{fs, hint::black_box};
+use std::{env, fs, hint::black_box, time::Instant};
 
 use tinylm_model::config::Precision;
 use tinylm_model::kernels::{self, View, matmul};
 
-const SHAPES: [(usize, usize, usize); 8] = [
+const SHAPES: [(usize, usize, usize); 9] = [
     (2048, 512, 512),
     (2048, 2048, 512),
     (2048, 512, 2048),
@@ -19,24 +21,37 @@ const SHAPES: [(usize, usize, usize); 8] = [
     (1024, 512, 16_000),
     (16_000, 512, 1024),
     (2048, 768, 256),
+    (256, 256, 2048),
 ];
 
-/// On one thread, by its own seconds on a core.
 fn main() {
-    match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
-        Ok(pool) => pool.install(bench),
+    let given = |name: &str| {
+        let value = |arg: String| Some(arg.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        env::args().find_map(value)
+    };
+    let threads = given("threads").map_or(Ok(1), |threads| threads.parse());
+    let chosen = given("kernels").map_or(Ok(()), |set| kernels::choose(&set));
+    let (Ok(threads), Ok(())) = (threads, chosen) else {
+        println!(
+            "`threads` is a number, and `kernels` one of {:?}",
+            kernels::supported()
+        );
+        return;
+    };
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool.install(|| bench(threads)),
         Err(error) => println!("{error}"),
     }
 }
 
-fn bench() {
+fn bench(threads: usize) {
     println!(
-        "kernels {}; GFLOP/s of one thread, best of 7 (n: rows as stored, t: transposed)",
+        "kernels {}; GFLOP/s of {threads} threads, best of 7 (n: rows as stored, t: transposed)",
         kernels::name()
     );
     println!(
-        "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8}",
-        "m, n, k", "nn", "nt", "tn", "nt bf16", "gemm nt"
+        "{:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>8} {:>8}",
+        "m, n, k", "nn", "nt", "tn", "nn bf16", "nt bf16", "tn bf16", "gemm nt"
     );
     for (m, n, k) in SHAPES {
         let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
@@ -44,18 +59,31 @@ fn bench() {
         let (an, at) = (View::new(&a, k), View::new(&a, m).t());
         let (bn, bt) = (View::new(&b, n), View::new(&b, k).t());
         let speed = |f: &mut dyn FnMut()| {
+            // Often enough for the clock of a thread's own seconds, which counts every few milliseconds.
+            let n_times = (40_000_000_000 / (2 * m * n * k)).max(1);
             let times = (0..7).map(|_| {
-                let since = cpu_seconds();
-                f();
-                cpu_seconds() - since
+                let (cpu, since) = (cpu_seconds(), Instant::now());
+                (0..n_times).for_each(|_| f());
+                match threads {
+                    // On one thread by its own seconds on a core, whatever else runs here.
+                    1 => cpu_seconds() - cpu,
+                    _ => since.elapsed().as_secs_f64(),
+                }
             });
-            2.0 * (m * n * k) as f64 / times.fold(f64::INFINITY, f64::min) / 1e9
+            let best = times.fold(f64::INFINITY, f64::min) / n_times as f64;
+            2.0 * (m * n * k) as f64 / best / 1e9
         };
-        let f32 = Precision::F32;
-        let nn = speed(&mut || matmul(black_box(&mut out), false, an, bn, f32));
-        let nt = speed(&mut || matmul(black_box(&mut out), false, an, bt, f32));
-        let tn = speed(&mut || matmul(black_box(&mut out), false, at, bn, f32));
-        let bf16 = speed(&mut || matmul(black_box(&mut out), false, an, bt, Precision::Bf16));
+        print!("{:<20}", format!("{m}, {n}, {k}"));
+        for (precision, width) in [(Precision::F32, 6), (Precision::Bf16, 8)] {
+            for (a, b) in [(an, bn), (an, bt), (at, bn)] {
+                let found = speed(&mut || matmul(black_box(&mut out), false, a, b, precision));
+                print!(" {found:width$.0}");
+            }
+        }
+        let parallelism = match threads {
+            1 => gemm::Parallelism::None,
+            n => gemm::Parallelism::Rayon(n),
+        };
         let other = speed(&mut || {
             // SAFETY: `out` is m x n, `a` m x k and `b` n x k, all row-major.
             unsafe {
@@ -78,14 +106,11 @@ fn bench() {
                     false,
                     false,
                     false,
-                    gemm::Parallelism::None,
+                    parallelism,
                 );
             }
         });
-        println!(
-            "{:<20} {nn:6.0} {nt:6.0} {tn:6.0} {bf16:8.0} {other:8.0}",
-            format!("{m}, {n}, {k}")
-        );
+        println!(" {other:8.0}");
     }
 }
 

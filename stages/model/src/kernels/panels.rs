@@ -5,6 +5,9 @@
 //! bits: one f32, or two bf16 numbers that follow each other along `k`, which is what
 //! `vdpbf16ps` multiplies. The inner loop keeps a tile of `MR x NR` sums in registers.
 //!
+//! Numbers of `a` are broadcast one by one, so its rows may lie side by side or one after the
+//! other in a panel; where a row's numbers are contiguous, the latter is a straight copy.
+//!
 //! Operands are packed a few megabytes at a time and used while the caches hold them. Small
 //! blocks of tiles are the tasks. Each tile is computed by one task and sums along `k` in
 //! order, so the result does not depend on the number of threads.
@@ -36,6 +39,8 @@ const BLOCK_DEPTH: usize = 4 * DEPTH;
 const PACK_DEPTH: usize = 16;
 /// Panels that one packing task copies when `k` is contiguous.
 const PACK_PANELS: usize = 4;
+/// Rows that one packing task copies into panels that lie by rows.
+const PACK_ROWS: usize = 4 * MR;
 
 /// One cache line of units.
 #[derive(Clone, Copy, Default)]
@@ -113,7 +118,19 @@ macro_rules! unit {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn tile(
+            unsafe fn pack_row(out: *mut u32, row: *const f32, n: usize) {
+                for first in (0..n.div_ceil($numbers)).step_by(16) {
+                    let at = first / DEPTH * DEPTH * MR + first % DEPTH;
+                    // SAFETY: the caller's promise; depths are padded to whole lines.
+                    unsafe {
+                        let k = first * $numbers;
+                        _mm512_storeu_si512(out.add(at).cast(), $load(row.add(k), n - k));
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const BY_ROWS: bool>(
                 depth: usize,
                 a: *const u32,
                 b: *const u32,
@@ -124,7 +141,7 @@ macro_rules! unit {
             ) {
                 // SAFETY: the caller's promise; masked lanes are neither read nor written.
                 unsafe {
-                    let sums = $sum(depth, a, b);
+                    let sums = $sum::<BY_ROWS>(depth, a, b);
                     if size == (MR, NR) {
                         for (row, sums) in sums.iter().enumerate() {
                             for (half, &sum) in sums.iter().enumerate() {
@@ -180,12 +197,19 @@ trait Unit {
         depths: Range<usize>,
     );
 
+    /// Packs `n` contiguous numbers as one row of a panel of `a` that lies by rows.
+    ///
+    /// # Safety
+    /// The unit's instructions; `row` is valid for `n` numbers, and `out`, the row's place in the
+    /// panel's first `DEPTH` units, for those units of the panel.
+    unsafe fn pack_row(out: *mut u32, row: *const f32, n: usize);
+
     /// Sums one tile over `depth` and stores the part of it that exists.
     ///
     /// # Safety
-    /// The unit's instructions; `a` and `b` are valid for `depth` steps of their panels, `b` on a
-    /// cache line, and `out` is valid for `size`.
-    unsafe fn tile(
+    /// The unit's instructions; `a` and `b` are valid for `depth` steps of their panels (at most
+    /// `DEPTH` if `a` lies by rows), `b` on a cache line, and `out` is valid for `size`.
+    unsafe fn tile<const BY_ROWS: bool>(
         depth: usize,
         a: *const u32,
         b: *const u32,
@@ -358,7 +382,11 @@ unsafe fn load_bf16_rows(first: *const f32, second: Option<*const f32>, mask: u1
 /// As for `Unit::tile`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn sum_f32(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; MR] {
+unsafe fn sum_f32<const BY_ROWS: bool>(
+    depth: usize,
+    a: *const u32,
+    b: *const u32,
+) -> [[__m512; 2]; MR] {
     let mut sums = [[_mm512_setzero_ps(); 2]; MR];
     let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
     for _ in 0..depth {
@@ -366,11 +394,11 @@ unsafe fn sum_f32(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; M
         unsafe {
             let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
             for (row, sums) in sums.iter_mut().enumerate() {
-                let a = _mm512_set1_ps(*a.add(row));
+                let a = _mm512_set1_ps(*a.add(if BY_ROWS { row * DEPTH } else { row }));
                 sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
                 sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
             }
-            (a, b) = (a.add(MR), b.add(NR));
+            (a, b) = (a.add(if BY_ROWS { 1 } else { MR }), b.add(NR));
         }
     }
     sums
@@ -380,7 +408,11 @@ unsafe fn sum_f32(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; M
 /// As for `Unit::tile`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn sum_bf16(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; MR] {
+unsafe fn sum_bf16<const BY_ROWS: bool>(
+    depth: usize,
+    a: *const u32,
+    b: *const u32,
+) -> [[__m512; 2]; MR] {
     let mut sums = [[_mm512_setzero_ps(); 2]; MR];
     let (mut a, mut b) = (a, b);
     for _ in 0..depth {
@@ -391,12 +423,13 @@ unsafe fn sum_bf16(depth: usize, a: *const u32, b: *const u32) -> [[__m512; 2]; 
             let b0 = std::mem::transmute::<__m512i, __m512bh>(b0);
             let b1 = std::mem::transmute::<__m512i, __m512bh>(b1);
             for (row, sums) in sums.iter_mut().enumerate() {
-                let a = _mm512_set1_epi32(a.add(row).cast::<i32>().read());
+                let a = a.add(if BY_ROWS { row * DEPTH } else { row });
+                let a = _mm512_set1_epi32(a.cast::<i32>().read());
                 let a = std::mem::transmute::<__m512i, __m512bh>(a);
                 sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
                 sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
             }
-            (a, b) = (a.add(MR), b.add(NR));
+            (a, b) = (a.add(if BY_ROWS { 1 } else { MR }), b.add(NR));
         }
     }
     sums
@@ -469,18 +502,27 @@ fn multiply_as<U: Unit>(out: &mut [f32], accumulate: bool, a: View, b: View) {
         for depths in blocks(k, BLOCK_DEPTH * U::NUMBERS, U::NUMBERS) {
             let a = a.part(rows.clone(), depths.clone());
             let depth = depths.len().div_ceil(U::NUMBERS);
-            let a_panels = at_least(&mut a_lines, n_lines::<MR>(rows.len(), depth));
-            pack::<U, MR>(a_panels, a);
+            let a_depth = depth.next_multiple_of(DEPTH);
+            let a_panels = at_least(&mut a_lines, n_lines::<MR>(rows.len(), a_depth));
+            let by_rows = a.strides().col == 1;
+            match by_rows {
+                true => pack_by_rows::<U>(a_panels, a, a_depth),
+                false => pack::<U, MR>(a_panels, a, a_depth),
+            }
+            let multiply = match by_rows {
+                true => multiply_panels::<U, true>,
+                false => multiply_panels::<U, false>,
+            };
             for cols in blocks(n, BLOCK_COLS, NR) {
                 let b = b.part(depths.clone(), cols.clone());
                 let b_panels = at_least(&mut b_lines, n_lines::<NR>(cols.len(), depth));
-                pack::<U, NR>(b_panels, b.t());
+                pack::<U, NR>(b_panels, b.t(), depth);
                 let size = (rows.len(), cols.len(), depth);
                 let accumulate = accumulate || depths.start > 0;
                 // SAFETY: the block is within `out` (asserted), which is borrowed.
                 unsafe {
                     let out = Shared(out.at(rows.start * n + cols.start));
-                    multiply_panels::<U>(out, n, accumulate, a_panels, b_panels, size);
+                    multiply(out, n, accumulate, a_panels, b_panels, size);
                 }
             }
         }
@@ -499,7 +541,7 @@ fn blocks(n: usize, most: usize, unit: usize) -> impl Iterator<Item = Range<usiz
 
 /// # Safety
 /// `out` must be valid for `m` rows of `n` numbers, `stride` apart, and no other thread's meanwhile.
-unsafe fn multiply_panels<U: Unit>(
+unsafe fn multiply_panels<U: Unit, const BY_ROWS: bool>(
     out: Shared<f32>,
     stride: usize,
     accumulate: bool,
@@ -507,7 +549,8 @@ unsafe fn multiply_panels<U: Unit>(
     b_panels: &[Line],
     (m, n, depth): (usize, usize, usize),
 ) {
-    assert!(a_panels.len() >= n_lines::<MR>(m, depth));
+    let a_depth = depth.next_multiple_of(DEPTH);
+    assert!(a_panels.len() >= n_lines::<MR>(m, a_depth));
     assert!(b_panels.len() >= n_lines::<NR>(n, depth));
     let n_across = n.div_ceil(TASK_COLS);
     let n_tasks = m.div_ceil(TASK_ROWS) * n_across;
@@ -526,10 +569,10 @@ unsafe fn multiply_panels<U: Unit>(
                         // SAFETY: the level has the instructions; panel offsets are within the lengths
                         // asserted above; `out` is the caller's promise, and no other task has this tile.
                         unsafe {
-                            let a = a_panels.as_ptr().cast::<u32>().add(i * depth + k0 * MR);
+                            let a = a_panels.as_ptr().cast::<u32>().add(i * a_depth + k0 * MR);
                             let b = b_panels.as_ptr().cast::<u32>().add(j * depth + k0 * NR);
                             let at = out.at(i * stride + j);
-                            U::tile(len, a, b, at, stride, size, accumulate || k0 > 0);
+                            U::tile::<BY_ROWS>(len, a, b, at, stride, size, accumulate || k0 > 0);
                         }
                     }
                 }
@@ -554,14 +597,19 @@ unsafe fn multiply_local_as<U: Unit>(
     let (b_panels, a_panels) = panels.split_at_mut(n_b);
     // SAFETY: the level has the instructions, the panels are large enough, and `out` is the caller's promise.
     unsafe {
-        pack_panels::<U, MR>(a_panels.as_mut_ptr().cast(), a, 0..m.div_ceil(MR));
-        pack_panels::<U, NR>(b_panels.as_mut_ptr().cast(), b.t(), 0..n.div_ceil(NR));
+        pack_panels::<U, MR>(a_panels.as_mut_ptr().cast(), a, depth, 0..m.div_ceil(MR));
+        pack_panels::<U, NR>(
+            b_panels.as_mut_ptr().cast(),
+            b.t(),
+            depth,
+            0..n.div_ceil(NR),
+        );
         for j in (0..n).step_by(NR) {
             for i in (0..m).step_by(MR) {
                 let a = a_panels.as_ptr().cast::<u32>().add(i * depth);
                 let b = b_panels.as_ptr().cast::<u32>().add(j * depth);
                 let size = (MR.min(m - i), NR.min(n - j));
-                U::tile(
+                U::tile::<false>(
                     depth,
                     a,
                     b,
@@ -575,11 +623,33 @@ unsafe fn multiply_local_as<U: Unit>(
     }
 }
 
-/// Packs all rows of `x` into panels of `P`.
-fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View) {
+/// Packs the rows of `a`, whose numbers along `k` are contiguous, one after the other into panels
+/// of `depth` units; each `DEPTH` of them lie together.
+fn pack_by_rows<U: Unit>(panels: &mut [Line], a: View, depth: usize) {
+    assert!(a.strides().col == 1 && depth.is_multiple_of(DEPTH));
+    assert!(depth * U::NUMBERS >= a.cols() && panels.len() >= n_lines::<MR>(a.rows(), depth));
+    let out = Shared(panels.as_mut_ptr().cast::<u32>());
+    (0..a.rows().div_ceil(PACK_ROWS))
+        .into_par_iter()
+        .for_each(|group| {
+            let first = group * PACK_ROWS;
+            for i in first..a.rows().min(first + PACK_ROWS) {
+                // SAFETY: the level has the instructions, the view is within its data, the panels
+                // are large enough, and no other task has this row.
+                unsafe {
+                    let row = a.as_ptr().add(i * a.strides().row);
+                    let out = out.at(i / MR * MR * depth + i % MR * DEPTH);
+                    U::pack_row(out, row, a.cols());
+                }
+            }
+        });
+}
+
+/// Packs all rows of `x` into panels of `P` rows and `panel_depth` units.
+fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View, panel_depth: usize) {
     let depth = x.cols().div_ceil(U::NUMBERS);
     let n_panels = x.rows().div_ceil(P);
-    assert!(panels.len() >= n_lines::<P>(x.rows(), depth));
+    assert!(panel_depth >= depth && panels.len() >= n_lines::<P>(x.rows(), panel_depth));
     let out = Shared(panels.as_mut_ptr().cast::<u32>());
     if x.strides().col == 1 {
         (0..n_panels.div_ceil(PACK_PANELS))
@@ -588,7 +658,7 @@ fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View) {
                 let first = group * PACK_PANELS;
                 let last = n_panels.min(first + PACK_PANELS);
                 // SAFETY: the panels are large enough, and no other task has these.
-                unsafe { pack_panels::<U, P>(out.at(0), x, first..last) };
+                unsafe { pack_panels::<U, P>(out.at(0), x, panel_depth, first..last) };
             });
     } else {
         // Rows are contiguous: reading a whole row of panels at one depth is a stream.
@@ -601,7 +671,7 @@ fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View) {
                     // SAFETY: as above; no other task has these depths.
                     unsafe {
                         U::pack_along_rows::<P>(
-                            out.at(panel * depth * P),
+                            out.at(panel * panel_depth * P),
                             x,
                             panel * P,
                             first..last,
@@ -614,12 +684,17 @@ fn pack<U: Unit, const P: usize>(panels: &mut [Line], x: View) {
 
 /// # Safety
 /// `out` must hold all panels of `x`; no other thread may touch these ones meanwhile.
-unsafe fn pack_panels<U: Unit, const P: usize>(out: *mut u32, x: View, panels: Range<usize>) {
+unsafe fn pack_panels<U: Unit, const P: usize>(
+    out: *mut u32,
+    x: View,
+    panel_depth: usize,
+    panels: Range<usize>,
+) {
     let depth = x.cols().div_ceil(U::NUMBERS);
     for panel in panels {
         // SAFETY: the caller's promise.
         unsafe {
-            let out = out.add(panel * depth * P);
+            let out = out.add(panel * panel_depth * P);
             if x.strides().col == 1 {
                 U::pack_along_k::<P>(out, x, panel * P);
             } else {
