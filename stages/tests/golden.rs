@@ -1,34 +1,49 @@
-//! The bytes that each kind makes of a fixture.
+//! What each kind makes of a fixture: bytes, and of the kinds that train and speak, numbers.
 //!
-//! A digest that moves means that the same recipe now makes other bytes: raise the
-//! kind's `REVISION`, or everything that was made before is taken for what would be
-//! made now.
+//! A digest or a number that moves means that the same recipe now makes something else:
+//! raise the kind's `REVISION`, or everything that was made before is taken for what would
+//! be made now.
+//!
+//! Kernel sets add in different orders, so losses may differ by `TOLERANCE` from those
+//! written down here. A change of what is computed (an operation, a start value, a random
+//! number, the order of the data) moves them by more.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use tinylm_pipeline::{Stage, testing::StageTest};
-use tinylm_stages::{
-    binarize::Binarize, dedupe::Dedupe, download::Download, normalize::Normalize,
-    tokenizer::TokenizerStage,
+use tinylm_model::kernels;
+use tinylm_pipeline::{
+    Event, Stage,
+    testing::{Outcome, StageTest},
 };
+use tinylm_stages::{
+    binarize::Binarize, dedupe::Dedupe, download::Download, evaluate::Evaluate, finetune::Finetune,
+    normalize::Normalize, pretrain::Pretrain, sample::Sample, tokenizer::TokenizerStage,
+};
+
+const TOLERANCE: f64 = 1e-3;
 
 /// Returns the revision, and each file with its digest.
 fn golden<S: Stage>(test: &StageTest, settings: &str) -> String {
     let outcome = test.run::<S>(settings).unwrap();
     let mut lines = vec![format!("{} {}", S::KIND, S::REVISION)];
-    let mut names: Vec<_> = fs::read_dir(&outcome.out)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    for name in names {
+    for name in names(&outcome.out) {
         let digest = blake3::hash(&fs::read(outcome.out.join(&name)).unwrap()).to_hex();
         lines.push(format!("{name} {}", &digest[..16]));
     }
     lines.join("\n")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 const ROWS: &str = r#"rows: [
@@ -149,13 +164,18 @@ fn tokenizer() {
     ");
 }
 
+/// Shards of those documents, with their tokenizer.
+fn shards(dir: &Path) -> StageTest {
+    let documents = documents(dir);
+    let test = StageTest::new(dir).input("documents", &documents);
+    let tokenizer = test.run::<TokenizerStage>("{vocab_size: 300}").unwrap().out;
+    test.input("tokenizer", &tokenizer)
+}
+
 #[test]
 fn binarize() {
     let dir = tempfile::tempdir().unwrap();
-    let documents = documents(dir.path());
-    let test = StageTest::new(dir.path()).input("documents", &documents);
-    let tokenizer = test.run::<TokenizerStage>("{vocab_size: 300}").unwrap().out;
-    let test = test.input("tokenizer", &tokenizer);
+    let test = shards(dir.path());
     insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"
     binarize 1
     chat_template.jinja e746bbb77ac74603
@@ -169,4 +189,137 @@ fn binarize() {
     validation-00000.idx 2b11ae84eef6ec0c
     validation-00000.roles 0aa5ac62edc1c7c1
     ");
+}
+
+/// Trains on those shards with everything that draws numbers: start values, order, dropout.
+fn pretrained(dir: &Path) -> (StageTest, Outcome) {
+    // A filter such as `kernels=avx2` matches no test and names a kernel set.
+    if let Some(set) = env::args().find_map(|arg| arg.strip_prefix("kernels=").map(str::to_owned)) {
+        kernels::choose(&set).unwrap();
+    }
+    let binarized = shards(dir).run::<Binarize>("{validation: 0.2}");
+    let test = StageTest::new(dir).input("shards", &binarized.unwrap().out);
+    let settings = "
+model: { preset: mini, context: 96, d_model: 32, n_layers: 2, n_heads: 2 }
+train: { steps: 40, batch: 8, micro_batch: 4, lr: 5e-3, dropout: 0.05, validate_every: 20 }
+keep_optimizer: true
+";
+    let outcome = test.run::<Pretrain>(settings).unwrap();
+    (test, outcome)
+}
+
+/// A kind's revision, the files it wrote, and losses on the way and on the validation documents.
+fn course<S: Stage>(outcome: &Outcome) -> (String, Vec<f64>) {
+    let text = fs::read(outcome.out.join("training.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let losses = report["curve"]["loss"].as_array().unwrap().iter();
+    let every_fifth = losses.skip(4).step_by(5).map(|point| &point[1]);
+    let validations = report["curve"]["validation"].as_array().unwrap().iter();
+    let numbers = every_fifth.chain(validations.map(|point| &point["loss"]));
+    let numbers = numbers.map(|number| number.as_f64().unwrap()).collect();
+    (revision_and_files::<S>(outcome), numbers)
+}
+
+fn revision_and_files<S: Stage>(outcome: &Outcome) -> String {
+    format!(
+        "{} {}: {}",
+        S::KIND,
+        S::REVISION,
+        names(&outcome.out).join(" ")
+    )
+}
+
+#[track_caller]
+fn assert_near(found: &[f64], written_down: &[f64]) {
+    let is_near = |(found, written): (&f64, &f64)| (found - written).abs() < TOLERANCE;
+    let is_same_length = found.len() == written_down.len();
+    assert!(
+        is_same_length && found.iter().zip(written_down).all(is_near),
+        "the same recipe computes other numbers: raise the `REVISION` and write down {found:.5?}"
+    );
+}
+
+#[test]
+fn pretrain() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, outcome) = pretrained(dir.path());
+    let (files, losses) = course::<Pretrain>(&outcome);
+    insta::assert_snapshot!(files, @"pretrain 1: chat_template.jinja config.json generation.json last.safetensors model.safetensors optimizer.safetensors tokenizer.json training.json");
+    assert_near(
+        &losses,
+        &[
+            4.05744, 2.83017, 2.07813, 1.70489, 1.38732, 1.25201, 1.23039, 1.22045, 2.19694,
+            1.85582,
+        ],
+    );
+}
+
+#[test]
+fn finetune() {
+    let dir = tempfile::tempdir().unwrap();
+    let (test, pretrained) = pretrained(dir.path());
+    let settings = "
+context: 128
+optimizer_state: keep
+freeze: { blocks: 1 }
+train: { steps: 10, batch: 8, micro_batch: 4, lr: 1e-3, batching: padded, validate_every: 5 }
+";
+    let test = test.input("model", &pretrained.out);
+    let tuned = test.run::<Finetune>(settings).unwrap();
+    let (files, losses) = course::<Finetune>(&tuned);
+    insta::assert_snapshot!(files, @"finetune 1: chat_template.jinja config.json generation.json last.safetensors model.safetensors tokenizer.json training.json");
+    assert_near(&losses, &[1.14916, 1.09568, 1.81396, 1.79903]);
+}
+
+#[test]
+fn evaluate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (test, pretrained) = pretrained(dir.path());
+    let test = test.input("model", &pretrained.out);
+    let measured = test.run::<Evaluate>("{}").unwrap();
+    insta::assert_snapshot!(revision_and_files::<Evaluate>(&measured), @"evaluate 1: evaluation.json");
+    let names = [
+        "loss",
+        "accuracy_top5",
+        "bits_per_byte",
+        "by_role.assistant.loss",
+    ];
+    let numbers = names.map(|name| measured.metrics.get(name).unwrap());
+    assert_near(&numbers, &[1.85582, 0.85897, 0.73020, 1.85582]);
+}
+
+#[test]
+fn sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, pretrained) = pretrained(dir.path());
+    let test = StageTest::new(dir.path()).input("model", &pretrained.out);
+    let settings = "{prompts: [the river winter runs 3 times], temperature: 0, max_tokens: 24}";
+    let said = test.run::<Sample>(settings).unwrap();
+    let answers = said.events.iter().filter_map(|event| match event {
+        Event::Sample { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    let answers: Vec<&str> = answers.collect();
+    let golden = format!(
+        "{}\n{}",
+        revision_and_files::<Sample>(&said),
+        answers.join("\n")
+    );
+    insta::assert_snapshot!(golden, @"
+    sample 1: samples.jsonl samples.md
+    the small river runs 11 times
+    ");
+}
+
+/// A process has one set, so each gets a process: this program again.
+#[test]
+fn every_kernel_set_of_this_cpu_makes_these() {
+    for set in kernels::supported() {
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args(["pretrain", "finetune", "evaluate", "sample", "--exact"]);
+        let output = again.arg(format!("kernels={set}")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{set}:\n{said}");
+        assert!(said.contains("4 passed"), "{set}:\n{said}");
+    }
 }
