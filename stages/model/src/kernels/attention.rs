@@ -447,10 +447,10 @@ mod tests {
                 for one in &seen {
                     let (d_s, p) = (one.1 * (d_p(one) - delta) * scale, one.1 * one.2);
                     let [key, value] = self.key_and_value(one.0, head);
-                    for d in 0..D_HEAD {
+                    for (d, &d_o) in d_o.iter().enumerate() {
                         d_qkv[query.start + d] += d_s * self.qkv[key.start + d];
                         d_qkv[key.start + d] += d_s * self.qkv[query.start + d];
-                        d_qkv[value.start + d] += p * f64::from(d_o[d]);
+                        d_qkv[value.start + d] += p * f64::from(d_o);
                     }
                 }
             }
