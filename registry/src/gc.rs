@@ -184,6 +184,11 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
 
 fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
     for folder in files::list_folder(&home.work())? {
+        // What a program put there goes as the link that it is: behind it stands what is not ours.
+        if folder.is_symlink() {
+            plan.add(What::Attempt, folder, None);
+            continue;
+        }
         let key = folder.file_name().and_then(|name| name.to_str());
         let digest = key.and_then(|key| key.parse::<Digest>().ok());
         if digest.is_some_and(|key| is_being_made(home, &key)) {
@@ -377,6 +382,21 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_link_among_the_work_goes_and_what_it_leads_to_stays() {
+        let fixture = Fixture::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::create_dir(elsewhere.path().join("inner")).unwrap();
+        fs::write(elsewhere.path().join("precious"), "").unwrap();
+        fs::create_dir_all(fixture.home.work().join("key")).unwrap();
+        for link in ["link", "key/link"] {
+            let link = fixture.home.work().join(link);
+            std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
+        }
+        assert_eq!(fixture.sweep(), [What::Attempt, What::Attempt]);
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 2);
     }
 
     #[test]

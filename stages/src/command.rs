@@ -230,9 +230,13 @@ fn failed(program: &str, status: ExitStatus) -> StageError {
 }
 
 /// Removes from `out` what was not declared; fails when something declared is not there.
+///
+/// The program may have put a link where a folder was. Nothing is removed before every folder that
+/// is looked into is known to be one: behind a link stands what is not ours.
 fn keep_only(outputs: &[String], out: &Path) -> Result<(), StageError> {
     for output in outputs {
-        if !out.join(output).exists() {
+        refuse_links_on_the_way(out, output)?;
+        if fs::symlink_metadata(out.join(output)).is_err() {
             let message = format!("the program succeeded but did not write `{{out}}/{output}`");
             return Err(StageError::new(message).is_final());
         }
@@ -241,16 +245,34 @@ fn keep_only(outputs: &[String], out: &Path) -> Result<(), StageError> {
     remove_others(out, &declared)
 }
 
+/// Refuses `out` itself and the folders between it and `output` when they are links.
+fn refuse_links_on_the_way(out: &Path, output: &str) -> Result<(), StageError> {
+    let path = out.join(output);
+    let folders = path.ancestors().skip(1);
+    for folder in folders.take_while(|folder| folder.starts_with(out)) {
+        if folder.is_symlink() {
+            let message = format!("`{}` is a link and not a folder", folder.display());
+            let error = StageError::new(message).is_final();
+            return Err(error.help("let the program write a folder of its own there"));
+        }
+    }
+    Ok(())
+}
+
+/// `folder` is a folder and no link.
 fn remove_others(folder: &Path, declared: &[PathBuf]) -> Result<(), StageError> {
     for entry in fs::read_dir(folder).at(folder)? {
-        let path = entry.at(folder)?.path();
+        let entry = entry.at(folder)?;
+        let path = entry.path();
+        // Of the entry itself: a link to a folder is not one.
+        let is_folder = entry.file_type().at(&path)?.is_dir();
         if declared.contains(&path) {
             continue;
         }
         let leads_to_declared = declared.iter().any(|kept| kept.starts_with(&path));
-        if leads_to_declared {
+        if leads_to_declared && is_folder {
             remove_others(&path, declared)?;
-        } else if path.is_dir() && !path.is_symlink() {
+        } else if is_folder {
             fs::remove_dir_all(&path).at(&path)?;
         } else {
             fs::remove_file(&path).at(&path)?;
@@ -301,6 +323,51 @@ mod tests {
             .run::<Command>("{ run: ['true'], outputs: [x.txt] }")
             .unwrap_err();
         assert!(error.message.contains("{out}/x.txt"), "{error}");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_refused_and_nothing_behind_it_is_touched() {
+        let dir = tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        let make = "mkdir -p {out}/deep;";
+        let programs = [
+            ("rmdir {out}/deep {out}; ln -s PRECIOUS {out}", "kept.txt"),
+            (
+                "rmdir {out}/deep; ln -s PRECIOUS {out}/deep",
+                "deep/kept.txt",
+            ),
+            ("ln -s PRECIOUS {out}/deep/er", "deep/er/kept.txt"),
+        ];
+        for (idx, (program, output)) in programs.iter().enumerate() {
+            fs::create_dir_all(precious.join("inner")).unwrap();
+            for file in ["kept.txt", "other.txt", "inner/more.txt"] {
+                fs::write(precious.join(file), file).unwrap();
+            }
+            let program = program.replace("PRECIOUS", &precious.to_string_lossy());
+            let test = StageTest::new(&dir.path().join(idx.to_string()));
+            let settings = format!("{{ run: [sh, -c, '{make} {program}'], outputs: [{output}] }}");
+            let error = test.run::<Command>(&settings).unwrap_err();
+            assert!(
+                error.message.ends_with("is a link and not a folder"),
+                "{error}"
+            );
+            assert_eq!(files_in(&precious), ["inner", "kept.txt", "other.txt"]);
+            assert_eq!(files_in(&precious.join("inner")), ["more.txt"]);
+        }
+    }
+
+    #[test]
+    fn links_that_were_not_declared_go_and_what_they_lead_to_stays() {
+        let dir = tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("kept.txt"), "").unwrap();
+        let program = format!("touch {{out}}/x; ln -s {} {{out}}/link", precious.display());
+        let test = StageTest::new(&dir.path().join("test"));
+        let settings = format!("{{ run: [sh, -c, '{program}'], outputs: [x] }}");
+        let outcome = test.run::<Command>(&settings).unwrap();
+        assert_eq!(files_in(&outcome.out), ["x"]);
+        assert_eq!(files_in(&precious), ["kept.txt"]);
     }
 
     #[test]

@@ -204,4 +204,28 @@ fn odd_outputs_are_kept_or_refused_by_name() {
     assert!(output.stderr.contains("help: rename it"), "{output}");
     let output = with("mkfifo {out}/pipe", "pipe").failure(1);
     assert!(output.stderr.contains("pipe` is a named pipe"), "{output}");
+    project.write("precious/kept.txt", "x");
+    project.write("precious/other.txt", "y");
+    let precious = project.path("precious").display().to_string();
+    for links in [
+        "rmdir {out}; ln -s PRECIOUS {out}",
+        "ln -s PRECIOUS {out}/d",
+    ] {
+        let output = if links.ends_with("/d") {
+            "d/kept.txt"
+        } else {
+            "kept.txt"
+        };
+        let output = with(&links.replace("PRECIOUS", &precious), output).failure(1);
+        assert!(
+            output.stderr.contains("is a link and not a folder"),
+            "{output}"
+        );
+        assert_eq!(project.read("precious/kept.txt"), "x");
+        assert_eq!(
+            project.read("precious/other.txt"),
+            "y",
+            "what is behind a link is not ours"
+        );
+    }
 }
