@@ -197,18 +197,15 @@ fn metrics(body: &mut String, comparison: &Comparison) {
         "<section><h2>Metrics <small>the better in green, difference from the first</small></h2>",
     );
     let rows = comparison.telling().into_iter();
-    let rows: Vec<_> = rows
+    let mut rows: Vec<_> = rows
         .map(|row| (row.stage.clone(), row.metric.as_str(), row))
         .collect();
-    metric_table(body, comparison, &rows);
     for whole in comparison.part_losses() {
         let title = format!("{}: loss by {}", whole.stage, whole.by);
         let parts = whole.parts.iter();
-        let rows: Vec<_> = parts
-            .map(|&(part, row)| (title.clone(), part, row))
-            .collect();
-        metric_table(body, comparison, &rows);
+        rows.extend(parts.map(|&(part, row)| (title.clone(), part, row)));
     }
+    metric_table(body, comparison, &rows);
     body.push_str("</section>\n");
 }
 
