@@ -229,7 +229,7 @@ const EVIL: &str =
 #[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
 fn pages_draw_answer_and_are_safe_in_a_browser() {
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium");
+        println!("SKIPPED: no chromium answers here");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

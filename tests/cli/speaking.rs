@@ -77,6 +77,8 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
 
     chat.enter("/length 5");
     chat.wait_for("(answers have at most 5 tokens)\n");
+    // What is typed before the prompt is there would be echoed twice.
+    chat.wait_for("> ");
     chat.enter("and now ?");
     let answered = chat.wait_for("\n> ");
     assert!(!answered.contains("(stopped)"), "{answered}");
@@ -148,6 +150,7 @@ fn a_conversation_is_steered_saved_and_begun_anew() {
 
     chat.enter("/reset");
     chat.wait_for("(a new conversation)\n");
+    chat.wait_for("> ");
     assert_eq!(saved(&mut chat, "empty.json"), first[..1]);
     chat.enter("##");
     assert_eq!(chat.end(), 0);
