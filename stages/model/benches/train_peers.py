@@ -10,7 +10,7 @@
 Each of them is started once, takes its warm-up steps and waits; then a round is some steps of
 ours, of PyTorch eager and of torch.compile, one after the other, so that all three see the same
 machine. Prints the medians over the rounds, and the ratio of each round's numbers, its median
-beside what it is to reach (`shared/DESIGN.md` 8). Wants a machine with nothing else to do.
+beside what the project aims at. Wants a machine with nothing else to do.
 """
 
 import json
