@@ -13,7 +13,7 @@ use std::{fs, path::Path};
 use serde::Serialize;
 use tinylm_model::{
     CpuEngine, EngineSettings,
-    config::ModelConfig,
+    config::{ModelConfig, Precision},
     engine::{Engine, EngineError, Tensors},
     kernels,
     peak::measured_peak,
@@ -48,6 +48,9 @@ impl Training<'_> {
             memory_bytes: available_memory(),
             flops_per_second: measured_peak(io.threads(), self.settings.precision()),
         };
+        if let Some(note) = slow_bf16(machine.precision, io.device(), kernels::has_bf16()) {
+            io.warn(note.to_owned());
+        }
         let settings = LoopSettings {
             updates_before: self.updates_before,
             ..self
@@ -79,6 +82,15 @@ impl Training<'_> {
         )?;
         Ok(metrics(&config, &trained))
     }
+}
+
+/// Says so where `precision: bf16` computes the same numbers but gains no time.
+fn slow_bf16(precision: Precision, device: &str, has_bf16: bool) -> Option<&'static str> {
+    let is_slow = precision == Precision::Bf16 && device == "cpu" && !has_bf16;
+    is_slow.then_some(
+        "this CPU has no fast products of bf16: operands are rounded and multiplied in f32, \
+         which is no faster than `precision: f32`",
+    )
 }
 
 /// Opens the engine of the device that the stage was given.

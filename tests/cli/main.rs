@@ -10,3 +10,4 @@ mod listings;
 mod mistakes;
 mod outside;
 mod running;
+mod training;

@@ -9,6 +9,7 @@ use std::{
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tinylm_model::config::Precision;
 use tinylm_model::shards::{
     DocumentRecord, INDEX_NAME, ROLE_ASSISTANT, ShardFile, ShardsIndex, SplitIndex, TARGET, VERSION,
 };
@@ -18,6 +19,7 @@ use tinylm_pipeline::{
     testing::{Outcome, StageTest},
 };
 
+use super::slow_bf16;
 use crate::{finetune::Finetune, pretrain::Pretrain, speak::fixture};
 
 const SMALL: &str = "
@@ -293,6 +295,15 @@ fn a_recipe_says_everything_that_the_bytes_depend_on() {
 }
 
 #[test]
+fn a_cpu_where_bf16_gains_nothing_says_so() {
+    let said = |precision, device, has_bf16| slow_bf16(precision, device, has_bf16).is_some();
+    assert!(said(Precision::Bf16, "cpu", false));
+    assert!(!said(Precision::Bf16, "cpu", true));
+    assert!(!said(Precision::F32, "cpu", false));
+    assert!(!said(Precision::Bf16, "cuda:0", false));
+}
+
+#[test]
 fn settings_that_contradict_themselves_are_refused() {
     let bench = Bench::new();
     let refusal = |train: &str| {
@@ -336,6 +347,92 @@ fn finetuning_goes_on_with_a_larger_vocabulary() {
         serde_json::from_slice(&fs::read(tuned.out.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["vocab_size"], 10);
     assert_eq!(config["d_model"], 16);
+}
+
+#[test]
+fn finetuning_keeps_what_was_learned_and_fits_it_to_more_tokens_and_positions() {
+    let bench = Bench::new();
+    let before = bench.pretrain(SMALL).unwrap().out;
+    let read = |folder: &Path| {
+        tinylm_model::weights::read_tensors(&folder.join("model.safetensors")).unwrap()
+    };
+    let before = read(&before);
+    let words: Vec<&str> = WORDS.into_iter().chain(["new"]).collect();
+    for context in [12, 5] {
+        let settings = format!(
+            "{{ context: {context}, freeze: {{ embeddings: true, blocks: 1 }}, train: {{ steps: 2, batch: 4 }} }}"
+        );
+        fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).ok();
+        let after = read(&bench.finetune(&words, &settings).unwrap().out);
+        let (old, new) = (&before["embed.weight"].data, &after["embed.weight"].data);
+        assert_eq!(after["embed.weight"].shape, [10, 16]);
+        assert_eq!(new[..9 * 16], old[..]);
+        let column: f32 = old.iter().skip(3).step_by(16).sum();
+        assert!((new[9 * 16 + 3] - column / 9.0).abs() < 1e-6);
+        let (old, new) = (&before["positions.weight"], &after["positions.weight"]);
+        assert_eq!(new.shape, [context, 16]);
+        let n_kept = new.data.len().min(old.data.len());
+        assert_eq!(new.data[..n_kept], old.data[..n_kept]);
+        assert_eq!(before["blocks.0.up.weight"], after["blocks.0.up.weight"]);
+        assert_ne!(before["norm.weight"], after["norm.weight"]);
+    }
+}
+
+#[test]
+fn damaged_shards_are_refused_by_name_before_the_first_step() {
+    let refusal = |change: &dyn Fn(&Path), settings: &str| {
+        let bench = Bench::new();
+        change(&bench.dir.path().join("shards"));
+        let place = format!("{}/", bench.dir.path().display());
+        let refused = bench.pretrain(settings).unwrap_err();
+        let trained = bench
+            .dir
+            .path()
+            .join("checkpoints-pretrain/step-0000000001");
+        assert!(!trained.exists());
+        said(&refused).replace(&place, "")
+    };
+    let cut = |name: &'static str| {
+        move |shards: &Path| {
+            let path = shards.join(name);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        }
+    };
+    let without_validation = |shards: &Path| {
+        let path = shards.join(INDEX_NAME);
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["splits"]
+            .as_object_mut()
+            .unwrap()
+            .remove("validation");
+        fs::write(&path, index.to_string()).unwrap();
+    };
+    let masked = |shards: &Path| {
+        let path = shards.join("train-00000.roles");
+        let n = fs::read(&path).unwrap().len();
+        fs::write(&path, vec![ROLE_ASSISTANT; n]).unwrap();
+        let path = shards.join(INDEX_NAME);
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["splits"]["train"]["targets"] = json!(0);
+        fs::write(&path, index.to_string()).unwrap();
+    };
+    let refusals = [
+        refusal(&cut("train-00000.bin"), SMALL),
+        refusal(&cut("train-00000.roles"), SMALL),
+        refusal(&without_validation, SMALL),
+        refusal(&masked, SMALL),
+    ];
+    assert_snapshot!(refusals.join("\n"), @"
+    `shards/train-00000.bin` has 283 bytes and must have 288 (as many as shards.json says)
+      the shards are damaged or not tinylm's: make them again with `binarize`, and see `tinylm cache verify`
+    `shards/train-00000.roles` has 139 bytes and must have 144 (as many as shards.json says)
+      the shards are damaged or not tinylm's: make them again with `binarize`, and see `tinylm cache verify`
+    the shards in `shards` have no `validation` documents
+      set a larger `validation` in the `binarize` stage, or give it more documents
+    the `train` documents: no token of these documents counts in the loss
+      set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
+    ");
 }
 
 #[test]

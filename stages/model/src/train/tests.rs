@@ -560,6 +560,64 @@ fn bad_input_is_refused_before_the_first_step() {
 }
 
 #[test]
+fn a_length_in_epochs_is_whole_steps() {
+    let mut settings = settings();
+    settings.length = Length::Epochs(1.6);
+    let (trained, _) = Story::new(settings).finish();
+    let per_epoch = trained.report.data.rows.div_ceil(3);
+    assert_eq!(trained.report.steps, (1.6 * per_epoch as f64).ceil() as u64);
+    assert!(trained.report.epochs >= 1.6, "{}", trained.report.epochs);
+}
+
+#[test]
+fn a_micro_batch_is_chosen_once() {
+    let with_memory_for = |n_rows: Option<usize>| {
+        let mut settings = settings();
+        (settings.micro_batch, settings.schedule.lr) = (None, 0.01);
+        let engine = transformer(Optimizer::Adamw, 1);
+        let needed = |n| engine.config().memory(n, 8, Precision::F32, 1).total();
+        settings.machine.memory_bytes = n_rows.map(needed);
+        settings
+    };
+    let finish = |story: Story| story.finish_with(transformer(Optimizer::Adamw, 1));
+    let whole = finish(Story::new(with_memory_for(Some(1))));
+    let roomy = finish(Story::new(with_memory_for(None)));
+    assert_ne!(whole.0.last, roomy.0.last, "rows add up in another order");
+
+    let mut story = Story::new(with_memory_for(Some(1)));
+    let end = story.run_until_killed(transformer(Optimizer::Adamw, 1), 20);
+    assert!(matches!(end, End::Killed));
+    story.settings = with_memory_for(None);
+    assert_same(&finish(story), &whole);
+}
+
+#[test]
+fn what_is_left_out_and_how_fast_it_goes_is_told() {
+    let mut settings = settings();
+    settings.batches.long_documents = LongDocuments::Crop;
+    settings.batches.context = 4;
+    settings.machine.flops_per_second = Some(1e9);
+    let mut train = documents(20);
+    train.push(vec![(1, ROLE_USER)]);
+    train.push(vec![(1, ROLE_USER), (2, ROLE_USER)]);
+    let (data, shards) = folder_of(&[("train", train), ("validation", documents(4))]);
+    let (_, notes) = Story::on(data, shards, settings).finish();
+    assert_snapshot!(notes.warnings.join("\n"), @"
+    8 documents are longer than the context: 12 tokens are left out
+    1 documents of a single token are left out
+    1 documents, or parts of them, hold nothing to learn and are left out
+    ");
+    let shares = notes
+        .metrics
+        .iter()
+        .filter(|(key, _)| key.1 == "peak_share");
+    let shares: Vec<(u64, f64)> = shares.map(|(key, share)| (key.0, *share)).collect();
+    let steps: Vec<u64> = shares.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [1, 2, 4, 6, 8, 10, 11]);
+    assert!(shares.iter().all(|(_, share)| *share > 0.0));
+}
+
+#[test]
 fn a_checkpoint_of_another_training_is_not_taken_up() {
     let mut story = Story::new(settings());
     let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), 12);
