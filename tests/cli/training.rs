@@ -88,9 +88,15 @@ fn ctrl_c_and_sigterm_save_a_checkpoint_to_go_on_from() {
     }
 }
 
-/// The last step whose loss is in the registry.
+/// The last step whose loss is in the registry. Looks only, and only once the registry is set up:
+/// opening a file that is not there yet would make one, and stand in the way of the run.
 fn step_logged(project: &Project) -> Option<u64> {
-    let registry = rusqlite::Connection::open(project.path(".tinylm/registry.sqlite")).ok()?;
+    let registry = project.path(".tinylm/registry.sqlite");
+    if !registry.with_extension("sqlite-wal").exists() {
+        return None;
+    }
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let registry = rusqlite::Connection::open_with_flags(registry, flags).ok()?;
     let query = "select max(step) from metrics where name = 'loss'";
     let step: Option<i64> = registry.query_row(query, [], |row| row.get(0)).ok()?;
     step.and_then(|step| step.try_into().ok())
