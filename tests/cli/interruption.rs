@@ -140,8 +140,9 @@ fn killed_at_any_moment_it_leaves_only_what_is_whole() {
     }
     let gc = project.tinylm("gc").success();
     assert!(!gc.stdout.contains("artifact "), "{gc}");
-    let left = fs::read_dir(places.join("store/staging")).unwrap();
-    assert_eq!(left.count(), 0, "gc left something behind");
+    // It is made when something is first put there.
+    let left = fs::read_dir(places.join("store/staging")).map_or(0, |left| left.count());
+    assert_eq!(left, 0, "gc left something behind");
 }
 
 #[test]

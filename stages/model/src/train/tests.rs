@@ -604,8 +604,8 @@ fn what_is_left_out_and_how_fast_it_goes_is_told() {
     let (_, notes) = Story::on(data, shards, settings).finish();
     assert_snapshot!(notes.warnings.join("\n"), @"
     8 documents are longer than the context: 12 tokens are left out
-    1 documents of a single token are left out
-    1 documents, or parts of them, hold nothing to learn and are left out
+    a document of a single token is left out
+    a document, or a part of one, holds nothing to learn and is left out
     ");
     let shares = notes
         .metrics
