@@ -79,15 +79,15 @@ impl Runner<'_> {
         let mut settled: HashMap<&str, Settled> = HashMap::new();
         let mut started: HashSet<&str> = HashSet::new();
         thread::scope(|scope| {
-            let mut n_running = 0;
+            let mut running: Vec<&StageSpec> = Vec::new();
             loop {
                 let ready = self.ready(&settled, &started, &stop);
-                let n_free = self.options.n_jobs.max(1) - n_running;
+                let n_free = self.options.n_jobs.max(1) - running.len();
                 let starting = &ready[..ready.len().min(n_free)];
-                let n_threads = self.options.n_threads / (n_running + starting.len()).max(1);
+                running.extend(starting);
+                let n_threads = self.options.n_threads / n_at_work(&running);
                 for stage in starting {
                     started.insert(&stage.name);
-                    n_running += 1;
                     let worker = Worker {
                         runner: self,
                         stage,
@@ -101,14 +101,14 @@ impl Runner<'_> {
                         sender.send((worker.stage, worker.carry_out())).ok();
                     });
                 }
-                if n_running == 0 {
+                if running.is_empty() {
                     break;
                 }
                 // The senders outlive the loop, so this cannot fail.
                 let Ok((stage, outcome)) = receiver.recv() else {
                     break;
                 };
-                n_running -= 1;
+                running.retain(|one| one.name != stage.name);
                 if matches!(outcome.outcome, Outcome::Failed(_)) && !self.options.keep_going {
                     stop.store(true, Ordering::Relaxed);
                 }
@@ -176,6 +176,12 @@ impl Runner<'_> {
             Wish::GoOn
         }
     }
+}
+
+/// How many stages share the threads: heavy ones take turns at their device, so they count as one.
+fn n_at_work(running: &[&StageSpec]) -> usize {
+    let n_heavy = running.iter().filter(|stage| stage.kind.heavy).count();
+    (running.len() - n_heavy + n_heavy.min(1)).max(1)
 }
 
 /// Returns the contents digests of what a stage reads, role by role.

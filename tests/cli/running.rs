@@ -141,3 +141,33 @@ fn a_stage_killed_by_the_system_is_reported_as_that() {
     assert_eq!(project.outcomes(), "killed failed");
     assert_eq!(project.last_run("status"), "failed");
 }
+
+/// Two models at once would halve each other's threads while one of them only waits.
+#[test]
+fn heavy_stages_take_turns_with_all_threads_each() {
+    let project = Project::new();
+    project.write(
+        "pair.yaml",
+        "stages:
+  data:   { kind: download, with: { rows: [one two three four, five six seven eight] } }
+  text:   { kind: normalize, inputs: [data], with: { template: plain } }
+  tokens: { kind: tokenizer, inputs: [text], with: { vocab_size: 256, template: plain } }
+  shards: { kind: binarize, inputs: { documents: text, tokenizer: tokens }, with: { validation: 0 } }
+  one:
+    kind: pretrain
+    inputs: [shards]
+    with:
+      model: { preset: mini, d_model: 16, n_heads: 1, n_layers: 1, d_ff: 16, context: 16 }
+      train: { steps: 2, batch: 2, validate_every: 0 }
+  two: { kind: pretrain, inputs: [shards], with: { model: { preset: mini, d_model: 16, n_heads: 1, n_layers: 1, d_ff: 16, context: 16 }, train: { steps: 3, batch: 2, validate_every: 0 } } }
+",
+    );
+    project.tinylm("run pair.yaml -j 4 --threads 3").success();
+    for stage in ["one", "two"] {
+        let shown = project
+            .tinylm(&format!("show @last/{stage} --json"))
+            .success();
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert_eq!(shown["execution"]["threads"], 3, "{shown}");
+    }
+}
