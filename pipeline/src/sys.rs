@@ -2,7 +2,8 @@
 //!
 //! A child's own cpu time and peak memory come from `wait4`, because the figures a
 //! process could report of itself are lost when it is killed; a child dies with its
-//! parent through `prctl`, because a parent that was killed cannot clean up.
+//! parent through `prctl`, because a parent that was killed cannot clean up; and a stage
+//! that streams asks for its freed memory to be kept through `mallopt`.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
@@ -80,6 +81,26 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
         }
     }
     command
+}
+
+/// Asks the allocator to hold on to what this process frees, up to some megabytes a thread.
+///
+/// Buffers of a row group come and go hundreds of times. Given back to the kernel each time,
+/// their pages are taken away, handed out and zeroed anew, which costs a stage that streams
+/// an eighth of its time.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// The highest that glibc takes.
+        const MAPPED_FROM: libc::c_int = 32 << 20;
+        const TRIMMED_FROM: libc::c_int = 64 << 20;
+        // SAFETY: mallopt locks what it changes and touches no memory of ours. Where it
+        // refuses a value, nothing changes.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIMMED_FROM);
+        }
+    }
 }
 
 /// Sends a signal to a whole process group; one that is gone already is no error.

@@ -364,7 +364,7 @@ def main():
     figures.row("binarize, 8k BPE", "shards", "tokenizers bpe", 20)
     figures.row("binarize, T5", "t5_shards", "tokenizers t5", 5)
     figures.row("normalize + exact", "chat + exact", "peer exact, evened", 1)
-    figures.row("  texts as they are", "chat + exact", "peer exact, as it is", None)
+    figures.row("  texts as they are", "chat + exact", "peer exact, as it is", 1)
     figures.row("minhash, the slice", "part_near", "peer minhash", 10)
     figures.row("minhash, all", "near", "peer minhash", 10)
     figures.row("train 8k BPE", "bpe", "peer train", None)

@@ -7,13 +7,17 @@
 //! The first one is always kept, and a document is only dropped in favour of one that is
 //! kept, so nothing disappears because something like it disappeared.
 //!
-//! The corpus is read twice or three times rather than held: first for keys, then, for
+//! The corpus is never held. `exact` reads it once, as long as the keys of its documents
+//! fit into memory; otherwise it is read twice or three times: first for keys, then, for
 //! those few that were proposed, for n-grams, and at last to write what is kept. All that
 //! grows with it (keys, bands, pairs, verdicts) goes to disk when it outgrows `memory_mb`;
 //! besides, there are the row groups at work and two bits a document. Which bytes come out
 //! depends neither on that nor on the number of threads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use serde_json::json;
 use tinylm_pipeline::{
@@ -23,7 +27,7 @@ use tinylm_pipeline::{
 
 use crate::{
     documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, RowGroup, Rows},
-    parallel::in_order,
+    parallel::{Turns, in_order},
     threads,
     tokenizer::write_json,
 };
@@ -36,6 +40,7 @@ mod report;
 mod spill;
 mod words;
 
+use exact::Seen;
 use report::DuplicatesWriter;
 use spill::{Numbers, Reader, Sorter, Table};
 
@@ -126,12 +131,18 @@ fn dedupe(
         }
         None => None,
     };
+    let mut seen = None;
     match settings.method {
         Method::Contamination => {}
-        Method::Exact => exact::find(documents, &work, &mut dropped)?,
+        Method::Exact => {
+            seen = Seen::with_room(documents, work.memory(1, 2));
+            if seen.is_none() {
+                exact::find(documents, &work, &mut dropped)?;
+            }
+        }
         Method::Minhash => near::find(documents, &work, &mut dropped)?,
     }
-    write(documents, dropped, evaluation_ids.as_ref(), &work)
+    write(documents, dropped, seen, evaluation_ids.as_ref(), &work)
 }
 
 fn check(settings: &DedupeSettings) -> Result<(), SettingError> {
@@ -293,7 +304,6 @@ pub(super) struct Dropped<'a> {
     numbers: Numbers,
     /// Number, reason, the document that is kept, similarity.
     verdicts: Sorter<'a, 4>,
-    n_dropped: [u64; 3],
 }
 
 impl<'a> Dropped<'a> {
@@ -301,7 +311,6 @@ impl<'a> Dropped<'a> {
         Self {
             numbers: Numbers::none_of(documents.n_documents()),
             verdicts: work.sorter("verdicts", 1, 8),
-            n_dropped: [0; 3],
         }
     }
 
@@ -309,7 +318,6 @@ impl<'a> Dropped<'a> {
         if !self.numbers.insert(document) {
             return Ok(());
         }
-        self.n_dropped[verdict.why as usize] += 1;
         let Verdict {
             why,
             kept,
@@ -325,10 +333,6 @@ impl<'a> Dropped<'a> {
 
     fn numbers(&self) -> &Numbers {
         &self.numbers
-    }
-
-    fn count(&self, why: Why) -> u64 {
-        self.n_dropped[why as usize]
     }
 }
 
@@ -388,10 +392,12 @@ fn filter(
     })
 }
 
-/// Writes what is kept, group by group, and the list of what is not.
+/// Writes what is kept, group by group, and the list of what is not; with `seen`,
+/// documents that say the same are only found here.
 fn write(
     documents: &Documents,
     dropped: Dropped,
+    seen: Option<Seen>,
     evaluation_ids: Option<&Table<32>>,
     work: &Work,
 ) -> Result<Metrics, StageError> {
@@ -399,27 +405,33 @@ fn write(
     let mut writer = DocumentsWriter::create(io.out(), documents.template())?;
     let mut duplicates = DuplicatesWriter::create(&io.out().join("duplicates.parquet"))?;
     let encoder = writer.encoder();
-    let mut counts = vec![("documents_read", documents.n_documents())];
-    for (name, why) in [
-        ("exact_duplicates", Why::Exact),
-        ("near_duplicates", Why::Near),
-        ("contaminated", Why::Contamination),
-    ] {
-        counts.push((name, dropped.count(why)));
-    }
     let verdicts = dropped.verdicts.sorted();
     let mut verdicts = Verdicts::new(verdicts.reader()?)?;
     // Ids are only looked up where something is dropped.
-    let mut ids: Option<Table<32>> = match verdicts.next {
-        Some(_) => Some(Table::create(work.scratch.path(), "ids")?),
-        None => None,
+    let mut ids: Option<Table<32>> = match seen.is_some() || verdicts.next.is_some() {
+        true => Some(Table::create(work.scratch.path(), "ids")?),
+        false => None,
     };
+    let mut n_dropped = [0; Why::ALL.len()];
+    let (seen, turns) = (seen.map(Mutex::new), Turns::default());
     work.each_group_with(
         documents,
         "writing",
-        |group| verdicts.of_group(group),
-        |_, rows, verdicts| filter(rows, verdicts, &encoder),
+        |group| Ok((verdicts.of_group(group)?, turns.give())),
+        |group, rows, (mut verdicts, turn)| {
+            if let Some(seen) = &seen {
+                let keys = exact::keys_of(&rows);
+                verdicts = turn.take(|| {
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.judge(group, &keys, verdicts)
+                });
+            }
+            filter(rows, verdicts, &encoder)
+        },
         |_, filtered| {
+            for (_, verdict) in &filtered.verdicts {
+                n_dropped[verdict.why as usize] += 1;
+            }
             if let Some(ids) = &mut ids {
                 // What is kept stands before what is dropped for it, so its id is known then.
                 ids.append(&filtered.ids)?;
@@ -437,7 +449,13 @@ fn write(
     )?;
     duplicates.finish()?;
     let written = writer.finish()?;
-    counts.insert(1, ("documents_kept", written.n_documents));
+    let counts = [
+        ("documents_read", documents.n_documents()),
+        ("documents_kept", written.n_documents),
+        ("exact_duplicates", n_dropped[Why::Exact as usize]),
+        ("near_duplicates", n_dropped[Why::Near as usize]),
+        ("contaminated", n_dropped[Why::Contamination as usize]),
+    ];
     let mut stats = json!({"method": work.settings.method, "bytes_kept": written.n_bytes});
     let mut metrics = Metrics::default();
     for (name, count) in counts {

@@ -103,6 +103,32 @@ impl Texts {
         self.ends.push(self.text.len() as i32);
     }
 
+    /// Takes over a column's memory, or copies what others hold on to as well.
+    fn of(column: ArrayRef) -> Option<Self> {
+        let array = column.as_string_opt::<i32>()?.clone();
+        drop(column);
+        let (offsets, bytes, _) = array.into_parts();
+        if offsets[0] != 0 {
+            return None;
+        }
+        let copied = |bytes: Buffer| bytes.as_slice().to_vec();
+        let bytes = bytes.into_vec().unwrap_or_else(copied);
+        Some(Self {
+            text: String::from_utf8(bytes).ok()?,
+            ends: offsets[1..].to_vec(),
+        })
+    }
+
+    /// Copies a column, with `place` before each text.
+    fn behind(place: &str, array: &StringArray) -> Self {
+        let mut texts = Self::default();
+        for text in array.iter().flatten() {
+            texts.text.push_str(place);
+            texts.push(text);
+        }
+        texts
+    }
+
     fn get(&self, idx: usize) -> &str {
         let start = idx.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.text[start as usize..self.ends[idx] as usize]
@@ -644,61 +670,70 @@ impl RowGroup {
     pub(crate) fn read(&self) -> Result<Rows, StageError> {
         let path = self.path.as_path();
         let file = File::open(path).at(path)?;
-        let reader =
+        let mut reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_row_groups(vec![self.idx])
                 .with_batch_size(self.n_rows.max(1))
                 .build()
                 .map_err(|error| parquet_error(path, &error))?;
         let place = self.place.map(|place| format!("{place}/"));
-        let mut rows = Rows::default();
-        for batch in reader {
-            let batch =
-                batch.map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
-            rows.push_batch(&batch, place.as_deref()).ok_or_else(|| {
-                StageError::new(format!(
-                    "`{}`: row group {} is not as it was written",
-                    path.display(),
-                    self.idx
-                ))
-            })?;
-        }
-        Ok(rows)
+        // A batch holds as many rows as the group has.
+        let Some(batch) = reader.next() else {
+            return Ok(Rows::default());
+        };
+        let batch =
+            batch.map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
+        Rows::of_batch(batch, place.as_deref()).ok_or_else(|| {
+            StageError::new(format!(
+                "`{}`: row group {} is not as it was written",
+                path.display(),
+                self.idx
+            ))
+        })
     }
 }
 
 impl Rows {
     /// Takes over a batch, with `place` before each source; `None` where it does not hold
-    /// what documents hold.
-    fn push_batch(&mut self, batch: &RecordBatch, place: Option<&str>) -> Option<()> {
-        let ids = batch.column(0).as_fixed_size_binary_opt()?;
-        let groups = batch.column(1).as_fixed_size_binary_opt()?;
-        let sources = batch.column(2).as_string_opt::<i32>()?;
-        let texts = batch.column(3).as_string_opt::<i32>()?;
-        let turns = batch.column(4).as_list_opt::<i32>()?;
-        let structs = turns.values().as_struct_opt()?;
-        let roles = structs.column(0).as_string_opt::<i32>()?;
-        let starts = structs.column(1).as_primitive_opt::<UInt32Type>()?;
-        let ends = structs.column(2).as_primitive_opt::<UInt32Type>()?;
-        self.reserve(batch.num_rows(), texts.value_data().len(), structs.len());
-        for idx in 0..batch.num_rows() {
-            self.ids.extend_from_slice(ids.value(idx));
-            self.groups.extend_from_slice(groups.value(idx));
-            self.sources.text.push_str(place.unwrap_or_default());
-            self.sources.push(sources.value(idx));
-            self.texts.push(texts.value(idx));
-            let [from, to] = [turns.value_offsets()[idx], turns.value_offsets()[idx + 1]];
-            for turn in from as usize..to as usize {
-                self.spans.push(Span {
-                    role: Role::named(roles.value(turn))?,
-                    start: starts.value(turn),
-                    end: ends.value(turn),
-                });
-            }
-            self.span_ends.push(self.spans.len() as i32);
+    /// what documents hold. Texts are by far the most of it: they stay where they are.
+    fn of_batch(batch: RecordBatch, place: Option<&str>) -> Option<Self> {
+        let (_, columns, n_rows) = batch.into_parts();
+        let [ids, groups, sources, texts, turns] = <[ArrayRef; 5]>::try_from(columns).ok()?;
+        let turns = turns.as_list_opt::<i32>()?;
+        if turns.value_offsets().first() != Some(&0) {
+            return None;
         }
-        Some(())
+        Some(Self {
+            ids: digest_bytes(&ids)?,
+            groups: digest_bytes(&groups)?,
+            sources: match place {
+                Some(place) => Texts::behind(place, sources.as_string_opt::<i32>()?),
+                None => Texts::of(sources)?,
+            },
+            texts: Texts::of(texts)?,
+            spans: spans(turns.values().as_struct_opt()?)?,
+            span_ends: turns.value_offsets()[1..=n_rows].to_vec(),
+        })
     }
+}
+
+fn digest_bytes(column: &ArrayRef) -> Option<Vec<u8>> {
+    let array = column.as_fixed_size_binary_opt()?;
+    (array.value_length() == 32).then(|| array.value_data().to_vec())
+}
+
+fn spans(structs: &StructArray) -> Option<Vec<Span>> {
+    let roles = structs.column(0).as_string_opt::<i32>()?;
+    let starts = structs.column(1).as_primitive_opt::<UInt32Type>()?;
+    let ends = structs.column(2).as_primitive_opt::<UInt32Type>()?;
+    let span = |idx: usize| {
+        Some(Span {
+            role: Role::named(roles.value(idx))?,
+            start: starts.value(idx),
+            end: ends.value(idx),
+        })
+    };
+    (0..structs.len()).map(span).collect()
 }
 
 #[cfg(test)]

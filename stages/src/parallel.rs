@@ -6,13 +6,15 @@
 //! depend on the number of threads. rayon has no such ordered, bounded bridge from a stream.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
-        Mutex,
+        Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
+
+use tinylm_pipeline::sys::keep_freed_memory;
 
 /// No item is made beside others that weigh more than this together, a thread.
 const BYTES_MAX: u64 = 32 << 20;
@@ -32,6 +34,8 @@ where
     E: Send,
 {
     let n_threads = n_threads.max(1);
+    // What goes through here are megabytes at a time.
+    keep_freed_memory();
     let (jobs, waiting) = channel();
     let waiting = Mutex::new(waiting);
     let (done, results) = channel();
@@ -79,6 +83,71 @@ where
             }
         }
     })
+}
+
+/// Lets items that are worked on side by side do one thing in their order, midway.
+///
+/// It suits [`in_order`]: whoever waits, waits for items that were begun before.
+#[derive(Default)]
+pub(crate) struct Turns {
+    state: Mutex<TurnsState>,
+    moved_on: Condvar,
+}
+
+#[derive(Default)]
+struct TurnsState {
+    n_given: usize,
+    /// Whose turn it is.
+    next: usize,
+    /// Those that are over before their time.
+    over: BTreeSet<usize>,
+}
+
+/// An item's turn. It is over when this is dropped, taken or not.
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    idx: usize,
+}
+
+impl Turns {
+    /// Returns the turn of the next item.
+    pub(crate) fn give(&self) -> Turn<'_> {
+        let mut state = self.state();
+        let idx = state.n_given;
+        state.n_given += 1;
+        Turn { turns: self, idx }
+    }
+
+    fn state(&self) -> MutexGuard<'_, TurnsState> {
+        // No code of others runs while it is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Waits until the turns before it are over, then runs `act`.
+    pub(crate) fn take<R>(self, act: impl FnOnce() -> R) -> R {
+        let mut state = self.turns.state();
+        while state.next != self.idx {
+            let woken = self.turns.moved_on.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        act()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        state.over.insert(self.idx);
+        while let next = state.next
+            && state.over.remove(&next)
+        {
+            state.next += 1;
+        }
+        self.turns.moved_on.notify_all();
+    }
 }
 
 type Done<R, E> = Sender<(usize, Option<Result<R, E>>)>;
@@ -143,6 +212,30 @@ mod tests {
             assert_eq!(doubled(n_threads, 100), wanted);
         }
         assert!(doubled(2, 0).is_empty());
+    }
+
+    #[test]
+    fn turns_are_taken_in_order_and_one_that_is_given_up_stops_nobody() {
+        let turns = Turns::default();
+        let taken = Mutex::new(Vec::new());
+        let mut items = 0..100;
+        in_order(
+            3,
+            |_| 1,
+            || Ok::<_, ()>(items.next().map(|item| (item, turns.give()))),
+            |(item, turn)| {
+                // The earlier an item, the later it is ready.
+                thread::sleep(std::time::Duration::from_micros(100 - item));
+                if item % 7 != 3 {
+                    turn.take(|| taken.lock().unwrap().push(item));
+                }
+                Ok(())
+            },
+            Ok,
+        )
+        .unwrap();
+        let wanted: Vec<u64> = (0..100).filter(|item| item % 7 != 3).collect();
+        assert_eq!(*taken.lock().unwrap(), wanted);
     }
 
     #[test]

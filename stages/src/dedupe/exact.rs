@@ -1,4 +1,11 @@
 //! Documents that say the same.
+//!
+//! Keys of a corpus of some millions of documents fit into memory, so that each document
+//! can be judged as it comes by and the corpus is read once ([`Seen`]). Those of a larger
+//! one are sorted, on disk if need be, and the corpus is read again ([`find`]). What is
+//! dropped, and for whom, is the same.
+
+use std::collections::HashMap;
 
 use super::{
     Dropped, Verdict, Why, Work,
@@ -7,9 +14,60 @@ use super::{
 };
 use crate::documents::{Document, Documents, RowGroup, Rows};
 use tinylm_pipeline::StageError;
+use xxhash_rust::xxh3::xxh3_128;
 
-/// The first half of a digest: two different documents share one about once in 2^64 pairs.
+/// A hash of what is compared (XXH3): two different documents share one about once in 2^64
+/// pairs. A digest that withstands forgers costs a sixth of the stage, and who could
+/// profit from a forged one could as well repeat the document.
 pub(super) type Key = [u32; 4];
+
+/// The memory that a key and its document take in a map, at the worst: it has a power of
+/// two of places, and one in eight stays free.
+const SEEN_BYTES: u64 = 48;
+
+/// The keys so far, each with the first document that has it.
+pub(super) struct Seen(HashMap<Key, u32>);
+
+impl Seen {
+    /// Returns room for a corpus whose keys fit into `memory` bytes.
+    pub(super) fn with_room(documents: &Documents, memory: usize) -> Option<Self> {
+        let n_documents = documents.n_documents();
+        let fits = n_documents * SEEN_BYTES <= memory as u64;
+        fits.then(|| Self(HashMap::with_capacity(n_documents as usize)))
+    }
+
+    /// Adds to the verdicts on the next group those on documents whose key was seen
+    /// before. One that is already dropped keeps nobody's place.
+    pub(super) fn judge(
+        &mut self,
+        group: &RowGroup,
+        keys: &[Key],
+        given: Vec<(usize, Verdict)>,
+    ) -> Vec<(usize, Verdict)> {
+        let mut given = given.into_iter().peekable();
+        let mut verdicts = Vec::new();
+        for (row, key) in keys.iter().enumerate() {
+            if let Some(verdict) = given.next_if(|(dropped, _)| *dropped == row) {
+                verdicts.push(verdict);
+                continue;
+            }
+            let number = group.first_row as u32 + row as u32;
+            let kept = *self.0.entry(*key).or_insert(number);
+            if kept != number {
+                verdicts.push((row, says_the_same(kept)));
+            }
+        }
+        verdicts
+    }
+}
+
+fn says_the_same(kept: u32) -> Verdict {
+    Verdict {
+        why: Why::Exact,
+        kept,
+        similarity: 1.0,
+    }
+}
 
 /// Finds documents whose key an earlier one has.
 pub(super) fn find(
@@ -29,23 +87,21 @@ pub(super) fn find(
 
 /// Returns the keys of a group's documents.
 pub(super) fn keys_of(rows: &Rows) -> Vec<Key> {
-    let mut evened = String::new();
+    let mut evened = Vec::new();
     rows.iter()
         .map(|document| key(&document, &mut evened))
         .collect()
 }
 
-fn key(document: &Document, evened: &mut String) -> Key {
+fn key(document: &Document, evened: &mut Vec<u8>) -> Key {
     evened.clear();
     for (role, text) in words::compared(document) {
         // No text has a line's end in it once it has been evened out.
-        evened.push('\n');
-        evened.push(char::from(role));
+        evened.extend([b'\n', role]);
         words::even_out(text, evened);
     }
-    let digest = blake3::hash(evened.as_bytes());
-    let (words, _) = digest.as_bytes().as_chunks();
-    [0, 1, 2, 3].map(|idx| u32::from_be_bytes(words[idx]))
+    let hash = xxh3_128(evened);
+    [96, 64, 32, 0].map(|shift| (hash >> shift) as u32)
 }
 
 /// The keys of all documents so far, each with its document's number.
@@ -78,12 +134,7 @@ impl<'a> Keys<'a> {
             let key = [a, b, c, d];
             match first {
                 Some((known, kept)) if known == key => {
-                    let verdict = Verdict {
-                        why: Why::Exact,
-                        kept,
-                        similarity: 1.0,
-                    };
-                    dropped.add(number, verdict)?;
+                    dropped.add(number, says_the_same(kept))?;
                 }
                 _ => first = Some((key, number)),
             }

@@ -244,6 +244,41 @@ fn neither_threads_nor_memory_change_what_is_kept() {
     assert!(!scratch.exists());
 }
 
+/// More documents than have room in one megabyte, many of which say the same, with an
+/// evaluation set that holds the first of some.
+#[test]
+fn reading_once_and_reading_twice_drop_the_same() {
+    let n_texts = 16_000_u64;
+    let mut corpus = Corpus::new(Template::Plain);
+    for n in 0..n_texts {
+        corpus.text(&format!("Number {}", n * n % 9973));
+    }
+    let mut evaluation = Corpus::new(Template::Plain);
+    (0..50).for_each(|n: u64| evaluation.text(&format!("number {}", n * n)));
+    let (dir, mut test) = test(&corpus);
+    let documents = Documents::open(&[&dir.path().join("documents")]).unwrap();
+    assert!(Seen::with_room(&documents, 256 << 20).is_some());
+    assert!(Seen::with_room(&documents, 512 << 10).is_none());
+    let mut outputs = Vec::new();
+    for (threads, memory_mb) in [(1, 512), (3, 512), (2, 1)] {
+        test.threads = threads;
+        let settings = format!("{{memory_mb: {memory_mb}}}");
+        outputs.push(files(&test.run::<Dedupe>(&settings).unwrap()));
+    }
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+
+    let folder = dir.path().join("evaluation");
+    evaluation.write(&folder);
+    let test = test.input("evaluation", &folder);
+    let [once, twice] = [512, 1].map(|memory_mb| {
+        let settings = format!("{{memory_mb: {memory_mb}}}");
+        test.run::<Dedupe>(&settings).unwrap()
+    });
+    assert!(files(&once) == files(&twice));
+    assert!(once.metrics.get("contaminated") > Some(50.0));
+    assert!(once.metrics.get("exact_duplicates") > Some(5_000.0));
+}
+
 /// Texts that are all a little like each other: every band is shared by many, and every
 /// document stands in hundreds of pairs.
 fn alike(n_texts: u32) -> Corpus {

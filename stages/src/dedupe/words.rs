@@ -20,44 +20,90 @@ pub(super) fn compared<'a>(
     whole.into_iter().chain(turns)
 }
 
-/// Appends `text` with case and spacing evened out.
-pub(super) fn even_out(text: &str, evened: &mut String) {
-    if is_evenly_spaced(text) {
-        let start = evened.len();
-        evened.push_str(text);
-        evened[start..].make_ascii_lowercase();
-        return;
+/// Appends `text` with case and spacing evened out: no space at either end, one between any
+/// two words.
+pub(super) fn even_out(text: &str, evened: &mut Vec<u8>) {
+    let start = evened.len();
+    // Lower case takes at most half as many bytes again.
+    evened.resize(start + text.len() + text.len().div_ceil(2), 0);
+    let mut out = Evened {
+        places: &mut evened[start..],
+        n: 0,
+        is_behind_space: true,
+    };
+    let mut at = 0;
+    while at < text.len() {
+        let chunk = text.as_bytes()[at..].first_chunk();
+        if chunk.is_some_and(|chunk| out.put_chunk(chunk)) {
+            at += CHUNK_BYTES;
+            continue;
+        }
+        let chunk_end = at + CHUNK_BYTES;
+        for c in text[at..].chars() {
+            out.put(c);
+            at += c.len_utf8();
+            if at >= chunk_end {
+                break;
+            }
+        }
     }
-    let mut space_due = false;
-    for word in text.split_whitespace() {
-        if space_due {
-            evened.push(' ');
+    let n = out.n - usize::from(out.n > 0 && out.is_behind_space);
+    evened.truncate(start + n);
+}
+
+const CHUNK_BYTES: usize = 16;
+
+/// Where evened text goes.
+struct Evened<'a> {
+    /// There is room for all that will come.
+    places: &'a mut [u8],
+    n: usize,
+    /// The last thing put was a space, or nothing was put.
+    is_behind_space: bool,
+}
+
+impl Evened<'_> {
+    /// Puts a chunk that is even but for case, as most are, and says whether it was.
+    /// Written so that the compiler makes vectors of it.
+    fn put_chunk(&mut self, chunk: &[u8; CHUNK_BYTES]) -> bool {
+        let spaces = flags(chunk, |byte| byte == b' ');
+        let behind_spaces = spaces << 8 | u128::from(self.is_behind_space);
+        let odd = flags(chunk, |byte| !byte.is_ascii() | is_tab_or_line_end(byte));
+        if odd | spaces & behind_spaces != 0 {
+            return false;
         }
-        space_due = true;
-        if word.is_ascii() {
-            let start = evened.len();
-            evened.push_str(word);
-            evened[start..].make_ascii_lowercase();
+        let places = &mut self.places[self.n..self.n + CHUNK_BYTES];
+        places.copy_from_slice(&chunk.map(|byte| byte.to_ascii_lowercase()));
+        self.n += CHUNK_BYTES;
+        self.is_behind_space = chunk[CHUNK_BYTES - 1] == b' ';
+        true
+    }
+
+    fn put(&mut self, c: char) {
+        let is_space = c.is_whitespace();
+        if is_space {
+            // Of several, each is written over the one before it.
+            self.places[self.n] = b' ';
+            self.n += usize::from(!self.is_behind_space);
+        } else if c.is_ascii() {
+            self.places[self.n] = c.to_ascii_lowercase() as u8;
+            self.n += 1;
         } else {
-            evened.extend(word.chars().flat_map(char::to_lowercase));
+            for lower in c.to_lowercase() {
+                self.n += lower.encode_utf8(&mut self.places[self.n..]).len();
+            }
         }
+        self.is_behind_space = is_space;
     }
 }
 
-/// Whether a text is ASCII, with one space between any two words and none around them:
-/// as most are, and written so that the compiler makes vectors of it.
-fn is_evenly_spaced(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
-        return true;
-    };
-    let is_odd = |byte: u8| byte >= 128 || (b'\t'..=b'\r').contains(&byte);
-    let odd = bytes.iter().fold(false, |odd, byte| odd | is_odd(*byte));
-    let pairs = bytes.iter().zip(&bytes[1..]);
-    let doubled = pairs.fold(false, |doubled, (a, b)| {
-        doubled | ((*a == b' ') & (*b == b' '))
-    });
-    !(odd || doubled || *first == b' ' || *last == b' ')
+/// Returns a byte of one or zero for each byte, in order.
+fn flags(chunk: &[u8; CHUNK_BYTES], is_set: impl Fn(u8) -> bool) -> u128 {
+    u128::from_le_bytes(chunk.map(|byte| u8::from(is_set(byte))))
+}
+
+fn is_tab_or_line_end(byte: u8) -> bool {
+    byte.wrapping_sub(b'\t') < 5
 }
 
 /// The n-grams of documents, each as a number.
@@ -185,17 +231,26 @@ mod tests {
     #[test]
     fn case_and_spacing_are_evened_out_and_nothing_else() {
         let evened = |text: &str| {
-            let mut evened = String::new();
+            let mut evened = Vec::new();
             even_out(text, &mut evened);
-            evened
+            String::from_utf8(evened).unwrap()
         };
         assert_eq!(evened("  The\tCat \n Été "), "the cat été");
-        for text in [
-            "", " ", "A", "The Cat", "The  Cat", " The", "The ", "A\tB", "A\u{b}B",
-        ] {
-            let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
-            assert_eq!(evened(text), words.join(" "), "{text:?}");
+        let pieces = [
+            "A", "The Cat", " ", "  ", "\t", "\r\n", "\u{b}", "É", "\u{a0}", "\u{85}", "Ⱥ",
+        ];
+        let long = "Twenty-one LETTERS, and more";
+        let n_pieces = pieces.len();
+        for n in 0..n_pieces.pow(3) {
+            let [a, b, c] =
+                [n / n_pieces.pow(2), n / n_pieces, n].map(|idx| pieces[idx % n_pieces]);
+            for text in [format!("{a}{b}{c}"), format!("{a}{long}{b}{long}{c}")] {
+                let words = text.split_whitespace();
+                let words: Vec<String> = words.map(str::to_lowercase).collect();
+                assert_eq!(evened(&text), words.join(" "), "{text:?}");
+            }
         }
+        assert_eq!(evened(""), "");
         assert_ne!(evened("1+1"), evened("1-1"));
     }
 
