@@ -6,6 +6,9 @@
 //! nothing is allocated or zeroed in vain. The values stay outside dfdx because its tensors
 //! cannot be read without a copy from outside their crate; in an `Arc` of our own they can,
 //! without unsafe code, and their buffers come back to a pool.
+//!
+//! What follows from other values that are kept by one cheap pass over them is not kept for
+//! the backward pass but made again there (`Again`).
 
 use std::sync::Arc;
 
@@ -28,17 +31,49 @@ type Grads = Gradients<f32, Cpu>;
 type Slot = Tensor<(usize,), f32, Cpu>;
 type Done = std::result::Result<(), CpuError>;
 
+/// Makes a matrix again, to the bit.
+type Again = Arc<dyn Fn() -> Buf<f32> + Send + Sync>;
+
 /// A matrix of `width` columns, and where its gradient goes (`None`: nobody wants it).
 #[derive(Clone)]
 struct Node {
     data: Arc<Buf<f32>>,
     width: usize,
     slot: Option<Slot>,
+    /// What the backward pass holds on to instead of the data, where that takes less.
+    again: Option<Again>,
 }
 
 impl Node {
     fn view(&self) -> View<'_> {
         View::new(&self.data, self.width)
+    }
+
+    fn or_again(self, again: impl Fn() -> Buf<f32> + Send + Sync + 'static) -> Self {
+        let again: Option<Again> = Some(Arc::new(again));
+        Node { again, ..self }
+    }
+}
+
+/// A node's data as the backward pass holds it.
+enum Kept {
+    Whole(Arc<Buf<f32>>),
+    Again(Again),
+}
+
+impl Kept {
+    fn of(node: &Node) -> Self {
+        match &node.again {
+            Some(again) => Kept::Again(Arc::clone(again)),
+            None => Kept::Whole(Arc::clone(&node.data)),
+        }
+    }
+
+    fn data(self) -> Arc<Buf<f32>> {
+        match self {
+            Kept::Whole(data) => data,
+            Kept::Again(again) => Arc::new(again()),
+        }
     }
 }
 
@@ -65,8 +100,12 @@ impl<T: Tape<f32, Cpu>> Fused<'_, T> {
     fn node(&self, data: Buf<f32>, width: usize, inputs: &[Option<&Node>]) -> Result<Node> {
         let wanted = T::OWNS_TAPE && inputs.iter().flatten().any(|input| input.slot.is_some());
         let slot = if wanted { Some(self.slot()?) } else { None };
-        let data = Arc::new(data);
-        Ok(Node { data, width, slot })
+        Ok(Node {
+            data: Arc::new(data),
+            width,
+            slot,
+            again: None,
+        })
     }
 
     /// Records `backward`, which is handed the gradient of `y`, if there is one.
@@ -229,13 +268,20 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
     }
 
     fn gate(&mut self, gate: &Node, up: &Node, place: Place) -> Result<Node> {
-        let measured = span("activation");
         let width = up.width;
         let mask = self.scene.mask(place);
-        let mut y = self.pool.take(up.data.len());
-        rows::gate(&gate.data, &up.data, &mut y, width, mask.as_ref());
-        drop(measured);
-        let y = self.node(y, width, &[Some(gate), Some(up)])?;
+        let make = {
+            let (gate, up) = (Arc::clone(&gate.data), Arc::clone(&up.data));
+            let pool = self.pool.clone();
+            move || {
+                let _span = span("activation");
+                let mut y = pool.take(up.len());
+                rows::gate(&gate, &up, &mut y, width, mask.as_ref());
+                y
+            }
+        };
+        let y = self.node(make(), width, &[Some(gate), Some(up)])?;
+        let y = y.or_again(make);
         let (gate, up, pool) = (gate.clone(), up.clone(), self.pool.clone());
         self.record(&y, move |grads, mut d_y| {
             let _span = span("activation");
@@ -445,14 +491,19 @@ impl<T: Tape<f32, Cpu>> Fused<'_, T> {
     ) -> Result<Node> {
         let activation = self.scene.config.activation;
         let mask = self.scene.mask(place);
-        let hidden = self.product(x, weight, values(bias));
+        let hidden = Arc::new(self.product(x, weight, values(bias)));
         let width = weight.data.len() / x.width;
-        let mut y = self.pool.take(hidden.len());
-        {
-            let _span = span("activation");
-            rows::activate(activation, &hidden, &mut y, width, mask.as_ref());
-        }
-        let y = self.node(y, width, &[Some(x), Some(weight), bias])?;
+        let make = {
+            let (hidden, pool) = (Arc::clone(&hidden), self.pool.clone());
+            move || {
+                let _span = span("activation");
+                let mut y = pool.take(hidden.len());
+                rows::activate(activation, &hidden, &mut y, width, mask.as_ref());
+                y
+            }
+        };
+        let y = self.node(make(), width, &[Some(x), Some(weight), bias])?;
+        let y = y.or_again(make);
         let backward = self.linear_backward(x, weight, None);
         let (bias, pool) = (bias.and_then(Target::of), self.pool.clone());
         self.record(&y, move |grads, mut d_y| {
@@ -534,30 +585,28 @@ impl<T: Tape<f32, Cpu>> Fused<'_, T> {
         weight: &Node,
         bias: Option<&Node>,
     ) -> impl FnOnce(&mut Grads, &[f32]) -> Done + 'static {
-        let (x, weight, bias) = (x.clone(), weight.clone(), bias.and_then(Target::of));
+        let (kept, target, width) = (Kept::of(x), Target::of(x), x.width);
+        let (weight, bias) = (weight.clone(), bias.and_then(Target::of));
         let (pool, precision) = (self.pool.clone(), self.scene.precision);
         move |grads, d_y| {
             if let Some(bias) = bias {
                 let _span = span("bias, residual");
                 bias.add_to(grads, &pool, |d| rows::add_column_sums(d, d_y))?;
             }
-            let _span = span("products");
-            let d_y = View::new(d_y, weight.data.len() / x.width);
-            if let Some(slot) = &x.slot {
-                let (mut d_x, write) = take_or_new(grads, slot, &pool, x.data.len())?;
-                let weight = View::new(&weight.data, x.width);
+            let d_y = View::new(d_y, weight.data.len() / width);
+            if let Some(Target { slot, n }) = &target {
+                let _span = span("products");
+                let (mut d_x, write) = take_or_new(grads, slot, &pool, *n)?;
+                let weight = View::new(&weight.data, width);
                 matmul(&mut d_x, write == Write::Add, d_y, weight, precision);
                 put(grads, slot, d_x)?;
             }
             if let Some(slot) = &weight.slot {
+                let x = kept.data();
+                let _span = span("products");
                 let (mut d_weight, write) = take_or_new(grads, slot, &pool, weight.data.len())?;
-                matmul(
-                    &mut d_weight,
-                    write == Write::Add,
-                    d_y.t(),
-                    x.view(),
-                    precision,
-                );
+                let (accumulate, x) = (write == Write::Add, View::new(&x, width));
+                matmul(&mut d_weight, accumulate, d_y.t(), x, precision);
                 put(grads, slot, d_weight)?;
             }
             Ok(())
@@ -773,6 +822,7 @@ impl Backend for FusedCpu {
                 data: Arc::new(self.pool.own(data)),
                 width: shape.last().copied().unwrap_or(1),
                 slot: trained.then_some(slot),
+                again: None,
             });
         }
         Ok(())

@@ -142,14 +142,14 @@ impl ModelConfig {
         let n_tokens = n_rows * len;
         let (d, f, v) = (self.d_model, self.d_ff, self.vocab_size);
         let d_qkv = d + 2 * self.d_kv();
-        let n_hidden = if self.activation == Activation::Swiglu {
-            3
-        } else {
-            2
+        // The MLP's values after the activation are made again in the backward pass.
+        let n_hidden = match self.activation {
+            Activation::Swiglu => 2,
+            _ => 1,
         };
         let per_layer = 5 * d + d_qkv + n_hidden * f + self.n_heads + 4;
         let logits = n_tokens.min(HEAD_ROWS) * v;
-        let widest = d_qkv.max(n_hidden * f);
+        let widest = d_qkv.max((n_hidden + 1) * f);
         let operands = match precision {
             Precision::Bf16 if crate::kernels::copies_operands() => logits + v * d,
             // A few megabytes are packed at a time.
