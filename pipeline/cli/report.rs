@@ -161,8 +161,9 @@ fn put(
         return Ok(());
     };
     fs::write(file, page()).map_err(|error| {
-        Failure::new(1, format!("cannot write `{}`", file.display()))
+        Failure::wrong(format!("cannot write `{}`", file.display()))
             .note("cause", error.to_string())
+            .help("name a file in a folder that exists and can be written to")
     })?;
     if args.json || args.csv || args.markdown {
         print_line(printed.trim_end_matches('\n'));

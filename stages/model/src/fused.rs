@@ -202,21 +202,23 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
     }
 
     fn norm(&mut self, x: &Node, gain: &Node, bias: Option<&Node>) -> Result<Node> {
-        let measured = span("norm");
         let (kind, eps) = (self.scene.config.norm, self.scene.config.norm_eps);
-        let mut y = self.pool.take(x.data.len());
-        let mut stats = self.pool.take(x.data.len() / x.width * NORM_STATS);
-        rows::norm(
-            kind,
-            eps,
-            &x.data,
-            &gain.data,
-            values(bias),
-            &mut y,
-            &mut stats,
-        );
-        drop(measured);
+        let make = {
+            let (x, gain) = (Arc::clone(&x.data), Arc::clone(&gain.data));
+            let bias = bias.map(|bias| Arc::clone(&bias.data));
+            let (pool, n_rows) = (self.pool.clone(), x.len() / gain.len());
+            move || {
+                let _span = span("norm");
+                let mut y = pool.take(x.len());
+                let mut stats = pool.take(n_rows * NORM_STATS);
+                let bias = bias.as_ref().map_or(&[][..], |bias| bias);
+                rows::norm(kind, eps, &x, &gain, bias, &mut y, &mut stats);
+                (y, stats)
+            }
+        };
+        let (y, stats) = make();
         let y = self.node(y, x.width, &[Some(x), Some(gain), bias])?;
+        let y = y.or_again(move || make().0);
         let (x, gain, bias) = (x.clone(), gain.clone(), bias.and_then(Target::of));
         let pool = self.pool.clone();
         self.record(&y, move |grads, d_y| {

@@ -428,7 +428,7 @@ fn damaged_shards_are_refused_by_name_before_the_first_step() {
       the shards are damaged or not tinylm's: make them again with `binarize`, and see `tinylm cache verify`
     `shards/train-00000.roles` has 139 bytes and must have 144 (as many as shards.json says)
       the shards are damaged or not tinylm's: make them again with `binarize`, and see `tinylm cache verify`
-    the shards in `shards` have no `validation` documents
+    the shards have no `validation` documents
       set a larger `validation` in the `binarize` stage, or give it more documents
     the `train` documents: no token of these documents counts in the loss
       set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`

@@ -142,12 +142,12 @@ impl ModelConfig {
         let n_tokens = n_rows * len;
         let (d, f, v) = (self.d_model, self.d_ff, self.vocab_size);
         let d_qkv = d + 2 * self.d_kv();
-        // The MLP's values after the activation are made again in the backward pass.
+        // Norms' results and the MLP's values after the activation are made again backward.
         let n_hidden = match self.activation {
             Activation::Swiglu => 2,
             _ => 1,
         };
-        let per_layer = 5 * d + d_qkv + n_hidden * f + self.n_heads + 4;
+        let per_layer = 3 * d + d_qkv + n_hidden * f + self.n_heads + 4;
         let logits = n_tokens.min(HEAD_ROWS) * v;
         let widest = d_qkv.max((n_hidden + 1) * f);
         let operands = match precision {

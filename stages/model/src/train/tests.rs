@@ -534,7 +534,7 @@ fn bad_input_is_refused_before_the_first_step() {
     assert_snapshot!(refusals.join("\n"), @r#"
     the shards have a vocabulary of 12, and the model one of 13
       train with shards that this model's tokenizer made
-    the shards in `[DATA]` have no `validation` documents
+    the shards have no `validation` documents
       set a larger `validation` in the `binarize` stage, or give it more documents
     the `train` documents: no token of these documents counts in the loss
       set `loss_on: all`, or mark what is to be learned in `normalize` and `binarize`
