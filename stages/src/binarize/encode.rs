@@ -20,8 +20,8 @@ pub(super) struct Block<'a> {
 pub(super) struct Place<'a> {
     pub(super) document: Document<'a>,
     pub(super) split: usize,
-    /// Where the source's row was cut, so that it counts once.
-    pub(super) is_part: bool,
+    /// The rest of the document is in the next place, so that it counts once.
+    pub(super) is_cut: bool,
 }
 
 impl<'a> Place<'a> {
@@ -29,15 +29,15 @@ impl<'a> Place<'a> {
         Self {
             document,
             split,
-            is_part: false,
+            is_cut: false,
         }
     }
 
-    pub(super) fn part(document: Document<'a>, split: usize) -> Self {
+    pub(super) fn cut(document: Document<'a>, split: usize) -> Self {
         Self {
             document,
             split,
-            is_part: true,
+            is_cut: true,
         }
     }
 }
@@ -96,7 +96,7 @@ pub(super) fn encode(
     for Place {
         document,
         split,
-        is_part,
+        is_cut,
     } in &block.documents
     {
         // Raw text has no tags of its template in it, so any template can frame it.
@@ -111,7 +111,7 @@ pub(super) fn encode(
             let id = hex(&document.id);
             StageError::new(format!("document {id} is damaged")).cause(error)
         })?;
-        writer.part.n_read += u64::from(!is_part || *split == 0);
+        writer.part.n_read += u64::from(!is_cut);
         writer.document(document, *split, &pieces);
     }
     Ok(writer.part)

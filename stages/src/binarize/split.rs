@@ -203,7 +203,7 @@ impl Tail {
             if before.is_empty() || after.is_empty() {
                 continue;
             }
-            placed.push(Place::part(
+            placed.push(Place::cut(
                 Document {
                     text: before,
                     ..rest
@@ -214,7 +214,7 @@ impl Tail {
             rest.text = after;
         }
         let split = self.split_at(from.max(start));
-        placed.push(Place::part(rest, split));
+        placed.push(Place::whole(rest, split));
     }
 }
 

@@ -221,6 +221,20 @@ fn the_tail_of_a_single_text_is_held_back() {
 }
 
 #[test]
+fn a_document_counts_once_wherever_it_falls() {
+    let mut corpus = Corpus::new(Template::Plain);
+    for n in 0..10 {
+        corpus.text(&format!("line {n:02} of ten that are alike"));
+    }
+    let fixture = Fixture::new(&corpus, SMALL);
+    for settings in ["{validation: {tail: 0.5}}", "{validation: {tail: 0.45}}"] {
+        let out = fixture.run(settings).unwrap().out;
+        let shards = Shards::open(&out).unwrap();
+        assert_eq!(shards.index().stats["documents_read"], 10, "{settings}");
+    }
+}
+
+#[test]
 fn official_splits_are_taken_whole() {
     let mut corpus = Corpus::new(Template::Plain);
     corpus.text("training text");
@@ -306,16 +320,27 @@ fn tokens_are_counted_by_source_and_split() {
     );
 }
 
+/// Several row groups, and more than one block of them.
 #[test]
 fn any_number_of_threads_makes_the_same_bytes() {
-    let mut corpus = Corpus::new(Template::Chatml);
-    for n in 0..300 {
-        let text = format!("some text {n} {}", "again ".repeat(n % 11));
-        corpus.pair_of_group(n, &text);
-    }
-    let fixture = Fixture::new(&corpus, SMALL);
+    let corpora = [0, 1, 2].map(|salt: usize| {
+        let mut corpus = Corpus::new(Template::Chatml);
+        for n in 0..1200 {
+            let text = format!("some text {n} {salt} {}", "again ".repeat(n % 31));
+            corpus.pair_of_group(n, &text);
+        }
+        corpus
+    });
+    let fixture = Fixture::new(&corpora[0], SMALL);
     let files = |threads: usize| {
         let mut test = fixture.test();
+        for (idx, corpus) in corpora.iter().enumerate().skip(1) {
+            let folder = fixture.dir.path().join(format!("documents-{idx}"));
+            if threads == 1 {
+                corpus.write(&folder);
+            }
+            test = test.input("documents", &folder);
+        }
         test.threads = threads;
         let out = test.run::<Binarize>("{validation: 0.2}").unwrap().out;
         let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(&out)

@@ -1,7 +1,7 @@
 //! Who is dropped, in whose favour, and that nothing else is.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -242,6 +242,57 @@ fn neither_threads_nor_memory_change_what_is_kept() {
     assert!(outputs.iter().all(|output| *output == outputs[0]));
     let scratch = dir.path().join("checkpoints-dedupe/dedupe-scratch");
     assert!(!scratch.exists());
+}
+
+/// Row groups of several artifacts, each text followed by one that says the same sooner or
+/// later, often in another group: what is kept is what keeping a list of them would keep.
+#[test]
+fn what_stands_in_other_row_groups_is_compared_too() {
+    let texts: Vec<String> = (0..600_u32)
+        .map(|n| match n % 3 {
+            0 => format!("Text  {}", n * n % 101),
+            _ => format!("text {}", n * n % 997),
+        })
+        .collect();
+    let dir = TempDir::new().unwrap();
+    let mut test = StageTest::new(dir.path());
+    let mut ids = Vec::new();
+    for (idx, some) in texts.chunks(97).enumerate() {
+        let mut corpus = Corpus::new(Template::Plain);
+        some.iter().for_each(|text| corpus.text(text));
+        let folder = dir.path().join(format!("documents-{idx}"));
+        corpus.write(&folder);
+        let documents = Documents::open(&[&folder]).unwrap();
+        let rows = documents.row_groups()[0].read().unwrap();
+        ids.extend(rows.iter().map(|document| document.id.to_vec()));
+        test = test.input("documents", &folder);
+    }
+    let (mut seen, mut first, mut repeated) = (HashMap::new(), Vec::new(), Vec::new());
+    for (text, id) in texts.iter().zip(&ids) {
+        let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
+        match seen.get(&words) {
+            Some(kept_id) => repeated.push((id, *kept_id)),
+            None => {
+                seen.insert(words, id);
+                first.push(text.clone());
+            }
+        }
+    }
+    assert!(first.len() > 200 && repeated.len() > 200);
+    for settings in [
+        "{method: exact}",
+        "{method: minhash, threshold: 1}",
+        "{method: minhash, threshold: 1, memory_mb: 1}",
+    ] {
+        for threads in [1, 3] {
+            test.threads = threads;
+            let outcome = test.run::<Dedupe>(settings).unwrap();
+            assert_eq!(kept(&outcome), first, "{settings}");
+            let listed = duplicates(&outcome);
+            let listed: Vec<_> = listed.iter().map(|(id, kept, ..)| (id, kept)).collect();
+            assert!(listed == repeated, "{settings}");
+        }
+    }
 }
 
 /// More documents than have room in one megabyte, many of which say the same, with an
