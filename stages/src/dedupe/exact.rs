@@ -5,7 +5,10 @@
 //! one are sorted, on disk if need be, and the corpus is read again ([`find`]). What is
 //! dropped, and for whom, is the same.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use super::{
     Dropped, Verdict, Why, Work,
@@ -26,14 +29,35 @@ pub(super) type Key = [u32; 4];
 const SEEN_BYTES: u64 = 48;
 
 /// The keys so far, each with the first document that has it.
-pub(super) struct Seen(HashMap<Key, u32>);
+pub(super) struct Seen(HashMap<Key, u32, BuildHasherDefault<FirstHalf>>);
+
+/// Hashes a key, which is a hash already, by taking half of it.
+#[derive(Default)]
+struct FirstHalf(u64);
+
+impl Hasher for FirstHalf {
+    fn write(&mut self, bytes: &[u8]) {
+        let half = bytes.first_chunk().copied().unwrap_or_default();
+        self.0 = u64::from_ne_bytes(half);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Seen {
     /// Returns room for a corpus whose keys fit into `memory` bytes.
     pub(super) fn with_room(documents: &Documents, memory: usize) -> Option<Self> {
         let n_documents = documents.n_documents();
         let fits = n_documents * SEEN_BYTES <= memory as u64;
-        fits.then(|| Self(HashMap::with_capacity(n_documents as usize)))
+        let n_documents = n_documents as usize;
+        fits.then(|| {
+            Self(HashMap::with_capacity_and_hasher(
+                n_documents,
+                Default::default(),
+            ))
+        })
     }
 
     /// Adds to the verdicts on the next group those on documents whose key was seen

@@ -34,15 +34,16 @@ pub(super) fn even_out(text: &str, evened: &mut Vec<u8>) {
     let mut at = 0;
     while at < text.len() {
         let chunk = text.as_bytes()[at..].first_chunk();
-        if chunk.is_some_and(|chunk| out.put_chunk(chunk)) {
-            at += CHUNK_BYTES;
+        let n_even = chunk.map_or(0, |chunk| out.put_even(chunk));
+        at += n_even;
+        if n_even == CHUNK_BYTES {
             continue;
         }
-        let chunk_end = at + CHUNK_BYTES;
+        // Something else follows; letters that are not ASCII seldom come alone.
         for c in text[at..].chars() {
             out.put(c);
             at += c.len_utf8();
-            if at >= chunk_end {
+            if c.is_ascii() {
                 break;
             }
         }
@@ -63,20 +64,21 @@ struct Evened<'a> {
 }
 
 impl Evened<'_> {
-    /// Puts a chunk that is even but for case, as most are, and says whether it was.
-    /// Written so that the compiler makes vectors of it.
-    fn put_chunk(&mut self, chunk: &[u8; CHUNK_BYTES]) -> bool {
+    /// Puts the start of a chunk that is even but for case, mostly all of it, and returns
+    /// its length. Written so that the compiler makes vectors of it.
+    fn put_even(&mut self, chunk: &[u8; CHUNK_BYTES]) -> usize {
         let spaces = flags(chunk, |byte| byte == b' ');
         let behind_spaces = spaces << 8 | u128::from(self.is_behind_space);
         let odd = flags(chunk, |byte| !byte.is_ascii() | is_tab_or_line_end(byte));
-        if odd | spaces & behind_spaces != 0 {
-            return false;
-        }
+        let n_even = (odd | spaces & behind_spaces).trailing_zeros() as usize / 8;
+        // What is written too much is written over.
         let places = &mut self.places[self.n..self.n + CHUNK_BYTES];
         places.copy_from_slice(&chunk.map(|byte| byte.to_ascii_lowercase()));
-        self.n += CHUNK_BYTES;
-        self.is_behind_space = chunk[CHUNK_BYTES - 1] == b' ';
-        true
+        self.n += n_even;
+        if let Some(last) = n_even.checked_sub(1) {
+            self.is_behind_space = chunk[last] == b' ';
+        }
+        n_even
     }
 
     fn put(&mut self, c: char) {
