@@ -16,13 +16,17 @@ What is compared, and what is in our disfavour:
   comparing what is compared here, case and spacing evened out, and comparing text as it is.
 - minhash measures every pair that it proposes; datasketch drops what its index finds. What
   each finds is held against the exact Jaccard of all pairs, on the slice that both read.
+- contamination also says how much is shared; the peer stops at the first 13 words in a row
+  that a Python set of the evaluation's has. Both are given contents, and must agree.
 - the tokenizer learns from as many megabytes as the released library's trainer.
 
 The slow peers see only the first `--peer-mb` of the corpus; a megabyte a second is a
-megabyte a second. Needs numpy, tokenizers, datasketch, polars and pyarrow.
+megabyte a second. A download's peer is a copy of the file and its SHA-256; binarize and
+training see the whole corpus as well. Needs numpy, tokenizers, datasketch, polars and pyarrow.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -39,6 +43,8 @@ from pathlib import Path
 
 THRESHOLD = 0.8
 NGRAM = 5
+CONTAMINATION_NGRAM = 13
+MEMORY_MB_MAX = 1000
 PERMUTATIONS = 112
 
 
@@ -113,10 +119,16 @@ stages:
   exact:     {{ kind: dedupe, inputs: [chat], with: {{ method: exact }} }}
   near:      {{ kind: dedupe, inputs: [chat], with: {minhash} }}
   bpe:       {{ kind: tokenizer, inputs: [part_chat], with: {{ vocab_size: 8000, sample_mb: 2048 }} }}
+  bpe_all:   {{ kind: tokenizer, inputs: [chat], with: {{ vocab_size: 8000, sample_mb: 2048 }} }}
+  unigram:   {{ kind: tokenizer, inputs: [part_chat], with: {{ algorithm: unigram, vocab_size: 8000, sample_mb: 2048 }} }}
   shards:    {{ kind: binarize, inputs: {{ documents: chat, tokenizer: bpe }} }}
   part:      {{ kind: download, with: {{ path: {part} }} }}
   part_chat: {{ kind: normalize, inputs: [part], with: {{ template: chatml }} }}
   part_near: {{ kind: dedupe, inputs: [part_chat], with: {minhash} }}
+  held:      {{ kind: download, with: {{ path: {held} }} }}
+  held_chat: {{ kind: normalize, inputs: [held], with: {{ template: chatml }} }}
+  clean:     {{ kind: dedupe, inputs: {{ documents: chat, evaluation: held_chat }}, with: {{ method: contamination }} }}
+  part_clean: {{ kind: dedupe, inputs: {{ documents: part_chat, evaluation: held_chat }}, with: {{ method: contamination }} }}
   {t5}
 """
 MINHASH = f"{{ method: minhash, threshold: {THRESHOLD}, ngram: {NGRAM}, permutations: {PERMUTATIONS} }}"
@@ -127,12 +139,12 @@ T5 = """t5: {{ kind: tokenizer, inputs: [chat], with: {{ pretrained: {{ path: {t
 class Run:
     """One run of tinylm: seconds and peak megabytes by stage, and where its artifacts are."""
 
-    def __init__(self, args, corpus, part):
+    def __init__(self, args, corpus, part, held):
         self.home = args.work / "home"
         shutil.rmtree(self.home, ignore_errors=True)
         experiment = args.work / "peers.yaml"
         t5 = T5.format(t5=args.t5) if args.t5 else ""
-        experiment.write_text(EXPERIMENT.format(corpus=corpus, part=part, minhash=MINHASH, t5=t5))
+        experiment.write_text(EXPERIMENT.format(corpus=corpus, part=part, held=held, minhash=MINHASH, t5=t5))
         command = [args.tinylm, "--home", self.home, "--quiet", "run", experiment]
         command += ["-j", "1", "--threads", str(args.threads)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -146,6 +158,9 @@ class Run:
     def folder(self, stage):
         digest = self.digests[stage]
         return self.home / "store" / "artifacts" / digest[:2] / digest[2:] / "files"
+
+    def count(self, stage, name):
+        return json.loads((self.folder(stage) / "stats.json").read_text())[name]
 
     def dropped(self):
         """The rows of the slice that were dropped. Of those with one id, the first is kept."""
@@ -220,11 +235,42 @@ def peer_minhash(slice):
     return {"seconds": time.perf_counter() - start, "dropped": dropped}
 
 
-def peer_exact(corpus, out, how):
-    """polars: read, render ChatML, drop repetitions, write Parquet."""
+def peer_contamination(slice, held):
+    """Thirteen words in a row, or a shorter text whole, looked up in a set of the evaluation's."""
+
+    def grams(turns):
+        words = words_of(turns)
+        n = min(CONTAMINATION_NGRAM, len(words))
+        return (tuple(words[i : i + n]) for i in range(len(words) - n + 1)) if words else ()
+
+    rows = list(contents(slice))
+    start = time.perf_counter()
+    known = {gram for turns in contents(held) for gram in grams(turns)}
+    n_dropped = sum(any(gram in known for gram in grams(turns)) for turns in rows)
+    return {"seconds": time.perf_counter() - start, "dropped": n_dropped}
+
+
+def peer_download(corpus, out):
+    """A copy of a local file, and its digest."""
+    start = time.perf_counter()
+    shutil.copyfile(corpus, out)
+    with open(out, "rb") as file:
+        hashlib.file_digest(file, "sha256")
+    return {"seconds": time.perf_counter() - start}
+
+
+def peer_normalize(corpus, out):
+    """polars: read, render ChatML, write Parquet."""
     import polars
 
     start = time.perf_counter()
+    rendered_by_polars(corpus).sink_parquet(out, compression="zstd")
+    return {"seconds": time.perf_counter() - start}
+
+
+def rendered_by_polars(corpus):
+    import polars
+
     turn = polars.element().struct
     rendered = polars.format(
         "<|im_start|>{}\n{}<|im_end|>\n",
@@ -232,7 +278,15 @@ def peer_exact(corpus, out, how):
         turn.field("value"),
     )
     frame = polars.scan_ndjson(corpus)
-    frame = frame.select(text=polars.col("conversations").list.eval(rendered).list.join(""))
+    return frame.select(text=polars.col("conversations").list.eval(rendered).list.join(""))
+
+
+def peer_exact(corpus, out, how):
+    """polars: read, render ChatML, drop repetitions, write Parquet."""
+    import polars
+
+    start = time.perf_counter()
+    frame = rendered_by_polars(corpus)
     key = polars.col("text")
     if how == "evened":
         key = key.str.to_lowercase().str.replace_all(r"\s+", " ")
@@ -242,7 +296,10 @@ def peer_exact(corpus, out, how):
     return {"seconds": time.perf_counter() - start, "kept": frame.height}
 
 
-PEERS = {"binarize": peer_binarize, "train": peer_train, "minhash": peer_minhash, "exact": peer_exact}
+PEERS = {
+    "binarize": peer_binarize, "train": peer_train, "minhash": peer_minhash, "exact": peer_exact,
+    "contamination": peer_contamination, "download": peer_download, "normalize": peer_normalize,
+}
 
 
 def peer(args, name, *words):
@@ -310,7 +367,14 @@ class Figures:
         (speed, peak), (their_speed, their_peak) = self.median(ours), self.median(theirs)
         ratio = speed / their_speed
         verdict = "" if aim is None else f"{aim:5.1f}  {'yes' if ratio >= aim else 'NO'}"
-        print(f"{what:24} {speed:9.1f} {their_speed:9.1f} {ratio:7.1f} {peak:8.0f} {their_peak:8.0f}  {verdict}")
+        print(f"{what:24} {speed:9.1f} {their_speed:9.1f} {ratio:7.2f} {peak:8.0f} {their_peak:8.0f}  {verdict}")
+
+    def alone(self, what, ours):
+        speed, peak = self.median(ours)
+        print(f"{what:24} {speed:9.1f} {'':17} {peak:8.0f}")
+
+    def highest_peak(self, stages):
+        return max(peak for stage in stages for _, peak in self.values[stage])
 
 
 def main():
@@ -335,6 +399,9 @@ def main():
     if not part.exists():
         make_slice(corpus, part, args.peer_mb)
     mb, part_mb = content_mb(corpus), content_mb(part)
+    held = args.work / f"held-of-{args.mb:g}.jsonl"
+    if not held.exists():
+        make_slice(corpus, held, args.peer_mb / 10)
     print(f"{mb:.0f} MB of contents, of which slow peers see {part_mb:.0f}, in {args.work}", flush=True)
 
     kept = {}
@@ -342,14 +409,21 @@ def main():
     out = args.work / "peer.out"
     for idx in range(args.runs):
         print(f"run {idx + 1} of {args.runs}", flush=True)
-        run = Run(args, corpus, part)
+        run = Run(args, corpus, part, held)
         for stage, (seconds, peak) in run.stages.items():
-            figures.note(stage, part_mb if stage in ("part", "part_chat", "part_near", "bpe") else mb, seconds, peak)
+            if not stage.startswith("held"):
+                figures.note(stage, part_mb if stage.startswith("part") or stage in ("bpe", "unigram") else mb, seconds, peak)
         both = [run.stages["chat"], run.stages["exact"]]
         figures.note("chat + exact", mb, sum(s for s, _ in both), max(peak for _, peak in both))
         for name in tokenizers:
             found, peak = peer(args, "binarize", part, run.folder(name) / "tokenizer.json", out)
             figures.note(f"tokenizers {name}", part_mb, found["seconds"], peak)
+        found, peak = peer(args, "download", corpus, out)
+        figures.note("peer download", mb, found["seconds"], peak)
+        found, peak = peer(args, "normalize", corpus, out)
+        figures.note("peer normalize", mb, found["seconds"], peak)
+        contaminated, peak = peer(args, "contamination", part, held)
+        figures.note("peer contamination", part_mb, contaminated["seconds"], peak)
         found, peak = peer(args, "train", part)
         figures.note("peer train", part_mb, found["seconds"], peak)
         for how in ["evened", "as it is"]:
@@ -361,16 +435,26 @@ def main():
 
     print(f"\n{'':24} {'ours':>9} {'theirs':>9} {'':7} {'ours':>8} {'theirs':>8}")
     print(f"{'medians':24} {'MB/s':>9} {'MB/s':>9} {'ratio':>7} {'peak MB':>8} {'peak MB':>8}    aim  reached")
+    figures.row("download, a local file", "source", "peer download", None)
+    figures.row("normalize", "chat", "peer normalize", None)
+    figures.alone("exact", "exact")
     figures.row("binarize, 8k BPE", "shards", "tokenizers bpe", 20)
     figures.row("binarize, T5", "t5_shards", "tokenizers t5", 5)
     figures.row("normalize + exact", "chat + exact", "peer exact, evened", 1)
     figures.row("  texts as they are", "chat + exact", "peer exact, as it is", 1)
     figures.row("minhash, the slice", "part_near", "peer minhash", 10)
     figures.row("minhash, all", "near", "peer minhash", 10)
+    figures.row("contamination, all", "clean", "peer contamination", None)
     figures.row("train 8k BPE", "bpe", "peer train", None)
+    figures.row("train 8k BPE, all", "bpe_all", "peer train", None)
+    figures.alone("train 8k unigram", "unigram")
+    highest = figures.highest_peak(run.stages.keys() - {"held", "held_chat"})
+    print(f"highest peak of any stage: {highest:.0f} MB, below {MEMORY_MB_MAX}: {'yes' if highest < MEMORY_MB_MAX else 'NO'}")
 
-    kept["tinylm"] = json.loads((run.folder("exact") / "stats.json").read_text())["documents_kept"]
+    kept["tinylm"] = run.count("exact", "documents_kept")
     print("exact: kept " + ", ".join(f"{n} by {name}" for name, n in kept.items()))
+    n_contaminated = run.count("part_clean", "contaminated")
+    print(f"contamination on the slice: dropped {n_contaminated} by tinylm, {contaminated['dropped']} by the set")
     wanted = truth(part)
     for name, found in [("tinylm", run.dropped()), ("datasketch", set(minhash["dropped"]))]:
         recall, precision = rates(found, wanted)
