@@ -18,8 +18,13 @@ pub(crate) struct Bigram {
     gradient: Vec<f64>,
     /// Steps at which the loss is not a number.
     pub(crate) broken_steps: Vec<u64>,
+    /// Steps at which a gradient is not a number.
+    pub(crate) broken_gradients: Vec<u64>,
+    /// Steps after which a validation's loss is not a number.
+    pub(crate) broken_validations: Vec<u64>,
     /// Steps at which the loss is far too high.
     pub(crate) spiking_steps: Vec<u64>,
+    step: u64,
 }
 
 /// An engine whose process is killed after so many passes.
@@ -68,7 +73,10 @@ impl Bigram {
             momentum: vec![0.0; n],
             gradient: vec![0.0; n],
             broken_steps: Vec::new(),
+            broken_gradients: Vec::new(),
+            broken_validations: Vec::new(),
             spiking_steps: Vec::new(),
+            step: 0,
         }
     }
 
@@ -104,6 +112,7 @@ impl Engine for Bigram {
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
         let v = self.config.vocab_size;
         let mut sum = LossSum::default();
+        self.step = pass.step;
         for place in 0..batch.tokens.len() {
             let weight = f64::from(batch.weights[place]);
             let row = (batch.row_offset + place / batch.len) as u64;
@@ -121,6 +130,9 @@ impl Engine for Bigram {
         if self.broken_steps.contains(&pass.step) {
             sum.nll = f64::NAN;
         }
+        if self.broken_gradients.contains(&pass.step) {
+            self.gradient[0] = f64::NAN;
+        }
         if self.spiking_steps.contains(&pass.step) {
             sum.nll += 50.0 * sum.weight;
         }
@@ -130,6 +142,13 @@ impl Engine for Bigram {
     fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError> {
         let norm = self.gradient.iter().map(|g| (g / update.divisor).powi(2));
         let grad_norm = norm.sum::<f64>().sqrt();
+        if !grad_norm.is_finite() {
+            self.discard();
+            return Ok(UpdateStats {
+                grad_norm,
+                applied: false,
+            });
+        }
         // Uses the number of the update, as AdamW's correction does.
         let lr = update.lr * (1.0 + 1.0 / update.step as f32);
         for (i, gradient) in self.gradient.iter().enumerate() {
@@ -148,6 +167,13 @@ impl Engine for Bigram {
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>, EngineError> {
+        if self.broken_validations.contains(&self.step) {
+            let broken = Score {
+                nll: f32::NAN,
+                rank: 255,
+            };
+            return Ok(vec![broken; batch.tokens.len()]);
+        }
         let places = batch.tokens.iter().zip(&batch.targets);
         let scores = places.map(|(&token, &target)| Score {
             nll: -self.probabilities(token)[usize::from(target)].ln() as f32,

@@ -17,9 +17,11 @@ pub(crate) struct State {
     /// What computed so far; another one may round differently.
     pub(crate) kernels: String,
     pub(crate) device: String,
-    /// Updates applied: steps without those that were skipped.
+    /// Updates applied.
     pub(crate) n_updates: u64,
+    /// Steps without an update: over a fault, or because nothing in them counts.
     pub(crate) n_skipped: u64,
+    /// Steps in a row without an update over a fault.
     pub(crate) n_skipped_in_a_row: u64,
     pub(crate) tokens: u64,
     pub(crate) losses: Losses,
@@ -76,11 +78,16 @@ pub(crate) struct Losses {
 const CURVE_POINTS: u64 = 500;
 
 impl State {
-    /// Takes note of a validation. Returns whether it is the best so far.
+    /// Takes note of a validation. Returns whether it is the best so far, which one whose
+    /// loss is not finite never is: JSON has no such number, so it is not drawn either.
     pub(crate) fn judge(&mut self, validation: &Validation) -> bool {
         let Some(loss) = validation.all.mean() else {
             return false;
         };
+        if !loss.is_finite() {
+            self.n_without_gain += 1;
+            return false;
+        }
         self.curve.validation.push(ValidationPoint {
             step: self.step,
             loss,
@@ -155,6 +162,48 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::LossSum;
+
+    fn state() -> State {
+        State {
+            version: 1,
+            step: 3,
+            n_steps: 9,
+            seed: 7,
+            micro_batch: 2,
+            kernels: "plain".to_owned(),
+            device: "cpu".to_owned(),
+            n_updates: 3,
+            n_skipped: 0,
+            n_skipped_in_a_row: 0,
+            tokens: 10,
+            losses: Losses::default(),
+            grad_norm: None,
+            best: None,
+            n_without_gain: 0,
+            curve: Curve::default(),
+            pending: Pending::default(),
+            metrics: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_is_never_the_best_and_the_state_can_be_read_again() {
+        let validation = |nll| Validation {
+            all: LossSum { nll, weight: 1.0 },
+            ..Validation::default()
+        };
+        for broken in [f64::NAN, f64::INFINITY] {
+            let mut state = state();
+            assert!(!state.judge(&validation(broken)));
+            assert_eq!(state.n_without_gain, 1);
+            let text = serde_json::to_vec(&state).unwrap();
+            assert_eq!(serde_json::from_slice::<State>(&text).unwrap(), state);
+            assert!(state.judge(&validation(2.0)));
+            assert!(!state.judge(&validation(broken)));
+            assert_eq!(state.best.unwrap().validation_loss, 2.0);
+        }
+    }
 
     #[test]
     fn a_spike_stands_out_and_noise_does_not() {

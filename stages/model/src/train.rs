@@ -137,6 +137,7 @@ pub struct TrainReport {
     pub tokens: u64,
     /// Updates that the weights have had in all, earlier trainings included.
     pub updates: u64,
+    /// Steps without an update: over a fault, or because nothing in them counts.
     pub skipped_steps: u64,
     pub stopped_early: bool,
     pub best: Option<Best>,
@@ -179,8 +180,13 @@ pub enum TrainError {
     OtherTraining(&'static str),
     #[error("the checkpoint's state cannot be read: {0}")]
     State(serde_json::Error),
-    #[error("the loss is not finite{}", before(.grad_norm))]
-    NonFinite { lr: f64, grad_norm: Option<f64> },
+    #[error("the {what} is not finite{}", before(.grad_norm))]
+    NonFinite {
+        what: &'static str,
+        lr: f64,
+        /// That of the update before.
+        grad_norm: Option<f64>,
+    },
     #[error("the loss is {loss:.3}, {z:.1} standard deviations above its mean of {mean:.3}")]
     Spike {
         loss: f64,
@@ -321,6 +327,15 @@ pub fn train(
                 checkpoints.wait()?;
                 return Err(TrainError::Cancelled { step: state.step });
             };
+            if let Err(cause) = check_validation(&result, settings, &state, watcher) {
+                checkpoints.wait()?;
+                return Err(TrainError::AtStep {
+                    step: state.step,
+                    n_steps,
+                    kept: Some(state.step),
+                    cause: Box::new(cause),
+                });
+            }
             state.judge(&result);
             log_validation(&result, &state, watcher);
         }
@@ -402,27 +417,7 @@ fn step(
     }
 
     let lr = settings.schedule.lr(number, n_steps);
-    let mut applied = None;
-    // Windows of a stream may hold nothing that counts; there is nothing to learn from them.
-    if let Some(loss) = sum.mean()
-        && judge(loss, lr, settings, state, watcher)?
-    {
-        let stats = engine.update(&Update {
-            step: settings.updates_before + state.n_updates + 1,
-            lr: lr as f32,
-            divisor: sum.weight,
-            clip: settings.clip,
-        })?;
-        match stats.applied {
-            true => applied = Some((loss, stats.grad_norm)),
-            false => fault(
-                settings.on_non_finite,
-                non_finite(lr, state),
-                state,
-                watcher,
-            )?,
-        }
-    }
+    let outcome = update(engine, sum, lr, settings, state, watcher)?;
 
     state.step = number;
     state.tokens += tokens;
@@ -430,8 +425,8 @@ fn step(
         ("lr".to_owned(), lr),
         ("tokens".to_owned(), state.tokens as f64),
     ];
-    match applied {
-        Some((loss, grad_norm)) => {
+    match outcome {
+        Outcome::Updated { loss, grad_norm } => {
             state.n_updates += 1;
             state.n_skipped_in_a_row = 0;
             state.losses.add(loss);
@@ -440,7 +435,11 @@ fn step(
             state.metrics.insert(0, ("loss".to_owned(), loss));
             state.metrics.push(("grad_norm".to_owned(), grad_norm));
         }
-        None => {
+        Outcome::Empty => {
+            engine.discard();
+            state.n_skipped += 1;
+        }
+        Outcome::Skipped => {
             engine.discard();
             state.n_skipped += 1;
             state.n_skipped_in_a_row += 1;
@@ -452,6 +451,47 @@ fn step(
     Ok(tokens)
 }
 
+/// What became of a step.
+enum Outcome {
+    Updated {
+        loss: f64,
+        grad_norm: f64,
+    },
+    Skipped,
+    /// Windows of a stream may hold nothing that counts; there is nothing to learn from them.
+    Empty,
+}
+
+/// Applies the gradients of a step with this loss, unless something speaks against it.
+fn update(
+    engine: &mut dyn Engine,
+    sum: LossSum,
+    lr: f64,
+    settings: &TrainSettings,
+    state: &State,
+    watcher: &mut dyn Watcher,
+) -> Result<Outcome, TrainError> {
+    let Some(loss) = sum.mean() else {
+        return Ok(Outcome::Empty);
+    };
+    if !judge(loss, lr, settings, state, watcher)? {
+        return Ok(Outcome::Skipped);
+    }
+    let stats = engine.update(&Update {
+        step: settings.updates_before + state.n_updates + 1,
+        lr: lr as f32,
+        divisor: sum.weight,
+        clip: settings.clip,
+    })?;
+    let grad_norm = stats.grad_norm;
+    if stats.applied {
+        return Ok(Outcome::Updated { loss, grad_norm });
+    }
+    let cause = non_finite("gradient norm", lr, state);
+    fault(settings.on_non_finite, cause, state.step + 1, watcher)?;
+    Ok(Outcome::Skipped)
+}
+
 /// Whether a step with this loss is to be taken.
 fn judge(
     loss: f64,
@@ -461,12 +501,8 @@ fn judge(
     watcher: &mut dyn Watcher,
 ) -> Result<bool, TrainError> {
     if !loss.is_finite() {
-        fault(
-            settings.on_non_finite,
-            non_finite(lr, state),
-            state,
-            watcher,
-        )?;
+        let cause = non_finite("loss", lr, state);
+        fault(settings.on_non_finite, cause, state.step + 1, watcher)?;
         return Ok(false);
     }
     let z = state.losses.z_score(loss);
@@ -475,20 +511,42 @@ fn judge(
     }
     let mean = state.losses.mean();
     let spike = TrainError::Spike { loss, mean, z, lr };
-    fault(settings.on_spike, spike, state, watcher)?;
+    fault(settings.on_spike, spike, state.step + 1, watcher)?;
     Ok(settings.on_spike == OnFault::Warn)
 }
 
-fn non_finite(lr: f64, state: &State) -> TrainError {
-    let grad_norm = state.grad_norm;
-    TrainError::NonFinite { lr, grad_norm }
+/// A validation whose loss is not finite is a fault too: such weights cannot be the best.
+fn check_validation(
+    validation: &Validation,
+    settings: &TrainSettings,
+    state: &State,
+    watcher: &mut dyn Watcher,
+) -> Result<(), TrainError> {
+    if validation.all.mean().is_none_or(f64::is_finite) {
+        return Ok(());
+    }
+    let lr = settings.schedule.lr(state.step, state.n_steps);
+    let cause = TrainError::NonFinite {
+        what: "validation loss",
+        lr,
+        grad_norm: None,
+    };
+    fault(settings.on_non_finite, cause, state.step, watcher)
+}
+
+fn non_finite(what: &'static str, lr: f64, state: &State) -> TrainError {
+    TrainError::NonFinite {
+        what,
+        lr,
+        grad_norm: state.grad_norm,
+    }
 }
 
 /// Ends training over a fault, or tells of it.
 fn fault(
     wish: OnFault,
     fault: TrainError,
-    state: &State,
+    step: u64,
     watcher: &mut dyn Watcher,
 ) -> Result<(), TrainError> {
     let what_now = match wish {
@@ -496,7 +554,10 @@ fn fault(
         OnFault::Skip => "skipped",
         OnFault::Warn => "taken all the same",
     };
-    watcher.warn(format!("step {}: {fault}; {what_now}", state.step + 1));
+    let advice = fault.help().unwrap_or_default();
+    watcher.warn(format!(
+        "step {step}: {fault}; {what_now} (if it goes on, {advice})"
+    ));
     Ok(())
 }
 
@@ -645,6 +706,8 @@ fn save(
     if *saved == Some(state.step) {
         return Ok(());
     }
+    // Copies only once those of the checkpoint before are gone: memory has room for one.
+    checkpoints.wait()?;
     checkpoints.save(Checkpoint {
         step: state.step,
         state: serde_json::to_vec_pretty(state).map_err(TrainError::State)?,
@@ -668,10 +731,11 @@ fn log(state: &State, watcher: &mut dyn Watcher) {
 }
 
 fn log_validation(validation: &Validation, state: &State, watcher: &mut dyn Watcher) {
-    if let Some(loss) = validation.all.mean() {
+    if let Some(loss) = validation.all.mean().filter(|loss| loss.is_finite()) {
         watcher.metric("validation_loss", state.step, loss);
     }
-    for (role, loss) in by_role(validation) {
+    let by_role = by_role(validation).into_iter();
+    for (role, loss) in by_role.filter(|(_, loss)| loss.is_finite()) {
         watcher.metric(&format!("validation_loss_{role}"), state.step, loss);
     }
 }

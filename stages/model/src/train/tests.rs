@@ -460,7 +460,9 @@ fn a_broken_step_can_be_skipped() {
     );
     assert_eq!(
         story.notes.warnings,
-        ["step 6: the loss is not finite (gradient norm was 3.5e-1 one step earlier); skipped"]
+        [
+            "step 6: the loss is not finite (gradient norm was 3.5e-1 one step earlier); skipped (if it goes on, lower `lr` (now 3.88e-1) or `clip`, or lengthen `warmup`)"
+        ]
     );
 
     settings.length = Length::Steps(100);
@@ -471,6 +473,77 @@ fn a_broken_step_can_be_skipped() {
     };
     assert_eq!(step, SKIPPED_MAX + 1);
     assert!(matches!(*cause, TrainError::AllSkipped { .. }));
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_called_so() {
+    let mut settings = settings();
+    settings.on_non_finite = OnFault::Skip;
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.broken_gradients = vec![6];
+    let mut story = Story::new(settings);
+    let End::Done(trained) = story.run(engine) else {
+        panic!("did not finish");
+    };
+    assert_eq!(trained.report.skipped_steps, 1);
+    assert_snapshot!(story.notes.warnings.join("\n"), @"step 6: the gradient norm is not finite (gradient norm was 3.5e-1 one step earlier); skipped (if it goes on, lower `lr` (now 3.88e-1) or `clip`, or lengthen `warmup`)");
+}
+
+#[test]
+fn a_validation_that_is_not_finite_stops_or_is_left_out() {
+    let mut settings = settings();
+    let broken = || {
+        let mut engine = Bigram::new(VOCAB_SIZE);
+        engine.broken_validations = vec![4];
+        engine
+    };
+    let error = Story::new(settings.clone()).fail(broken());
+    let TrainError::AtStep { kept, cause, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_snapshot!(format!("{error}\n{cause}\nkept: {kept:?}"), @"
+    failed at step 4 of 11
+    the validation loss is not finite
+    kept: Some(4)
+    ");
+
+    settings.on_non_finite = OnFault::Skip;
+    let mut story = Story::new(settings);
+    // Killed past the next checkpoint, so that what the validation left is read again.
+    let end = story.run_until_killed(broken(), 14);
+    assert!(matches!(end, End::Killed));
+    let (trained, notes) = story.finish();
+    let validations = trained.report.curve.validation.iter();
+    let steps: Vec<u64> = validations.map(|point| point.step).collect();
+    assert_eq!(
+        (steps, trained.report.best.unwrap().step),
+        (vec![8, 11], 11)
+    );
+    assert!(
+        !notes
+            .metrics
+            .contains_key(&(4, "validation_loss".to_owned()))
+    );
+    assert_eq!(notes.warnings.len(), 1, "{:?}", notes.warnings);
+}
+
+#[test]
+fn steps_in_which_nothing_counts_do_not_end_training() {
+    let mut settings = settings();
+    settings.batches.batching = Batching::Windows;
+    (settings.batches.batch, settings.micro_batch) = (1, None);
+    (settings.length, settings.validate_every) = (Length::Steps(300), Some(0));
+    // One long document of which only the end is learned: one window in fifty sees any of it.
+    let token = |t: u16| match t {
+        398.. => (t % VOCAB_SIZE as u16, ROLE_ASSISTANT | TARGET),
+        _ => (t % VOCAB_SIZE as u16, ROLE_USER),
+    };
+    let document: Tokens = (0..400).map(token).collect();
+    let (data, shards) = folder_of(&[("train", vec![document])]);
+    let (trained, _) = Story::on(data, shards, settings).finish();
+    assert_eq!(trained.report.steps, 300);
+    assert_eq!(trained.report.updates + trained.report.skipped_steps, 300);
+    assert!(trained.report.updates > 0);
 }
 
 #[test]
@@ -489,7 +562,10 @@ fn a_spike_is_told_skipped_or_stops_as_set() {
         panic!("stopped");
     };
     assert_eq!((taken.report.skipped_steps, told.len()), (0, 1));
-    assert!(told[0].ends_with("; taken all the same"), "{told:?}");
+    assert!(
+        told[0].contains("; taken all the same (if it goes on, lower `lr`"),
+        "{told:?}"
+    );
     let (End::Done(left_out), _) = run(OnFault::Skip) else {
         panic!("stopped");
     };
