@@ -7,11 +7,13 @@
 //!
 //! A checkpoint is written into a temporary folder, flushed to the disk and renamed,
 //! so a folder named `step-*` was whole once; `manifest.json` tells whether it still
-//! is. One that is not is passed over for the one before it, with a warning.
+//! is. One that is not is removed, with a warning, and the one before it taken. A disk
+//! that cannot be read is an error and no damage: nothing is removed over it.
 //!
 //! The best weights so far are those of an earlier checkpoint. Each one says in
 //! `needs` which, and that one is kept as long as it is needed: so going back to an
-//! older checkpoint also goes back to what was the best then.
+//! older checkpoint also goes back to what was the best then. One whose best weights are
+//! gone is passed over too, but stays: making its steps again makes them again.
 //!
 //! `save` is handed copies and writes on a thread of its own; training waits for the
 //! disk only when the next checkpoint comes before the last one is written.
@@ -66,6 +68,29 @@ pub enum CheckpointError {
     WriterLost,
 }
 
+impl CheckpointError {
+    /// Returns what to do about it, where there is something to be done.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Io { verb: "read", .. } | Self::Weights(WeightsError::Read { .. }) => Some(
+                "run it again; if it stays so, remove that folder to go on from the checkpoint before",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Whether a checkpoint is lost, and not only out of reach for now.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } | Self::Weights(WeightsError::Read { source, .. }) => {
+                source.kind() == io::ErrorKind::NotFound
+            }
+            Self::Weights(_) | Self::WriterLost => false,
+        }
+    }
+}
+
 /// The checkpoints of one training.
 #[derive(Debug)]
 pub struct Checkpoints {
@@ -103,25 +128,46 @@ impl Checkpoints {
         })
     }
 
-    /// Returns the newest checkpoint that is whole. Later ones are damaged and removed:
-    /// their steps will be made again.
+    /// Returns the newest checkpoint that is whole and whose best weights are. When there is
+    /// none, beginning again would cost the most: then the newest that is whole itself, which
+    /// `needs` nothing any more.
     pub fn latest(
         &mut self,
         warn: &mut dyn FnMut(String),
     ) -> Result<Option<Checkpoint>, CheckpointError> {
         self.wait()?;
+        let mut without_best = None;
         for step in steps(&self.folder)?.into_iter().rev() {
-            match self.read(step) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(error) => {
+            let path = path_of(&self.folder, step);
+            let manifest = match or_damage(check_whole(&path))? {
+                Ok(manifest) => manifest,
+                Err(damage) => {
                     warn(format!(
-                        "the checkpoint of step {step} is damaged and passed over: {error}"
+                        "the checkpoint of step {step} is damaged and passed over: {damage}"
                     ));
-                    remove(&path_of(&self.folder, step))?;
+                    remove(&path)?;
+                    continue;
                 }
+            };
+            let Some(needed) = manifest.needs.filter(|&needed| needed != step) else {
+                return Ok(Some(read(&path, step, manifest.needs)?));
+            };
+            match or_damage(check_whole(&path_of(&self.folder, needed)))? {
+                Ok(_) => return Ok(Some(read(&path, step, manifest.needs)?)),
+                Err(damage) => warn(format!(
+                    "the checkpoint of step {step} is passed over, as the best weights, of step {needed}, are damaged: {damage}"
+                )),
             }
+            without_best.get_or_insert((step, needed));
         }
-        Ok(None)
+        let Some((step, needed)) = without_best else {
+            return Ok(None);
+        };
+        warn(format!(
+            "no checkpoint is whole, so training goes on from step {step} without the weights of step {needed}: the best will be the best from here on"
+        ));
+        let path = path_of(&self.folder, step);
+        Ok(Some(read(&path, step, None)?))
     }
 
     /// Hands a checkpoint to the writing thread, once that is done with the one before.
@@ -130,7 +176,7 @@ impl Checkpoints {
         let (folder, n_kept) = (self.folder.clone(), self.n_kept);
         self.writing = Some(thread::spawn(move || {
             write(&folder, &checkpoint)?;
-            prune(&folder, n_kept)
+            prune(&folder, checkpoint.step, n_kept)
         }));
         Ok(())
     }
@@ -150,22 +196,6 @@ impl Checkpoints {
         check_whole(&path)?;
         Ok(read_tensors(&path.join(WEIGHTS))?)
     }
-
-    fn read(&self, step: u64) -> Result<Checkpoint, CheckpointError> {
-        let path = path_of(&self.folder, step);
-        let manifest = check_whole(&path)?;
-        if let Some(needed) = manifest.needs.filter(|&needed| needed != step) {
-            check_whole(&path_of(&self.folder, needed))?;
-        }
-        let state = path.join(STATE);
-        Ok(Checkpoint {
-            step,
-            state: fs::read(&state).map_err(io_error("read", &state))?,
-            weights: read_tensors(&path.join(WEIGHTS))?,
-            optimizer: read_tensors(&path.join(OPTIMIZER))?,
-            needs: manifest.needs,
-        })
-    }
 }
 
 /// A training that ends early still leaves its last checkpoint whole.
@@ -173,6 +203,28 @@ impl Drop for Checkpoints {
     fn drop(&mut self) {
         // An error here has nobody left to hear it; `wait` is where it is heard.
         let _ = self.wait();
+    }
+}
+
+/// Reads a checkpoint that is whole.
+fn read(path: &Path, step: u64, needs: Option<u64>) -> Result<Checkpoint, CheckpointError> {
+    let state = path.join(STATE);
+    Ok(Checkpoint {
+        step,
+        state: fs::read(&state).map_err(io_error("read", &state))?,
+        weights: read_tensors(&path.join(WEIGHTS))?,
+        optimizer: read_tensors(&path.join(OPTIMIZER))?,
+        needs,
+    })
+}
+
+/// Tells damage, which is an answer, from not getting one.
+fn or_damage<T>(
+    found: Result<T, CheckpointError>,
+) -> Result<Result<T, CheckpointError>, CheckpointError> {
+    match found {
+        Err(error) if !error.is_damage() => Err(error),
+        answer => Ok(answer),
     }
 }
 
@@ -208,15 +260,21 @@ fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> 
     sync_folder(folder)
 }
 
-/// Removes all but the last `n_kept` checkpoints and those that they need.
-fn prune(folder: &Path, n_kept: usize) -> Result<(), CheckpointError> {
+/// Removes all but the last `n_kept` checkpoints up to `step` and those that they need.
+/// Later ones wait until training comes by again.
+fn prune(folder: &Path, step: u64, n_kept: usize) -> Result<(), CheckpointError> {
     let steps = steps(folder)?;
-    let first_kept = steps.len().saturating_sub(n_kept);
+    let n_done = steps.partition_point(|&done| done <= step);
+    let first_kept = n_done.saturating_sub(n_kept);
     let mut kept: BTreeSet<u64> = steps[first_kept..].iter().copied().collect();
     for &step in &steps[first_kept..] {
-        // One that cannot be read needs nothing; `latest` will complain about it.
-        let manifest = read_manifest(&path_of(folder, step));
-        kept.extend(manifest.ok().and_then(|manifest| manifest.needs));
+        match or_damage(read_manifest(&path_of(folder, step))) {
+            Ok(Ok(manifest)) => kept.extend(manifest.needs),
+            // A damaged one needs nothing; `latest` will complain about it.
+            Ok(Err(_)) => (),
+            // What it needs cannot be told, so this time everything stays.
+            Err(_) => return Ok(()),
+        }
     }
     for step in steps.iter().filter(|step| !kept.contains(step)) {
         remove(&path_of(folder, *step))?;
@@ -399,15 +457,67 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_whose_best_weights_are_gone_is_damaged_too() {
+    fn a_disk_that_cannot_be_read_costs_no_checkpoint() {
+        for broken in [10, 15] {
+            let (folder, mut checkpoints) = saved(&[(5, None), (10, None), (15, Some(10))]);
+            // A folder in a file's place is there and cannot be read, for root neither.
+            let path = path_of(folder.path(), broken).join(WEIGHTS);
+            let moved = folder.path().join("moved");
+            fs::rename(&path, &moved).unwrap();
+            fs::create_dir(&path).unwrap();
+            let error = checkpoints.latest(&mut |_| ()).unwrap_err();
+            assert!(error.to_string().starts_with("cannot read"), "{error}");
+            assert!(error.help().is_some());
+            assert_eq!(steps(folder.path()).unwrap(), [10, 15]);
+
+            fs::remove_dir(&path).unwrap();
+            fs::rename(&moved, &path).unwrap();
+            assert_eq!(latest(folder.path()).0, Some(checkpoint(15, Some(10))));
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_costs_no_best_weights() {
+        let (folder, mut checkpoints) = saved(&[(5, None), (10, Some(5)), (15, Some(5))]);
+        let path = path_of(folder.path(), 15).join(MANIFEST);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        checkpoints.save(checkpoint(20, None)).unwrap();
+        checkpoints.wait().unwrap();
+        assert_eq!(steps(folder.path()).unwrap(), [5, 10, 15, 20]);
+    }
+
+    #[test]
+    fn without_the_best_weights_training_goes_on_and_says_so() {
         let (folder, _) = saved(&[(5, None), (10, None), (15, Some(10))]);
         fs::remove_file(path_of(folder.path(), 10).join(WEIGHTS)).unwrap();
         let (found, warnings) = latest(folder.path());
-        assert_eq!(found, None);
+        assert_eq!(found, Some(checkpoint(15, None)));
+        assert_eq!(steps(folder.path()).unwrap(), [15]);
         assert_snapshot!(warnings.join("\n"), @"
-        the checkpoint of step 15 is damaged and passed over: cannot read `step-0000000010/model.safetensors`
+        the checkpoint of step 15 is passed over, as the best weights, of step 10, are damaged: cannot read `step-0000000010/model.safetensors`
         the checkpoint of step 10 is damaged and passed over: cannot read `step-0000000010/model.safetensors`
+        no checkpoint is whole, so training goes on from step 15 without the weights of step 10: the best will be the best from here on
         ");
+    }
+
+    #[test]
+    fn the_best_weights_are_made_again_where_a_checkpoint_before_them_is_whole() {
+        let (folder, _) = saved(&[(5, None), (10, Some(5)), (15, Some(10))]);
+        fs::write(path_of(folder.path(), 10).join(WEIGHTS), "damaged").unwrap();
+        assert_eq!(latest(folder.path()).0, Some(checkpoint(5, None)));
+        assert_eq!(steps(folder.path()).unwrap(), [5, 15]);
+
+        let mut checkpoints = Checkpoints::open(folder.path(), 2).unwrap();
+        for step in [6, 7, 8] {
+            checkpoints.save(checkpoint(step, Some(5))).unwrap();
+        }
+        checkpoints.wait().unwrap();
+        assert_eq!(latest(folder.path()).0, Some(checkpoint(8, Some(5))));
+        // Then what needed them is whole again, and nothing after it is lost.
+        checkpoints.save(checkpoint(10, Some(5))).unwrap();
+        checkpoints.wait().unwrap();
+        assert_eq!(latest(folder.path()).0, Some(checkpoint(15, Some(10))));
     }
 
     #[test]

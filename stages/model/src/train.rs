@@ -257,7 +257,8 @@ impl TrainError {
                 format!("lower `lr` (now {lr:.2e}) or `clip`, or lengthen `warmup`")
             }
             Self::AtStep { cause, .. } => return cause.help(),
-            Self::Checkpoint(_) | Self::Engine(_) | Self::Cancelled { .. } => return None,
+            Self::Checkpoint(error) => return error.help().map(str::to_owned),
+            Self::Engine(_) | Self::Cancelled { .. } => return None,
         })
     }
 }
@@ -662,7 +663,10 @@ fn resume(
         watcher.starting(0);
         return Ok(None);
     };
-    let state: State = serde_json::from_slice(&found.state).map_err(TrainError::State)?;
+    let mut state: State = serde_json::from_slice(&found.state).map_err(TrainError::State)?;
+    if found.needs != state.best.map(|best| best.step) {
+        (state.best, state.n_without_gain) = (None, 0);
+    }
     let other = |name| Err(TrainError::OtherTraining(name));
     match &state {
         state if state.seed != settings.seed => return other("seed"),

@@ -351,6 +351,26 @@ fn a_kill_in_the_middle_of_a_checkpoint_costs_steps_and_nothing_else() {
 }
 
 #[test]
+fn without_its_best_weights_a_training_goes_on_to_the_same_last_ones() {
+    let whole = Story::new(settings()).finish();
+    let mut story = Story::new(settings());
+    let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), 17);
+    assert!(matches!(end, End::Killed));
+    let newest = newest_checkpoint(story.checkpoints.path()).unwrap();
+    for entry in fs::read_dir(story.checkpoints.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path != newest {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+    assert!(newest.ends_with("step-0000000009"), "{newest:?}");
+    let (trained, notes) = story.finish();
+    assert_eq!(trained.last, whole.0.last);
+    assert_eq!(trained.report.best.unwrap().step, 11);
+    assert_eq!(notes.warnings.len(), 2, "{:?}", notes.warnings);
+}
+
+#[test]
 fn stopping_saves_and_going_on_is_as_if_never_stopped() {
     let whole = Story::new(settings()).finish();
     for asked in 0..whole.1.asked {
