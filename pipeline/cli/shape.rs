@@ -5,13 +5,13 @@
 use std::fs;
 
 use serde_json::Value;
-use tinylm_model::config::{ModelConfig, Precision};
+use tinylm_model::config::ModelConfig;
 use tinylm_pipeline::{
     plan::{Planned, State},
     spec::StageSpec,
 };
 use tinylm_registry::Home;
-use tinylm_stages::pretrain::ModelSettings;
+use tinylm_stages::pretrain::{MemoryNeed, PretrainSettings};
 
 use crate::{
     console::{bytes, grouped},
@@ -31,13 +31,12 @@ pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
         ));
         return;
     };
-    let settings = serde_json::from_value::<ModelSettings>(stage.with["model"].clone());
-    let config = settings
-        .ok()
-        .and_then(|settings| settings.config(vocab_size).ok());
-    if let Some(config) = config {
+    let Ok(settings) = serde_json::from_value::<PretrainSettings>(stage.with.clone()) else {
+        return;
+    };
+    if let Ok(config) = settings.model.config(vocab_size) {
         print_table(&stage.name, &config);
-        print_cost(&config, &stage.with["train"]);
+        print_cost(&config, &settings.memory_need(&config));
     }
 }
 
@@ -83,23 +82,21 @@ fn print_table(name: &str, config: &ModelConfig) {
     }
 }
 
-fn print_cost(config: &ModelConfig, train: &Value) {
-    let context = train["context"]
-        .as_u64()
-        .and_then(|context| context.try_into().ok());
-    let len = context.unwrap_or(config.context);
-    let rows = train["micro_batch"].as_u64().or(train["batch"].as_u64());
-    let n_rows = rows
-        .and_then(|rows| usize::try_from(rows).ok())
-        .unwrap_or(1);
-    let precision = match train["precision"].as_str() {
-        Some("bf16") => Precision::Bf16,
-        _ => Precision::F32,
-    };
-    let memory = config.memory(n_rows, len, precision, 2);
-    print_line(&format!(
-        "  {:.1} MFLOP a token; about {} of memory for {n_rows} rows of {len}",
+fn print_cost(config: &ModelConfig, need: &MemoryNeed) {
+    let MemoryNeed {
+        n_rows,
+        len,
+        bytes: needed,
+        available_bytes,
+    } = *need;
+    let rows = if n_rows == 1 { "row" } else { "rows" };
+    let mut line = format!(
+        "  {:.1} MFLOP a token; about {} of memory for {n_rows} {rows} of {len} at a time",
         config.flops_per_token(len) as f64 / 1e6,
-        bytes(memory.total())
-    ));
+        bytes(needed)
+    );
+    if let Some(free) = available_bytes.filter(|&free| free < needed) {
+        line.push_str(&format!(", and only {} are free", bytes(free)));
+    }
+    print_line(&line);
 }

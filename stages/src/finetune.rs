@@ -16,7 +16,7 @@ use std::{
 use serde_json::Value;
 use tinylm_model::{
     config::ModelConfig,
-    engine::Tensors,
+    engine::{EngineError, Tensors},
     shards::Shards,
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
     weights::read_tensors,
@@ -28,7 +28,7 @@ use tinylm_pipeline::{
 
 use crate::{
     pretrain::ModelSettings,
-    training::{TrainSettings, TrainWatch, Training, explained, open_engine},
+    training::{TrainSettings, TrainWatch, Training, explained, machine, open_engine},
 };
 
 pub struct Finetune;
@@ -64,7 +64,7 @@ tinylm_pipeline::settings! {
     pub struct FinetuneSettings {
         /// A model folder, or a safetensors file, in place of the role `model`.
         pub from: Option<LocalPath> = None,
-        /// The model's shape, where `from` is a file without a `config.json` beside it.
+        /// The model's shape, where `from` is a safetensors file alone; a `config.json` is not read then.
         pub model: Option<ModelSettings> = None,
         /// Which weights to start from: `best`, or `last` with `optimizer_state: keep`.
         pub start: Option<StartName> = None,
@@ -106,6 +106,7 @@ impl Stage for Finetune {
             });
         settings.model = settings.model.map(ModelSettings::canonical).transpose()?;
         settings.train = settings.train.canonical(0.0)?;
+        settings.train.check_stride(settings.context)?;
         Ok(settings)
     }
 
@@ -123,13 +124,20 @@ impl Stage for Finetune {
             context: settings.context.unwrap_or(from.context),
             ..from.clone()
         };
-        origin.check_tokenizer(shards.folder())?;
+        if settings.model.is_some() && origin.files.contains_key("config.json") {
+            io.warn(format!(
+                "the shape is the one in `model`: the `config.json` of {} is not read",
+                origin.name
+            ));
+        }
+        origin.check_tokenizer(shards.folder(), io)?;
         let freeze = Freeze {
             embeddings: settings.freeze.embeddings,
             blocks: settings.freeze.blocks,
         };
         let frozen = frozen(&to, freeze).map_err(|error| surgery_error(&error))?;
 
+        let machine = machine(io, &settings.train, &to)?;
         let mut weights = origin.weights(settings)?;
         adapt_weights(&mut weights, &from, &to).map_err(|error| surgery_error(&error))?;
         if to.vocab_size > from.vocab_size {
@@ -137,6 +145,9 @@ impl Stage for Finetune {
             io.info(format!(
                 "{n_new} new tokens start as the mean of the old ones"
             ));
+            if freeze.embeddings {
+                io.warn("`freeze.embeddings` leaves the new tokens all alike: set it to false to learn them");
+            }
         }
         let engine_settings = settings.train.engine_settings(frozen.clone());
         let seed = settings.seed.unwrap_or_else(|| io.seed());
@@ -152,13 +163,14 @@ impl Stage for Finetune {
             optimizer.retain(|key, _| !frozen.iter().any(|name| is_moment_of(key, name)));
             engine
                 .load_optimizer(&optimizer)
-                .map_err(|error| explained(&error))?;
+                .map_err(|error| origin.optimizer_error(&error, &optimizer))?;
             updates_before = origin.updates()?;
         }
         let training = Training {
             settings: &settings.train,
             watch,
             shards: &shards,
+            machine,
             seed,
             updates_before,
             keep_optimizer: settings.keep_optimizer,
@@ -263,6 +275,37 @@ impl Origin {
         read_tensors(path).map_err(|error| explained(&error))
     }
 
+    /// Says why kept moments do not fit: another optimizer's, or of a training in which what
+    /// is trained now was frozen.
+    fn optimizer_error(&self, error: &EngineError, kept: &Tensors) -> StageError {
+        let EngineError::MissingTensor(missing) = error else {
+            return explained(error);
+        };
+        let tensor = missing.splitn(3, '.').last().unwrap_or_default();
+        let (now, before) = match missing.starts_with("muon.") {
+            true => ("muon", "adamw"),
+            false => ("adamw", "muon"),
+        };
+        let (problem, remedy) = match kept.keys().any(|key| is_moment_of(key, tensor)) {
+            true => (
+                format!(
+                    "is that of `train.optimizer: {before}`, and here `train.optimizer` is `{now}`"
+                ),
+                format!("set `train.optimizer: {before}`"),
+            ),
+            false => (
+                format!("has nothing for `{tensor}`, which was frozen when it was made"),
+                "freeze it here too".to_owned(),
+            ),
+        };
+        StageError::new(format!(
+            "`optimizer_state: keep` cannot go on: the optimizer's state of {} {problem}",
+            self.name
+        ))
+        .help(format!("{remedy}, or set `optimizer_state: reset`"))
+        .is_final()
+    }
+
     /// Updates that the moments come from: AdamW's correction goes on from there.
     fn updates(&self) -> Result<u64, StageError> {
         let report = read_json(self.file("training.json")?)?;
@@ -270,11 +313,15 @@ impl Origin {
     }
 
     /// Refuses shards in which an old token has another id.
-    fn check_tokenizer(&self, shards: &Path) -> Result<(), StageError> {
+    fn check_tokenizer(&self, shards: &Path, io: &StageIo) -> Result<(), StageError> {
         let (Some(old), new) = (
             self.files.get("tokenizer.json"),
             shards.join("tokenizer.json"),
         ) else {
+            io.warn(format!(
+                "{} has no `tokenizer.json`, so it is not checked that the shards were made with its tokenizer",
+                self.name
+            ));
             return Ok(());
         };
         let (old, new) = (vocabulary(&read_json(old)?), vocabulary(&read_json(&new)?));

@@ -17,7 +17,8 @@ use tinylm_pipeline::{
     settings::{SettingError, plain},
 };
 
-use crate::training::{TrainSettings, TrainWatch, Training, explained, open_engine};
+pub use crate::training::MemoryNeed;
+use crate::training::{TrainSettings, TrainWatch, Training, explained, machine, open_engine};
 
 pub struct Pretrain;
 
@@ -148,9 +149,12 @@ impl Stage for Pretrain {
 
     fn canonical(settings: PretrainSettings) -> Result<PretrainSettings, SettingError> {
         let dropout = decimal(settings.model.preset.preset().dropout());
+        let model = settings.model.canonical()?;
+        let train = settings.train.canonical(dropout)?;
+        train.check_stride(model.context)?;
         Ok(PretrainSettings {
-            model: settings.model.canonical()?,
-            train: settings.train.canonical(dropout)?,
+            model,
+            train,
             ..settings
         })
     }
@@ -165,16 +169,25 @@ impl Stage for Pretrain {
         let config = settings.model.config(shards.index().vocab_size)?;
         let engine_settings = settings.train.engine_settings(Vec::new());
         let seed = settings.seed.unwrap_or_else(|| io.seed());
+        let machine = machine(io, &settings.train, &config)?;
         let mut engine = open_engine(io, config, engine_settings, seed)?;
         let training = Training {
             settings: &settings.train,
             watch,
             shards: &shards,
+            machine,
             seed,
             updates_before: 0,
             keep_optimizer: settings.keep_optimizer,
         };
         training.run(engine.as_mut(), io)
+    }
+}
+
+impl PretrainSettings {
+    /// What this training would take of this machine's memory now.
+    pub fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
+        self.train.memory_need(config)
     }
 }
 
@@ -194,13 +207,13 @@ impl ModelSettings {
         let preset = self.preset.preset().config(vocab_size);
         let mut start = preset.clone();
         if let Some(d_model) = self.d_model {
-            start.d_ff = preset.d_ff * d_model / preset.d_model;
+            start.d_ff = preset.d_ff.saturating_mul(d_model) / preset.d_model;
             if preset.embed_scale != 1.0 {
                 start.embed_scale = (d_model as f32).sqrt();
             }
         }
         if let Some(n_heads) = self.n_heads {
-            start.n_kv_heads = (preset.n_kv_heads * n_heads / preset.n_heads).max(1);
+            start.n_kv_heads = (preset.n_kv_heads.saturating_mul(n_heads) / preset.n_heads).max(1);
         }
         let mut config = plain(&start);
         overlay(&mut config, &plain(self));

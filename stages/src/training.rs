@@ -18,7 +18,10 @@ use tinylm_model::{
     kernels,
     peak::measured_peak,
     shards::Shards,
-    train::{Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, train},
+    train::{
+        Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch,
+        train,
+    },
     weights::write_tensors,
 };
 use tinylm_pipeline::{At, Metrics, StageError, StageIo};
@@ -31,6 +34,7 @@ pub(crate) struct Training<'a> {
     pub(crate) settings: &'a TrainSettings,
     pub(crate) watch: &'a TrainWatch,
     pub(crate) shards: &'a Shards,
+    pub(crate) machine: Machine,
     pub(crate) seed: u64,
     /// Updates that the optimizer's state comes from already.
     pub(crate) updates_before: u64,
@@ -38,19 +42,16 @@ pub(crate) struct Training<'a> {
 }
 
 impl Training<'_> {
-    pub(crate) fn run(&self, engine: &mut dyn Engine, io: &StageIo) -> Result<Metrics, StageError> {
+    pub(crate) fn run(self, engine: &mut dyn Engine, io: &StageIo) -> Result<Metrics, StageError> {
         let config = engine.config().clone();
-        let machine = Machine {
-            device: io.device().to_owned(),
-            kernels: kernels::name().to_owned(),
-            precision: self.settings.precision(),
-            moments: self.settings.optimizer().n_moments(),
-            memory_bytes: available_memory(),
-            flops_per_second: measured_peak(io.threads(), self.settings.precision()),
-        };
-        if let Some(note) = slow_bf16(machine.precision, io.device(), kernels::has_bf16()) {
+        let precision = self.machine.precision;
+        if let Some(note) = slow_bf16(precision, io.device(), kernels::has_bf16()) {
             io.warn(note.to_owned());
         }
+        let machine = Machine {
+            flops_per_second: measured_peak(io.threads(), precision),
+            ..self.machine
+        };
         let settings = LoopSettings {
             updates_before: self.updates_before,
             ..self
@@ -81,6 +82,70 @@ impl Training<'_> {
             io.out(),
         )?;
         Ok(metrics(&config, &trained))
+    }
+}
+
+/// What a training runs on, once it is known to fit: an engine takes its memory when it is
+/// opened, and the system may end the process over it without a word.
+pub(crate) fn machine(
+    io: &StageIo,
+    settings: &TrainSettings,
+    config: &ModelConfig,
+) -> Result<Machine, StageError> {
+    let machine = settings.machine(io.device());
+    settings
+        .choose_micro_batch(config, &machine)
+        .map_err(|error| stage_error(&error, io.checkpoints()))?;
+    Ok(machine)
+}
+
+/// What a training would take of this machine's memory now.
+pub struct MemoryNeed {
+    /// Rows computed at a time.
+    pub n_rows: usize,
+    pub len: usize,
+    pub bytes: u64,
+    /// Where the system tells.
+    pub available_bytes: Option<u64>,
+}
+
+impl TrainSettings {
+    /// Chooses as a run would; where nothing fits, what is closest to it.
+    pub(crate) fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
+        let machine = self.machine("cpu");
+        let n_rows = match self.choose_micro_batch(config, &machine) {
+            Ok(n_rows) => n_rows,
+            Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
+            Err(_) => 1,
+        };
+        let len = self.context.unwrap_or(config.context);
+        let estimate = config.memory(n_rows, len, machine.precision, machine.optimizer);
+        MemoryNeed {
+            n_rows,
+            len,
+            bytes: estimate.total(),
+            available_bytes: machine.memory_bytes,
+        }
+    }
+
+    fn machine(&self, device: &str) -> Machine {
+        Machine {
+            device: device.to_owned(),
+            kernels: kernels::name().to_owned(),
+            precision: self.precision(),
+            optimizer: self.optimizer(),
+            memory_bytes: available_memory(),
+            flops_per_second: None,
+        }
+    }
+
+    fn choose_micro_batch(
+        &self,
+        config: &ModelConfig,
+        machine: &Machine,
+    ) -> Result<usize, TrainError> {
+        let batches = self.batch_settings(config);
+        choose_micro_batch(config, &batches, self.micro_batch.0, machine)
     }
 }
 

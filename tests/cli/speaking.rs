@@ -252,8 +252,8 @@ fn what_is_no_model_is_refused_by_name() {
         &replaced(r#""n_layers": 1"#, r#""n_layers": 2"#),
     );
     broken("huge", "config.json", &|bytes| {
-        let wide = replaced(r#""d_model": 32"#, r#""d_model": 1048576"#)(bytes);
-        replaced(r#""n_layers": 1"#, r#""n_layers": 1048576"#)(wide)
+        let wide = replaced(r#""d_model": 32"#, r#""d_model": 65536"#)(bytes);
+        replaced(r#""n_layers": 1"#, r#""n_layers": 65536"#)(wide)
     });
     broken("foreign", "config.json", &|_| {
         br#"{ "architectures": ["LlamaForCausalLM"], "hidden_size": 32 }"#.to_vec()

@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use insta::assert_snapshot;
+
 use crate::harness::{Project, signal, wait_until};
 
 /// A model that trains in a second, from shipped dialogues.
@@ -100,4 +102,45 @@ fn step_logged(project: &Project) -> Option<u64> {
     let query = "select max(step) from metrics where name = 'loss'";
     let step: Option<i64> = registry.query_row(query, [], |row| row.get(0)).ok()?;
     step.and_then(|step| step.try_into().ok())
+}
+
+#[test]
+fn a_plan_says_what_a_model_is_made_of_and_takes() {
+    let project = project("steps: 4", "");
+    project.replace("train.yaml", "micro_batch: 2, ", "");
+    let before = project.tinylm("plan train.yaml -v").success();
+    let unknown = "model: its shape is known once its shards, and so its vocabulary, are there";
+    assert!(before.stdout.contains(unknown), "{before}");
+
+    project.tinylm("run train.yaml --until shards").success();
+    let table = || {
+        let plan = project.tinylm("plan train.yaml -v").success().stdout;
+        let (_, table) = plan.split_once("\nmodel: ").unwrap();
+        table.to_owned()
+    };
+    assert_snapshot!(table(), @"
+    34,208 parameters
+      embed.weight                 303 x 32              9,696
+      positions.weight              64 x 32              2,048
+      blocks.*.norm1.weight              32                 32
+      blocks.*.norm1.bias                32                 32
+      blocks.*.qkv.weight           96 x 32              3,072
+      blocks.*.qkv.bias                  96                 96
+      blocks.*.proj.weight          32 x 32              1,024
+      blocks.*.proj.bias                 32                 32
+      blocks.*.norm2.weight              32                 32
+      blocks.*.norm2.bias                32                 32
+      blocks.*.up.weight           128 x 32              4,096
+      blocks.*.up.bias                  128                128
+      blocks.*.down.weight         32 x 128              4,096
+      blocks.*.down.bias                 32                 32
+      norm.weight                        32                 32
+      norm.bias                          32                 32
+      head.weight                  303 x 32              9,696
+      0.1 MFLOP a token; about 11 MB of memory for 4 rows of 64 at a time
+    ");
+    // As many rows as the run would choose, which is not always all of a batch.
+    project.replace("train.yaml", "batch: 4, ", "batch: 1000, ");
+    let cost = table();
+    assert_snapshot!(cost.lines().last().unwrap(), @"  0.1 MFLOP a token; about 40 MB of memory for 125 rows of 64 at a time");
 }

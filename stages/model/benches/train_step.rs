@@ -248,9 +248,10 @@ impl Round {
 
     fn print(&self, training: &Training, asked: &Asked) {
         let (config, batch) = (training.engine.config(), &training.micro_batches[0]);
-        let precision = training.engine.settings().precision;
+        let settings = training.engine.settings();
+        let (precision, optimizer) = (settings.precision, settings.optimizer);
         let flops = config.flops_per_token(batch.len) as f64;
-        let estimate = config.memory(batch.n_rows, batch.len, precision, 2);
+        let estimate = config.memory(batch.n_rows, batch.len, precision, optimizer);
         println!(
             "{} {} ({:.1}M, {} x {} x {}, {} documents a row, dropout {}, kernels {}, {} threads): \
              {:.0} tokens/s (best {:.0}, {:.0} per CPU second), {:.0} GFLOP/s, peak {} MB (estimate {}), \

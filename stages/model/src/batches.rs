@@ -87,6 +87,10 @@ pub enum BatchError {
     NothingToPredict,
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
+    #[error(
+        "`stride` is {stride}, and more than `context` ({context}): tokens in between would never be read"
+    )]
+    Stride { stride: usize, context: usize },
     #[error("`context` is {0}, and positions are counted up to 65,535")]
     Context(usize),
 }
@@ -100,6 +104,7 @@ impl BatchError {
             }
             Self::NothingToPredict => "give `binarize` longer documents",
             Self::Zero(_) => "set it to a positive number",
+            Self::Stride { .. } => "set `stride` to at most `context`",
             Self::Context(_) => "set a shorter `context`",
         }
     }
@@ -428,6 +433,10 @@ fn check(settings: &BatchSettings) -> Result<(), BatchError> {
     }
     if settings.context > usize::from(u16::MAX) {
         return Err(BatchError::Context(settings.context));
+    }
+    let context = settings.context;
+    if stride > context {
+        return Err(BatchError::Stride { stride, context });
     }
     Ok(())
 }

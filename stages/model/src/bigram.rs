@@ -3,6 +3,8 @@
 //! For tests of the loop, which must not depend on the transformer being right. It has
 //! moments, uses the seed, the step and the row of its pass, and can be made to fail.
 
+use std::{fs, path::PathBuf};
+
 use crate::{
     config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions},
     engine::{
@@ -24,6 +26,8 @@ pub(crate) struct Bigram {
     pub(crate) broken_validations: Vec<u64>,
     /// Steps at which the loss is far too high.
     pub(crate) spiking_steps: Vec<u64>,
+    /// Where no checkpoint may be in the making while weights are copied.
+    pub(crate) checkpoints: Option<PathBuf>,
     step: u64,
 }
 
@@ -76,6 +80,7 @@ impl Bigram {
             broken_gradients: Vec::new(),
             broken_validations: Vec::new(),
             spiking_steps: Vec::new(),
+            checkpoints: None,
             step: 0,
         }
     }
@@ -183,6 +188,12 @@ impl Engine for Bigram {
     }
 
     fn weights(&self) -> Result<Tensors, EngineError> {
+        if let Some(folder) = &self.checkpoints {
+            for entry in fs::read_dir(folder).unwrap() {
+                let name = entry.unwrap().file_name();
+                assert!(!name.to_string_lossy().starts_with("writing-"), "{name:?}");
+            }
+        }
         Ok(self.tensors("table", &self.weights))
     }
 

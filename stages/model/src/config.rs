@@ -134,6 +134,8 @@ pub enum ConfigError {
     OddHead(usize),
     #[error("`positions: sinusoidal` fills pairs of numbers, so `d_model` ({0}) must be even")]
     OddWidth(usize),
+    #[error("`{setting}` ({value}) must be at most {DIMENSION_MAX}")]
+    Huge { setting: &'static str, value: usize },
     #[error("`vocab_size` ({0}) must be at most 65536: token ids are stored in 16 bits")]
     Vocabulary(usize),
     #[error("`context` ({0}) must be at most 65536: positions are stored in 16 bits")]
@@ -143,6 +145,10 @@ pub enum ConfigError {
     #[error("`bias.norm` needs `norm: layer`: an RMS norm has no bias")]
     NormBias,
 }
+
+/// Largest width or depth: nothing that could be trained is near it, and sizes made of
+/// such numbers stay countable.
+const DIMENSION_MAX: usize = 1 << 16;
 
 impl ModelConfig {
     /// Width of one head.
@@ -168,6 +174,14 @@ impl ModelConfig {
         ];
         if let Some((setting, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Zero(setting));
+        }
+        let dimensions = [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("d_ff", self.d_ff),
+        ];
+        if let Some((setting, value)) = dimensions.into_iter().find(|(_, n)| *n > DIMENSION_MAX) {
+            return Err(ConfigError::Huge { setting, value });
         }
         let numbers = [
             ("norm_eps", self.norm_eps),
@@ -231,6 +245,7 @@ mod tests {
         assert!(refused(|c| c.n_heads = 3).contains("`n_heads` (3)"));
         assert!(refused(|c| c.n_kv_heads = 3).contains("`n_kv_heads` (3)"));
         assert!(refused(|c| c.n_layers = 0).contains("`n_layers`"));
+        assert!(refused(|c| c.d_model = 1 << 40).contains("`d_model` (1099511627776)"));
         assert!(refused(|c| c.norm_eps = f32::NAN).contains("`norm_eps`"));
         assert!(refused(|c| c.vocab_size = 65_537).contains("`vocab_size` (65537)"));
         assert!(refused(|c| c.norm = Norm::Rms).contains("`bias.norm`"));

@@ -67,12 +67,14 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
-    /// Moments kept per trained number, at most.
-    pub fn n_moments(self) -> usize {
-        match self {
-            Optimizer::Adamw => 2,
-            Optimizer::Muon => 1,
-        }
+    /// Returns whether Muon, not AdamW, updates tensors of this role.
+    fn is_muon_for(self, role: Role) -> bool {
+        self == Optimizer::Muon && role.is_hidden()
+    }
+
+    /// Moments kept for each number of a tensor.
+    pub fn n_moments(self, role: Role) -> usize {
+        if self.is_muon_for(role) { 1 } else { 2 }
     }
 }
 
@@ -228,7 +230,7 @@ impl<B: Backend> DfdxEngine<B> {
 
     /// Returns whether Muon, not AdamW, updates this tensor.
     fn is_muons(&self, i: usize) -> bool {
-        self.settings.optimizer == Optimizer::Muon && self.parameters[i].role.is_hidden()
+        self.settings.optimizer.is_muon_for(self.parameters[i].role)
     }
 
     fn apply(&mut self, update: &Update, scale: f32) -> Result<()> {

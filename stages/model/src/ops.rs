@@ -103,3 +103,58 @@ pub(crate) trait Ops {
         bias: Option<&Self::T>,
     ) -> Result<Vec<Score>>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_of_dropout_is_that_of_its_places_and_no_others() {
+        let batch = Batch {
+            n_rows: 1,
+            len: 2,
+            ..Batch::default()
+        };
+        let config = crate::bigram::config(3);
+        let masked = |dropout| {
+            let training = Training {
+                pass: Pass { seed: 1, step: 1 },
+                dropout,
+                label_smoothing: 0.0,
+            };
+            let scene = Scene {
+                config: &config,
+                batch: &batch,
+                precision: Precision::F32,
+                training: Some(training),
+            };
+            let places = [
+                Place::Embedding,
+                Place::Attention(1),
+                Place::AfterAttention(1),
+                Place::Mlp(1),
+                Place::AfterMlp(1),
+            ];
+            places.map(|place| scene.mask(place).is_some())
+        };
+        let (none, rate) = (Dropout::default(), 0.5);
+        let embedding = Dropout {
+            embedding: rate,
+            ..none
+        };
+        let attention = Dropout {
+            attention: rate,
+            ..none
+        };
+        let residual = Dropout {
+            residual: rate,
+            ..none
+        };
+        let mlp = Dropout { mlp: rate, ..none };
+        assert_eq!(masked(none), [false; 5]);
+        assert_eq!(masked(embedding), [true, false, false, false, false]);
+        assert_eq!(masked(attention), [false, true, false, false, false]);
+        assert_eq!(masked(residual), [false, false, true, false, true]);
+        assert_eq!(masked(mlp), [false, false, false, true, false]);
+    }
+}

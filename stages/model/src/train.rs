@@ -20,6 +20,7 @@ use crate::{
     batches::{BatchError, BatchSettings, Batches, Coverage},
     checkpoint::{Checkpoint, CheckpointError, Checkpoints},
     config::{ModelConfig, Precision},
+    dfdx_engine::Optimizer,
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     schedule::{Schedule, ScheduleError},
     shards::{Shards, ShardsError, Split},
@@ -94,8 +95,7 @@ pub struct Machine {
     /// Names the kernels chosen for this CPU.
     pub kernels: String,
     pub precision: Precision,
-    /// Tensors of moments per weight: 2 for AdamW.
-    pub moments: usize,
+    pub optimizer: Optimizer,
     /// Memory that training may use, when it is known.
     pub memory_bytes: Option<u64>,
     /// Measured peak in floating-point operations per second, when it is known.
@@ -169,11 +169,14 @@ pub enum TrainError {
     #[error("`{name}` is {value}, and must be above 0")]
     NotPositive { name: &'static str, value: f64 },
     #[error(
-        "micro-batches of {micro_batch} rows need {needed_mb} MB, and {available_mb} MB are free"
+        "training with {} at a time needs {needed_mb} MB of memory, and {available_mb} MB are free",
+        rows(*.micro_batch)
     )]
     Memory {
         micro_batch: usize,
         needed_mb: u64,
+        /// Of it for the model itself.
+        model_mb: u64,
         available_mb: u64,
     },
     #[error("the checkpoint in this folder belongs to another training: its `{0}` is another")]
@@ -208,6 +211,13 @@ pub enum TrainError {
     },
     #[error("stopped at step {step}")]
     Cancelled { step: u64 },
+}
+
+fn rows(n: usize) -> String {
+    match n {
+        1 => "1 row".to_owned(),
+        n => format!("{n} rows"),
+    }
 }
 
 fn before(grad_norm: &Option<f64>) -> String {
@@ -247,8 +257,18 @@ impl TrainError {
             }
             Self::NoSteps(_) => "set more `epochs` or `steps`".to_owned(),
             Self::NotPositive { name, .. } => format!("set `{name}` to a positive number"),
+            Self::Memory {
+                model_mb,
+                available_mb,
+                ..
+            } if model_mb >= available_mb => {
+                format!(
+                    "the model alone takes {model_mb} MB: set a smaller `d_model`, `d_ff` or `n_layers`"
+                )
+            }
             Self::Memory { .. } => {
-                "set a smaller `micro_batch` or `context`, or a smaller model".to_owned()
+                "free memory, or set a smaller `micro_batch` or `context`, or a smaller model"
+                    .to_owned()
             }
             Self::OtherTraining(_) | Self::State(_) => {
                 "remove the checkpoints of this stage and run it again".to_owned()
@@ -300,7 +320,12 @@ pub fn train(
         None => State::new(
             settings,
             n_steps,
-            choose_micro_batch(engine.config(), settings)?,
+            choose_micro_batch(
+                engine.config(),
+                &settings.batches,
+                settings.micro_batch,
+                &settings.machine,
+            )?,
         ),
     };
     report_coverage(batches.coverage(), watcher);
@@ -372,12 +397,12 @@ pub fn train(
         }
     }
 
+    checkpoints.wait()?;
     let last = engine.weights()?;
     let best = match state.best {
         Some(best) if best.step != state.step => checkpoints.weights(best.step)?,
         _ => last.clone(),
     };
-    checkpoints.wait()?;
     let report = TrainReport {
         steps: state.step,
         epochs: state.step as f64 / n_per_epoch as f64,
@@ -625,30 +650,42 @@ impl Length {
 
 /// The largest micro-batch that fits, or the one asked for if it does. The rows of a step
 /// are spread evenly, so that no micro-batch is much smaller than the others.
-fn choose_micro_batch(config: &ModelConfig, settings: &TrainSettings) -> Result<usize, TrainError> {
-    let (batch, context) = (settings.batches.batch, settings.batches.context);
-    let machine = &settings.machine;
-    let needed = |n_rows| {
-        let estimate = config.memory(n_rows, context, machine.precision, machine.moments);
-        estimate.total()
-    };
-    let available = machine.memory_bytes.unwrap_or(u64::MAX);
-    let fits = |n_rows: usize| match needed(n_rows) <= available {
-        true => Ok(n_rows),
-        false => Err(TrainError::Memory {
-            micro_batch: n_rows,
-            needed_mb: needed(n_rows) >> 20,
-            available_mb: available >> 20,
-        }),
-    };
-    if let Some(asked) = settings.micro_batch {
+pub fn choose_micro_batch(
+    config: &ModelConfig,
+    batches: &BatchSettings,
+    asked: Option<usize>,
+    machine: &Machine,
+) -> Result<usize, TrainError> {
+    let (batch, context) = (batches.batch, batches.context);
+    let fits = |n_rows| fits(config, context, n_rows, machine).map(|()| n_rows);
+    if let Some(asked) = asked {
         return fits(asked.min(batch));
     }
-    let few_tokens = |n_rows: usize| n_rows == 1 || n_rows * context <= MICRO_BATCH_TOKENS;
-    (1..=batch)
+    fits(1)?;
+    let few_tokens = |n_rows: usize| n_rows.saturating_mul(context) <= MICRO_BATCH_TOKENS;
+    let chosen = (1..=batch)
         .map(|n_parts| batch.div_ceil(n_parts))
-        .find(|&n_rows| few_tokens(n_rows) && fits(n_rows).is_ok())
-        .map_or_else(|| fits(1), Ok)
+        .find(|&n_rows| few_tokens(n_rows) && fits(n_rows).is_ok());
+    Ok(chosen.unwrap_or(1))
+}
+
+/// Refuses rows that do not fit into memory.
+fn fits(
+    config: &ModelConfig,
+    context: usize,
+    n_rows: usize,
+    machine: &Machine,
+) -> Result<(), TrainError> {
+    let estimate = config.memory(n_rows, context, machine.precision, machine.optimizer);
+    match machine.memory_bytes {
+        Some(available) if estimate.total() > available => Err(TrainError::Memory {
+            micro_batch: n_rows,
+            needed_mb: estimate.total() >> 20,
+            model_mb: estimate.model() >> 20,
+            available_mb: available >> 20,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Loads the newest whole checkpoint into `engine`; `None` when there is none.
@@ -680,6 +717,13 @@ fn resume(
         }
         _ => (),
     }
+    let context = settings.batches.context;
+    fits(
+        engine.config(),
+        context,
+        state.micro_batch,
+        &settings.machine,
+    )?;
     let Machine {
         kernels, device, ..
     } = &settings.machine;

@@ -8,7 +8,7 @@ use std::{env, process::Command};
 
 use tinylm_model::config::{ModelConfig, Precision, Preset};
 use tinylm_model::engine::{Batch, Engine, Pass, Update};
-use tinylm_model::{CpuEngine, Dropout, EngineSettings, kernels};
+use tinylm_model::{CpuEngine, Dropout, EngineSettings, Optimizer, kernels};
 
 const TOLERANCE: f64 = 2e-4;
 /// Numbers that are added in another order are rounded to other bf16 numbers now and then.
@@ -64,7 +64,12 @@ const GOLDEN_BF16: [f64; 10] = [
     4.12681, 3.79112, 3.47384, 3.25982, 3.09411, 2.91792, 2.69533, 2.52553, 2.43934, 2.32814,
 ];
 
-fn losses(preset: Preset, precision: Precision) -> Vec<f64> {
+/// The same of `Preset::Mini` with Muon.
+const GOLDEN_MUON: [f64; 10] = [
+    4.12585, 3.78938, 3.51413, 3.30544, 3.06870, 2.92113, 2.75128, 2.58593, 2.41581, 2.27295,
+];
+
+fn losses(preset: Preset, precision: Precision, optimizer: Optimizer) -> Vec<f64> {
     let config = ModelConfig {
         context: 16,
         d_model: 24,
@@ -78,6 +83,7 @@ fn losses(preset: Preset, precision: Precision) -> Vec<f64> {
         dropout: Dropout::everywhere(0.1),
         label_smoothing: 0.01,
         precision,
+        optimizer,
         ..EngineSettings::default()
     };
     let mut engine = CpuEngine::new(config, settings, 1337, 2).unwrap();
@@ -128,12 +134,16 @@ fn ten_losses_of_each_preset_are_those_written_down() {
     use_the_set_asked_for();
     let mut off = Vec::new();
     for (preset, golden) in GOLDEN {
-        let found = losses(preset, Precision::F32);
+        let found = losses(preset, Precision::F32, Optimizer::Adamw);
         if !is_close(&found, &golden, TOLERANCE) {
             off.push(format!("{}: {found:.5?}", preset.name()));
         }
     }
-    let found = losses(Preset::Mini, Precision::Bf16);
+    let found = losses(Preset::Mini, Precision::F32, Optimizer::Muon);
+    if !is_close(&found, &GOLDEN_MUON, TOLERANCE) {
+        off.push(format!("muon: {found:.5?}"));
+    }
+    let found = losses(Preset::Mini, Precision::Bf16, Optimizer::Adamw);
     if !is_close(&found, &GOLDEN_BF16, TOLERANCE_BF16) {
         off.push(format!("bf16: {found:.5?}"));
     }

@@ -89,12 +89,7 @@ fn batch(step: u64) -> Batch {
 fn training_follows_pytorch() {
     let text = include_str!("fixtures/torch_reference.json");
     let reference: serde_json::Value = serde_json::from_str(text).unwrap();
-    for preset in [
-        Preset::Mini,
-        Preset::FortyOne,
-        Preset::Toiny,
-        Preset::LlamaTiny,
-    ] {
+    for preset in Preset::ALL {
         let expected = &reference["cases"][preset.name()];
         let config = config(preset);
         let settings = EngineSettings {

@@ -171,7 +171,7 @@ tinylm_pipeline::settings! {
         pub weight_decay: f64 = 0.1,
         /// Norm above which gradients are scaled down; null switches it off.
         pub clip: Option<f64> = Some(1.0),
-        /// Share of activations dropped, in all four places; the preset's if not given.
+        /// Share of activations dropped, in all four places; the preset's if not given, and none in `finetune`.
         pub dropout: Option<f64> = None,
         /// The same for embeddings alone.
         pub dropout_embedding: Option<f64> = None,
@@ -299,6 +299,20 @@ impl TrainSettings {
         }
     }
 
+    /// Refuses windows with gaps, where the context is known before the run.
+    pub(crate) fn check_stride(&self, of_model: Option<usize>) -> Result<(), SettingError> {
+        match (self.stride, self.context.or(of_model)) {
+            (Some(stride), Some(context)) if stride > context => {
+                let message = format!(
+                    "is {stride}, and more than `context` ({context}): tokens in between would never be read"
+                );
+                let help = "set `stride` to at most `context`";
+                Err(SettingError::new("train.stride", message).help(help))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn precision(&self) -> Precision {
         match self.precision {
             PrecisionName::F32 => Precision::F32,
@@ -335,6 +349,30 @@ impl TrainSettings {
         }
     }
 
+    pub(super) fn batch_settings(&self, config: &ModelConfig) -> BatchSettings {
+        let context = self.context.unwrap_or(config.context);
+        BatchSettings {
+            batching: match self.batching {
+                BatchingName::Packed => Batching::Packed,
+                BatchingName::Padded => Batching::Padded,
+                BatchingName::Windows => Batching::Windows,
+                BatchingName::Sliding => Batching::Sliding {
+                    stride: self.stride.unwrap_or(context),
+                },
+            },
+            context,
+            batch: self.batch,
+            long_documents: match self.long_documents {
+                LongDocumentsName::Split => LongDocuments::Split,
+                LongDocumentsName::Crop => LongDocuments::Crop,
+            },
+            loss_on: match self.loss_on {
+                LossOnName::Targets => LossOn::Targets,
+                LossOnName::All => LossOn::All,
+            },
+        }
+    }
+
     pub(super) fn loop_settings(
         &self,
         config: &ModelConfig,
@@ -342,32 +380,12 @@ impl TrainSettings {
         machine: Machine,
         seed: u64,
     ) -> LoopSettings {
-        let context = self.context.unwrap_or(config.context);
         LoopSettings {
             length: match self.steps {
                 Some(steps) => Length::Steps(steps),
                 None => Length::Epochs(self.epochs.unwrap_or(1.0)),
             },
-            batches: BatchSettings {
-                batching: match self.batching {
-                    BatchingName::Packed => Batching::Packed,
-                    BatchingName::Padded => Batching::Padded,
-                    BatchingName::Windows => Batching::Windows,
-                    BatchingName::Sliding => Batching::Sliding {
-                        stride: self.stride.unwrap_or(context),
-                    },
-                },
-                context,
-                batch: self.batch,
-                long_documents: match self.long_documents {
-                    LongDocumentsName::Split => LongDocuments::Split,
-                    LongDocumentsName::Crop => LongDocuments::Crop,
-                },
-                loss_on: match self.loss_on {
-                    LossOnName::Targets => LossOn::Targets,
-                    LossOnName::All => LossOn::All,
-                },
-            },
+            batches: self.batch_settings(config),
             schedule: Schedule {
                 shape: match self.schedule {
                     ScheduleName::Constant => Curve::Constant,

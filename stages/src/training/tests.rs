@@ -316,6 +316,7 @@ fn settings_that_contradict_themselves_are_refused() {
         refusal("{ betas: [0.9] }"),
         refusal("{ dropout: 1 }"),
         refusal("{ stride: 4 }"),
+        refusal("{ batching: sliding, stride: 129 }"),
         refusal("{ micro_batch: some }"),
         refusal("{ warmup: a lot }"),
         refusal("{ context: 4096 }"),
@@ -328,11 +329,31 @@ fn settings_that_contradict_themselves_are_refused() {
     `train.betas`: must be two numbers, at least 0 and less than 1
     `train.dropout`: must be at least 0 and less than 1
     `train.stride`: is only for `batching: sliding`
+    `train.stride`: is 129, and more than `context` (128): tokens in between would never be read
+      set `stride` to at most `context`
     `train.micro_batch`: must be `auto` or a number of rows, not "some"
     `train.warmup`: `a lot` is neither a number nor a share such as `30%`
     `train.context` is 4096, and the model reads 128 tokens at most
       set `train.context` to at most 128, or give the model a longer context
     "#);
+}
+
+#[test]
+fn a_model_too_large_for_memory_is_refused_before_it_is_made() {
+    let bench = Bench::new();
+    let settings = "
+model: { preset: mini, d_model: 16384, n_layers: 1000 }
+train: { steps: 1 }
+";
+    let refused = said(&bench.pretrain(settings).unwrap_err());
+    assert!(
+        refused.starts_with("training with 1 row at a time needs"),
+        "{refused}"
+    );
+    assert!(
+        refused.contains("set a smaller `d_model`, `d_ff` or `n_layers`"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -481,6 +502,78 @@ train: { steps: 2, batch: 4, validate_every: 0 }
         (&report["steps"], &report["updates"]),
         (&json!(2), &json!(8))
     );
+}
+
+fn warnings(outcome: &Outcome) -> Vec<&str> {
+    let events = outcome.events.iter();
+    let warnings = events.filter_map(|event| match event {
+        Event::Warning { message, .. } => Some(&**message),
+        _ => None,
+    });
+    warnings.collect()
+}
+
+#[test]
+fn kept_moments_that_do_not_fit_are_refused_with_the_setting_to_change() {
+    let keep = "optimizer_state: keep\n";
+    let refusal = |before: &str, now: &str| {
+        let bench = Bench::new();
+        bench
+            .pretrain(&format!("{before}\nkeep_optimizer: true"))
+            .unwrap();
+        said(&bench.finetune(&WORDS, &format!("{keep}{now}")).unwrap_err())
+    };
+    let (adamw, muon) = (
+        SMALL,
+        SMALL.replace("batch: 4", "batch: 4, optimizer: muon"),
+    );
+    let frozen = {
+        let bench = Bench::new();
+        bench.pretrain(SMALL).unwrap();
+        let train = "train: { steps: 1, batch: 4, validate_every: 0 }";
+        let settings = format!("freeze: {{ blocks: 1 }}\nkeep_optimizer: true\n{train}");
+        bench.finetune(&WORDS, &settings).unwrap();
+        let model = bench.dir.path().join("frozen");
+        fs::rename(bench.dir.path().join("out-finetune"), &model).unwrap();
+        let test = bench.test().input("model", &model);
+        fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).unwrap();
+        said(&test.run::<Finetune>(&format!("{keep}{train}")).unwrap_err())
+    };
+    let refusals = [
+        refusal(adamw, "train: { optimizer: muon }"),
+        refusal(&muon, "train: {}"),
+        frozen,
+    ];
+    assert_snapshot!(refusals.join("\n"), @"
+    `optimizer_state: keep` cannot go on: the optimizer's state of stage `input1` is that of `train.optimizer: adamw`, and here `train.optimizer` is `muon`
+      set `train.optimizer: adamw`, or set `optimizer_state: reset`
+    `optimizer_state: keep` cannot go on: the optimizer's state of stage `input1` is that of `train.optimizer: muon`, and here `train.optimizer` is `adamw`
+      set `train.optimizer: muon`, or set `optimizer_state: reset`
+    `optimizer_state: keep` cannot go on: the optimizer's state of stage `input1` has nothing for `blocks.0.norm1.weight`, which was frozen when it was made
+      freeze it here too, or set `optimizer_state: reset`
+    ");
+}
+
+#[test]
+fn finetuning_says_what_it_did_not_check_or_will_not_learn() {
+    let bench = Bench::new();
+    let made = bench.pretrain(SMALL).unwrap().out;
+    let words: Vec<&str> = WORDS.into_iter().chain(["new"]).collect();
+    let train = "train: { steps: 1, batch: 4, validate_every: 0 }";
+    let shape = SMALL
+        .lines()
+        .find(|line| line.starts_with("model:"))
+        .unwrap();
+    let settings = format!("freeze: {{ embeddings: true }}\n{shape}\n{train}");
+    assert_eq!(warnings(&bench.finetune(&WORDS, train).unwrap()), [""; 0]);
+    fs::remove_file(made.join("tokenizer.json")).unwrap();
+    fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).unwrap();
+    let tuned = bench.finetune(&words, &settings).unwrap();
+    assert_snapshot!(warnings(&tuned).join("\n"), @"
+    the shape is the one in `model`: the `config.json` of stage `input1` is not read
+    stage `input1` has no `tokenizer.json`, so it is not checked that the shards were made with its tokenizer
+    `freeze.embeddings` leaves the new tokens all alike: set it to false to learn them
+    ");
 }
 
 #[test]

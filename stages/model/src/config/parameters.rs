@@ -4,6 +4,7 @@
 //! that what `plan -v` prints, what is stored and what is trained cannot differ.
 
 use super::{Activation, ModelConfig, Norm, Positions, Precision};
+use crate::dfdx_engine::Optimizer;
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +64,21 @@ pub struct MemoryEstimate {
 
 impl MemoryEstimate {
     pub fn total(&self) -> u64 {
-        self.step() + self.checkpoint
+        self.step().saturating_add(self.checkpoint)
     }
 
     /// Returns what a step needs that no checkpoint is taken after.
     pub fn step(&self) -> u64 {
-        self.weights + self.gradients + self.moments + self.activations + self.scratch
+        self.model()
+            .saturating_add(self.activations)
+            .saturating_add(self.scratch)
+    }
+
+    /// Returns what the model takes with its optimizer, whatever is read at a time.
+    pub fn model(&self) -> u64 {
+        self.weights
+            .saturating_add(self.gradients)
+            .saturating_add(self.moments)
     }
 }
 
@@ -129,17 +139,22 @@ impl ModelConfig {
     }
 
     /// Estimates the memory of training on the CPU with micro-batches of
-    /// `n_rows` sequences of `len` tokens. `moments` is two for AdamW.
+    /// `n_rows` sequences of `len` tokens.
     pub fn memory(
         &self,
         n_rows: usize,
         len: usize,
         precision: Precision,
-        moments: usize,
+        optimizer: Optimizer,
     ) -> MemoryEstimate {
-        let bytes = |n: usize| 4 * n as u64;
-        let n_params = self.n_params();
-        let n_tokens = n_rows * len;
+        let bytes = |n: usize| (n as u64).saturating_mul(4);
+        let parameters = self.parameters();
+        let n_params: usize = parameters.iter().map(Parameter::n).sum();
+        let n_moments: usize = parameters
+            .iter()
+            .map(|p| p.n() * optimizer.n_moments(p.role))
+            .sum();
+        let n_tokens = n_rows.saturating_mul(len);
         let (d, f, v) = (self.d_model, self.d_ff, self.vocab_size);
         let d_qkv = d + 2 * self.d_kv();
         // Norms' results and the MLP's values after the activation are made again backward.
@@ -158,10 +173,10 @@ impl ModelConfig {
         MemoryEstimate {
             weights: bytes(n_params),
             gradients: bytes(n_params),
-            moments: bytes(moments * n_params),
-            activations: bytes(n_tokens * (self.n_layers * per_layer + 3 * d)),
-            scratch: bytes(logits + operands + 2 * n_tokens * widest),
-            checkpoint: bytes((1 + moments) * n_params),
+            moments: bytes(n_moments),
+            activations: bytes(n_tokens.saturating_mul(self.n_layers * per_layer + 3 * d)),
+            scratch: bytes((logits + operands).saturating_add(n_tokens.saturating_mul(2 * widest))),
+            checkpoint: bytes(n_params + n_moments),
         }
     }
 }
@@ -217,8 +232,8 @@ mod tests {
     #[test]
     fn memory_grows_with_the_batch_but_weights_do_not() {
         let config = Preset::FortyOne.config(32_105);
-        let one = config.memory(1, 80, Precision::F32, 2);
-        let many = config.memory(32, 80, Precision::F32, 2);
+        let one = config.memory(1, 80, Precision::F32, Optimizer::Adamw);
+        let many = config.memory(32, 80, Precision::F32, Optimizer::Adamw);
         assert_eq!(one.weights, many.weights);
         assert_eq!(many.activations, 32 * one.activations);
         assert_eq!(many.moments, 2 * 4 * 41_343_965);

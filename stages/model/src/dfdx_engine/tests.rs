@@ -284,6 +284,30 @@ fn gradients_are_slopes_of_the_loss() {
 }
 
 #[test]
+fn what_is_frozen_changes_no_other_gradient() {
+    for (name, config) in configs() {
+        let batch = packed(3, 12, 1);
+        let whole = gradients(&mut cpu(&config, &with_everything(), 2), &batch);
+        for frozen in [
+            vec!["blocks.0"],
+            vec!["embed"],
+            vec!["blocks.1.norm1", "blocks.0.up"],
+            vec!["blocks.0.norm2", "blocks.0.proj", "blocks.1.down"],
+        ] {
+            let settings = EngineSettings {
+                frozen: frozen.iter().map(|&name| name.to_owned()).collect(),
+                ..with_everything()
+            };
+            let some = gradients(&mut cpu(&config, &settings, 2), &batch);
+            assert_eq!(some.0, whole.0, "{name}, {frozen:?}");
+            let is_frozen = |tensor: &str| frozen.iter().any(|name| tensor.starts_with(name));
+            let trained = whole.1.iter().filter(|(tensor, _)| !is_frozen(tensor));
+            assert!(trained.eq(&some.1), "{name}, {frozen:?}");
+        }
+    }
+}
+
+#[test]
 fn cutting_a_batch_changes_nothing() {
     for precision in [Precision::F32, Precision::Bf16] {
         let settings = EngineSettings {
@@ -464,6 +488,22 @@ fn a_saved_engine_goes_on_to_the_bit() {
         go_on(&mut resumed, 4..7);
         assert!(whole.weights().unwrap() == resumed.weights().unwrap());
         assert!(whole.optimizer().unwrap() == resumed.optimizer().unwrap());
+    }
+}
+
+#[test]
+fn an_optimizer_keeps_as_much_as_its_estimate_says() {
+    for (name, config) in configs() {
+        for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+            let settings = EngineSettings {
+                optimizer,
+                ..EngineSettings::default()
+            };
+            let held = cpu(&config, &settings, 1).optimizer().unwrap();
+            let n_held: usize = held.values().map(|tensor| tensor.data.len()).sum();
+            let estimate = config.memory(1, 12, Precision::F32, optimizer);
+            assert_eq!(estimate.moments, 4 * n_held as u64, "{name}, {optimizer:?}");
+        }
     }
 }
 

@@ -676,7 +676,7 @@ mod folders {
                     d_ff: 1 << 40,
                     ..c.clone()
                 },
-                "`d_ff` is 1099511627776",
+                "`d_ff` (1099511627776) must be at most 65536",
             ),
         ] {
             let found = refusal(&write(&broken, &Tensors::new()));

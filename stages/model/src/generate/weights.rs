@@ -210,17 +210,7 @@ fn read(path: &Path, folder: &Path, name: &'static str) -> Result<Vec<u8>, OpenE
 /// allocated before the weights are found to be others.
 fn check(c: &ModelConfig) -> Result<(), OpenError> {
     c.check()
-        .map_err(|error| OpenError::Impossible(error.to_string()))?;
-    for (name, n) in [
-        ("d_model", c.d_model),
-        ("n_layers", c.n_layers),
-        ("d_ff", c.d_ff),
-    ] {
-        if n > 1 << 20 {
-            return Err(OpenError::Impossible(format!("`{name}` is {n}")));
-        }
-    }
-    Ok(())
+        .map_err(|error| OpenError::Impossible(error.to_string()))
 }
 
 /// Angle `pos / 10000^(2 i / D)`: its sine at `2 i`, its cosine at `2 i + 1`.

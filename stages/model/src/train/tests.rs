@@ -136,7 +136,7 @@ fn settings() -> TrainSettings {
             device: "cpu".to_owned(),
             kernels: "plain".to_owned(),
             precision: Precision::F32,
-            moments: 1,
+            optimizer: Optimizer::Adamw,
             memory_bytes: None,
             flops_per_second: None,
         },
@@ -390,6 +390,16 @@ fn stopping_saves_and_going_on_is_as_if_never_stopped() {
 }
 
 #[test]
+fn no_two_checkpoints_are_in_memory_at_a_time() {
+    let mut settings = settings();
+    settings.watch.checkpoint_every = 1;
+    let story = Story::new(settings);
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.checkpoints = Some(story.checkpoints.path().to_owned());
+    story.finish_with(engine);
+}
+
+#[test]
 fn what_is_only_watched_changes_nothing() {
     let whole = Story::new(settings()).finish();
     let mut other = settings();
@@ -624,6 +634,11 @@ fn bad_input_is_refused_before_the_first_step() {
         refusal(&|s| s.schedule.warmup = Amount::Number(-1.0), &good, v),
         refusal(&|s| s.clip = 0.0, &good, v),
         refusal(&|s| s.batches.batch = 0, &good, v),
+        refusal(
+            &|s| s.batches.batching = Batching::Sliding { stride: 9 },
+            &good,
+            v,
+        ),
         refusal(&|s| s.length = Length::Epochs(0.0), &good, v),
         refusal(&|s| s.machine.memory_bytes = Some(1000), &good, v),
     ];
@@ -648,10 +663,12 @@ fn bad_input_is_refused_before_the_first_step() {
       set `clip` to a positive number
     the `train` documents: `batch` must be at least 1
       set it to a positive number
+    the `train` documents: `stride` is 9, and more than `context` (8): tokens in between would never be read
+      set `stride` to at most `context`
     `epochs` come to no step at all
       set more `epochs` or `steps`
-    micro-batches of 2 rows need 8 MB, and 0 MB are free
-      set a smaller `micro_batch` or `context`, or a smaller model
+    training with 2 rows at a time needs 8 MB of memory, and 0 MB are free
+      the model alone takes 0 MB: set a smaller `d_model`, `d_ff` or `n_layers`
     "#);
 }
 
@@ -671,7 +688,12 @@ fn a_micro_batch_is_chosen_once() {
         let mut settings = settings();
         (settings.micro_batch, settings.schedule.lr) = (None, 0.01);
         let engine = transformer(Optimizer::Adamw, 1);
-        let needed = |n| engine.config().memory(n, 8, Precision::F32, 1).total();
+        let needed = |n| {
+            let estimate = engine
+                .config()
+                .memory(n, 8, Precision::F32, Optimizer::Adamw);
+            estimate.total()
+        };
         settings.machine.memory_bytes = n_rows.map(needed);
         settings
     };
@@ -683,6 +705,15 @@ fn a_micro_batch_is_chosen_once() {
     let mut story = Story::new(with_memory_for(Some(1)));
     let end = story.run_until_killed(transformer(Optimizer::Adamw, 1), 20);
     assert!(matches!(end, End::Killed));
+    // Nor does it go on where there is no room for it.
+    story.settings.machine.memory_bytes = Some(1 << 20);
+    let End::Failed(error) = story.run(transformer(Optimizer::Adamw, 1)) else {
+        panic!("it did not fit");
+    };
+    assert!(
+        matches!(error, TrainError::Memory { micro_batch: 1, .. }),
+        "{error}"
+    );
     story.settings = with_memory_for(None);
     assert_same(&finish(story), &whole);
 }
@@ -742,14 +773,26 @@ fn an_automatic_micro_batch_fits_into_memory() {
     let mut settings = settings();
     settings.batches.batch = 100;
     settings.micro_batch = None;
-    let needed = |n_rows| config.memory(n_rows, 8, Precision::F32, 1).total();
+    let needed = |n_rows| {
+        let estimate = config.memory(n_rows, 8, Precision::F32, Optimizer::Adamw);
+        estimate.total()
+    };
+    let choose = |settings: &TrainSettings| {
+        let TrainSettings {
+            batches,
+            micro_batch,
+            machine,
+            ..
+        } = settings;
+        choose_micro_batch(&config, batches, *micro_batch, machine)
+    };
     settings.machine.memory_bytes = Some(needed(30));
-    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 25);
+    assert_eq!(choose(&settings).unwrap(), 25);
     settings.machine.memory_bytes = Some(needed(1) - 1);
-    assert!(choose_micro_batch(&config, &settings).is_err());
+    assert!(choose(&settings).is_err());
     settings.machine.memory_bytes = None;
     settings.batches.context = 4096;
-    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 2);
+    assert_eq!(choose(&settings).unwrap(), 2);
     settings.micro_batch = Some(8);
-    assert_eq!(choose_micro_batch(&config, &settings).unwrap(), 8);
+    assert_eq!(choose(&settings).unwrap(), 8);
 }
