@@ -145,7 +145,7 @@ tinylm_pipeline::settings! {
         pub context: Option<usize> = None,
         /// How rows are cut from documents.
         pub batching: BatchingName = BatchingName::Packed,
-        /// Tokens between the starts of `sliding` windows; the context if not given.
+        /// Tokens between the starts of `sliding` windows, at most the context; the context if not given.
         pub stride: Option<usize> = None,
         /// What becomes of documents longer than the context (`packed` and `padded`).
         pub long_documents: LongDocumentsName = LongDocumentsName::Split,
@@ -192,7 +192,7 @@ tinylm_pipeline::settings! {
         pub validate_rows: Option<usize> = None,
         /// Validations without a gain after which training stops.
         pub patience: Option<u64> = None,
-        /// What to do when a loss is not finite.
+        /// What to do when a loss, of training or validation, or the gradient norm is not finite.
         pub on_non_finite: NonFiniteName = NonFiniteName::Stop,
         /// What to do when a loss is far above its running mean.
         pub on_spike: SpikeName = SpikeName::Warn,
