@@ -16,6 +16,8 @@ pub(crate) enum Cell<'a> {
     Text(Cow<'a, str>),
     List(Vec<Cell<'a>>),
     Map(Vec<(Cow<'a, str>, Cell<'a>)>),
+    /// What no shape can read, and what it is.
+    Other(&'static str),
 }
 
 /// From here on keys are compared by digest rather than one by one.
@@ -56,6 +58,16 @@ impl<'a> Cell<'a> {
         }
     }
 
+    /// Returns how many bytes of text it holds.
+    pub(crate) fn n_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(Self::n_bytes).sum(),
+            Self::Map(entries) => entries.iter().map(|(_, value)| value.n_bytes()).sum(),
+            _ => 0,
+        }
+    }
+
     /// Returns what it is, for a message.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -65,6 +77,7 @@ impl<'a> Cell<'a> {
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
+            Self::Other(what) => what,
         }
     }
 }

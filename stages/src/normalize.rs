@@ -7,13 +7,15 @@
 //!
 //! No row is lost in silence: what cannot be read is in `rejected.parquet` with its
 //! file, row and reason, and too many of those fail the stage. A row of more than
-//! `row_bytes_max` or a million turns is one of them: it is passed over, not held. Ids and groups are
-//! taken from what was said as it was read, before cleaning, system prompts and
-//! templates, so that none of these moves a document across a split.
+//! `row_bytes_max` or a million turns is one of them: it is passed over, not held (of
+//! Parquet, the part of a row group that it stands in is). Ids and groups are taken from
+//! what was said as it was read, before cleaning, system prompts and templates, so that
+//! none of these moves a document across a split.
 
 mod files;
 mod read;
 mod rejected;
+mod row_groups;
 mod rows;
 mod table;
 
@@ -91,7 +93,7 @@ settings! {
         pub max_documents: Option<u64> = None,
         /// The largest share of rows that may be rejected.
         pub rejects_max: f64 = 0.1,
-        /// A row longer than this is rejected, and never held in memory.
+        /// A row longer than this is rejected and, but in Parquet, never held in memory.
         pub row_bytes_max: u64 = 16 << 20,
     }
 }
@@ -102,7 +104,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")]);
 
     fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {

@@ -1,6 +1,7 @@
 //! Which files are read, and how: decided from names and first rows, before any work.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -11,7 +12,8 @@ use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
     NormalizeSettings,
-    read::{self, Chunk, END_OF_TEXT, Layout, Reader, Rows},
+    read::{Chunk, END_OF_TEXT, Layout, Reader, Rows},
+    row_groups::{self, Unreadable},
     table,
 };
 use crate::{
@@ -255,7 +257,18 @@ impl Place {
         mut shape: Shape,
         settings: &NormalizeSettings,
     ) -> Result<Source, StageError> {
-        let (rows, columns) = self.first_rows(layout, &cells, settings)?;
+        let FirstRows {
+            rows,
+            columns,
+            unreadable,
+        } = self.first_rows(layout, &cells, settings)?;
+        let named = shape.columns.named();
+        if let Some(column) = unreadable
+            .iter()
+            .find(|column| columns.is_empty() || named.contains(&column.name.as_str()))
+        {
+            return Err(self.unreadable(column));
+        }
         let parsed: Vec<Cell> = rows.iter().filter_map(|row| row.cell(&cells)).collect();
         let found = if shape.format == Format::Auto {
             recognised(&parsed, &shape)
@@ -264,9 +277,15 @@ impl Place {
             Some((shape.format, n_read as f64 / parsed.len().max(1) as f64))
         };
         let Some((format, share)) = found else {
-            return Err(self.unrecognised(&parsed, rows.len()));
+            return Err(self.unrecognised(&parsed, rows.len(), &unreadable));
         };
         shape.format = format;
+        if let Some(column) = unreadable
+            .iter()
+            .find(|column| matters(&column.name, &shape, &parsed))
+        {
+            return Err(self.unreadable(column));
+        }
         let cells = match cells {
             Cells::Table { .. } => Cells::Table {
                 columns: wanted_columns(&shape, &parsed, columns),
@@ -291,9 +310,18 @@ impl Place {
         }
     }
 
-    fn unrecognised(&self, rows: &[Cell], n_rows: usize) -> StageError {
+    fn unreadable(&self, column: &Unreadable) -> StageError {
+        let Unreadable { name, of_type } = column;
+        let message = format!("column `{name}` of `{}` cannot be read", self.file);
+        StageError::new(message)
+            .cause(format!("it holds the type `{of_type}`, which is no text"))
+            .help("write it as text, or name other columns with `columns`")
+            .is_final()
+    }
+
+    fn unrecognised(&self, rows: &[Cell], n_rows: usize, unreadable: &[Unreadable]) -> StageError {
         let error = StageError::new(format!("the shape of `{}` is not recognised", self.file));
-        let cause = match rows.first() {
+        let mut cause = match rows.first() {
             Some(Cell::Map(entries)) => {
                 let keys: Vec<String> = entries
                     .iter()
@@ -305,31 +333,25 @@ impl Place {
             Some(row) => format!("its first row is {}", row.kind()),
             None => format!("none of its first {n_rows} rows can be read"),
         };
+        for Unreadable { name, of_type } in unreadable.iter().take(12) {
+            cause.push_str(&format!(
+                "\n`{name}` holds the type `{of_type}`, which is no text"
+            ));
+        }
         error
             .cause(cause)
             .help("name the shape with `format`, or its columns with `columns`")
             .is_final()
     }
 
-    /// Returns the first rows and, for a table, the names of its columns.
     fn first_rows(
         &self,
         layout: Layout,
         cells: &Cells,
         settings: &NormalizeSettings,
-    ) -> Result<(Vec<FirstRow>, Vec<String>), StageError> {
+    ) -> Result<FirstRows, StageError> {
         if layout == Layout::Parquet {
-            let Some(table) = read::table_head(&self.path, SNIFF_ROWS)? else {
-                return Ok((Vec::new(), Vec::new()));
-            };
-            let names = table
-                .get_column_names()
-                .iter()
-                .map(|name| name.to_string())
-                .collect();
-            let rows = table::rows(&table)
-                .map_err(|error| StageError::new(format!("`{}`: {error}", self.file)))?;
-            return Ok((rows.into_iter().map(FirstRow::Cell).collect(), names));
+            return self.first_rows_of_table();
         }
         let mut reader = Reader::open(&self.path, layout, settings.row_bytes_max as usize, &[])?;
         let skip = usize::from(has_header(cells));
@@ -344,7 +366,33 @@ impl Place {
             }
         }
         rows.drain(..skip.min(rows.len()));
-        Ok((rows, Vec::new()))
+        Ok(FirstRows {
+            rows,
+            ..FirstRows::default()
+        })
+    }
+
+    fn first_rows_of_table(&self) -> Result<FirstRows, StageError> {
+        let (columns, table) = row_groups::table_head(&self.path, SNIFF_ROWS)?;
+        let rows = match table {
+            Some(table) => table::rows(&table)
+                .map_err(|error| StageError::new(format!("`{}`: {error}", self.file)))?,
+            None => Vec::new(),
+        };
+        let with_unreadable = |row| match row {
+            Cell::Map(mut entries) => {
+                let names = columns.unreadable.iter().map(|column| &column.name);
+                entries.extend(names.map(|name| (Cow::Owned(name.clone()), UNREADABLE)));
+                Cell::Map(entries)
+            }
+            row => row,
+        };
+        let rows = rows.into_iter().map(with_unreadable);
+        Ok(FirstRows {
+            rows: rows.map(FirstRow::Cell).collect(),
+            columns: columns.readable,
+            unreadable: columns.unreadable,
+        })
     }
 
     fn text(
@@ -384,6 +432,17 @@ fn has_header(cells: &Cells) -> bool {
     }
 }
 
+/// What stands in for the values of a column that cannot be read.
+const UNREADABLE: Cell<'static> = Cell::Other("of a type that cannot be read");
+
+/// The first rows of a file and, of a table, the columns.
+#[derive(Default)]
+struct FirstRows {
+    rows: Vec<FirstRow>,
+    columns: Vec<String>,
+    unreadable: Vec<Unreadable>,
+}
+
 /// A row that has been looked at.
 enum FirstRow {
     Bytes(Vec<u8>),
@@ -415,17 +474,26 @@ fn wanted_columns(shape: &Shape, rows: &[Cell], all: Vec<String>) -> Vec<String>
         .cloned()
         .collect();
     // If what is left is read as before, nothing that matters was left out.
-    let same = rows.iter().all(|row| {
-        let Cell::Map(entries) = row else {
-            return false;
-        };
-        let kept = entries
-            .iter()
-            .filter(|(key, _)| wanted.iter().any(|name| name == key));
-        let kept = Cell::Map(kept.cloned().collect());
-        shape.read(&kept) == shape.read(row)
-    });
+    let same = rows
+        .iter()
+        .all(|row| is_read_alike(shape, row, &|name| wanted.iter().any(|other| other == name)));
     if same { wanted } else { all }
+}
+
+/// Whether rows are read in another way without a column.
+fn matters(column: &str, shape: &Shape, rows: &[Cell]) -> bool {
+    let is_other = |name: &str| name != column;
+    rows.iter().any(|row| !is_read_alike(shape, row, &is_other))
+}
+
+/// Whether a row says the same with no more than the columns that are `kept`.
+fn is_read_alike(shape: &Shape, row: &Cell, kept: &dyn Fn(&str) -> bool) -> bool {
+    let Cell::Map(entries) = row else {
+        return false;
+    };
+    let entries = entries.iter().filter(|(name, _)| kept(name));
+    let kept = Cell::Map(entries.cloned().collect());
+    shape.read(&kept) == shape.read(row)
 }
 
 fn head(path: &Path) -> Result<Vec<u8>, StageError> {

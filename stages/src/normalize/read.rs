@@ -13,8 +13,10 @@ use std::{
 };
 
 use memchr::{memchr, memchr_iter, memchr2, memmem};
-use polars::prelude::{DataFrame, FileMetadataRef, ParquetReader, PolarsError, SerReader};
+use polars::prelude::DataFrame;
 use tinylm_pipeline::{At, StageError};
+
+use super::row_groups::TableReader;
 
 /// A chunk is handed on when it has this many bytes.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -93,7 +95,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    /// Opens a file; `columns` are those wanted of a table, all if there are none.
+    /// Opens a file; `columns` are those wanted of a table.
     pub(super) fn open(
         path: &Path,
         layout: Layout,
@@ -115,138 +117,9 @@ impl Reader {
     }
 }
 
-/// Returns the first rows of a table.
-pub(super) fn table_head(path: &Path, n_rows: usize) -> Result<Option<DataFrame>, StageError> {
-    let mut reader = TableReader::open(path, &[])?;
-    if let Some(slice) = reader.slices.first_mut() {
-        slice.n_rows = slice.n_rows.min(n_rows);
-    }
-    Ok(reader.next()?.and_then(|chunk| match chunk.rows {
-        Rows::Table { table, .. } => Some(table),
-        Rows::Units { .. } => None,
-    }))
-}
-
-/// Reads a Parquet file a few row groups, or a part of a very large one, at a time, and
-/// hands on a part of that.
-pub(super) struct TableReader {
-    path: PathBuf,
-    metadata: FileMetadataRef,
-    columns: Option<Vec<String>>,
-    slices: Vec<Slice>,
-    slice_idx: usize,
-    /// What has been read and not yet handed on, and the rows of a chunk of it.
-    pending: Option<(DataFrame, usize)>,
-    n_given: u64,
-}
-
-/// Rows that are read at once.
-#[derive(Debug, Clone, Copy)]
-struct Slice {
-    first: usize,
-    n_rows: usize,
-    n_bytes: usize,
-}
-
-/// Row groups together are read at once up to this size.
-const SLICE_BYTES: usize = 8 << 20;
-/// A row group that is larger than this is read in parts.
-const GROUP_BYTES_MAX: usize = 64 << 20;
-
-fn slices(metadata: &FileMetadataRef) -> Vec<Slice> {
-    let mut slices: Vec<Slice> = Vec::new();
-    let mut first = 0;
-    for group in &metadata.row_groups {
-        let (n_rows, n_bytes) = (group.num_rows(), group.total_byte_size());
-        match slices.last_mut() {
-            Some(slice) if slice.n_bytes + n_bytes <= SLICE_BYTES => {
-                slice.n_rows += n_rows;
-                slice.n_bytes += n_bytes;
-            }
-            _ => slices.extend(parts(first, n_rows, n_bytes)),
-        }
-        first += n_rows;
-    }
-    slices.retain(|slice| slice.n_rows > 0);
-    slices
-}
-
-fn parts(first: usize, n_rows: usize, n_bytes: usize) -> impl Iterator<Item = Slice> {
-    let n_parts = n_bytes.div_ceil(GROUP_BYTES_MAX).max(1);
-    let n_rows_each = n_rows.div_ceil(n_parts).max(1);
-    (0..n_rows).step_by(n_rows_each).map(move |row| Slice {
-        first: first + row,
-        n_rows: n_rows_each.min(n_rows - row),
-        n_bytes: n_bytes / n_parts,
-    })
-}
-
-impl TableReader {
-    fn open(path: &Path, columns: &[String]) -> Result<Self, StageError> {
-        let file = File::open(path).at(path)?;
-        let mut reader = ParquetReader::new(file);
-        let metadata = reader
-            .get_metadata()
-            .map_err(|error| table_error(path, &error))?
-            .clone();
-        Ok(Self {
-            path: path.to_owned(),
-            slices: slices(&metadata),
-            metadata,
-            columns: (!columns.is_empty()).then(|| columns.to_vec()),
-            slice_idx: 0,
-            pending: None,
-            n_given: 0,
-        })
-    }
-
-    fn next(&mut self) -> Result<Option<Chunk>, StageError> {
-        if self.pending.is_none() && !self.read_slice()? {
-            return Ok(None);
-        }
-        let Some((table, n_rows)) = self.pending.take() else {
-            return Ok(None);
-        };
-        let (head, rest) = table.split_at(n_rows.min(table.height()) as i64);
-        if rest.height() > 0 {
-            self.pending = Some((rest, n_rows));
-        }
-        let first_row = self.n_given + 1;
-        self.n_given += head.height() as u64;
-        Ok(Some(Chunk {
-            rows: Rows::Table {
-                table: head,
-                first_row,
-            },
-            rejected: Vec::new(),
-            position: self.n_given,
-        }))
-    }
-
-    fn read_slice(&mut self) -> Result<bool, StageError> {
-        let Some(slice) = self.slices.get(self.slice_idx).copied() else {
-            return Ok(false);
-        };
-        self.slice_idx += 1;
-        let file = File::open(&self.path).at(&self.path)?;
-        let mut reader = ParquetReader::new(file)
-            .with_slice(Some((slice.first, slice.n_rows)))
-            .with_columns(self.columns.clone());
-        reader.set_metadata(self.metadata.clone());
-        let table = reader
-            .finish()
-            .map_err(|error| table_error(&self.path, &error))?;
-        let n_parts = slice.n_bytes.div_ceil(SLICE_BYTES).max(1);
-        self.pending = Some((table, slice.n_rows.div_ceil(n_parts)));
-        Ok(true)
-    }
-}
-
-fn table_error(path: &Path, error: &PolarsError) -> StageError {
-    StageError::new(format!("`{}` cannot be read as Parquet", path.display()))
-        .cause(error)
-        .help("it may be cut short or damaged: fetch it again")
-        .is_final()
+/// Returns why a row is rejected that has more than so many bytes.
+pub(super) fn too_long(row_bytes_max: usize) -> String {
+    format!("longer than `row_bytes_max` ({row_bytes_max} bytes)")
 }
 
 /// Finds rows in the bytes of a file.
@@ -335,7 +208,7 @@ impl UnitReader {
                 Found::Row { at, next } => {
                     let row = self.count(from, &at, next);
                     if at.len() > self.row_bytes_max {
-                        rejected.push((row, self.too_long()));
+                        rejected.push((row, too_long(self.row_bytes_max)));
                     } else {
                         units.push(Unit { row, at });
                     }
@@ -350,7 +223,7 @@ impl UnitReader {
                 Found::More if self.buffer.len() - from > self.row_bytes_max => {
                     let start = from + self.gap(from);
                     self.count_skipped(from, start);
-                    rejected.push((self.row, self.too_long()));
+                    rejected.push((self.row, too_long(self.row_bytes_max)));
                     // There are no units here: they would have ended the chunk.
                     self.skip_row(start)?;
                     from = 0;
@@ -373,10 +246,6 @@ impl UnitReader {
             rejected,
             position,
         }))
-    }
-
-    fn too_long(&self) -> String {
-        format!("longer than `row_bytes_max` ({} bytes)", self.row_bytes_max)
     }
 
     fn find(&mut self, from: usize) -> Result<Found, StageError> {
@@ -1107,15 +976,6 @@ mod tests {
             vec![format!("\"{}\"", "z".repeat(99_999)); 100].join(",")
         );
         assert_eq!(all(Layout::Json, &json).len(), 100);
-    }
-
-    #[test]
-    fn a_very_large_row_group_is_read_in_parts() {
-        let read: Vec<Slice> = parts(100, 1000, 5 * GROUP_BYTES_MAX / 2).collect();
-        let places: Vec<(usize, usize)> = read.iter().map(|s| (s.first, s.n_rows)).collect();
-        assert_eq!(places, [(100, 334), (434, 334), (768, 332)]);
-        assert_eq!(parts(0, 10, 5).count(), 1);
-        assert_eq!(parts(0, 0, 0).count(), 0);
     }
 
     #[test]

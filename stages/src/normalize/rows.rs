@@ -120,7 +120,7 @@ impl<'a> Recipe<'a> {
             read::Rows::Table { table, first_row } => {
                 let rows = table::rows(&table)
                     .map_err(|error| StageError::new(format!("`{}`: {error}", source.file)))?;
-                making.cells(&rows, (first_row..).take(rows.len()))?;
+                making.table(&rows, first_row)?;
             }
         }
         making.close()?;
@@ -226,6 +226,19 @@ impl Making<'_> {
             Ok(rows) if rows.len() == 1 => return self.cells(&rows, [unit.row]),
             Ok(rows) => self.reject(unit.row, format!("not one record but {}", rows.len())),
             Err(reason) => self.reject(unit.row, reason),
+        }
+        Ok(())
+    }
+
+    /// Rows of a table: their lengths are not known before they are read.
+    fn table(&mut self, rows: &[Cell], first_row: u64) -> Result<(), StageError> {
+        let bytes_max = self.recipe.settings.row_bytes_max as usize;
+        for (cell, row) in rows.iter().zip(first_row..) {
+            if cell.n_bytes() > bytes_max {
+                self.reject(row, read::too_long(bytes_max));
+            } else {
+                self.cells(std::slice::from_ref(cell), [row])?;
+            }
         }
         Ok(())
     }

@@ -6,8 +6,8 @@
 use std::{borrow::Cow, io::Cursor};
 
 use polars::prelude::{
-    AnyValue, CsvParseOptions, CsvReadOptions, DataFrame, DataType, PolarsError, Schema, SerReader,
-    Series,
+    AnyValue, CsvParseOptions, CsvReadOptions, DataFrame, DataType, Field, PolarsError, Schema,
+    SerReader, Series,
 };
 
 use crate::cell::Cell;
@@ -18,12 +18,32 @@ pub(super) fn rows(table: &DataFrame) -> Result<Vec<Cell<'static>>, PolarsError>
         vec![Vec::with_capacity(table.width()); table.height()];
     for column in table.columns() {
         let name: Cow<'static, str> = Cow::Owned(column.name().to_string());
-        let cells = cells(column.as_materialized_series())?;
+        let column = column.as_materialized_series();
+        let plain = plain(column.dtype());
+        let cells = if plain == *column.dtype() {
+            cells(column)?
+        } else {
+            cells(&column.cast(&plain)?)?
+        };
         for (row, cell) in rows.iter_mut().zip(cells) {
             row.push((name.clone(), cell));
         }
     }
     Ok(rows.into_iter().map(Cell::Map).collect())
+}
+
+/// Returns a type with text in place of categories, which lists hold as bare numbers.
+fn plain(of: &DataType) -> DataType {
+    match of {
+        DataType::Categorical(..) | DataType::Enum(..) => DataType::String,
+        DataType::List(items) => DataType::List(Box::new(plain(items))),
+        DataType::Struct(fields) => {
+            let fields = fields.iter();
+            let plain = fields.map(|field| Field::new(field.name().clone(), plain(field.dtype())));
+            DataType::Struct(plain.collect())
+        }
+        other => other.clone(),
+    }
 }
 
 fn cells(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
@@ -40,6 +60,14 @@ fn cells(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
 
 fn owned(text: &str) -> Cell<'static> {
     Cell::Text(Cow::Owned(text.to_owned()))
+}
+
+/// Some writers have no type for text.
+fn binary(bytes: &[u8]) -> Cell<'static> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => owned(text),
+        Err(_) => Cell::Other("bytes that are not UTF-8"),
+    }
 }
 
 fn lists(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
@@ -80,11 +108,13 @@ fn scalar(value: &AnyValue) -> Cell<'static> {
     match value {
         AnyValue::Null => Cell::Null,
         AnyValue::Boolean(value) => Cell::Bool(*value),
+        AnyValue::Binary(bytes) => binary(bytes),
+        AnyValue::BinaryOwned(bytes) => binary(bytes),
         AnyValue::String(text) => owned(text),
         AnyValue::StringOwned(text) => owned(text),
         other => match other.extract::<f64>() {
             Some(number) => Cell::Number(number),
-            None => owned(&other.to_string()),
+            None => Cell::Other("a value of another type"),
         },
     }
 }

@@ -657,3 +657,200 @@ fn settings_that_contradict_are_refused() {
         );
     }
 }
+
+/// Returns a Parquet file of these columns, as another program may write it.
+fn parquet_of(columns: &[(&str, arrow::array::ArrayRef)]) -> Vec<u8> {
+    let columns = columns
+        .iter()
+        .map(|(name, values)| (*name, values.clone(), true));
+    let batch = arrow::array::RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+mod parquet_types {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::*,
+        datatypes::{DataType, Field, Int8Type, Int16Type, Int32Type, UInt8Type, UInt32Type},
+    };
+
+    use super::*;
+
+    fn text() -> ArrayRef {
+        Arc::new(StringArray::from(vec!["one", "two"]))
+    }
+
+    /// Types that polars has no values for, as it is built here.
+    fn strange() -> Vec<(&'static str, ArrayRef)> {
+        let decimals = Decimal128Array::from(vec![100, 250]);
+        let items = Arc::new(Field::new("item", DataType::Float32, true));
+        let values = Arc::new(Float32Array::from(vec![0.0; 6]));
+        let halves = Float32Array::from(vec![0.5, 1.0]);
+        let bytes = Arc::new(UInt8Array::from(vec![1, 2])) as ArrayRef;
+        let field = Arc::new(Field::new("n", DataType::UInt8, false));
+        vec![
+            (
+                "decimal(10, 2)",
+                Arc::new(decimals.with_precision_and_scale(10, 2).unwrap()),
+            ),
+            ("uint8", Arc::new(UInt8Array::from(vec![1, 2]))),
+            ("uint16", Arc::new(UInt16Array::from(vec![1, 2]))),
+            (
+                "list of 3 float32",
+                Arc::new(FixedSizeListArray::new(items, 3, values, None)),
+            ),
+            (
+                "float16",
+                arrow::compute::cast(&halves, &DataType::Float16).unwrap(),
+            ),
+            ("uint8", Arc::new(StructArray::from(vec![(field, bytes)]))),
+        ]
+    }
+
+    #[test]
+    fn a_column_that_is_not_used_never_matters() {
+        let mut columns = strange();
+        columns.extend([
+            ("day", Arc::new(Date32Array::from(vec![1, 2])) as ArrayRef),
+            (
+                "at",
+                Arc::new(TimestampMicrosecondArray::from(vec![1, 2]).with_timezone("+02:00")),
+            ),
+            (
+                "clock",
+                Arc::new(Time64MicrosecondArray::from(vec![1, 2])) as _,
+            ),
+            (
+                "span",
+                Arc::new(DurationMicrosecondArray::from(vec![1, 2])) as _,
+            ),
+            ("void", Arc::new(NullArray::new(2)) as _),
+            (
+                "uuid",
+                Arc::new(
+                    FixedSizeBinaryArray::try_from_iter([b"ab", b"\xff\xfe"].into_iter()).unwrap(),
+                ) as _,
+            ),
+        ]);
+        let mut all = vec![("text", text())];
+        for (idx, (_, column)) in columns.into_iter().enumerate() {
+            let corpus = Corpus::new(&[(
+                "a.parquet",
+                &parquet_of(&[("x", column.clone()), ("text", text())]),
+            )]);
+            let outcome = corpus.run("").unwrap();
+            assert_eq!(texts(&outcome), ["one", "two"], "{column:?}");
+            all.push((
+                ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"][idx],
+                column,
+            ));
+        }
+        let corpus = Corpus::new(&[("a.parquet", &parquet_of(&all))]);
+        assert_eq!(texts(&corpus.run("").unwrap()), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_wanted_column_of_a_strange_type_is_named_with_its_type() {
+        for (of_type, column) in strange() {
+            for (columns, settings) in [
+                (
+                    vec![("x", column.clone()), ("y", text())],
+                    "columns: {text: x}",
+                ),
+                (vec![("text", column.clone())], "format: text"),
+                (vec![("text", column.clone())], ""),
+                (
+                    vec![("text", column.clone()), ("story", text())],
+                    "format: text",
+                ),
+                (
+                    vec![
+                        ("instruction", text()),
+                        ("input", column.clone()),
+                        ("output", text()),
+                    ],
+                    "format: pairs",
+                ),
+            ] {
+                let corpus = Corpus::new(&[("a.parquet", &parquet_of(&columns))]);
+                let error = corpus.run(settings).unwrap_err();
+                let said = format!("{error:?}");
+                assert!(error.is_final && said.contains("a.parquet"), "{said}");
+                assert!(said.contains(&format!("the type `{of_type}`")), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn categories_and_bytes_are_the_text_that_they_hold() {
+        let words = ["hi", "ho"];
+        let long = "Once \u{e9} upon a time, \"far\" away.\n".repeat(9);
+        let large = LargeBinaryArray::from_vec(vec![b"hi", b"ho"]);
+        let columns: [ArrayRef; 8] = [
+            Arc::new(words.into_iter().collect::<DictionaryArray<Int8Type>>()),
+            Arc::new(words.into_iter().collect::<DictionaryArray<Int16Type>>()),
+            Arc::new(words.into_iter().collect::<DictionaryArray<Int32Type>>()),
+            Arc::new(words.into_iter().collect::<DictionaryArray<UInt8Type>>()),
+            Arc::new(words.into_iter().collect::<DictionaryArray<UInt32Type>>()),
+            Arc::new(BinaryArray::from_vec(vec![b"hi", b"ho"])),
+            Arc::new(large),
+            Arc::new(FixedSizeBinaryArray::try_from_iter([b"hi", b"ho"].into_iter()).unwrap()),
+        ];
+        for column in columns {
+            let bytes = parquet_of(&[("text", column.clone())]);
+            let corpus = Corpus::new(&[("a.parquet", &bytes)]);
+            assert_eq!(texts(&corpus.run("").unwrap()), words, "{column:?}");
+        }
+        let bytes = BinaryArray::from_vec(vec![long.as_bytes(), b"caf\xe9"]);
+        let bytes = parquet_of(&[("text", Arc::new(bytes) as ArrayRef)]);
+        let corpus = Corpus::new(&[("a.parquet", &bytes)]);
+        let outcome = corpus.run("rejects_max: 0.5").unwrap();
+        assert_eq!(texts(&outcome), [long]);
+        let reason = "`text` is bytes that are not UTF-8, not text".to_owned();
+        assert_eq!(rejected(&outcome), [(2, reason)]);
+    }
+
+    #[test]
+    fn categories_inside_of_turns_are_text() {
+        let roles: ArrayRef = Arc::new(
+            ["user", "assistant"]
+                .into_iter()
+                .collect::<DictionaryArray<Int32Type>>(),
+        );
+        let said: ArrayRef = Arc::new(BinaryArray::from_vec(vec![b"hi", b"ho"]));
+        let field = |name: &str, values: &ArrayRef| {
+            Arc::new(Field::new(name, values.data_type().clone(), false))
+        };
+        let turns = StructArray::from(vec![
+            (field("role", &roles), roles),
+            (field("content", &said), said),
+        ]);
+        let items = Arc::new(Field::new("item", turns.data_type().clone(), false));
+        let offsets = arrow::buffer::OffsetBuffer::from_lengths([2]);
+        let lists = ListArray::new(items, offsets, Arc::new(turns), None);
+        let bytes = parquet_of(&[("messages", Arc::new(lists) as ArrayRef)]);
+        let corpus = Corpus::new(&[("a.parquet", &bytes)]);
+        let outcome = corpus.run("template: tags").unwrap();
+        assert_eq!(texts(&outcome), ["<bos><user>hi<assistant>ho<eos>"]);
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_rejected() {
+        let long = "x".repeat(200);
+        let texts_of: ArrayRef = Arc::new(StringArray::from(vec!["one", &long, "two"]));
+        let bytes = parquet_of(&[("text", texts_of)]);
+        let corpus = Corpus::new(&[("a.parquet", &bytes)]);
+        let outcome = corpus
+            .run("{row_bytes_max: 100, rejects_max: 0.5}")
+            .unwrap();
+        assert_eq!(texts(&outcome), ["one", "two"]);
+        let reason = "longer than `row_bytes_max` (100 bytes)".to_owned();
+        assert_eq!(rejected(&outcome), [(2, reason)]);
+    }
+}
