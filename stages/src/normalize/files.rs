@@ -12,7 +12,7 @@ use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
     NormalizeSettings,
-    read::{Chunk, END_OF_TEXT, Layout, Reader, Rows},
+    read::{self, Chunk, END_OF_TEXT, Layout, Reader, Rows},
     row_groups::{self, Unreadable},
     table,
 };
@@ -227,9 +227,12 @@ impl Place {
                 .filter_map(|(name, role)| Some((name.clone(), Role::named(role)?)))
                 .collect(),
         };
-        let head = head(&self.path)?;
+        let head = head_of(&self.path, SNIFF_BYTES)?;
         let (layout, cells) = match ending {
-            Ending::Json => (json_layout(&head, &shape), Cells::Json),
+            Ending::Json => {
+                let layout = json_layout(&self.path, &head, &shape, settings.row_bytes_max)?;
+                (layout, Cells::Json)
+            }
             Ending::JsonLines => (Layout::Lines, Cells::Json),
             Ending::Csv => (Layout::Csv, csv_cells(&head, settings)?),
             Ending::Tsv => (Layout::Lines, tsv_cells(&head, settings)),
@@ -496,10 +499,10 @@ fn is_read_alike(shape: &Shape, row: &Cell, kept: &dyn Fn(&str) -> bool) -> bool
     shape.read(&kept) == shape.read(row)
 }
 
-fn head(path: &Path) -> Result<Vec<u8>, StageError> {
+fn head_of(path: &Path, n_bytes: u64) -> Result<Vec<u8>, StageError> {
     let mut head = Vec::new();
     let file = File::open(path).at(path)?;
-    file.take(SNIFF_BYTES).read_to_end(&mut head).at(path)?;
+    file.take(n_bytes).read_to_end(&mut head).at(path)?;
     if head.starts_with(b"\xef\xbb\xbf") {
         head.drain(..3);
     }
@@ -513,20 +516,71 @@ fn is_labels(text: &str) -> bool {
 }
 
 /// A `.json` file may be an array, an object of rows, or in truth JSON lines.
-fn json_layout(head: &[u8], shape: &Shape) -> Layout {
-    let head = head.trim_ascii_start();
-    if head.first() != Some(&b'{') {
-        return Layout::Json;
+fn json_layout(
+    path: &Path,
+    head: &[u8],
+    shape: &Shape,
+    row_bytes_max: u64,
+) -> Result<Layout, StageError> {
+    let is_object = |head: &[u8]| head.trim_ascii_start().first() == Some(&b'{');
+    if !is_object(head) {
+        return Ok(Layout::Json);
     }
+    if let Some(layout) = object_layout(head, shape) {
+        return Ok(layout);
+    }
+    let head = head_of(path, row_bytes_max.max(SNIFF_BYTES))?;
+    if let Some(layout) = object_layout(&head, shape) {
+        return Ok(layout);
+    }
+    // Too long for a row, but what it begins with tells what it is.
+    let is_of_rows = closed(&head)
+        .and_then(|start| Some(is_row(&Cell::parse(&start).ok()?, shape)))
+        .is_none_or(|is_row| !is_row);
+    Ok(if is_of_rows {
+        Layout::Json
+    } else {
+        Layout::Lines
+    })
+}
+
+/// Returns the layout of a file that begins with an object, if that ends here.
+fn object_layout(head: &[u8], shape: &Shape) -> Option<Layout> {
+    let head = head.trim_ascii_start();
     let line_end = memchr::memchr(b'\n', head).unwrap_or(head.len());
     if Cell::parse(&head[..line_end]).is_ok_and(|row| is_row(&row, shape)) {
-        return Layout::Lines;
+        return Some(Layout::Lines);
     }
-    let mut values = serde_json::Deserializer::from_slice(head).into_iter::<Cell>();
-    match values.next() {
-        Some(Ok(row)) if is_row(&row, shape) => Layout::JsonValues,
+    let end = read::value_end(head, false)?;
+    Some(match Cell::parse(&head[..end]) {
+        Ok(row) if is_row(&row, shape) => Layout::JsonValues,
         _ => Layout::Json,
+    })
+}
+
+/// Returns the start of a JSON object that goes on, cut behind an element and closed.
+fn closed(head: &[u8]) -> Option<Vec<u8>> {
+    let head = head.trim_ascii_start();
+    let mut open = Vec::new();
+    let mut cut = None;
+    let mut idx = 0;
+    while idx < head.len() {
+        match head[idx] {
+            b'"' => match read::string_end(head, idx + 1) {
+                Some(end) => idx = end - 1,
+                None => break,
+            },
+            b'{' => open.push(b'}'),
+            b'[' => open.push(b']'),
+            b'}' | b']' => _ = open.pop(),
+            // Further in, it would cut a turn or a row in two.
+            b',' if open.len() <= 2 => cut = Some((idx, open.clone())),
+            _ => {}
+        }
+        idx += 1;
     }
+    let (end, open) = cut?;
+    Some([&head[..end], &open.into_iter().rev().collect::<Vec<u8>>()].concat())
 }
 
 fn is_row(row: &Cell, shape: &Shape) -> bool {

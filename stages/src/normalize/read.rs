@@ -607,7 +607,7 @@ fn whole(bytes: &[u8], at_end: bool, bytes_max: usize) -> Found {
 }
 
 /// Returns where the JSON value that `bytes` begin with ends.
-fn value_end(bytes: &[u8], at_end: bool) -> Option<usize> {
+pub(super) fn value_end(bytes: &[u8], at_end: bool) -> Option<usize> {
     let mut depth = 0_usize;
     let mut idx = 0;
     while idx < bytes.len() {
@@ -635,7 +635,7 @@ fn value_end(bytes: &[u8], at_end: bool) -> Option<usize> {
 }
 
 /// Returns where a string ends whose content begins at `from`.
-fn string_end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn string_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut idx = from;
     loop {
         idx += memchr2(b'"', b'\\', bytes.get(idx..)?)?;

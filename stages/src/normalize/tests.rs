@@ -854,3 +854,59 @@ mod parquet_types {
         assert_eq!(rejected(&outcome), [(2, reason)]);
     }
 }
+
+#[test]
+fn a_long_row_of_json_is_read_as_a_short_one_is() {
+    let turns = |role: &str, n: usize| {
+        let said = "word ".repeat(n);
+        format!("{{\"role\": \"{role}\", \"content\": \"{said}\"}}")
+    };
+    let messages = |n: usize| {
+        let (user, assistant) = (turns("user", n), turns("assistant", n));
+        format!("{{\"messages\": [{user}, {assistant}]}}\n")
+    };
+    let pair = |n: usize| {
+        let said = "word ".repeat(n);
+        format!("{{\"prompt\": \"{said}\", \"response\": \"ho\"}}\n")
+    };
+    let pretty = |n: usize| {
+        format!(
+            "{{\n \"prompt\": \"{}\",\n \"response\": \"ho\"\n}}\n",
+            "word ".repeat(n)
+        )
+    };
+    let dialog = |n: usize| String::from_utf8(dialogue_of(n)).unwrap();
+    let rows: [(&str, &dyn Fn(usize) -> String); 4] = [
+        ("messages", &messages),
+        ("utterances", &dialog),
+        ("pairs", &pair),
+        ("pairs", &pretty),
+    ];
+    for (format, row) in rows {
+        let several = format!("{}{}{}", row(100_000), row(2), row(70_000));
+        for (n_documents, text) in [(1, row(100_000)), (3, several)] {
+            let corpus = Corpus::new(&[("a.json", text.as_bytes())]);
+            let outcome = corpus.run("").unwrap();
+            assert_eq!(stats(&outcome)["files"][0]["format"], format);
+            assert_eq!(texts(&outcome).len(), n_documents, "{format}");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_json_that_is_too_long_is_rejected_and_never_entered() {
+    let long = dialogue_of(100_000);
+    let corpus = Corpus::new(&[("a.json", &[&long[..], &dialogue_of(2)].concat())]);
+    let outcome = corpus
+        .run("{row_bytes_max: 400000, rejects_max: 0.5}")
+        .unwrap();
+    assert_eq!(texts(&outcome).len(), 1);
+    assert_eq!(rejected(&outcome)[0].0, 1);
+
+    // The rows of an object are no row, however long it is.
+    let rows = vec![r#"{"prompt": "hi", "response": "ho"}"#; 20_000].join(",\n");
+    let object = format!("{{\"version\": 1, \"data\": [{rows}]}}");
+    let corpus = Corpus::new(&[("a.json", object.as_bytes())]);
+    let outcome = corpus.run("row_bytes_max: 1000").unwrap();
+    assert_eq!(texts(&outcome).len(), 20_000);
+}
