@@ -53,10 +53,19 @@ pub(super) enum Layout {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) rows: Rows,
-    /// Rows that could not even be held, with their reasons.
-    pub(super) rejected: Vec<(u64, String)>,
+    /// Rows that could not even be held.
+    pub(super) rejected: Vec<Lost>,
     /// How far into the file it reaches, in bytes (rows for Parquet).
     pub(super) position: u64,
+}
+
+/// A row that is rejected with all that may have been swallowed by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) row: u64,
+    /// More than one where a quote was left open.
+    pub(super) n_rows: u64,
+    pub(super) reason: String,
 }
 
 #[derive(Debug)]
@@ -208,7 +217,11 @@ impl UnitReader {
                 Found::Row { at, next } => {
                     let row = self.count(from, &at, next);
                     if at.len() > self.row_bytes_max {
-                        rejected.push((row, too_long(self.row_bytes_max)));
+                        let n_rows = match self.layout {
+                            Layout::Csv => n_swallowed(&self.buffer[at]),
+                            _ => 1,
+                        };
+                        rejected.push(self.too_long(row, n_rows));
                     } else {
                         units.push(Unit { row, at });
                     }
@@ -223,9 +236,10 @@ impl UnitReader {
                 Found::More if self.buffer.len() - from > self.row_bytes_max => {
                     let start = from + self.gap(from);
                     self.count_skipped(from, start);
-                    rejected.push((self.row, too_long(self.row_bytes_max)));
+                    let row = self.row;
                     // There are no units here: they would have ended the chunk.
-                    self.skip_row(start)?;
+                    let n_rows = self.skip_row(start)?;
+                    rejected.push(self.too_long(row, n_rows));
                     from = 0;
                 }
                 Found::More => self.fill()?,
@@ -246,6 +260,19 @@ impl UnitReader {
             rejected,
             position,
         }))
+    }
+
+    fn too_long(&self, row: u64, n_rows: u64) -> Lost {
+        let reason = too_long(self.row_bytes_max);
+        let reason = match n_rows {
+            1 => reason,
+            n_rows => format!("{reason}: {}", open_quote(n_rows)),
+        };
+        Lost {
+            row,
+            n_rows,
+            reason,
+        }
     }
 
     fn find(&mut self, from: usize) -> Result<Found, StageError> {
@@ -307,10 +334,11 @@ impl UnitReader {
         }
     }
 
-    /// Passes over a row that is too long to be held.
-    fn skip_row(&mut self, from: usize) -> Result<(), StageError> {
+    /// Passes over a row that is too long to be held; returns how many rows that may have been.
+    fn skip_row(&mut self, from: usize) -> Result<u64, StageError> {
         let mut skip = Skip::new(self.layout, self.json);
         self.buffer.drain(..from);
+        let first = self.row;
         loop {
             let end = skip.end(&self.buffer);
             let n_skipped = end.unwrap_or(self.buffer.len());
@@ -324,7 +352,11 @@ impl UnitReader {
         if !self.counts_lines() {
             self.row += 1;
         }
-        Ok(())
+        Ok(if skip.quotes.is_broken() {
+            (self.row - first).max(1)
+        } else {
+            1
+        })
     }
 }
 
@@ -340,7 +372,7 @@ struct Skip {
     is_blank: bool,
     /// How much of the mark that ends the row has been seen.
     n_of_mark: usize,
-    before: u8,
+    quotes: Quotes,
 }
 
 impl Skip {
@@ -353,7 +385,7 @@ impl Skip {
             is_key: layout == Layout::Json && json == JsonState::Object,
             is_blank: false,
             n_of_mark: 0,
-            before: b',',
+            quotes: Quotes::default(),
         }
     }
 
@@ -368,7 +400,7 @@ impl Skip {
     /// Returns 1 where the row ends behind this byte, 0 where it ended before it.
     fn step(&mut self, byte: u8) -> Option<usize> {
         match self.layout {
-            Layout::Csv => self.csv(byte),
+            Layout::Csv => self.quotes.ends_record(byte).then_some(1),
             Layout::Json | Layout::JsonValues => self.json(byte),
             Layout::Paragraphs => self.paragraph(byte),
             Layout::Separated => self.mark(byte),
@@ -380,18 +412,6 @@ impl Skip {
             }
             Layout::Lines | Layout::Whole | Layout::Parquet => None,
         }
-    }
-
-    /// The same rules as [`record`]'s.
-    fn csv(&mut self, byte: u8) -> Option<usize> {
-        let before = std::mem::replace(&mut self.before, byte);
-        match byte {
-            b'"' if self.in_quotes => self.in_quotes = false,
-            b'"' => self.in_quotes = matches!(before, b',' | b'"'),
-            b'\n' if !self.in_quotes => return Some(1),
-            _ => {}
-        }
-        None
     }
 
     /// The same rules as [`value_end`]'s.
@@ -463,23 +483,77 @@ fn line(bytes: &[u8], at_end: bool) -> Found {
     }
 }
 
-/// A quote opens only at the start of a field: elsewhere it is an inch mark.
-fn record(bytes: &[u8], at_end: bool) -> Found {
-    let (mut in_quotes, mut at_field_start) = (false, true);
-    let mut end = None;
-    for (idx, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'"' if in_quotes => in_quotes = false,
-            // A doubled quote inside quotes comes here too, and opens them again.
-            b'"' if at_field_start || idx > 0 && bytes[idx - 1] == b'"' => in_quotes = true,
-            b'\n' if !in_quotes => {
-                end = Some(idx);
-                break;
-            }
-            _ => {}
+/// Where in a CSV record one is. A quote opens only at the start of a field: elsewhere it is
+/// an inch mark.
+struct Quotes {
+    is_open: bool,
+    at_field_start: bool,
+    /// Behind the quote that closed a field, or the first of a doubled one.
+    is_closed: bool,
+    is_odd: bool,
+}
+
+impl Default for Quotes {
+    fn default() -> Self {
+        Self {
+            is_open: false,
+            at_field_start: true,
+            is_closed: false,
+            is_odd: false,
         }
-        at_field_start = *byte == b',';
     }
+}
+
+impl Quotes {
+    /// Takes another byte; returns whether it ends the record.
+    fn ends_record(&mut self, byte: u8) -> bool {
+        let was_open = self.is_open;
+        self.is_odd |= self.is_closed && !matches!(byte, b'"' | b',' | b'\r' | b'\n');
+        self.is_open = match byte {
+            b'"' => !was_open && (self.at_field_start || self.is_closed),
+            _ => was_open,
+        };
+        self.is_closed = was_open && !self.is_open;
+        self.at_field_start = byte == b',';
+        byte == b'\n' && !was_open
+    }
+
+    /// Whether a quote was left open, or there was something behind one that closed.
+    fn is_broken(&self) -> bool {
+        self.is_open || self.is_odd
+    }
+}
+
+/// Whether a quote in a record is never closed, or by the next one that opens.
+pub(super) fn is_broken(record: &[u8]) -> bool {
+    let Some(first) = memchr(b'"', record) else {
+        return false;
+    };
+    let mut quotes = Quotes::default();
+    for byte in &record[first.saturating_sub(1)..] {
+        quotes.ends_record(*byte);
+    }
+    quotes.is_broken()
+}
+
+/// Returns how many rows a record may be that is rejected: where a quote is left open,
+/// all lines up to the next one are taken for one record.
+pub(super) fn n_swallowed(record: &[u8]) -> u64 {
+    if is_broken(record) {
+        1 + newlines(record.trim_ascii_end())
+    } else {
+        1
+    }
+}
+
+/// Says what became of the lines behind a quote that is not closed.
+pub(super) fn open_quote(n_rows: u64) -> String {
+    format!("a quote that is not closed takes {n_rows} lines with it")
+}
+
+fn record(bytes: &[u8], at_end: bool) -> Found {
+    let mut quotes = Quotes::default();
+    let end = bytes.iter().position(|byte| quotes.ends_record(*byte));
     let end = match end {
         Some(end) => end,
         None if at_end && !bytes.is_empty() => bytes.len(),
@@ -787,8 +861,8 @@ mod tests {
             let Rows::Units { bytes, units } = chunk.rows else {
                 panic!("a table");
             };
-            for (row, why) in chunk.rejected {
-                found.push(format!("{row}! {why}"));
+            for Lost { row, reason, .. } in chunk.rejected {
+                found.push(format!("{row}! {reason}"));
             }
             for unit in units {
                 found.push(format!(
@@ -813,12 +887,15 @@ mod tests {
 
     #[test]
     fn records_may_hold_line_ends_in_quotes_and_stray_quotes() {
-        let csv = "a,b\n\"x\ny\",\"say \"\"hi\"\"\n!\"\n5\" pipe,z\nlast,1\n";
+        let csv =
+            "a,b\n\"x\ny\",\"say \"\"hi\"\"\n!\"\n5\" pipe,z\n5\"\",z\n\"\"\"\",\"\"\nlast,1\n";
         let wanted = [
             "1: a,b",
             "2: \"x\ny\",\"say \"\"hi\"\"\n!\"",
             "5: 5\" pipe,z",
-            "6: last,1",
+            "6: 5\"\",z",
+            "7: \"\"\"\",\"\"",
+            "8: last,1",
         ];
         assert_eq!(all(Layout::Csv, csv), wanted);
     }
@@ -897,7 +974,7 @@ mod tests {
             let Rows::Units { bytes, units } = chunk.rows else {
                 panic!("a table");
             };
-            rejected.extend(chunk.rejected.into_iter().map(|(row, _)| row));
+            rejected.extend(chunk.rejected.into_iter().map(|lost| lost.row));
             rows.extend(
                 units
                     .into_iter()

@@ -8,7 +8,7 @@ use tinylm_pipeline::StageError;
 use super::{
     GROUP_BYTES_MIN, NormalizeSettings, Pairs, SystemPrompts,
     files::{Cells, Source},
-    read::{self, Chunk, Unit},
+    read::{self, Chunk, Lost, Unit},
     table,
 };
 use crate::{
@@ -108,8 +108,8 @@ impl<'a> Recipe<'a> {
             rejected: Vec::new(),
             tally: Tally::default(),
         };
-        for (row, reason) in chunk.rejected {
-            making.reject(row, reason);
+        for lost in chunk.rejected {
+            making.lose(lost);
         }
         match chunk.rows {
             read::Rows::Units { bytes, units } => {
@@ -160,11 +160,19 @@ impl Making<'_> {
     }
 
     fn reject(&mut self, row: u64, reason: String) {
-        self.tally.rows += 1;
-        self.tally.rejected += 1;
-        self.rejected.push(Rejection {
+        self.lose(Lost {
             row,
+            n_rows: 1,
             reason,
+        });
+    }
+
+    fn lose(&mut self, lost: Lost) {
+        self.tally.rows += lost.n_rows;
+        self.tally.rejected += lost.n_rows;
+        self.rejected.push(Rejection {
+            row: lost.row,
+            reason: lost.reason,
             is_filtered: false,
         });
     }
@@ -197,36 +205,43 @@ impl Making<'_> {
         self.count(row, outcome)
     }
 
-    /// Lets polars read a chunk of records at once, and one by one where that fails.
+    /// Lets polars read a chunk of records at once, and one by one where that fails or
+    /// where it would tell them apart in its own way.
     fn csv(&mut self, bytes: &[u8], units: &[Unit], columns: &[String]) -> Result<(), StageError> {
         let (Some(first), Some(last)) = (units.first(), units.last()) else {
             return Ok(());
         };
-        let whole = table::parse_csv(&bytes[first.at.start..last.at.end], columns, b',');
-        let rows = whole.and_then(|table| table::rows(&table));
-        match rows {
-            Ok(rows) if rows.len() == units.len() => {
-                self.cells(&rows, units.iter().map(|unit| unit.row))
-            }
-            _ => units
-                .iter()
-                .try_for_each(|unit| self.record(bytes, unit, columns)),
+        let rows = || {
+            let whole = table::parse_csv(&bytes[first.at.start..last.at.end], columns, b',')?;
+            table::rows(&whole)
+        };
+        let is_broken = |unit: &Unit| read::is_broken(&bytes[unit.at.clone()]);
+        if !units.iter().any(is_broken)
+            && let Ok(rows) = rows()
+            && rows.len() == units.len()
+        {
+            return self.cells(&rows, units.iter().map(|unit| unit.row));
         }
+        units
+            .iter()
+            .try_for_each(|unit| self.record(bytes, unit, columns))
     }
 
     fn record(&mut self, bytes: &[u8], unit: &Unit, columns: &[String]) -> Result<(), StageError> {
         let record = &bytes[unit.at.clone()];
-        let rows = match std::str::from_utf8(record) {
-            Ok(_) => table::parse_csv(record, columns, b',')
-                .and_then(|table| table::rows(&table))
-                .map_err(|error| format!("not CSV: {error}")),
-            Err(error) => Err(not_utf8(&error)),
+        let n_rows = read::n_swallowed(record);
+        // At the end of its bytes polars takes any quote for the one that closes.
+        let is_guess = n_rows > 1 && memchr::memchr_iter(b'"', record).count() % 2 == 1;
+        let reason = match csv(record, columns) {
+            Ok(cell) if !is_guess => return self.cells(&[cell], [unit.row]),
+            Err(reason) if n_rows == 1 => reason,
+            _ => read::open_quote(n_rows),
         };
-        match rows {
-            Ok(rows) if rows.len() == 1 => return self.cells(&rows, [unit.row]),
-            Ok(rows) => self.reject(unit.row, format!("not one record but {}", rows.len())),
-            Err(reason) => self.reject(unit.row, reason),
-        }
+        self.lose(Lost {
+            row: unit.row,
+            n_rows,
+            reason,
+        });
         Ok(())
     }
 
@@ -474,6 +489,28 @@ fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     } else {
         Ok(Cow::Borrowed(text))
     }
+}
+
+/// Returns a record of comma-separated values as a row.
+fn csv(record: &[u8], columns: &[String]) -> Result<Cell<'static>, String> {
+    std::str::from_utf8(record).map_err(|error| not_utf8(&error))?;
+    let table = table::parse_csv(record, columns, b',');
+    let mut rows = table
+        .and_then(|table| table::rows(&table))
+        .map_err(|error| not_csv(&error.to_string()))?;
+    match rows.pop() {
+        Some(row) if rows.is_empty() => Ok(row),
+        _ => Err(format!("not one record but {}", rows.len() + 1)),
+    }
+}
+
+/// polars quotes the field, which may be long, more than once.
+fn not_csv(error: &str) -> String {
+    if error.contains("is not properly escaped") {
+        return "not CSV: a quote is not closed, or stands inside of a field".to_owned();
+    }
+    let line = error.lines().next().unwrap_or_default();
+    format!("not CSV: {}", line.chars().take(200).collect::<String>())
 }
 
 /// Returns a line of tab-separated values as a row.

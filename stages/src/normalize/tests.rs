@@ -910,3 +910,63 @@ fn a_row_of_json_that_is_too_long_is_rejected_and_never_entered() {
     let outcome = corpus.run("row_bytes_max: 1000").unwrap();
     assert_eq!(texts(&outcome).len(), 20_000);
 }
+
+#[test]
+fn rows_that_an_open_quote_swallows_count_as_rejected() {
+    let good = "a,b\n".repeat(40);
+    for (bad, n_lost) in [
+        ("\"hi,ho\n", 41),
+        ("hi,\"ho\n", 41),
+        ("\"hi\" there,ho\n", 1),
+    ] {
+        for tail in ["", "x,\"y\"\n"] {
+            let csv = format!("prompt,response\n{good}{bad}{good}{tail}");
+            let n_lost = if n_lost > 1 {
+                n_lost + tail.lines().count() as u64
+            } else {
+                n_lost
+            };
+            let corpus = Corpus::new(&[("a.csv", csv.as_bytes())]);
+            let outcome = corpus.run("rejects_max: 0.6").unwrap();
+            let n_rows = csv.lines().count() as u64 - 1;
+            assert_eq!(stats(&outcome)["rejected"], n_lost, "{bad} {tail}");
+            assert_eq!(stats(&outcome)["rows"], n_rows, "{bad} {tail}");
+            let (row, reason) = rejected(&outcome).remove(0);
+            assert_eq!(row, 42);
+            let said = format!("a quote that is not closed takes {n_lost} lines with it");
+            assert!(reason == said || n_lost == 1, "{reason}");
+            assert!(reason.len() < 100, "{reason}");
+
+            let outcome = corpus
+                .run("{row_bytes_max: 100, rejects_max: 0.6}")
+                .unwrap();
+            assert_eq!(stats(&outcome)["rejected"], n_lost, "{bad} {tail}");
+        }
+    }
+    let csv = format!("prompt,response\n{good}5\"\",ho\n{good}");
+    let corpus = Corpus::new(&[("a.csv", csv.as_bytes())]);
+    let outcome = corpus.run("rejects_max: 0.0").unwrap();
+    assert_eq!(texts(&outcome).len(), 81);
+    // Quotes inside of a text that are not doubled, but come in pairs.
+    let csv = "prompt,response\n\"one\nsaid \"hi\" aloud\",ho\n";
+    let written = normalized("a.csv", csv, "template: tags");
+    assert_eq!(written, "<bos><user>one\nsaid hi aloud<assistant>ho<eos>");
+    // A long text in quotes is one row, good or bad.
+    let csv = format!("prompt,response\n{good}\"{good}\",ho\n");
+    let corpus = Corpus::new(&[("a.csv", csv.as_bytes())]);
+    assert_eq!(texts(&corpus.run("rejects_max: 0.0").unwrap()).len(), 41);
+    let outcome = corpus
+        .run("{row_bytes_max: 100, rejects_max: 0.1}")
+        .unwrap();
+    assert_eq!(stats(&outcome)["rejected"], 1);
+}
+
+#[test]
+fn a_quote_left_open_passes_over_a_file_of_any_length_and_says_so() {
+    let good = "some words,and others\n".repeat(300_000);
+    let csv = format!("prompt,response\n{good}\"hi,ho\n{good}");
+    let corpus = Corpus::new(&[("a.csv", csv.as_bytes())]);
+    let error = corpus.run("row_bytes_max: 100000").unwrap_err();
+    assert_eq!(error.message, "300001 of 600001 rows were rejected");
+    assert!(error.cause.unwrap().contains("takes 300001 lines with it"));
+}
