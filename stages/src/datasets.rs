@@ -18,7 +18,7 @@ pub struct Dataset {
     pub line: &'static str,
 }
 
-const DATASETS: [Dataset; 17] = [
+const DATASETS: [Dataset; 19] = [
     Dataset {
         name: "claude-multiround-30k",
         about: "long dialogues with an assistant",
@@ -84,6 +84,14 @@ const DATASETS: [Dataset; 17] = [
         line: "data: { kind: download, with: { hub: DeepPavlov/daily_dialog } }",
     },
     Dataset {
+        name: "dailydialog-zip",
+        about: "the same, as the zip of text files that its authors published",
+        size: "7 MB, 13,118 dialogues",
+        licence: "CC BY-NC-SA 4.0",
+        shape: "eou",
+        line: "data: { kind: download, with: { path: dailydialog.zip } }",
+    },
+    Dataset {
         name: "everyday-conversations",
         about: "short made-up dialogues about everyday things",
         size: "2,379 dialogues",
@@ -140,6 +148,14 @@ const DATASETS: [Dataset; 17] = [
         line: "data: { kind: download, with: { kaggle: grafstor/simple-dialogs-for-chatbot } }",
     },
     Dataset {
+        name: "chit-chat",
+        about: "small talk from templates and word lists; ships with the project",
+        size: "248 kB, 1,000 dialogues",
+        licence: "MIT",
+        shape: "messages",
+        line: "data: { kind: download, with: { path: ../data/chitchat.jsonl } }",
+    },
+    Dataset {
         name: "tiny-shakespeare",
         about: "plays, as one text",
         size: "1.1 MB",
@@ -174,6 +190,34 @@ mod tests {
         download::{Download, DownloadSettings},
         shapes::Format,
     };
+
+    #[test]
+    fn every_dataset_of_the_five_systems_is_known() {
+        let lines: Vec<&str> = datasets().iter().map(|dataset| dataset.line).collect();
+        for origin in [
+            "dim/norquinal_claude_multiround_chat_30k",
+            "LDJnr/Puffin",
+            "argilla/synthetic-sft-customer-support-multi-turn",
+            "Salesforce/dialogstudio",
+            "roneneldan/TinyStories",
+            "li2017dailydialog/daily_dialog",
+            "roskoN/dailydialog",
+            "DeepPavlov/daily_dialog",
+            "dailydialog.zip",
+            "HuggingFaceTB/everyday-conversations-llama3.1-2k",
+            "starhopp3r/TinyChat",
+            "conv_ai_2",
+            "clariq",
+            "conv_ai.json",
+            "General_Conversation_Mixed_Dataset",
+            "grafstor/simple-dialogs-for-chatbot",
+            "chitchat.jsonl",
+            "tinyshakespeare",
+            "gutenberg.org",
+        ] {
+            assert!(lines.iter().any(|line| line.contains(origin)), "{origin}");
+        }
+    }
 
     #[test]
     fn every_line_can_be_pasted() {
