@@ -456,7 +456,7 @@ fn dialogstudio<'a>(row: &'a Cell<'a>) -> Result<Vec<Turn<'a>>, String> {
 /// Joins what one speaker says in a row; speakers are told apart by `who`.
 fn joined<'a>(
     items: &'a [Cell<'a>],
-    who: impl Fn(&'a Cell<'a>) -> Result<Role, String>,
+    mut who: impl FnMut(&'a Cell<'a>) -> Result<Role, String>,
 ) -> Result<Vec<Turn<'a>>, String> {
     let mut turns: Vec<Turn> = Vec::with_capacity(items.len());
     for (idx, item) in items.iter().enumerate() {
@@ -475,19 +475,43 @@ fn joined<'a>(
     Ok(turns)
 }
 
+/// Two who talk: whoever begins is the user, and there is no third.
+struct Two<'a> {
+    opener: &'a str,
+    other: Option<&'a str>,
+}
+
+impl<'a> Two<'a> {
+    fn opened_by(opener: &'a str) -> Self {
+        Self {
+            opener,
+            other: None,
+        }
+    }
+
+    fn role(&mut self, name: &'a str) -> Result<Role, String> {
+        if name == self.opener {
+            Ok(Role::User)
+        } else if name == *self.other.get_or_insert(name) {
+            Ok(Role::Assistant)
+        } else {
+            Err(format!("`{}` is a third speaker", excerpt(name)))
+        }
+    }
+}
+
 fn conv_ai_2<'a>(row: &'a Cell<'a>) -> Result<Vec<Turn<'a>>, String> {
     let dialog = row
         .get("dialog")
         .and_then(Cell::list)
         .ok_or("has no `dialog`")?;
     let first = dialog.first().ok_or("has no turns")?;
-    let opener = text_at(first, "sender")?;
+    let mut two = Two::opened_by(text_at(first, "sender")?);
     joined(dialog, |item| {
         let class = item.get("sender_class").and_then(Cell::text);
         match class.and_then(|class| role(class, &BTreeMap::new())) {
             Some(role) => Ok(role),
-            None if text_at(item, "sender")? == opener => Ok(Role::User),
-            None => Ok(Role::Assistant),
+            None => two.role(text_at(item, "sender")?),
         }
     })
 }
@@ -502,7 +526,7 @@ fn conv_ai<'a>(row: &'a Cell<'a>) -> Result<Vec<Turn<'a>>, String> {
         .and_then(Cell::list)
         .ok_or("has no `users`")?;
     let first = thread.first().ok_or("has no turns")?;
-    let opener = text_at(first, "userId")?;
+    let mut two = Two::opened_by(text_at(first, "userId")?);
     let bots: Vec<&str> = users
         .iter()
         .filter(|user| {
@@ -513,13 +537,12 @@ fn conv_ai<'a>(row: &'a Cell<'a>) -> Result<Vec<Turn<'a>>, String> {
         .collect();
     joined(thread, |item| {
         let id = text_at(item, "userId")?;
-        // Where both are people, whoever begins is the user.
-        let is_user = if bots.len() == 1 {
-            !bots.contains(&id)
-        } else {
-            id == opener
-        };
-        Ok(if is_user { Role::User } else { Role::Assistant })
+        match bots[..] {
+            [bot] if id == bot => Ok(Role::Assistant),
+            [_] => Ok(Role::User),
+            // Where both are people, or bots.
+            _ => two.role(id),
+        }
     })
 }
 

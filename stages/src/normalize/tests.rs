@@ -970,3 +970,14 @@ fn a_quote_left_open_passes_over_a_file_of_any_length_and_says_so() {
     assert_eq!(error.message, "300001 of 600001 rows were rejected");
     assert!(error.cause.unwrap().contains("takes 300001 lines with it"));
 }
+
+#[test]
+fn a_third_speaker_is_rejected_where_two_talk() {
+    let said = |sender: &str| format!("{{\"sender\": \"{sender}\", \"text\": \"hi\"}}");
+    let dialog = |senders: [&str; 3]| format!("{{\"dialog\": [{}]}}", senders.map(said).join(","));
+    let rows = [dialog(["a", "b", "a"]), dialog(["a", "b", "c"])].join(",");
+    let corpus = Corpus::new(&[("a.json", format!("[{rows}]").as_bytes())]);
+    let outcome = corpus.run("{format: conv-ai-2, rejects_max: 0.5}").unwrap();
+    let reason = "turn 3: `c` is a third speaker".to_owned();
+    assert_eq!(rejected(&outcome), [(2, reason)]);
+}
