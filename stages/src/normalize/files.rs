@@ -228,14 +228,15 @@ impl Place {
                 .collect(),
         };
         let head = head_of(&self.path, SNIFF_BYTES)?;
+        let in_file = |error| self.placed(error);
         let (layout, cells) = match ending {
             Ending::Json => {
                 let layout = json_layout(&self.path, &head, &shape, settings.row_bytes_max)?;
                 (layout, Cells::Json)
             }
             Ending::JsonLines => (Layout::Lines, Cells::Json),
-            Ending::Csv => (Layout::Csv, csv_cells(&head, settings)?),
-            Ending::Tsv => (Layout::Lines, tsv_cells(&head, settings)),
+            Ending::Csv => (Layout::Csv, csv_cells(&head, settings).map_err(in_file)?),
+            Ending::Tsv => (Layout::Lines, tsv_cells(&head, settings).map_err(in_file)?),
             Ending::Parquet => (
                 Layout::Parquet,
                 Cells::Table {
@@ -311,6 +312,12 @@ impl Place {
             shape,
             sureness: (1000.0 * sureness).round() / 1000.0,
         }
+    }
+
+    /// Returns an error about what is in the file with the file's name.
+    fn placed(&self, mut error: StageError) -> StageError {
+        error.message = format!("`{}`: {}", self.file, error.message);
+        error
     }
 
     fn unreadable(&self, column: &Unreadable) -> StageError {
@@ -407,7 +414,7 @@ impl Place {
         let (found, mut sureness) = text_format(head, &shape);
         let is_table = found == Format::Pairs;
         if matches!(shape.format, Format::Auto | Format::Pairs) && is_table {
-            let cells = tsv_cells(head.as_bytes(), settings);
+            let cells = tsv_cells(head.as_bytes(), settings).map_err(|error| self.placed(error))?;
             return self.tabular(Layout::Lines, cells, shape, settings);
         }
         if shape.format == Format::Auto {
@@ -621,7 +628,11 @@ const USUAL_NAMES: [&str; 26] = [
 ];
 
 /// Returns the names of columns and whether the file begins with them.
-fn columns(first: &[String], settings: &NormalizeSettings, usually: bool) -> (Vec<String>, bool) {
+fn columns(
+    first: &[String],
+    settings: &NormalizeSettings,
+    usually: bool,
+) -> Result<(Vec<String>, bool), StageError> {
     let named = settings.columns.named();
     let is_name = |value: &String| {
         let lower = value.trim().to_ascii_lowercase();
@@ -631,17 +642,33 @@ fn columns(first: &[String], settings: &NormalizeSettings, usually: bool) -> (Ve
         .header
         .unwrap_or_else(|| first.iter().any(is_name) || (usually && named.is_empty()));
     if has_header {
-        return (
-            first.iter().map(|name| name.trim().to_owned()).collect(),
-            true,
-        );
+        return Ok((header(first)?, true));
     }
     let names = match first.len() {
         1 => vec!["text".to_owned()],
         2 => vec!["prompt".to_owned(), "response".to_owned()],
         n => (1..=n).map(|idx| format!("column_{idx}")).collect(),
     };
-    (names, false)
+    Ok((names, false))
+}
+
+/// Returns the names in a header. Of two equal ones nobody knows which is meant.
+fn header(first: &[String]) -> Result<Vec<String>, StageError> {
+    let mut names: Vec<String> = Vec::with_capacity(first.len());
+    for (idx, name) in first.iter().enumerate() {
+        let name = match name.trim() {
+            "" => format!("column_{}", idx + 1),
+            name => name.to_owned(),
+        };
+        if names.contains(&name) {
+            let message = format!("the column `{name}` stands twice in the header");
+            return Err(StageError::new(message)
+                .help("rename one of them, or write `header: false` if that line is a row")
+                .is_final());
+        }
+        names.push(name);
+    }
+    Ok(names)
 }
 
 fn first_line(head: &[u8]) -> String {
@@ -651,13 +678,13 @@ fn first_line(head: &[u8]) -> String {
     line.trim_end_matches('\r').to_owned()
 }
 
-fn tsv_cells(head: &[u8], settings: &NormalizeSettings) -> Cells {
+fn tsv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageError> {
     let first: Vec<String> = first_line(head).split('\t').map(str::to_owned).collect();
-    let (columns, has_header) = columns(&first, settings, false);
-    Cells::Tsv {
+    let (columns, has_header) = columns(&first, settings, false)?;
+    Ok(Cells::Tsv {
         columns,
         has_header,
-    }
+    })
 }
 
 fn csv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageError> {
@@ -674,7 +701,7 @@ fn csv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageEr
             .collect(),
         _ => Vec::new(),
     };
-    let (columns, has_header) = columns(&first, settings, true);
+    let (columns, has_header) = columns(&first, settings, true)?;
     Ok(Cells::Csv {
         columns,
         has_header,

@@ -981,3 +981,25 @@ fn a_third_speaker_is_rejected_where_two_talk() {
     let reason = "turn 3: `c` is a third speaker".to_owned();
     assert_eq!(rejected(&outcome), [(2, reason)]);
 }
+
+#[test]
+fn a_header_that_names_a_column_twice_is_an_error() {
+    for (name, text) in [
+        ("a.tsv", "prompt\tprompt\tresponse\nhi\thi\tho\n"),
+        ("a.csv", "prompt,response,\"prompt\"\nhi,ho,hi\n"),
+    ] {
+        let corpus = Corpus::new(&[(name, text.as_bytes())]);
+        let error = corpus.run("").unwrap_err();
+        assert!(error.is_final);
+        let wanted = format!("`{name}`: the column `prompt` stands twice in the header");
+        assert_eq!(error.message, wanted);
+    }
+    // Columns of no name are many columns.
+    for (name, text) in [
+        ("a.tsv", "prompt\tresponse\t\t\nhi\tho\t\t\n"),
+        ("a.csv", "prompt,response,,\nhi,ho,,\n"),
+    ] {
+        let written = normalized(name, text, "template: tags");
+        assert_eq!(written, "<bos><user>hi<assistant>ho<eos>");
+    }
+}
