@@ -300,7 +300,10 @@ impl<'a> Run<'a> {
             let message = format!("{} of {} rows were rejected", total.rejected, total.rows);
             return Err(StageError::new(message)
                 .cause(self.rejections.examples())
-                .help("name the shape with `format` or `columns`, or raise `rejects_max`")
+                .help(
+                    "name the shape with `format` or `columns`, or raise `rejects_max`; \
+                     `rejects_max: 1.0` keeps the whole list, `rejected.parquet`",
+                )
                 .is_final());
         }
         if total.documents == 0 {

@@ -105,6 +105,16 @@ pub(crate) enum Said<'a> {
     Dialogue(Vec<Turn<'a>>),
 }
 
+impl Said<'_> {
+    /// Whether it is a text, or a dialogue with an answer in it.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::Text(_) => true,
+            Self::Dialogue(turns) => turns.iter().any(|(role, _)| *role == Role::Assistant),
+        }
+    }
+}
+
 pub(crate) type Turn<'a> = (Role, Cow<'a, str>);
 
 /// How rows are read: a shape, the columns given by hand, and further names of roles.

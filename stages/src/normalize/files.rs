@@ -12,7 +12,7 @@ use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
     NormalizeSettings,
-    read::{self, Chunk, END_OF_TEXT, Layout, Reader, Rows},
+    read::{self, Chunk, END_OF_TEXT, Layout, Lost, Reader, Rows},
     row_groups::{self, Unreadable},
     table,
 };
@@ -265,6 +265,7 @@ impl Place {
             rows,
             columns,
             unreadable,
+            lost,
         } = self.first_rows(layout, &cells, settings)?;
         let named = shape.columns.named();
         if let Some(column) = unreadable
@@ -272,6 +273,11 @@ impl Place {
             .find(|column| columns.is_empty() || named.contains(&column.name.as_str()))
         {
             return Err(self.unreadable(column));
+        }
+        if rows.is_empty()
+            && let Some(lost) = lost
+        {
+            return Err(self.only_lost(&lost));
         }
         let parsed: Vec<Cell> = rows.iter().filter_map(|row| row.cell(&cells)).collect();
         let found = if shape.format == Format::Auto {
@@ -329,6 +335,16 @@ impl Place {
             .is_final()
     }
 
+    fn only_lost(&self, lost: &Lost) -> StageError {
+        StageError::new(format!("the shape of `{}` is not recognised", self.file))
+            .cause(format!(
+                "row {} {}; no other can be read",
+                lost.row, lost.reason
+            ))
+            .help("raise `row_bytes_max`")
+            .is_final()
+    }
+
     fn unrecognised(&self, rows: &[Cell], n_rows: usize, unreadable: &[Unreadable]) -> StageError {
         let error = StageError::new(format!("the shape of `{}` is not recognised", self.file));
         let mut cause = match rows.first() {
@@ -366,18 +382,21 @@ impl Place {
         let mut reader = Reader::open(&self.path, layout, settings.row_bytes_max as usize, &[])?;
         let skip = usize::from(has_header(cells));
         let mut rows = Vec::new();
+        let mut lost = None;
         while let Some(chunk) = reader.next()? {
+            lost = lost.or(chunk.rejected.into_iter().next());
             if let Rows::Units { bytes, units } = chunk.rows {
                 let wanted = units.into_iter().take(SNIFF_ROWS + skip);
                 rows.extend(wanted.map(|unit| FirstRow::Bytes(bytes[unit.at].to_vec())));
             }
-            if !rows.is_empty() {
+            if rows.len() > skip {
                 break;
             }
         }
         rows.drain(..skip.min(rows.len()));
         Ok(FirstRows {
             rows,
+            lost,
             ..FirstRows::default()
         })
     }
@@ -402,6 +421,7 @@ impl Place {
             rows: rows.map(FirstRow::Cell).collect(),
             columns: columns.readable,
             unreadable: columns.unreadable,
+            lost: None,
         })
     }
 
@@ -411,7 +431,7 @@ impl Place {
         mut shape: Shape,
         settings: &NormalizeSettings,
     ) -> Result<Source, StageError> {
-        let (found, mut sureness) = text_format(head, &shape);
+        let (found, sureness) = text_format(head, &shape);
         let is_table = found == Format::Pairs;
         if matches!(shape.format, Format::Auto | Format::Pairs) && is_table {
             let cells = tsv_cells(head.as_bytes(), settings).map_err(|error| self.placed(error))?;
@@ -419,19 +439,37 @@ impl Place {
         }
         if shape.format == Format::Auto {
             shape.format = found;
-        } else {
-            if !shape.format.is_of_text() {
-                let message = format!(
-                    "`{}` is text, which has no `{}`",
-                    self.file,
-                    shape.format.name()
-                );
-                return Err(StageError::new(message).is_final());
-            }
-            sureness = if found == shape.format { sureness } else { 1.0 };
+        } else if !shape.format.is_of_text() {
+            let message = format!(
+                "`{}` is text, which has no `{}`",
+                self.file,
+                shape.format.name()
+            );
+            return Err(StageError::new(message).is_final());
         }
         let layout = text_layout(shape.format);
+        let sureness = if found == shape.format {
+            sureness
+        } else {
+            self.share_read(layout, &shape, settings)?
+        };
         Ok(self.source(layout, Cells::Text, shape, sureness))
+    }
+
+    /// Returns the share of the first rows that a shape named by hand can read.
+    fn share_read(
+        &self,
+        layout: Layout,
+        shape: &Shape,
+        settings: &NormalizeSettings,
+    ) -> Result<f64, StageError> {
+        let rows = self.first_rows(layout, &Cells::Text, settings)?.rows;
+        let is_read = |row: &&FirstRow| match row {
+            FirstRow::Bytes(bytes) => std::str::from_utf8(bytes)
+                .is_ok_and(|text| shape.read_text(text).is_ok_and(|said| said.is_answered())),
+            FirstRow::Cell(_) => false,
+        };
+        Ok(rows.iter().filter(is_read).count() as f64 / rows.len().max(1) as f64)
     }
 }
 
@@ -445,12 +483,15 @@ fn has_header(cells: &Cells) -> bool {
 /// What stands in for the values of a column that cannot be read.
 const UNREADABLE: Cell<'static> = Cell::Other("of a type that cannot be read");
 
-/// The first rows of a file and, of a table, the columns.
+/// The first rows of a file.
 #[derive(Default)]
 struct FirstRows {
     rows: Vec<FirstRow>,
+    /// Of a table, the columns.
     columns: Vec<String>,
     unreadable: Vec<Unreadable>,
+    /// The first of the rows that could not be held.
+    lost: Option<Lost>,
 }
 
 /// A row that has been looked at.

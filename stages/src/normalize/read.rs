@@ -127,8 +127,8 @@ impl Reader {
 }
 
 /// Returns why a row is rejected that has more than so many bytes.
-pub(super) fn too_long(row_bytes_max: usize) -> String {
-    format!("longer than `row_bytes_max` ({row_bytes_max} bytes)")
+pub(super) fn too_long(n_bytes: usize, row_bytes_max: usize) -> String {
+    format!("has {n_bytes} bytes, more than `row_bytes_max` ({row_bytes_max})")
 }
 
 /// Finds rows in the bytes of a file.
@@ -216,12 +216,13 @@ impl UnitReader {
             match self.find(from)? {
                 Found::Row { at, next } => {
                     let row = self.count(from, &at, next);
-                    if at.len() > self.row_bytes_max {
+                    let n_bytes = at.len();
+                    if n_bytes > self.row_bytes_max {
                         let n_rows = match self.layout {
                             Layout::Csv => n_swallowed(&self.buffer[at]),
                             _ => 1,
                         };
-                        rejected.push(self.too_long(row, n_rows));
+                        rejected.push(self.too_long(row, n_bytes, n_rows));
                     } else {
                         units.push(Unit { row, at });
                     }
@@ -238,8 +239,8 @@ impl UnitReader {
                     self.count_skipped(from, start);
                     let row = self.row;
                     // There are no units here: they would have ended the chunk.
-                    let n_rows = self.skip_row(start)?;
-                    rejected.push(self.too_long(row, n_rows));
+                    let (n_bytes, n_rows) = self.skip_row(start)?;
+                    rejected.push(self.too_long(row, n_bytes, n_rows));
                     from = 0;
                 }
                 Found::More => self.fill()?,
@@ -262,8 +263,8 @@ impl UnitReader {
         }))
     }
 
-    fn too_long(&self, row: u64, n_rows: u64) -> Lost {
-        let reason = too_long(self.row_bytes_max);
+    fn too_long(&self, row: u64, n_bytes: usize, n_rows: u64) -> Lost {
+        let reason = too_long(n_bytes, self.row_bytes_max);
         let reason = match n_rows {
             1 => reason,
             n_rows => format!("{reason}: {}", open_quote(n_rows)),
@@ -334,16 +335,18 @@ impl UnitReader {
         }
     }
 
-    /// Passes over a row that is too long to be held; returns how many rows that may have been.
-    fn skip_row(&mut self, from: usize) -> Result<u64, StageError> {
+    /// Passes over a row that is too long to be held; returns its bytes and how many rows it
+    /// may have been.
+    fn skip_row(&mut self, from: usize) -> Result<(usize, u64), StageError> {
         let mut skip = Skip::new(self.layout, self.json);
         self.buffer.drain(..from);
         let first = self.row;
+        let mut n_bytes = 0;
         loop {
             let end = skip.end(&self.buffer);
             let n_skipped = end.unwrap_or(self.buffer.len());
             self.count_skipped(0, n_skipped);
-            self.buffer.drain(..n_skipped);
+            n_bytes += self.buffer.drain(..n_skipped).len();
             if end.is_some() || self.at_end {
                 break;
             }
@@ -352,11 +355,12 @@ impl UnitReader {
         if !self.counts_lines() {
             self.row += 1;
         }
-        Ok(if skip.quotes.is_broken() {
+        let n_rows = if skip.quotes.is_broken() {
             (self.row - first).max(1)
         } else {
             1
-        })
+        };
+        Ok((n_bytes, n_rows))
     }
 }
 
@@ -951,7 +955,7 @@ mod tests {
             found,
             [
                 "1: a",
-                "2! longer than `row_bytes_max` (1048576 bytes)",
+                "2! has 9437185 bytes, more than `row_bytes_max` (1048576)",
                 "3: b"
             ]
         );
@@ -1014,13 +1018,15 @@ mod tests {
         ];
         for (layout, text) in layouts {
             let found = rows(layout, text.as_bytes(), 1 << 20).unwrap();
-            let rejected = found.iter().filter(|row| row.contains("longer than"));
+            let rejected = found
+                .iter()
+                .filter(|row| row.contains("more than `row_bytes_max`"));
             assert_eq!(
                 (found.len(), rejected.count()),
                 (3, 1),
                 "{layout:?} {found:?}"
             );
-            assert!(found.iter().all(|row| row.len() < 60), "{layout:?}");
+            assert!(found.iter().all(|row| row.len() < 70), "{layout:?}");
         }
     }
 

@@ -249,8 +249,9 @@ impl Making<'_> {
     fn table(&mut self, rows: &[Cell], first_row: u64) -> Result<(), StageError> {
         let bytes_max = self.recipe.settings.row_bytes_max as usize;
         for (cell, row) in rows.iter().zip(first_row..) {
-            if cell.n_bytes() > bytes_max {
-                self.reject(row, read::too_long(bytes_max));
+            let n_bytes = cell.n_bytes();
+            if n_bytes > bytes_max {
+                self.reject(row, read::too_long(n_bytes, bytes_max));
             } else {
                 self.cells(std::slice::from_ref(cell), [row])?;
             }

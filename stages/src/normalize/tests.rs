@@ -850,7 +850,7 @@ mod parquet_types {
             .run("{row_bytes_max: 100, rejects_max: 0.5}")
             .unwrap();
         assert_eq!(texts(&outcome), ["one", "two"]);
-        let reason = "longer than `row_bytes_max` (100 bytes)".to_owned();
+        let reason = "has 200 bytes, more than `row_bytes_max` (100)".to_owned();
         assert_eq!(rejected(&outcome), [(2, reason)]);
     }
 }
@@ -969,6 +969,75 @@ fn a_quote_left_open_passes_over_a_file_of_any_length_and_says_so() {
     let error = corpus.run("row_bytes_max: 100000").unwrap_err();
     assert_eq!(error.message, "300001 of 600001 rows were rejected");
     assert!(error.cause.unwrap().contains("takes 300001 lines with it"));
+}
+
+#[test]
+fn reasons_for_which_too_many_rows_were_rejected_are_counted() {
+    let mut rows = "{\"prompt\": \"a\", \"response\": \"b\"}\n".to_owned();
+    rows.push_str(&"{\"prompt\": 1, \"response\": \"b\"}\n".repeat(3));
+    for n in 0..40 {
+        rows.push_str(&format!("{{\"prompt\": \"{}\n", "x".repeat(n)));
+    }
+    for name in ('a'..='z').take(12) {
+        rows.push_str(&format!("{{\"{name}\": 1, \"{name}\": 1}}\n"));
+    }
+    let corpus = Corpus::new(&[("a.jsonl", rows.as_bytes())]);
+    let error = corpus.run("format: pairs").unwrap_err();
+    assert_eq!(error.message, "55 of 56 rows were rejected");
+    assert!(error.help.unwrap().contains("`rejects_max: 1.0` keeps"));
+    insta::assert_snapshot!(error.cause.unwrap(), @r"
+    `a.jsonl`, row 5: not JSON: EOF while parsing a string at byte 12, and 39 more like it
+    `a.jsonl`, row 2: `prompt` is a number, not text, and 2 more like it
+    `a.jsonl`, row 45: not JSON: the key `a` stands twice at byte 16
+    `a.jsonl`, row 46: not JSON: the key `b` stands twice at byte 16
+    `a.jsonl`, row 47: not JSON: the key `c` stands twice at byte 16
+    `a.jsonl`, row 48: not JSON: the key `d` stands twice at byte 16
+    `a.jsonl`, row 49: not JSON: the key `e` stands twice at byte 16
+    `a.jsonl`, row 50: not JSON: the key `f` stands twice at byte 16
+    `a.jsonl`, row 51: not JSON: the key `g` stands twice at byte 16
+    `a.jsonl`, row 52: not JSON: the key `h` stands twice at byte 16
+    and 4 for other reasons
+    ");
+    let outcome = corpus.run("{format: pairs, rejects_max: 1.0}").unwrap();
+    assert_eq!(rejected(&outcome).len(), 55);
+}
+
+#[test]
+fn a_file_whose_rows_are_all_too_long_says_so() {
+    let row = "{\"prompt\": \"a\", \"response\": \"bbbbbbbbb\"}\n";
+    let files = [
+        ("a.jsonl", row),
+        (
+            "a.csv",
+            "prompt,response\nab,\"0123456789012345678901234567\"\n",
+        ),
+    ];
+    for (name, text) in files {
+        let corpus = Corpus::new(&[(name, text.as_bytes())]);
+        let error = corpus.run("row_bytes_max: 20").unwrap_err();
+        let cause = error.cause.unwrap();
+        assert!(
+            cause.contains("bytes, more than `row_bytes_max` (20)"),
+            "{cause}"
+        );
+        assert!(error.help.unwrap().contains("row_bytes_max"));
+    }
+}
+
+#[test]
+fn a_shape_named_by_hand_is_as_sure_as_it_reads() {
+    let sureness = |text: &str, settings: &str| {
+        let corpus = Corpus::new(&[("a.txt", text.as_bytes())]);
+        let outcome = corpus
+            .run(&format!("{{rejects_max: 1.0, {settings}}}"))
+            .unwrap();
+        stats(&outcome)["files"][0]["sureness"].as_f64().unwrap()
+    };
+    let mixed = "[INST] hi [/INST] ho\nplain\nplain\nplain\n";
+    assert_eq!(sureness(mixed, "format: inst"), 0.25);
+    assert_eq!(sureness(mixed, "format: lines"), 1.0);
+    let mixed = "hi __eou__ ho __eou__\nplain\n";
+    assert_eq!(sureness(mixed, "format: eou"), 0.5);
 }
 
 #[test]
