@@ -817,6 +817,25 @@ mod parquet_types {
     }
 
     #[test]
+    fn categories_and_enums_of_polars_are_text() {
+        use polars::prelude::{
+            Categories, Column, DataFrame, DataType, FrozenCategories, ParquetWriter,
+        };
+        let words = ["hi", "ho"];
+        for of_type in [
+            DataType::from_categories(Categories::global()),
+            DataType::from_frozen_categories(FrozenCategories::new(words).unwrap()),
+        ] {
+            let column = Column::new("text".into(), words).cast(&of_type).unwrap();
+            let mut table = DataFrame::new_infer_height(vec![column]).unwrap();
+            let mut bytes = Vec::new();
+            ParquetWriter::new(&mut bytes).finish(&mut table).unwrap();
+            let corpus = Corpus::new(&[("a.parquet", &bytes)]);
+            assert_eq!(texts(&corpus.run("").unwrap()), words, "{of_type:?}");
+        }
+    }
+
+    #[test]
     fn categories_inside_of_turns_are_text() {
         let roles: ArrayRef = Arc::new(
             ["user", "assistant"]
