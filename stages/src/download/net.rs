@@ -274,34 +274,37 @@ impl Net {
         request: &Request,
         expected: &Expected,
         to: &Path,
-        mut cut: Option<Cut>,
+        cut: Option<Cut>,
         io: &StageIo,
         progress: &dyn Fn(u64) -> Result<(), StageError>,
     ) -> Result<(), Failure> {
-        let mut n_failed = 0;
+        let attempt = Attempt {
+            net: self,
+            request,
+            expected,
+            to,
+            cut: cut.as_ref(),
+            io,
+            progress,
+        };
+        let (mut n_failed, mut longest) = (0, 0);
         loop {
-            let before = whole_so_far(to, expected, cut.is_some())?;
+            let before = so_far(to, expected)?;
+            longest = longest.max(before.unwrap_or(0));
+            let rest = cut.clone().map(|cut| cut.behind(to)).transpose()?;
+            if rest.as_ref().is_some_and(Cut::is_full) {
+                return Ok(());
+            }
             if before.is_some() && before == expected.bytes {
                 break;
             }
-            let mut attempt_cut = cut.clone();
-            let attempt = Attempt {
-                net: self,
-                request,
-                to,
-                io,
-                progress,
-            };
-            let outcome =
-                self.block_on(attempt.go(before.unwrap_or(0), expected, &mut attempt_cut));
-            match outcome {
-                Ok(()) => {
-                    cut = attempt_cut;
-                    break;
-                }
+            match self.block_on(attempt.go(before.unwrap_or(0), rest)) {
+                Ok(Ended::Cut) => return Ok(()),
+                Ok(Ended::Whole) => break,
                 Err(Failure::Passing { why, after }) => {
-                    let grown = fs::metadata(to).map_or(0, |file| file.len()) > before.unwrap_or(0);
-                    n_failed = if grown { 1 } else { n_failed + 1 };
+                    // A server that always starts again would else be asked for ever.
+                    let has_grown = fs::metadata(to).is_ok_and(|file| file.len() > longest);
+                    n_failed = if has_grown { 1 } else { n_failed + 1 };
                     if n_failed >= self.limits.attempts {
                         return Err(Failure::Stage(self.gave_up(request, &why, n_failed)));
                     }
@@ -309,9 +312,6 @@ impl Net {
                 }
                 Err(other) => return Err(other),
             }
-        }
-        if cut.is_some_and(|cut| cut.is_full()) {
-            return Ok(());
         }
         verify(to, expected, &request.url).map_err(Failure::Stage)
     }
@@ -374,12 +374,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Returns how much of a body is there; more than can be is dropped.
-fn whole_so_far(to: &Path, expected: &Expected, is_cut: bool) -> Result<Option<u64>, StageError> {
+fn so_far(to: &Path, expected: &Expected) -> Result<Option<u64>, StageError> {
     let Ok(metadata) = fs::metadata(to) else {
         return Ok(None);
     };
-    let too_much = expected.bytes.is_some_and(|bytes| metadata.len() > bytes);
-    if too_much || is_cut {
+    if expected.bytes.is_some_and(|bytes| metadata.len() > bytes) {
         fs::remove_file(to).at(to)?;
         return Ok(None);
     }
@@ -390,18 +389,23 @@ fn whole_so_far(to: &Path, expected: &Expected, is_cut: bool) -> Result<Option<u
 struct Attempt<'a> {
     net: &'a Net,
     request: &'a Request,
+    expected: &'a Expected,
     to: &'a Path,
+    /// What is wanted of the body from its first byte on.
+    cut: Option<&'a Cut>,
     io: &'a StageIo<'a>,
     progress: &'a dyn Fn(u64) -> Result<(), StageError>,
 }
 
+/// Why nothing more is asked for.
+enum Ended {
+    Whole,
+    Cut,
+}
+
 impl Attempt<'_> {
-    async fn go(
-        &self,
-        before: u64,
-        expected: &Expected,
-        cut: &mut Option<Cut>,
-    ) -> Result<(), Failure> {
+    /// Asks for what stands behind the first `before` bytes, of which `rest` is wanted.
+    async fn go(&self, before: u64, mut rest: Option<Cut>) -> Result<Ended, Failure> {
         let asked = self.watched(self.net.ask(self.request, before)).await?;
         let mut response = match asked {
             // What is here is not the beginning of what is there.
@@ -414,6 +418,7 @@ impl Attempt<'_> {
         let start = if continues(&response, before) {
             before
         } else {
+            rest = self.cut.cloned();
             0
         };
         let mut file = self.open(start)?;
@@ -423,22 +428,22 @@ impl Attempt<'_> {
             let Some(chunk) = chunk.map_err(|error| passing(reason(&error)))? else {
                 break;
             };
-            let n_taken = cut.as_mut().map_or(chunk.len(), |cut| cut.take(&chunk));
+            let n_taken = rest.as_mut().map_or(chunk.len(), |rest| rest.take(&chunk));
             file.write_all(&chunk[..n_taken]).at(self.to)?;
             n_bytes += n_taken as u64;
             (self.progress)(n_bytes)?;
-            if cut.as_ref().is_some_and(Cut::is_full) {
-                return Ok(());
+            if rest.as_ref().is_some_and(Cut::is_full) {
+                return Ok(Ended::Cut);
             }
-            if expected.bytes.is_some_and(|bytes| n_bytes > bytes) {
+            if self.expected.bytes.is_some_and(|bytes| n_bytes > bytes) {
                 break;
             }
         }
-        match expected.bytes {
+        match self.expected.bytes {
             Some(bytes) if n_bytes < bytes => Err(passing(format!(
                 "the body ended after {n_bytes} of {bytes} bytes"
             ))),
-            _ => Ok(()),
+            _ => Ok(Ended::Whole),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, BufWriter, Read, Write},
+    io::{BufReader, BufWriter, ErrorKind, Read, Write},
     path::Path,
 };
 
@@ -198,6 +198,23 @@ fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
     let file = File::create_new(to).at(to)?;
     Ok(BufWriter::with_capacity(1 << 18, file))
 }
+
+    /// Returns what is still wanted behind the bytes of a file, if there is one.
+    pub(super) fn behind(mut self, path: &Path) -> Result<Self, StageError> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self),
+            file => file.at(path)?,
+        };
+        let mut buffer = vec![0; 1 << 16];
+        while !self.is_full() {
+            let n_read = file.read(&mut buffer).at(path)?;
+            if n_read == 0 {
+                break;
+            }
+            self.take(&buffer[..n_read]);
+        }
+        Ok(self)
+    }
 
 /// Renames, or copies where the two places are on different file systems.
 fn move_file(from: &Path, to: &Path) -> Result<(), StageError> {

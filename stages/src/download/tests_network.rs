@@ -491,6 +491,54 @@ fn samples_stop_a_download_early() {
 }
 
 #[test]
+fn samples_go_on_where_they_were_cut_off() {
+    let hub = hub_with(&[("a.jsonl", &body())]);
+    for _ in 0..10 {
+        hub.fault("a.jsonl", Fault::Drop(1000));
+    }
+    let place = Place::new(&hub);
+    let outcome = place
+        .download(r#"{"hub": "someone/talk", "max_samples": 2500}"#)
+        .unwrap();
+    let wanted: Vec<u8> = (0..2500)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
+    assert_eq!(read(&outcome, "a.jsonl"), wanted);
+    let ranges = hub.ranges("a.jsonl");
+    assert_eq!(ranges.len(), 11);
+    assert_eq!(ranges[10].as_deref(), Some("bytes=10000-"));
+}
+
+#[test]
+fn a_server_that_never_comes_further_is_given_up() {
+    for settings in [TALK, r#"{"hub": "someone/talk", "max_samples": 100000}"#] {
+        let hub = hub_with(&[("a.jsonl", &body())]);
+        for n_bytes in [1000, 500].repeat(10) {
+            hub.fault("a.jsonl", Fault::DropWhole(n_bytes));
+        }
+        let error = Place::new(&hub).download(settings).unwrap_err();
+        assert!(error.message.contains("did not come"), "{error}");
+        assert!(error.help.unwrap().contains("run the same command again"));
+        assert_eq!(hub.ranges("a.jsonl").len(), 3);
+    }
+}
+
+#[test]
+fn a_server_that_knows_no_ranges_sends_samples_from_the_first() {
+    let hub = hub_with(&[("a.jsonl", &body())]);
+    hub.fault("a.jsonl", Fault::Drop(1000));
+    hub.fault("a.jsonl", Fault::IgnoreRange);
+    let place = Place::new(&hub);
+    let outcome = place
+        .download(r#"{"hub": "someone/talk", "max_samples": 1000}"#)
+        .unwrap();
+    let wanted: Vec<u8> = (0..1000)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
+    assert_eq!(read(&outcome, "a.jsonl"), wanted);
+}
+
+#[test]
 fn a_download_stops_when_it_is_told_to() {
     let hub = hub_with(&[("big.txt", &body())]);
     hub.fault("big.txt", Fault::Stall(Duration::from_secs(2)));

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Length(i64),
     /// The whole body comes although a part was asked for.
     IgnoreRange,
+    /// The same, and the connection ends after so many bytes of it.
+    DropWhole(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -245,7 +247,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let fault = laid.and_then(|(_, faults)| faults.pop_front());
         (answer(&asked, &state), fault)
     };
-    if !matches!(fault, Some(Fault::IgnoreRange)) {
+    if !matches!(fault, Some(Fault::IgnoreRange | Fault::DropWhole(_))) {
         cut_to_range(&mut answer, asked.range.as_deref());
     }
     send(stream, &asked, answer, fault)
@@ -310,7 +312,7 @@ fn send(
             stream.flush()?;
             thread::sleep(wait);
         }
-        Some(Fault::Drop(n_bytes)) => {
+        Some(Fault::Drop(n_bytes) | Fault::DropWhole(n_bytes)) => {
             let n_bytes = n_bytes.min(answer.body.len());
             stream.write_all(&answer.body[..n_bytes])?;
         }
