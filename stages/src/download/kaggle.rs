@@ -50,7 +50,9 @@ fn failed(name: &str, failure: Failure) -> StageError {
                 .is_final()
         }
         Failure::Answer { status: 404, .. } => {
-            StageError::new(format!("Kaggle has no dataset `{name}`")).is_final()
+            StageError::new(format!("Kaggle has no dataset `{name}`"))
+                .help("write `owner/name` as in the address of its page, https://www.kaggle.com/datasets/owner/name; a private one needs its owner's key")
+                .is_final()
         }
         other => super::url::failed(name, other),
     }

@@ -586,6 +586,26 @@ fn kaggle_wants_a_key_and_is_pinned_by_version() {
 }
 
 #[test]
+fn what_kaggle_refuses_says_what_to_do() {
+    let hub = Hub::start();
+    let mut place = Place::new(&hub);
+    place.outside.kaggle_user = Some("me".to_owned());
+    place.outside.kaggle_key = Some("key".to_owned());
+    let text = format!(r#"{{"kaggle": "{NAME}"}}"#);
+    let told = [401, 403, 404].map(|status| {
+        hub.fault("/view/someone/talk", Fault::Status(status, None));
+        let error = place.resolve(&text).unwrap_err();
+        assert!(error.is_final);
+        format!("{}: {}", error.message, error.help.unwrap_or_default())
+    });
+    insta::assert_snapshot!(told.join("\n"), @"
+    Kaggle does not know this user and key: look at KAGGLE_USERNAME and KAGGLE_KEY
+    Kaggle refuses `someone/talk` to you: accept its terms at https://www.kaggle.com/datasets/someone/talk
+    Kaggle has no dataset `someone/talk`: write `owner/name` as in the address of its page, https://www.kaggle.com/datasets/owner/name; a private one needs its owner's key
+    ");
+}
+
+#[test]
 fn a_tokenizer_comes_from_the_hub() {
     use tinylm_pipeline::testing::StageTest;
 
