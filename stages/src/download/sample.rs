@@ -20,6 +20,8 @@ pub(super) struct Sampler {
     rows: u64,
     /// Files of formats whose rows cannot be counted.
     uncounted: u64,
+    /// Whether a file that is taken whole held more rows than were wanted.
+    is_past: bool,
 }
 
 /// Finds the ends of rows in bytes as they come.
@@ -72,6 +74,7 @@ impl Sampler {
             rows_max,
             rows: 0,
             uncounted: 0,
+            is_past: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl Sampler {
             let reader = SerializedFileReader::new(file)
                 .map_err(|error| StageError::new(format!("`{name}`: {error}")))?;
             self.rows += reader.metadata().file_metadata().num_rows().max(0) as u64;
+            self.is_past = self.rows_max.is_some_and(|max| self.rows > max);
         } else {
             self.uncounted += 1;
         }
@@ -165,6 +169,12 @@ impl Sampler {
             io.info(format!(
                 "`max_samples` does not cut {} of the files: their rows cannot be counted here",
                 self.uncounted
+            ));
+        }
+        if self.is_past {
+            io.info(format!(
+                "`max_samples` does not cut Parquet files, which are taken whole: {} rows are taken",
+                self.rows
             ));
         }
     }
@@ -188,16 +198,6 @@ impl Cut {
     pub(super) fn is_full(&self) -> bool {
         self.wanted == 0
     }
-}
-
-fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).at(parent)?;
-    }
-    // Two files of one name (an archive beside its contents) must not end up as one.
-    let file = File::create_new(to).at(to)?;
-    Ok(BufWriter::with_capacity(1 << 18, file))
-}
 
     /// Returns what is still wanted behind the bytes of a file, if there is one.
     pub(super) fn behind(mut self, path: &Path) -> Result<Self, StageError> {
@@ -215,6 +215,16 @@ fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
         }
         Ok(self)
     }
+}
+
+fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).at(parent)?;
+    }
+    // Two files of one name (an archive beside its contents) must not end up as one.
+    let file = File::create_new(to).at(to)?;
+    Ok(BufWriter::with_capacity(1 << 18, file))
+}
 
 /// Renames, or copies where the two places are on different file systems.
 fn move_file(from: &Path, to: &Path) -> Result<(), StageError> {

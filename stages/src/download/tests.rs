@@ -252,3 +252,37 @@ fn a_stop_is_heard() {
         .unwrap_err();
     assert!(error.cancelled);
 }
+/// A Parquet file of so many rows of one number.
+fn parquet(n_rows: i32) -> Vec<u8> {
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Array, RecordBatch};
+
+    let numbers = Arc::new(Int32Array::from_iter_values(0..n_rows));
+    let batch = RecordBatch::try_from_iter([("n", numbers as _)]).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn files_that_samples_do_not_cut_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |name: &str, bytes: &[u8]| {
+        let path = file(&dir, name, bytes);
+        let outcome = local(&dir, &path, "max_samples: 2").unwrap();
+        let told = outcome.events.iter().filter_map(|event| match event {
+            tinylm_pipeline::Event::Info { message } => Some(message.clone()),
+            _ => None,
+        });
+        told.collect::<Vec<String>>().join("\n")
+    };
+    assert_eq!(told("a.jsonl", b"{}\n{}\n{}\n"), "");
+    assert_eq!(told("two.parquet", &parquet(2)), "");
+    insta::assert_snapshot!(told("a.parquet", &parquet(3)), @"`max_samples` does not cut Parquet files, which are taken whole: 3 rows are taken");
+    insta::assert_snapshot!(told("a.txt", b"x"), @"`max_samples` does not cut 1 of the files: their rows cannot be counted here");
+}
+
