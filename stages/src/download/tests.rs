@@ -180,7 +180,9 @@ fn no_entry_leaves_the_folder() {
         "../evil.txt",
         "/evil.txt",
         "a/../../evil.txt",
+        "a/../..",
         "C:\\evil.txt",
+        "C:/evil.txt",
     ] {
         for (archive, bytes) in [
             ("a.zip", zip(&[(name, b"x")])),
@@ -198,11 +200,65 @@ fn no_entry_leaves_the_folder() {
 }
 
 #[test]
+fn an_odd_name_that_stays_in_the_folder_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, wanted) in [
+        ("10:00.txt", "10:00.txt"),
+        ("logs/a:b.txt", "logs/a:b.txt"),
+        ("./a//b.txt", "a/b.txt"),
+        ("...txt", "...txt"),
+    ] {
+        for (archive, bytes) in [
+            ("a.zip", zip(&[(name, b"x")])),
+            ("a.tar", tar(&[(name, b"x")])),
+        ] {
+            let path = file(&dir, archive, &bytes);
+            let outcome = local(&dir, &path, "").unwrap();
+            assert_eq!(files(&outcome.out)[0].0, wanted, "{archive}");
+        }
+    }
+}
+
+/// GitHub's archives, and those of `git archive`, open with an entry that holds the commit.
+#[test]
+fn a_header_for_a_whole_archive_is_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    let comment = b"52 comment=0123456789abcdef0123456789abcdef01234567\n";
+    header.set_entry_type(tar::EntryType::XGlobalHeader);
+    header.set_path("pax_global_header").unwrap();
+    header.set_size(comment.len() as u64);
+    header.set_cksum();
+    archive.append(&header, &comment[..]).unwrap();
+    let mut bytes = archive.into_inner().unwrap();
+    bytes.truncate(1024);
+    bytes.extend(tar(&[("talk-main/a.txt", b"x")]));
+    let path = file(&dir, "main.tar.gz", &gzip(&bytes));
+    let outcome = local(&dir, &path, "").unwrap();
+    let wanted = ("talk-main/a.txt".to_owned(), "x".to_owned());
+    assert_eq!(files(&outcome.out), [wanted]);
+}
+
+#[test]
+fn a_bomb_is_refused_by_growth_and_no_setting_is_blamed() {
+    use std::io::Read;
+
+    let dir = tempfile::tempdir().unwrap();
+    let zeros = std::io::repeat(0).take(257 << 20);
+    let path = file(&dir, "a.txt.zst", &zstd::encode_all(zeros, 1).unwrap());
+    let error = local(&dir, &path, "").unwrap_err();
+    insta::assert_snapshot!(format!("{error}: {}", error.help.as_deref().unwrap_or_default()), @"`a.txt.zst` grows to more than 500 times its size: if it is no bomb, open it yourself and name the folder with `path`");
+    assert!(error.is_final);
+}
+
+#[test]
 fn a_bomb_is_refused_by_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "a.txt.gz", &gzip(&vec![b'x'; 1 << 20]));
     let error = local(&dir, &path, "opened_bytes_max: 100000").unwrap_err();
     assert!(error.message.contains("grows past 100000 bytes"), "{error}");
+    assert!(error.help.unwrap().contains("raise `opened_bytes_max`"));
 }
 
 #[test]
@@ -241,17 +297,6 @@ fn samples_are_cut_where_rows_can_be_counted() {
     }
 }
 
-#[test]
-fn a_stop_is_heard() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = file(&dir, "a.txt.gz", &gzip(b"x"));
-    let test = StageTest::new(dir.path()).local_file("path", &path);
-    let flag = std::sync::atomic::AtomicBool::new(true);
-    let error = test
-        .run_watched::<Download>("path: x", "{}", &flag)
-        .unwrap_err();
-    assert!(error.cancelled);
-}
 /// A Parquet file of so many rows of one number.
 fn parquet(n_rows: i32) -> Vec<u8> {
     use std::sync::Arc;
@@ -286,3 +331,14 @@ fn files_that_samples_do_not_cut_are_told() {
     insta::assert_snapshot!(told("a.txt", b"x"), @"`max_samples` does not cut 1 of the files: their rows cannot be counted here");
 }
 
+#[test]
+fn a_stop_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.txt.gz", &gzip(b"x"));
+    let test = StageTest::new(dir.path()).local_file("path", &path);
+    let flag = std::sync::atomic::AtomicBool::new(true);
+    let error = test
+        .run_watched::<Download>("path: x", "{}", &flag)
+        .unwrap_err();
+    assert!(error.cancelled);
+}

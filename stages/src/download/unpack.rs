@@ -73,14 +73,17 @@ pub(super) fn is_packed(name: &str) -> bool {
     packing(name).is_some()
 }
 
-/// Returns `name` if it stays in the folder that it is relative to.
+/// Returns `name` if it stays in the folder that it is relative to. A colon is as good as
+/// any other character, except where it names a drive.
 pub(super) fn safe_name(name: &str) -> Result<String, StageError> {
     let parts: Vec<&str> = name
         .split(['/', '\\'])
-        .filter(|part| *part != ".")
+        .filter(|part| !matches!(*part, "" | "."))
         .collect();
-    let is_absolute = name.starts_with(['/', '\\']) || name.contains(':');
-    let leaves = |part: &&str| part.is_empty() || *part == ".." || part.contains('\0');
+    let is_drive =
+        |part: &&str| matches!(part.as_bytes(), [letter, b':'] if letter.is_ascii_alphabetic());
+    let is_absolute = name.starts_with(['/', '\\']) || parts.first().is_some_and(is_drive);
+    let leaves = |part: &&str| *part == ".." || part.contains('\0');
     if is_absolute || parts.is_empty() || parts.iter().any(leaves) {
         let message = format!("`{}` leads out of its folder", name.escape_debug());
         return Err(StageError::new(message).is_final());
@@ -160,7 +163,9 @@ impl Opening<'_> {
             let entry = entry.map_err(|error| damaged(name, &error))?;
             let kind = entry.header().entry_type();
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            if kind.is_dir() || is_clutter(&path) {
+            // The remarks on a whole archive that `git archive` writes, and so GitHub.
+            let is_remark = kind.is_pax_global_extensions();
+            if kind.is_dir() || is_remark || is_clutter(&path) {
                 continue;
             }
             if !kind.is_file() {
@@ -226,15 +231,30 @@ impl Opening<'_> {
         let outcome = self.take_out(&mut limited, path);
         self.limits.bytes = limited.bytes;
         if limited.bytes > self.bytes_max {
-            let message = format!("`{}` grows past {} bytes", self.name, self.bytes_max);
-            return Err(StageError::new(message)
-                .help("if it is no bomb, raise `opened_bytes_max` or open it yourself")
-                .is_final());
+            return Err(self.too_large());
         }
         if self.io.is_cancelled() {
             return Err(StageError::cancelled());
         }
         outcome
+    }
+
+    fn too_large(&self) -> StageError {
+        let (message, help) = if self.bytes_max == self.limits.bytes_max {
+            (
+                format!("`{}` grows past {} bytes", self.name, self.bytes_max),
+                "if it is no bomb, raise `opened_bytes_max`",
+            )
+        } else {
+            (
+                format!(
+                    "`{}` grows to more than {GROWTH_MAX} times its size",
+                    self.name
+                ),
+                "if it is no bomb, open it yourself and name the folder with `path`",
+            )
+        };
+        StageError::new(message).help(help).is_final()
     }
 
     fn take_out(&mut self, reader: &mut impl Read, path: &str) -> Result<(), StageError> {
