@@ -3,7 +3,7 @@
 //! The only place that reads the environment. Everything below is handed values.
 
 use std::{
-    env,
+    env, fs,
     io::IsTerminal,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -148,17 +148,42 @@ fn keep_until(experiment: &mut spec::Experiment, until: &[String]) {
 
 /// Reads from the environment what concerns stages.
 pub(crate) fn outside() -> Outside {
-    let text = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let text = |name: &str| {
+        let value = env::var(name).ok()?.trim().to_owned();
+        (!value.is_empty()).then_some(value)
+    };
     let flag =
         |name: &str| text(name).is_some_and(|value| !matches!(&*value, "0" | "false" | "no"));
     Outside {
         hf_endpoint: text("HF_ENDPOINT"),
-        hf_token: text("HF_TOKEN"),
-        hf_home: text("HF_HOME").map(PathBuf::from),
+        hf_token: text("HF_TOKEN").or_else(|| {
+            let is_wanted = !flag("HF_HUB_DISABLE_IMPLICIT_TOKEN");
+            is_wanted.then(stored_token).flatten()
+        }),
+        hf_cache: folder("HF_HUB_CACHE").or_else(|| Some(hf_home()?.join("hub"))),
         offline: flag("HF_HUB_OFFLINE") || flag("TINYLM_OFFLINE"),
+        kaggle_endpoint: text("KAGGLE_API_ENDPOINT"),
         kaggle_user: text("KAGGLE_USERNAME"),
         kaggle_key: text("KAGGLE_KEY"),
     }
+}
+
+fn folder(name: &str) -> Option<PathBuf> {
+    let value = env::var_os(name).filter(|value| !value.is_empty());
+    value.map(PathBuf::from)
+}
+
+/// The folder of the hub's own tools, found as they find it.
+fn hf_home() -> Option<PathBuf> {
+    let caches = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("HF_HOME").or_else(|| Some(caches()?.join("huggingface")))
+}
+
+/// The token that `hf auth login` wrote down.
+fn stored_token() -> Option<String> {
+    let path = folder("HF_TOKEN_PATH").or_else(|| Some(hf_home()?.join("token")))?;
+    let token = fs::read_to_string(path).ok()?.trim().to_owned();
+    (!token.is_empty()).then_some(token)
 }
 
 /// Whether what goes to standard error may be coloured.

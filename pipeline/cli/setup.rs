@@ -42,7 +42,9 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn update(project: &Project, args: &UpdateArgs) -> Result<(), Failure> {
-    let context = project.context();
+    let mut context = project.context();
+    // What a cache holds may be old: only the hub itself says what is there now.
+    context.outside.hf_cache = None;
     let mut n_sources = 0;
     for experiment in project.load(&args.file)? {
         for stage in &experiment.stages {

@@ -140,9 +140,11 @@ pub struct Pin {
 pub struct Outside {
     pub hf_endpoint: Option<String>,
     pub hf_token: Option<String>,
-    pub hf_home: Option<PathBuf>,
+    /// Where the hub's own tools keep what they fetched.
+    pub hf_cache: Option<PathBuf>,
     /// `HF_HUB_OFFLINE` or `TINYLM_OFFLINE`: nothing may be asked of the network.
     pub offline: bool,
+    pub kaggle_endpoint: Option<String>,
     pub kaggle_user: Option<String>,
     pub kaggle_key: Option<String>,
 }

@@ -106,6 +106,7 @@ impl Project {
             .current_dir(self.dir.path())
             .env_clear()
             .env("PATH", path)
+            .env("HF_HOME", self.path("hf"))
             .env("TINYLM_OFFLINE", "1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());

@@ -6,6 +6,9 @@ mod damage;
 mod experiments;
 mod freshness;
 mod harness;
+#[path = "../../stages/tests/hub/mod.rs"]
+#[allow(dead_code, reason = "the tests of the stages use the rest")]
+mod hub;
 mod interruption;
 mod listings;
 mod measuring;

@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use crate::harness::{Output, Project};
+use crate::{
+    harness::{Output, Project},
+    hub::{COMMIT, Hub},
+};
 
 /// Serves whatever `body` is now, to everybody, for as long as the test runs.
 fn serve(body: &Arc<Mutex<String>>) -> String {
@@ -74,4 +77,145 @@ fn an_address_is_pinned_at_first_use_and_asked_again_by_update() {
     online(&project, "run net.yaml").success();
     assert_eq!(project.outcomes(), "text made");
     assert_eq!(project.artifact("text", "corpus.txt"), "two\n");
+}
+
+const TALK: &str = "\
+stages:
+  talk: { kind: download, with: { hub: someone/talk } }
+";
+
+/// A hub with one repository, for which one must have the token `good`.
+fn gated_hub() -> Hub {
+    let hub = Hub::start();
+    hub.file("datasets/someone/talk", "a.jsonl", b"{}\n", false);
+    hub.gate("datasets/someone/talk", "good", "GatedRepo");
+    hub
+}
+
+/// Runs `run talk.yaml` with these variables and none of those that tests have.
+fn with_variables(project: &Project, variables: &[(&str, &str)]) -> Output {
+    let mut command = project.command(&["run", "talk.yaml"]);
+    command.env_remove("TINYLM_OFFLINE").env_remove("HF_HOME");
+    project.output(command.envs(variables.iter().copied()))
+}
+
+#[test]
+fn the_hub_is_asked_where_and_as_whom_the_environment_says() {
+    let hub = gated_hub();
+    let project = Project::new();
+    project.write("talk.yaml", TALK);
+    let endpoint = ("HF_ENDPOINT", hub.address());
+
+    let refused = with_variables(&project, &[endpoint]).failure(1);
+    assert!(
+        refused.stderr.contains("`someone/talk` is gated"),
+        "{refused}"
+    );
+    let n_before = hub.n_requests();
+    let token = ("HF_TOKEN", "good");
+    for switch in ["HF_HUB_OFFLINE", "TINYLM_OFFLINE"] {
+        let off = with_variables(&project, &[endpoint, token, (switch, "1")]).failure(1);
+        assert!(off.stderr.contains("the network is off"), "{off}");
+    }
+    assert_eq!(hub.n_requests(), n_before);
+
+    with_variables(&project, &[endpoint, token]).success();
+    assert_eq!(project.artifact("talk", "a.jsonl"), "{}\n");
+    // The file itself is asked for by another process than the commit.
+    let good = Some("Bearer good".to_owned());
+    assert_eq!(hub.authorizations("a.jsonl"), [good]);
+}
+
+#[test]
+fn a_token_that_was_stored_is_sent() {
+    for (variable, file) in [
+        ("HF_TOKEN_PATH", "token"),
+        ("HF_HOME", "token"),
+        ("XDG_CACHE_HOME", "huggingface/token"),
+        ("HOME", ".cache/huggingface/token"),
+    ] {
+        let hub = gated_hub();
+        let project = Project::new();
+        project.write("talk.yaml", TALK);
+        project.write(&format!("place/{file}"), "good\n");
+        let place = match variable {
+            "HF_TOKEN_PATH" => project.path("place/token"),
+            _ => project.path("place"),
+        };
+        let endpoint = ("HF_ENDPOINT", hub.address());
+        let place = (variable, place.to_str().unwrap());
+        // A token in the environment counts more.
+        with_variables(&project, &[endpoint, place, ("HF_TOKEN", "bad")]).failure(1);
+        with_variables(&project, &[endpoint, place]).success();
+        let disabled = ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+        let other = Project::new();
+        other.write("talk.yaml", TALK);
+        with_variables(&other, &[endpoint, place, disabled]).failure(1);
+    }
+}
+
+#[test]
+fn no_other_token_is_sent_than_the_one_that_was_found() {
+    let hub = gated_hub();
+    let project = Project::new();
+    project.write("talk.yaml", TALK);
+    project.write("home/token", "good");
+    let (home, nowhere) = (project.path("home"), project.path("nowhere"));
+    let variables = [
+        ("HF_ENDPOINT", hub.address()),
+        ("HF_HOME", home.to_str().unwrap()),
+        ("HF_TOKEN_PATH", nowhere.to_str().unwrap()),
+    ];
+    with_variables(&project, &variables).failure(1);
+    assert_eq!(hub.authorizations("/revision/main"), [None]);
+}
+
+#[test]
+fn what_the_hubs_own_tools_fetched_is_found_where_they_put_it() {
+    for (variable, folder) in [
+        ("HF_HUB_CACHE", ""),
+        ("HF_HOME", "hub/"),
+        ("XDG_CACHE_HOME", "huggingface/hub/"),
+        ("HOME", ".cache/huggingface/hub/"),
+    ] {
+        let project = Project::new();
+        project.write("talk.yaml", TALK);
+        let repo = format!("place/{folder}datasets--someone--talk");
+        project.write(&format!("{repo}/refs/main"), COMMIT);
+        project.write(&format!("{repo}/snapshots/{COMMIT}/a.jsonl"), "{}\n");
+        let place = project.path("place");
+        let place = (variable, place.to_str().unwrap());
+        let offline = ("HF_HUB_OFFLINE", "1");
+        with_variables(&project, &[offline, place]).success();
+        assert_eq!(project.artifact("talk", "a.jsonl"), "{}\n");
+        let lock = project.read("talk.lock");
+        let mut update = project.command(&["update", "talk.yaml"]);
+        let update = project.output(update.envs([offline, place]));
+        let update = update.failure(1);
+        assert!(update.stderr.contains("the network is off"), "{update}");
+        assert_eq!(project.read("talk.lock"), lock);
+    }
+}
+
+#[test]
+fn kaggle_is_asked_as_whom_the_environment_says() {
+    let hub = Hub::start();
+    let version = br#"{"currentVersionNumber": 4}"#;
+    hub.page("/api/v1/datasets/view/someone/talk", version);
+    let project = Project::new();
+    project.write("talk.yaml", &TALK.replace("hub:", "kaggle:"));
+    let endpoint = ("KAGGLE_API_ENDPOINT", hub.address());
+    let (user, key) = (("KAGGLE_USERNAME", "me"), ("KAGGLE_KEY", "secret"));
+    for given in [user, key] {
+        let nobody = with_variables(&project, &[endpoint, given]).failure(1);
+        assert!(nobody.stderr.contains("set KAGGLE_USERNAME"), "{nobody}");
+    }
+    let missing = with_variables(&project, &[endpoint, user, key]).failure(1);
+    assert!(
+        missing.stderr.contains("Kaggle has no dataset"),
+        "{missing}"
+    );
+    // `me:secret`, said once by this process and once by the stage's own.
+    let said = Some("Basic bWU6c2VjcmV0".to_owned());
+    assert_eq!(hub.authorizations("/someone/talk"), [said.clone(), said]);
 }

@@ -3,7 +3,8 @@
 //! A repository is pinned by its commit, with the sizes and digests of the files that
 //! are wanted. hf-hub answers what the commit is; the list of files is asked for here,
 //! because hf-hub 1.0 loses the digests in it. A file that lies in the hub's own cache
-//! on this machine is taken from there, after the same checks.
+//! on this machine is taken from there, after the same checks; and where nothing may be
+//! asked, what lies there is what the repository is.
 
 use std::{
     fs,
@@ -20,8 +21,12 @@ use super::{
     sample::Sampler,
     unpack::safe_name,
 };
+use crate::files::files_below;
 
 const ENDPOINT: &str = "https://huggingface.co";
+/// Without a token hf-hub looks for one in the environment and the home; it sends none that
+/// fits into no header.
+const NO_TOKEN: &str = "\n";
 
 /// A repository on the hub, where it is looked for, and which of its files are meant.
 #[derive(Debug, Clone)]
@@ -72,6 +77,13 @@ impl Repo {
         }
     }
 
+    /// Returns the folder in which the hub's own tools keep this repository.
+    fn cache_folder(&self, net: &Net) -> Option<PathBuf> {
+        let name = self.name.replace('/', "--");
+        let folder = format!("{}s--{name}", self.kind_name());
+        Some(net.outside.hf_cache.as_ref()?.join(folder))
+    }
+
     fn wants(&self, file: &str) -> bool {
         if !self.files.is_empty() {
             let mut globs = self
@@ -113,6 +125,11 @@ fn request(net: &Net, path: &str) -> Request {
 
 /// Asks the hub what a repository is now.
 pub(crate) fn resolve_repo(repo: &Repo, net: &Net) -> Result<Pin, StageError> {
+    if net.outside.offline
+        && let Some(pin) = resolve_cached(repo, net)?
+    {
+        return Ok(pin);
+    }
     net.check_online(&repo.name)?;
     let commit = commit(repo, net)?;
     let files = list(repo, &commit, net)?;
@@ -129,18 +146,57 @@ pub(crate) fn resolve_repo(repo: &Repo, net: &Net) -> Result<Pin, StageError> {
     })
 }
 
+/// Pins a repository to what the cache on this machine holds of it.
+///
+/// That may be a part of the repository, and then it is another artifact than the whole
+/// makes: so the names of the files are a part of the identity.
+fn resolve_cached(repo: &Repo, net: &Net) -> Result<Option<Pin>, StageError> {
+    let Some((commit, snapshot)) = cached_snapshot(repo, net) else {
+        return Ok(None);
+    };
+    let mut files = Vec::new();
+    for (name, path) in files_below(&snapshot)? {
+        if repo.wants(&name) && path.is_file() {
+            files.push(RepoFile::from_cache(&name, &path)?);
+        }
+    }
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let listed: Vec<Value> = files.iter().map(RepoFile::to_json).collect();
+    Ok(Some(Pin {
+        identity: json!({ "commit": commit, "files": names }),
+        detail: json!({ "globs": repo.files, "files": listed }),
+    }))
+}
+
+/// Returns what a revision was when the hub's own tools last asked, and its folder.
+fn cached_snapshot(repo: &Repo, net: &Net) -> Option<(String, PathBuf)> {
+    let folder = repo.cache_folder(net)?;
+    let commit = match fs::read_to_string(folder.join("refs").join(&repo.revision)) {
+        Ok(commit) => commit.trim().to_owned(),
+        // A commit needs no reference.
+        Err(_) => repo.revision.clone(),
+    };
+    let snapshot = folder.join("snapshots").join(&commit);
+    (is_hex(&commit, 40) && snapshot.is_dir()).then_some((commit, snapshot))
+}
+
+fn is_hex(text: &str, n_digits: usize) -> bool {
+    text.len() == n_digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn commit(repo: &Repo, net: &Net) -> Result<String, StageError> {
     let (owner, name) = hf_hub::split_id(&repo.name);
     let sha = net.block_on(async {
-        let mut builder = hf_hub::HFClient::builder()
+        let builder = hf_hub::HFClient::builder()
             .endpoint(endpoint(net))
             .client(net.client.clone())
             .cache_enabled(false)
             .retry_max_attempts(net.limits.attempts as usize)
-            .retry_base_delay(net.limits.pause);
-        if let Some(token) = &net.outside.hf_token {
-            builder = builder.token(token);
-        }
+            .retry_base_delay(net.limits.pause)
+            .token(net.outside.hf_token.as_deref().unwrap_or(NO_TOKEN));
         let client = builder.build()?;
         let revision = repo.revision.as_str();
         match repo.kind {
@@ -217,9 +273,9 @@ fn refused(repo: &Repo, net: &Net, status: u16, code: &str) -> StageError {
     if status == 401 && net.outside.hf_token.is_none() || code == "RepoNotFound" {
         return missing(repo, net);
     }
-    StageError::new(format!("the hub refuses `{}` to this HF_TOKEN", repo.name))
+    StageError::new(format!("the hub refuses `{}` to your token", repo.name))
         .help(format!(
-            "see whether you may read {page}, and whether the token is still good"
+            "see whether you may read {page}, and whether the token (HF_TOKEN, or else that of `hf auth login`) is still good"
         ))
         .is_final()
 }
@@ -311,6 +367,23 @@ impl RepoFile {
         })
     }
 
+    /// A file's link in the cache leads to what is called by the hub's digest of it.
+    fn from_cache(name: &str, path: &Path) -> Result<Self, StageError> {
+        let blob = fs::read_link(path).unwrap_or_default();
+        let digest = match blob.file_name().and_then(|name| name.to_str()) {
+            Some(sha256) if is_hex(sha256, 64) => (Algorithm::Sha256, sha256.to_owned()),
+            Some(oid) if is_hex(oid, 40) => (Algorithm::Git, oid.to_owned()),
+            _ => (Algorithm::Sha256, Algorithm::Sha256.digest(path)?),
+        };
+        Ok(Self {
+            name: safe_name(name)?,
+            expected: Expected {
+                bytes: Some(path.metadata().at(path)?.len()),
+                digests: vec![digest],
+            },
+        })
+    }
+
     fn to_json(&self) -> Value {
         let mut entry = Map::new();
         entry.insert("name".to_owned(), json!(self.name));
@@ -363,6 +436,12 @@ impl<'a> Pinned<'a> {
         // The lock keeps what was wanted when it was written; the globs may have changed.
         let is_of_these_globs = pin.detail.get("globs") == Some(&json!(repo.files));
         let listed = pin.detail.get("files").and_then(Value::as_array);
+        if let Some(files) = pin.identity.get("files").and_then(Value::as_array) {
+            io.warn(format!(
+                "`{}` was pinned without the network, to the {} files that the cache held of it; `tinylm update` asks the hub",
+                repo.name, files.len()
+            ));
+        }
         let files = match listed.filter(|_| is_of_these_globs) {
             Some(files) => files.iter().filter_map(RepoFile::from_json).collect(),
             None => {
@@ -395,18 +474,8 @@ impl<'a> Pinned<'a> {
 
     /// Returns where the hub's own tools would have put a file on this machine.
     fn cached(&self, file: &RepoFile) -> Option<PathBuf> {
-        let home = self.net.outside.hf_home.as_ref()?;
-        let folder = format!(
-            "{}s--{}",
-            self.repo.kind_name(),
-            self.repo.name.replace('/', "--")
-        );
-        let snapshot = home
-            .join("hub")
-            .join(folder)
-            .join("snapshots")
-            .join(&self.commit);
-        let path = snapshot.join(&file.name);
+        let folder = self.repo.cache_folder(self.net)?;
+        let path = folder.join("snapshots").join(&self.commit).join(&file.name);
         check(&path, &file.expected, &file.name)
             .is_ok()
             .then_some(path)

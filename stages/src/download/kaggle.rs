@@ -12,6 +12,8 @@ use super::{
     sample::Sampler,
 };
 
+const ENDPOINT: &str = "https://www.kaggle.com";
+
 pub(super) fn remote(name: &str) -> Remote {
     Remote {
         id: format!("kaggle {name}"),
@@ -28,8 +30,9 @@ fn request(net: &Net, path: &str) -> Result<Request, StageError> {
             )
             .is_final());
     };
+    let endpoint = net.outside.kaggle_endpoint.as_deref().unwrap_or(ENDPOINT);
     Ok(Request {
-        url: format!("{}/api/v1/{path}", net.kaggle),
+        url: format!("{}/api/v1/{path}", endpoint.trim_end_matches('/')),
         bearer: None,
         basic: Some((user.clone(), key.clone())),
     })

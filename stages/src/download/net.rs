@@ -58,7 +58,6 @@ pub(crate) struct Net {
     runtime: Runtime,
     pub(crate) limits: Limits,
     pub(crate) outside: Outside,
-    pub(crate) kaggle: String,
 }
 
 /// What is asked for.
@@ -143,7 +142,6 @@ impl Net {
             runtime,
             limits,
             outside: outside.clone(),
-            kaggle: "https://www.kaggle.com".to_owned(),
         })
     }
 
@@ -154,7 +152,7 @@ impl Net {
     /// Refuses to go on where the network may not be asked.
     pub(super) fn check_online(&self, what: &str) -> Result<(), StageError> {
         if self.outside.offline {
-            let message = format!("`{what}` is not on this machine, and the network is off");
+            let message = format!("`{what}` must be asked for, and the network is off");
             return Err(StageError::new(message)
                 .help("unset HF_HUB_OFFLINE and TINYLM_OFFLINE, and run the same command again")
                 .is_final());

@@ -39,7 +39,6 @@ fn quick() -> Limits {
 struct Place {
     dir: TempDir,
     outside: Outside,
-    kaggle: String,
     cancel: AtomicBool,
 }
 
@@ -55,17 +54,15 @@ impl Place {
             dir: tempfile::tempdir().unwrap(),
             outside: Outside {
                 hf_endpoint: Some(hub.address().to_owned()),
+                kaggle_endpoint: Some(hub.address().to_owned()),
                 ..Outside::default()
             },
-            kaggle: hub.address().to_owned(),
             cancel: AtomicBool::new(false),
         }
     }
 
     fn net(&self) -> Net {
-        let mut net = Net::with_limits(&self.outside, quick()).unwrap();
-        net.kaggle = self.kaggle.clone();
-        net
+        Net::with_limits(&self.outside, quick()).unwrap()
     }
 
     fn settings(text: &str) -> DownloadSettings {
@@ -419,19 +416,86 @@ fn offline_nothing_is_asked_and_the_cache_is_enough() {
     let error = place.download_pinned(&settings, pins.clone()).unwrap_err();
     assert!(error.message.contains("the network is off"), "{error}");
 
-    let home = place.dir.path().join("hf");
-    let snapshot = home
-        .join("hub/datasets--someone--talk/snapshots")
-        .join(COMMIT);
+    let cache = place.dir.path().join("hub");
+    let snapshot = cache.join("datasets--someone--talk/snapshots").join(COMMIT);
     fs::create_dir_all(&snapshot).unwrap();
     fs::write(snapshot.join("a.txt"), "y").unwrap();
-    place.outside.hf_home = Some(home);
+    place.outside.hf_cache = Some(cache);
     assert!(place.download_pinned(&settings, pins.clone()).is_err());
     fs::write(snapshot.join("a.txt"), "x").unwrap();
     let outcome = place.download_pinned(&settings, pins).unwrap();
     assert_eq!(read(&outcome, "a.txt"), b"x");
     assert_eq!(hub.n_requests(), n_before);
-    assert!(place.resolve(TALK).is_err());
+}
+
+/// Puts files where the hub's own tools keep them: blobs by their digest, and links to them.
+fn cache(folder: &Path, files: &[(&str, &[u8])]) {
+    let repo = folder.join("datasets--someone--talk");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    for made in [&repo.join("blobs"), &repo.join("refs"), &snapshot] {
+        fs::create_dir_all(made).unwrap();
+    }
+    fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    for (name, bytes) in files {
+        let plain = folder.join("plain");
+        fs::write(&plain, bytes).unwrap();
+        let digest = net::Algorithm::Git.digest(&plain).unwrap();
+        fs::rename(&plain, repo.join("blobs").join(&digest)).unwrap();
+        let blob = format!("../../blobs/{digest}");
+        std::os::unix::fs::symlink(blob, snapshot.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn offline_and_without_a_lock_the_cache_is_what_the_repository_is() {
+    let hub = hub_with(&[("a.txt", b"x"), ("b.txt", b"y")]);
+    let mut place = Place::new(&hub);
+    place.outside.offline = true;
+    let folder = place.dir.path().join("cache");
+    place.outside.hf_cache = Some(folder.clone());
+    let error = place.resolve(TALK).unwrap_err();
+    assert!(error.message.contains("the network is off"), "{error}");
+
+    cache(&folder, &[("a.txt", b"x"), ("setup.py", b"z")]);
+    for revision in ["main", COMMIT] {
+        let text = format!(r#"{{"hub": "{NAME}", "revision": "{revision}"}}"#);
+        let outcome = place.download(&text).unwrap();
+        assert_eq!(read(&outcome, "a.txt"), b"x");
+        assert_eq!(place.n_files(), 1);
+        let told = |event: &Event| matches!(event, Event::Warning { message } if message.contains("without the network, to the 1 files"));
+        assert!(outcome.events.iter().any(told));
+    }
+    let other = r#"{"hub": "someone/talk", "revision": "v2"}"#;
+    assert!(place.resolve(other).is_err());
+    assert!(
+        place
+            .resolve(r#"{"hub": "someone/talk", "files": ["*.csv"]}"#)
+            .is_err()
+    );
+    assert_eq!(hub.n_requests(), 0);
+
+    // A part of a repository must not be taken for the whole.
+    let part = place.resolve(TALK).unwrap();
+    place.outside.offline = false;
+    let whole = place.resolve(TALK).unwrap();
+    assert_eq!(part.identity["commit"], whole.identity["commit"]);
+    assert_ne!(part.identity, whole.identity);
+    assert_eq!(part.detail["files"][0], whole.detail["files"][0]);
+}
+
+#[test]
+fn a_damaged_cache_is_not_taken() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    let mut place = Place::new(&hub);
+    place.outside.offline = true;
+    let folder = place.dir.path().join("cache");
+    place.outside.hf_cache = Some(folder.clone());
+    cache(&folder, &[("a.txt", b"x")]);
+    let snapshot = folder.join("datasets--someone--talk/snapshots");
+    fs::write(snapshot.join(COMMIT).join("a.txt"), b"y").unwrap();
+    let error = place.download(TALK).unwrap_err();
+    assert!(error.message.contains("the network is off"), "{error}");
+    assert_eq!(place.n_files(), 0);
 }
 
 #[test]
