@@ -6,6 +6,7 @@ use std::{
     env, fs,
     io::IsTerminal,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -165,6 +166,7 @@ pub(crate) fn outside() -> Outside {
         kaggle_endpoint: text("KAGGLE_API_ENDPOINT"),
         kaggle_user: text("KAGGLE_USERNAME"),
         kaggle_key: text("KAGGLE_KEY"),
+        stop: Arc::default(),
     }
 }
 

@@ -134,7 +134,8 @@ impl Job<'_> {
     /// Runs the experiment, tells how it went, and returns the exit code.
     fn run(&self) -> Result<u8, Failure> {
         self.project.checked_home()?;
-        let context = self.project.context();
+        let mut context = self.project.context();
+        context.outside.stop = Arc::clone(&self.interrupt.asked);
         let is_writable = prepare_home(&context.home)?;
         let _locks = match is_writable {
             true => Some(self.lock(&context.home)?),

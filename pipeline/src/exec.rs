@@ -30,14 +30,14 @@ pub struct Order {
 
 /// Carries out the order on standard input; returns the exit code.
 pub fn exec_stage(catalog: &[Kind], outside: &Outside) -> i32 {
-    let cancel = Arc::new(AtomicBool::new(false));
+    let cancel = &outside.stop;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // Without the handler the stage would simply end at once, which is safe too.
-        signal_hook::flag::register(signal, Arc::clone(&cancel)).ok();
+        signal_hook::flag::register(signal, Arc::clone(cancel)).ok();
     }
     let stdout = Mutex::new(io::stdout());
     let send = |event: Event| send_line(&stdout, &event);
-    match carry_out(catalog, outside, &cancel, &send) {
+    match carry_out(catalog, outside, cancel, &send) {
         Ok(event) => {
             send(event);
             0

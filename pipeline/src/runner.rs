@@ -11,6 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -57,7 +58,8 @@ pub struct RunOptions {
 /// How the person at the terminal can stop a run.
 #[derive(Debug, Default)]
 pub struct Interrupt {
-    pub asked: AtomicBool,
+    /// Shared with what asks the outside.
+    pub asked: Arc<AtomicBool>,
     pub insisted: AtomicBool,
 }
 

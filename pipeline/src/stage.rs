@@ -10,6 +10,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use serde::{Deserialize, Serialize};
@@ -147,6 +148,8 @@ pub struct Outside {
     pub kaggle_endpoint: Option<String>,
     pub kaggle_user: Option<String>,
     pub kaggle_key: Option<String>,
+    /// Set once whoever asks should stop: a run in its process, a stage in its own.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Numbers worth remembering that a stage ends with, in the order given.

@@ -3,13 +3,15 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
+    process::Stdio,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use crate::{
-    harness::{Output, Project},
-    hub::{COMMIT, Hub},
+    harness::{Output, Project, signal, wait_until},
+    hub::{COMMIT, Fault, Hub},
 };
 
 /// Serves whatever `body` is now, to everybody, for as long as the test runs.
@@ -77,6 +79,25 @@ fn an_address_is_pinned_at_first_use_and_asked_again_by_update() {
     online(&project, "run net.yaml").success();
     assert_eq!(project.outcomes(), "text made");
     assert_eq!(project.artifact("text", "corpus.txt"), "two\n");
+}
+
+#[test]
+fn a_stop_is_heard_while_an_address_is_read_for_its_digest() {
+    let hub = Hub::start();
+    hub.page("/corpus.txt", b"one\n");
+    hub.fault("/corpus.txt", Fault::Stall(Duration::from_secs(600)));
+    let project = Project::new();
+    let url = format!("{}/corpus.txt", hub.address());
+    let text = format!("stages:\n  text: {{ kind: download, with: {{ url: \"{url}\" }} }}\n");
+    project.write("net.yaml", &text);
+    let mut command = project.command(&["run", "net.yaml"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = command.env_remove("TINYLM_OFFLINE").spawn().unwrap();
+    wait_until("a request", || hub.n_requests() > 0);
+    signal(run.id(), "INT");
+    let stopped = project.wait(run).failure(130);
+    assert_eq!(hub.n_requests(), 1, "{stopped}");
+    assert!(!project.path("net.lock").exists());
 }
 
 const TALK: &str = "\

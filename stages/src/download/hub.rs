@@ -217,7 +217,7 @@ fn commit(repo: &Repo, net: &Net) -> Result<String, StageError> {
                     .map(|info| info.sha)
             }
         }
-    });
+    })?;
     match sha {
         Ok(Some(sha)) => Ok(sha),
         Ok(None) => Err(StageError::new(format!(

@@ -11,6 +11,7 @@ use std::{
     future::Future,
     io::{Read, Seek, SeekFrom, Write},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -145,8 +146,10 @@ impl Net {
         })
     }
 
-    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.block_on(future)
+    /// Waits for `future`, unless whoever asks should stop.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, StageError> {
+        let stop = &self.outside.stop;
+        self.runtime.block_on(until_stopped(future, stop))
     }
 
     /// Refuses to go on where the network may not be asked.
@@ -183,34 +186,27 @@ impl Net {
 
     /// Returns a JSON document and the address of the next one.
     fn page(&self, request: &Request) -> Result<(Value, Option<String>), Failure> {
-        self.patiently(|| {
-            self.block_on(async {
-                let response = self.ask(request, 0).await?;
-                let next = next_page(response.headers());
-                let body = response
-                    .bytes()
-                    .await
-                    .map_err(|error| passing(reason(&error)))?;
-                let value = serde_json::from_slice(&body)
-                    .map_err(|error| passing(format!("no JSON: {error}")))?;
-                Ok((value, next))
-            })
-        })
-    }
-
-    /// Tries again what may pass. Only for short questions: nothing can stop it.
-    fn patiently<T>(&self, ask: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut n_failed = 0;
         loop {
-            let asked = ask();
+            let asked = self.block_on(self.page_once(request))?;
             n_failed += 1;
             match asked {
                 Err(Failure::Passing { after, .. }) if n_failed < self.limits.attempts => {
-                    std::thread::sleep(self.pause(n_failed, after));
+                    wait(self.pause(n_failed, after), &self.outside.stop)?;
                 }
                 other => return other,
             }
         }
+    }
+
+    async fn page_once(&self, request: &Request) -> Result<(Value, Option<String>), Failure> {
+        let response = self.ask(request, 0).await?;
+        let next = next_page(response.headers());
+        let body = response.bytes().await;
+        let body = body.map_err(|error| passing(reason(&error)))?;
+        let value =
+            serde_json::from_slice(&body).map_err(|error| passing(format!("no JSON: {error}")))?;
+        Ok((value, next))
     }
 
     /// Sends the request and returns a good answer.
@@ -285,10 +281,10 @@ impl Net {
             io,
             progress,
         };
-        let (mut n_failed, mut longest) = (0, 0);
+        let mut failed = Failed::default();
         loop {
             let before = so_far(to, expected)?;
-            longest = longest.max(before.unwrap_or(0));
+            failed.longest = failed.longest.max(before.unwrap_or(0));
             let rest = cut.clone().map(|cut| cut.behind(to)).transpose()?;
             if rest.as_ref().is_some_and(Cut::is_full) {
                 return Ok(());
@@ -296,17 +292,16 @@ impl Net {
             if before.is_some() && before == expected.bytes {
                 break;
             }
-            match self.block_on(attempt.go(before.unwrap_or(0), rest)) {
+            let going = attempt.go(before.unwrap_or(0), rest);
+            match self.runtime.block_on(going) {
                 Ok(Ended::Cut) => return Ok(()),
                 Ok(Ended::Whole) => break,
                 Err(Failure::Passing { why, after }) => {
-                    // A server that always starts again would else be asked for ever.
-                    let has_grown = fs::metadata(to).is_ok_and(|file| file.len() > longest);
-                    n_failed = if has_grown { 1 } else { n_failed + 1 };
-                    if n_failed >= self.limits.attempts {
-                        return Err(Failure::Stage(self.gave_up(request, &why, n_failed)));
+                    failed.again(fs::metadata(to).map_or(0, |file| file.len()));
+                    if failed.n >= self.limits.attempts {
+                        return Err(Failure::Stage(self.gave_up(request, &why, failed.n)));
                     }
-                    self.wait(self.pause(n_failed, after), io)?;
+                    wait(self.pause(failed.n, after), io.cancel_flag())?;
                 }
                 Err(other) => return Err(other),
             }
@@ -316,26 +311,22 @@ impl Net {
 
     /// Reads a body through for its blake3 digest and its length.
     pub(super) fn digest(&self, request: &Request) -> Result<(String, u64), Failure> {
-        self.patiently(|| self.block_on(self.digest_once(request)))
-    }
-
-    async fn digest_once(&self, request: &Request) -> Result<(String, u64), Failure> {
-        let mut response = self.ask(request, 0).await?;
-        let promised = response.content_length();
-        let (mut hasher, mut n_bytes) = (blake3::Hasher::new(), 0);
+        let mut seen = Seen::default();
+        let mut failed = Failed::default();
         loop {
-            let chunk = response
-                .chunk()
-                .await
-                .map_err(|error| passing(reason(&error)))?;
-            let Some(chunk) = chunk else { break };
-            hasher.update(&chunk);
-            n_bytes += chunk.len() as u64;
+            match self.runtime.block_on(seen.go_on(self, request)) {
+                Ok(()) => break,
+                Err(Failure::Passing { why, after }) => {
+                    failed.again(seen.n_bytes);
+                    if failed.n >= self.limits.attempts {
+                        return Err(passing(why));
+                    }
+                    wait(self.pause(failed.n, after), &self.outside.stop)?;
+                }
+                Err(other) => return Err(other),
+            }
         }
-        if promised.is_some_and(|bytes| bytes != n_bytes) {
-            return Err(passing("the body ended early"));
-        }
-        Ok((hasher.finalize().to_hex().to_string(), n_bytes))
+        Ok((seen.hasher.finalize().to_hex().to_string(), seen.n_bytes))
     }
 
     fn gave_up(&self, request: &Request, why: &str, n_failed: u32) -> StageError {
@@ -346,15 +337,89 @@ impl Net {
             .help("run the same command again when the network is better")
     }
 
-    fn wait(&self, pause: Duration, io: &StageIo) -> Result<(), StageError> {
-        let until = Instant::now() + pause;
-        while Instant::now() < until {
-            if io.is_cancelled() {
-                return Err(StageError::cancelled());
+    /// Waits for `future`, but not for ever, and not once `stop` is set.
+    async fn watched<F: Future>(&self, future: F, stop: &AtomicBool) -> Result<F::Output, Failure> {
+        match timeout(self.limits.stall, until_stopped(future, stop)).await {
+            Ok(output) => Ok(output?),
+            Err(_) => {
+                let seconds = self.limits.stall.as_secs_f64();
+                Err(passing(format!("nothing came for {seconds} seconds")))
             }
-            std::thread::sleep(TICK.min(pause));
         }
-        Ok(())
+    }
+}
+
+async fn until_stopped<F: Future>(future: F, stop: &AtomicBool) -> Result<F::Output, StageError> {
+    let mut future = std::pin::pin!(future);
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(output) = timeout(TICK, &mut future).await {
+            return Ok(output);
+        }
+    }
+    Err(StageError::cancelled())
+}
+
+fn wait(pause: Duration, stop: &AtomicBool) -> Result<(), StageError> {
+    let until = Instant::now() + pause;
+    while Instant::now() < until {
+        if stop.load(Ordering::Relaxed) {
+            return Err(StageError::cancelled());
+        }
+        std::thread::sleep(TICK.min(pause));
+    }
+    Ok(())
+}
+
+/// Attempts in a row of which none came further than all before: a server that always
+/// starts again would else be asked for ever.
+#[derive(Default)]
+struct Failed {
+    n: u32,
+    longest: u64,
+}
+
+impl Failed {
+    fn again(&mut self, n_bytes: u64) {
+        self.n = if n_bytes > self.longest {
+            1
+        } else {
+            self.n + 1
+        };
+        self.longest = self.longest.max(n_bytes);
+    }
+}
+
+/// As much of a body as was read through.
+#[derive(Default)]
+struct Seen {
+    hasher: blake3::Hasher,
+    n_bytes: u64,
+}
+
+impl Seen {
+    /// Reads on to the end. Should what lies there have changed meanwhile, the digest is of
+    /// nothing that ever was, and the download that follows refuses it.
+    async fn go_on(&mut self, net: &Net, request: &Request) -> Result<(), Failure> {
+        let stop = &net.outside.stop;
+        let asked = net.watched(net.ask(request, self.n_bytes), stop).await?;
+        let mut response = match asked {
+            Err(Failure::Answer { status: 416, .. }) if self.n_bytes > 0 => {
+                *self = Self::default();
+                return Err(passing("the server does not know the rest"));
+            }
+            other => other?,
+        };
+        if !continues(&response, self.n_bytes) {
+            *self = Self::default();
+        }
+        loop {
+            let chunk = net.watched(response.chunk(), stop).await?;
+            let Some(chunk) = chunk.map_err(|error| passing(reason(&error)))? else {
+                return Ok(());
+            };
+            self.hasher.update(&chunk);
+            self.n_bytes += chunk.len() as u64;
+        }
     }
 }
 
@@ -404,7 +469,11 @@ enum Ended {
 impl Attempt<'_> {
     /// Asks for what stands behind the first `before` bytes, of which `rest` is wanted.
     async fn go(&self, before: u64, mut rest: Option<Cut>) -> Result<Ended, Failure> {
-        let asked = self.watched(self.net.ask(self.request, before)).await?;
+        let stop = self.io.cancel_flag();
+        let asked = self
+            .net
+            .watched(self.net.ask(self.request, before), stop)
+            .await?;
         let mut response = match asked {
             // What is here is not the beginning of what is there.
             Err(Failure::Answer { status: 416, .. }) => {
@@ -422,7 +491,7 @@ impl Attempt<'_> {
         let mut file = self.open(start)?;
         let mut n_bytes = start;
         loop {
-            let chunk = self.watched(response.chunk()).await?;
+            let chunk = self.net.watched(response.chunk(), stop).await?;
             let Some(chunk) = chunk.map_err(|error| passing(reason(&error)))? else {
                 break;
             };
@@ -442,24 +511,6 @@ impl Attempt<'_> {
                 "the body ended after {n_bytes} of {bytes} bytes"
             ))),
             _ => Ok(Ended::Whole),
-        }
-    }
-
-    /// Waits for `future`, but not for ever, and not if the stage should stop.
-    async fn watched<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
-        let mut future = std::pin::pin!(future);
-        let began = Instant::now();
-        loop {
-            if let Ok(output) = timeout(TICK, &mut future).await {
-                return Ok(output);
-            }
-            if self.io.is_cancelled() {
-                return Err(Failure::Stage(StageError::cancelled()));
-            }
-            if began.elapsed() > self.net.limits.stall {
-                let seconds = self.net.limits.stall.as_secs_f64();
-                return Err(passing(format!("nothing came for {seconds} seconds")));
-            }
         }
     }
 

@@ -543,6 +543,50 @@ fn an_address_without_a_digest_is_pinned_at_first_sight() {
 }
 
 #[test]
+fn a_digest_is_taken_on_where_it_was_cut_off() {
+    let hub = Hub::start();
+    hub.page("/a.txt", &body());
+    for fault in [
+        Fault::Drop(1000),
+        Fault::Drop(2000),
+        Fault::Status(503, None),
+        Fault::Stall(Duration::from_secs(2)),
+        Fault::DropWhole(4000),
+    ] {
+        hub.fault("/a.txt", fault);
+    }
+    let text = format!(r#"{{"url": "{}/a.txt"}}"#, hub.address());
+    let place = Place::new(&hub);
+    let error = place.resolve(&text).unwrap_err();
+    assert!(error.help.unwrap().contains("run the same command again"));
+    let asked = hub.ranges("/a.txt");
+    let part = |n_bytes: u64| Some(format!("bytes={n_bytes}-"));
+    assert_eq!(asked, [None, part(1000), part(3000), part(3000)]);
+
+    // A server that knows no ranges at times.
+    hub.fault("/a.txt", Fault::DropWhole(8000));
+    let pin = place.resolve(&text).unwrap();
+    assert_eq!(pin.identity["blake3"], blake3::hash(&body()).to_string());
+    assert_eq!(pin.detail["bytes"], body().len());
+}
+
+#[test]
+fn a_stop_is_heard_before_anything_is_pinned() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    hub.page("/a.txt", b"x");
+    hub.page("/api/v1/datasets/view/someone/talk", b"{}");
+    let url = format!(r#"{{"url": "{}/a.txt"}}"#, hub.address());
+    for text in [&url, TALK, r#"{"kaggle": "someone/talk"}"#] {
+        let mut place = Place::new(&hub);
+        place.outside.kaggle_user = Some("me".to_owned());
+        place.outside.kaggle_key = Some("key".to_owned());
+        place.outside.stop.store(true, Ordering::Relaxed);
+        let error = place.resolve(text).unwrap_err();
+        assert!(error.cancelled, "{text}: {error}");
+    }
+}
+
+#[test]
 fn samples_stop_a_download_early() {
     let hub = hub_with(&[("a.jsonl", &body()), ("b.jsonl", &body())]);
     let place = Place::new(&hub);

@@ -1,7 +1,9 @@
 //! An address on the web.
 //!
 //! With a digest in the settings nothing has to be asked before the download; without
-//! one the first look takes it, and the lock keeps it.
+//! one the first look takes it, and the lock keeps it. That look reads the whole body and
+//! keeps none of it: the key, and with it the folder that is the download's own, is only
+//! known when the digest is, and `tinylm update` looks without downloading at all.
 
 use std::path::Path;
 
@@ -72,9 +74,9 @@ pub(super) fn failed(what: &str, failure: Failure) -> StageError {
         Failure::Answer { status, .. } => {
             StageError::new(format!("`{what}` is refused: the server answers {status}")).is_final()
         }
-        Failure::Passing { why, .. } => {
-            StageError::new(format!("`{what}` does not come")).cause(why)
-        }
+        Failure::Passing { why, .. } => StageError::new(format!("`{what}` does not come"))
+            .cause(why)
+            .help("run the same command again when the network is better"),
     }
 }
 
