@@ -193,7 +193,13 @@ fn train(
         lowercase: settings.lowercase.unwrap_or(folds_case),
         coverage: settings.coverage,
     };
-    let (words, sample) = words::count(documents, &plan, settings.sample_mb << 20, io)?;
+    let (words, sample) = words::count(
+        documents,
+        &plan,
+        settings.sample_mb << 20,
+        words::WORDS_MAX,
+        io,
+    )?;
     if words.is_empty() {
         return Err(StageError::new("the documents hold no words to learn from")
             .help("see the `rejected.parquet` of the stage that made them")

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tinylm_pipeline::testing::{Outcome, StageTest};
 
+mod jinja;
+
 use super::*;
 use crate::{template::Role, testing::Corpus};
 
@@ -28,20 +30,36 @@ fn corpus(template: Template) -> Corpus {
 
 struct Fixture {
     dir: TempDir,
+    n_artifacts: usize,
 }
 
 impl Fixture {
     fn new(corpus: &Corpus) -> Self {
+        Self::of(std::slice::from_ref(corpus))
+    }
+
+    /// Several artifacts to learn from, each with row groups of its own.
+    fn of(corpora: &[Corpus]) -> Self {
         let dir = TempDir::new().unwrap();
-        corpus.write(&dir.path().join("documents"));
-        Self { dir }
+        for (idx, corpus) in corpora.iter().enumerate() {
+            corpus.write(&dir.path().join(format!("documents-{idx}")));
+        }
+        let n_artifacts = corpora.len();
+        Self { dir, n_artifacts }
     }
 
     fn run(&self, threads: usize, settings: &str) -> Result<Outcome, StageError> {
         let mut test = StageTest::new(self.dir.path());
         test.threads = threads;
-        test.input("documents", &self.dir.path().join("documents"))
-            .run::<TokenizerStage>(settings)
+        for idx in 0..self.n_artifacts {
+            test = test.input(
+                "documents",
+                &self.dir.path().join(format!("documents-{idx}")),
+            );
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let run = || test.run::<TokenizerStage>(settings);
+        pool.build().unwrap().install(run)
     }
 
     fn file(&self, name: &str) -> Vec<u8> {
@@ -82,8 +100,18 @@ fn special_tokens_are_one_id_each_behind_what_is_learnt() {
 
 #[test]
 fn any_number_of_threads_and_any_repetition_makes_the_same_bytes() {
+    // More row groups than one thread takes at a time, with words of their own.
+    let corpora: Vec<Corpus> = (0..7)
+        .map(|idx| {
+            let mut corpus = corpus(Template::Chatml);
+            for n in 0..20 {
+                corpus.text(&format!("part{idx} says {} and {}", n * idx, n + 31 * idx));
+            }
+            corpus
+        })
+        .collect();
     for algorithm in ALGORITHMS {
-        let fixture = Fixture::new(&corpus(Template::Chatml));
+        let fixture = Fixture::of(&corpora);
         let settings = format!("{{algorithm: {algorithm}, vocab_size: 380}}");
         let files = [1, 2, 3].map(|threads| {
             fixture.run(threads, &settings).unwrap();
@@ -169,6 +197,33 @@ fn generation_knows_where_to_stop() {
         fixture.file("chat_template.jinja"),
         Template::Chatml.jinja().as_bytes()
     );
+}
+
+/// Other people's tools write what this one writes.
+#[test]
+fn the_jinja_template_writes_what_is_trained_on() {
+    const SYSTEM: (Role, &str) = (Role::System, "Be {{ kind }}.");
+    const HELLO: (Role, &str) = (Role::User, "Hello,\n'you' + <|im_end|>");
+    const HI: (Role, &str) = (Role::Assistant, "Hi!");
+    let dialogues: [&[(Role, &str)]; 5] = [
+        &[HELLO, HI],
+        &[SYSTEM, HELLO, HI, HELLO, HI],
+        &[HELLO],
+        &[SYSTEM, HI, HI],
+        &[],
+    ];
+    for template in Template::ALL {
+        let fixture = Fixture::new(&corpus(template));
+        fixture.run(1, "{vocab_size: 300}").unwrap();
+        let written = String::from_utf8(fixture.file("chat_template.jinja")).unwrap();
+        for turns in dialogues {
+            let rendered = jinja::render(&written, turns, false);
+            assert_eq!(rendered, template.render(turns).text, "{template:?}");
+            let prompt = template.prompt(turns);
+            let prompt: String = prompt.iter().map(|piece| piece.text).collect();
+            assert_eq!(jinja::render(&written, turns, true), prompt, "{template:?}");
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// More different words than this are not kept: about 400 MB.
-const WORDS_MAX: usize = 4_000_000;
+pub(super) const WORDS_MAX: usize = 4_000_000;
 
 /// What was looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -39,6 +39,7 @@ pub(super) fn count(
     documents: &Documents,
     plan: &Plan,
     sample_bytes: u64,
+    words_max: usize,
     io: &StageIo,
 ) -> Result<(Vec<Counted>, Sample), StageError> {
     let splitter = Splitter::new(&plan.normalizer(), &plan.pre_tokenizer())
@@ -67,7 +68,7 @@ pub(super) fn count(
             sample.documents_sampled += looked_at.documents_sampled;
             sample.bytes_sampled += looked_at.bytes_sampled;
             sample.words += looked_at.words;
-            sample.words_dropped_up_to = sample.words_dropped_up_to.max(counts.bound());
+            sample.words_dropped_up_to = sample.words_dropped_up_to.max(counts.bound(words_max));
             done += group.n_rows as u64;
         }
         io.progress(done, Some(documents.n_documents()), "documents")?;
@@ -190,8 +191,8 @@ impl Counts {
     }
 
     /// Drops the rarest words until few enough are left; returns how rare.
-    fn bound(&mut self) -> u64 {
-        while self.entries.len() > WORDS_MAX {
+    fn bound(&mut self, words_max: usize) -> u64 {
+        while self.entries.len() > words_max {
             self.dropped += 1;
             let dropped = self.dropped;
             self.entries.retain(|_, (count, _)| *count > dropped);
@@ -212,4 +213,94 @@ impl Counts {
 /// Returns the template that documents were rendered with, raw text or not.
 pub(super) fn template_of(documents: Option<&Documents>) -> Template {
     documents.map_or(Template::Chatml, Documents::template)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tempfile::TempDir;
+    use tinylm_pipeline::{Outside, io::Assignment};
+
+    use super::*;
+    use crate::{
+        testing::Corpus,
+        tokenizer::{Algorithm, Ties},
+    };
+
+    const PLAN: Plan = Plan {
+        algorithm: Algorithm::WordLevel,
+        vocab_size: 100,
+        min_frequency: 1,
+        ties: Ties::Older,
+        lowercase: false,
+        coverage: 1.0,
+    };
+
+    /// Counts texts of which each is a row group of its own.
+    fn counted(texts: &[&str], words_max: usize, threads: usize) -> (String, Sample) {
+        let dir = TempDir::new().unwrap();
+        let mut folders = Vec::new();
+        for (idx, text) in texts.iter().enumerate() {
+            let folder = dir.path().join(idx.to_string());
+            let mut corpus = Corpus::new(Template::Plain);
+            corpus.text(text);
+            corpus.write(&folder);
+            folders.push(folder);
+        }
+        let folders: Vec<&std::path::Path> =
+            folders.iter().map(|folder| folder.as_path()).collect();
+        let documents = Documents::open(&folders).unwrap();
+        assert_eq!(documents.row_groups().len(), texts.len());
+        let assignment = Assignment {
+            inputs: Vec::new(),
+            local_files: Vec::new(),
+            pins: Vec::new(),
+            out: dir.path().to_owned(),
+            checkpoints: dir.path().to_owned(),
+            seed: 1,
+            threads,
+            device: "cpu".to_owned(),
+        };
+        let (outside, cancel) = (Outside::default(), AtomicBool::new(false));
+        let io = StageIo::new(&assignment, &outside, &cancel, &|_| ());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let counting = || count(&documents, &PLAN, u64::MAX, words_max, &io).unwrap();
+        let (words, sample) = pool.build().unwrap().install(counting);
+        let words: Vec<String> = words
+            .iter()
+            .map(|(word, n)| format!("{word} {n}"))
+            .collect();
+        (words.join(", "), sample)
+    }
+
+    #[test]
+    fn the_rarest_words_are_dropped_where_there_are_too_many() {
+        let texts = ["a a a b b c", "d d b", "c e", "c"];
+        let (all, sample) = counted(&texts, 5, 1);
+        assert_eq!(all, "a 3, b 3, c 3, d 2, e 1");
+        assert_eq!(sample.words_dropped_up_to, 0);
+        // Behind the second text what was found once is dropped, behind the third what was
+        // found twice; `c` is then counted from nothing.
+        let (kept, sample) = counted(&texts, 3, 1);
+        assert_eq!(kept, "a 3, b 3, c 1");
+        assert_eq!((sample.words, sample.different_words), (12, 3));
+        assert_eq!(sample.words_dropped_up_to, 2);
+    }
+
+    #[test]
+    fn any_number_of_threads_drops_the_same_words() {
+        let texts: Vec<String> = (0..17_u32)
+            .map(|text| {
+                let words = (0..40).map(|n| format!("w{}", n * n * (text + 3) % 61 % (text + 20)));
+                words.collect::<Vec<String>>().join(" ")
+            })
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (words, sample) = counted(&texts, 20, 1);
+        assert!(sample.words_dropped_up_to > 0);
+        for threads in [2, 3] {
+            assert_eq!(counted(&texts, 20, threads), (words.clone(), sample));
+        }
+    }
 }
