@@ -22,7 +22,7 @@ settings! {
         pub hub: Option<String> = None,
         /// Its branch, tag or commit.
         pub revision: Option<String> = None,
-        /// A `tokenizer.json`, a SentencePiece `.model`, or a folder with either or with `vocab.json` and `merges.txt`.
+        /// A `tokenizer.json`, a SentencePiece `.model` (its own pieces alone: T5's hundred extra ids are in its `tokenizer.json`), or a folder with either or with `vocab.json` and `merges.txt`.
         pub path: Option<LocalPath> = None,
     }
 }

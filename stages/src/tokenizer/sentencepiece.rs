@@ -2,6 +2,10 @@
 //!
 //! The file is a protocol buffer. Only what changes ids is read: the pieces, the kind of
 //! model, the normaliser's table and its flags.
+//!
+//! The ids are those of the file. What a library adds when it loads one is not in it, nor
+//! that it would: transformers gives a T5 model a hundred extra ids, so tokens that are added
+//! begin at 32100 with T5's `tokenizer.json` and at 32000 with its `spiece.model`.
 
 use serde_json::{Map, Value, json};
 
