@@ -245,6 +245,9 @@ impl Observer for Console {
     fn see(&self, happened: &Happened) {
         match happened {
             Happened::Waiting { stage, holder } => self.waiting(stage, holder),
+            Happened::Asking { stage, source } => {
+                self.say(&format!("{stage}: asking what `{source}` is now"));
+            }
             Happened::Started(execution) => self.started(execution),
             Happened::Said { stage, event, .. } => self.said(stage, event),
             Happened::Ended {

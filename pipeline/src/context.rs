@@ -97,6 +97,17 @@ impl Context {
         Ok(sources)
     }
 
+    /// Returns what a stage reads from outside that has no pin yet.
+    pub fn unpinned(&self, stage: &StageSpec) -> Result<Vec<Remote>, StageError> {
+        let mut unpinned = Vec::new();
+        for remote in (stage.kind.remotes)(&stage.with) {
+            if self.pin(stage, &remote, Resolve::Never)?.is_none() {
+                unpinned.push(remote);
+            }
+        }
+        Ok(unpinned)
+    }
+
     fn pin(
         &self,
         stage: &StageSpec,

@@ -20,6 +20,8 @@ pub trait Observer: Sync {
 pub enum Happened<'a> {
     /// A stage waits for somebody else's work.
     Waiting { stage: &'a str, holder: &'a str },
+    /// The outside is asked what a source of a stage is now, which may mean to read it whole.
+    Asking { stage: &'a str, source: &'a str },
     /// An attempt at a stage begins.
     Started(&'a Execution),
     /// A running stage said something.

@@ -222,7 +222,7 @@ impl Recorder {
 impl Observer for Recorder {
     fn see(&self, happened: &Happened) {
         match happened {
-            Happened::Waiting { .. } => {}
+            Happened::Waiting { .. } | Happened::Asking { .. } => {}
             Happened::Started(execution) => self.started(execution),
             Happened::Said {
                 stage,

@@ -229,6 +229,7 @@ impl Worker<'_> {
 
     fn try_carry_out(&self) -> Result<Settled, StageError> {
         let context = self.runner.context;
+        self.tell_what_is_asked()?;
         let sources = context.sources(self.stage, self.runner.options.resolve)?;
         let recipe = recipe(self.stage, &self.inputs, &sources);
         let key = key(&recipe);
@@ -261,6 +262,21 @@ impl Worker<'_> {
             why,
             ..Settled::without_artifact(&self.stage.name, Outcome::Made)
         })
+    }
+
+    /// Says what this stage is about to ask the outside, which may take long.
+    fn tell_what_is_asked(&self) -> Result<(), StageError> {
+        let context = self.runner.context;
+        if context.outside.offline || self.runner.options.resolve != Resolve::IfNew {
+            return Ok(());
+        }
+        for remote in context.unpinned(self.stage)? {
+            self.runner.observer.see(&Happened::Asking {
+                stage: &self.stage.name,
+                source: &remote.id,
+            });
+        }
+        Ok(())
     }
 
     /// Returns what the store has, unless the stage is forced.

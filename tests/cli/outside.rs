@@ -65,12 +65,16 @@ fn an_address_is_pinned_at_first_use_and_asked_again_by_update() {
     let locked = online(&project, "run net.yaml --locked").failure(1);
     assert!(locked.stderr.contains("is not pinned"), "{locked}");
 
-    online(&project, "run net.yaml").success();
+    let asking = format!("text: asking what `url {address}` is now\n");
+    let first = online(&project, "run net.yaml").success();
+    assert!(first.stderr.contains(&asking), "{first}");
     assert_eq!(project.outcomes(), "text made");
     let lock = project.read("net.lock");
     assert!(lock.contains(&address), "{lock}");
 
     *body.lock().unwrap() = "two\n".to_owned();
+    let again = online(&project, "run net.yaml").success();
+    assert!(!again.stderr.contains("asking"), "{again}");
     online(&project, "run net.yaml --locked").success();
     assert_eq!(project.outcomes(), "text hit", "the pin holds");
 
