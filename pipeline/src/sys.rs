@@ -3,7 +3,8 @@
 //! A child's own cpu time and peak memory come from `wait4`, because the figures a
 //! process could report of itself are lost when it is killed; a child dies with its
 //! parent through `prctl`, because a parent that was killed cannot clean up; and a stage
-//! that streams asks for its freed memory to be kept through `mallopt`.
+//! that streams asks for its freed memory to be kept through `mallopt`, and for what it writes
+//! to be stored meanwhile through `sync_file_range`.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
@@ -101,6 +102,22 @@ pub fn keep_freed_memory() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIMMED_FROM);
         }
     }
+}
+
+/// Asks the kernel to begin storing what has been written to a file.
+///
+/// Otherwise it begins when the artifact is complete, and everything waits for the disk: at
+/// a gigabyte of documents that is a twentieth of a stage's time.
+pub fn begin_to_store(file: &std::fs::File) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is open as long as `file` is, and no memory is touched.
+        // What fails here is done when the artifact is flushed, which does look for errors.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// Sends a signal to a whole process group; one that is gone already is no error.

@@ -43,7 +43,7 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use tinylm_pipeline::{At, StageError};
+use tinylm_pipeline::{At, StageError, sys::begin_to_store};
 
 use crate::template::{Role, Span, Template};
 
@@ -500,6 +500,7 @@ impl OpenFile {
             column.append_to_row_group(&mut group)?;
         }
         group.close()?;
+        begin_to_store(self.writer.inner());
         Ok(())
     }
 }
