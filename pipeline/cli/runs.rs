@@ -205,7 +205,7 @@ fn show_run(
             "{:width$}  {}  {}",
             metric.stage,
             metric.name,
-            number(metric.value)
+            tinylm_reports::number(metric.value)
         ));
     }
     Ok(())

@@ -28,6 +28,7 @@ pub use comparison::{
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
 pub use metric::Better;
+pub use number::number;
 pub use read::{ReportOptions, read, read_all};
 pub use report::{Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage};
 

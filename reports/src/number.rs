@@ -5,7 +5,7 @@
 //! What is not a number is written as what it is: `NaN`, `inf`, `-inf`.
 
 /// Writes a value in at most about ten characters.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
