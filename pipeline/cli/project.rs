@@ -155,6 +155,8 @@ pub(crate) fn outside() -> Outside {
     };
     let flag =
         |name: &str| text(name).is_some_and(|value| !matches!(&*value, "0" | "false" | "no"));
+    let kaggle = text("KAGGLE_USERNAME").zip(text("KAGGLE_KEY"));
+    let (kaggle_user, kaggle_key) = kaggle.or_else(stored_kaggle_key).unzip();
     Outside {
         hf_endpoint: text("HF_ENDPOINT"),
         hf_token: text("HF_TOKEN").or_else(|| {
@@ -164,8 +166,8 @@ pub(crate) fn outside() -> Outside {
         hf_cache: folder("HF_HUB_CACHE").or_else(|| Some(hf_home()?.join("hub"))),
         offline: flag("HF_HUB_OFFLINE") || flag("TINYLM_OFFLINE"),
         kaggle_endpoint: text("KAGGLE_API_ENDPOINT"),
-        kaggle_user: text("KAGGLE_USERNAME"),
-        kaggle_key: text("KAGGLE_KEY"),
+        kaggle_user,
+        kaggle_key,
         stop: Arc::default(),
     }
 }
@@ -186,6 +188,15 @@ fn stored_token() -> Option<String> {
     let path = folder("HF_TOKEN_PATH").or_else(|| Some(hf_home()?.join("token")))?;
     let token = fs::read_to_string(path).ok()?.trim().to_owned();
     (!token.is_empty()).then_some(token)
+}
+
+/// The user and the key in `kaggle.json`, where Kaggle's own tools look for it.
+fn stored_kaggle_key() -> Option<(String, String)> {
+    let folder = folder("KAGGLE_CONFIG_DIR").or_else(|| Some(folder("HOME")?.join(".kaggle")))?;
+    let stored = fs::read(folder.join("kaggle.json")).ok()?;
+    let stored: serde_json::Value = serde_json::from_slice(&stored).ok()?;
+    let text = |name: &str| stored[name].as_str().map(str::to_owned);
+    text("username").zip(text("key"))
 }
 
 /// Whether what goes to standard error may be coloured.

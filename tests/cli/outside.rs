@@ -244,3 +244,30 @@ fn kaggle_is_asked_as_whom_the_environment_says() {
     let said = Some("Basic bWU6c2VjcmV0".to_owned());
     assert_eq!(hub.authorizations("/someone/talk"), [said.clone(), said]);
 }
+
+#[test]
+fn a_kaggle_key_that_was_stored_is_sent() {
+    for (variable, file) in [
+        ("KAGGLE_CONFIG_DIR", "kaggle.json"),
+        ("HOME", ".kaggle/kaggle.json"),
+    ] {
+        let hub = Hub::start();
+        let version = br#"{"currentVersionNumber": 4}"#;
+        hub.page("/api/v1/datasets/view/someone/talk", version);
+        let project = Project::new();
+        project.write("talk.yaml", &TALK.replace("hub:", "kaggle:"));
+        let stored = r#"{"username": "me", "key": "secret"}"#;
+        project.write(&format!("place/{file}"), stored);
+        let place = project.path("place");
+        let place = (variable, place.to_str().unwrap());
+        let endpoint = ("KAGGLE_API_ENDPOINT", hub.address());
+        with_variables(&project, &[endpoint, place]).failure(1);
+        let said = Some("Basic bWU6c2VjcmV0".to_owned());
+        assert_eq!(hub.authorizations("/someone/talk")[0], said, "{variable}");
+        // What is in the environment counts more.
+        let other = [("KAGGLE_USERNAME", "you"), ("KAGGLE_KEY", "secret")];
+        with_variables(&project, &[endpoint, place, other[0], other[1]]).failure(1);
+        let asked = hub.authorizations("/someone/talk");
+        assert_ne!(asked[asked.len() - 1], said, "{variable}");
+    }
+}

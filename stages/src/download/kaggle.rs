@@ -26,7 +26,8 @@ fn request(net: &Net, path: &str) -> Result<Request, StageError> {
         let message = "Kaggle wants to know who asks";
         return Err(StageError::new(message)
             .help(
-                "make a key at https://www.kaggle.com/settings and set KAGGLE_USERNAME and KAGGLE_KEY",
+                "make a key at https://www.kaggle.com/settings and set KAGGLE_USERNAME and KAGGLE_KEY, \
+                 or save its `kaggle.json` in `~/.kaggle`",
             )
             .is_final());
     };
@@ -42,7 +43,7 @@ fn failed(name: &str, failure: Failure) -> StageError {
     match failure {
         Failure::Answer { status: 401, .. } => {
             StageError::new("Kaggle does not know this user and key")
-                .help("look at KAGGLE_USERNAME and KAGGLE_KEY")
+                .help("look at KAGGLE_USERNAME and KAGGLE_KEY, or at `~/.kaggle/kaggle.json`")
                 .is_final()
         }
         Failure::Answer { status: 403, .. } => {

@@ -707,7 +707,7 @@ fn what_kaggle_refuses_says_what_to_do() {
         format!("{}: {}", error.message, error.help.unwrap_or_default())
     });
     insta::assert_snapshot!(told.join("\n"), @"
-    Kaggle does not know this user and key: look at KAGGLE_USERNAME and KAGGLE_KEY
+    Kaggle does not know this user and key: look at KAGGLE_USERNAME and KAGGLE_KEY, or at `~/.kaggle/kaggle.json`
     Kaggle refuses `someone/talk` to you: accept its terms at https://www.kaggle.com/datasets/someone/talk
     Kaggle has no dataset `someone/talk`: write `owner/name` as in the address of its page, https://www.kaggle.com/datasets/owner/name; a private one needs its owner's key
     ");
