@@ -84,7 +84,7 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Asks the allocator to hold on to what this process frees, up to some megabytes a thread.
+/// Asks the allocator to hold on to what this process frees, up to 64 MB a thread.
 ///
 /// Buffers of a row group come and go hundreds of times. Given back to the kernel each time,
 /// their pages are taken away, handed out and zeroed anew, which costs a stage that streams

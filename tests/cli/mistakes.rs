@@ -230,3 +230,17 @@ fn a_wrong_condition_is_pointed_at() {
         "{output}"
     );
 }
+
+#[test]
+fn a_page_that_cannot_be_written_says_where_to() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let output = project
+        .tinylm("report @last --html no/page.html")
+        .failure(2);
+    assert_snapshot!(output.stderr, @"
+    error: cannot write `no/page.html`
+      cause: No such file or directory (os error 2)
+      help: name a file in a folder that exists and can be written to
+    ");
+}

@@ -164,7 +164,7 @@ impl Checkpoints {
             return Ok(None);
         };
         warn(format!(
-            "no checkpoint is whole, so training goes on from step {step} without the weights of step {needed}: the best will be the best from here on"
+            "every checkpoint needs best weights that are damaged, so training goes on from step {step} without those of step {needed}: the best will be the best from here on"
         ));
         let path = path_of(&self.folder, step);
         Ok(Some(read(&path, step, None)?))
@@ -497,7 +497,7 @@ mod tests {
         assert_snapshot!(warnings.join("\n"), @"
         the checkpoint of step 15 is passed over, as the best weights, of step 10, are damaged: cannot read `step-0000000010/model.safetensors`
         the checkpoint of step 10 is damaged and passed over: cannot read `step-0000000010/model.safetensors`
-        no checkpoint is whole, so training goes on from step 15 without the weights of step 10: the best will be the best from here on
+        every checkpoint needs best weights that are damaged, so training goes on from step 15 without those of step 10: the best will be the best from here on
         ");
     }
 
