@@ -84,6 +84,30 @@ fn every_module_opens_with_what_it_promises() {
     assert!(without.is_empty(), "no module header: {without:#?}");
 }
 
+/// Whatever is made or removed inside a home goes through `Place`, which follows no link.
+#[test]
+fn folders_of_a_home_are_made_and_removed_in_one_place_only() {
+    // SQLite's own files stand in the home itself; a lock file stands beside its experiment.
+    let elsewhere = ["place.rs", "db.rs", "files.rs", "lockfile.rs", "testing.rs"];
+    let calls = ["fs::remove_", "create_dir", "fs::rename", "File::create"];
+    let mut found = Vec::new();
+    for folder in ["registry/src", "pipeline/src"] {
+        visit(&root().join(folder), &mut |path, text| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            let is_test = path.components().any(|part| part.as_os_str() == "tests");
+            if elsewhere.contains(&&*name) || name.contains("tests") || is_test {
+                return;
+            }
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let lines = code
+                .lines()
+                .filter(|line| calls.iter().any(|call| line.contains(call)));
+            found.extend(lines.map(|line| format!("{}: {}", path.display(), line.trim())));
+        });
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 fn visit(folder: &Path, look: &mut dyn FnMut(&Path, &str)) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -72,15 +72,16 @@ fn looking(dir: &Path) -> Result<()> {
 /// Every byte of an artifact read again, as `cache verify` does; the best of three.
 fn hashing(dir: &Path) -> Result<()> {
     const BYTES: usize = 1 << 30;
-    let out = dir.join("out");
-    fs::create_dir(&out)?;
+    let home = Home::at(dir.join("hashing"));
+    let out = home.work().below("out");
+    out.create_folder()?;
     let block: Vec<u8> = (0..1 << 20).map(|i: u32| (i * 31 % 251) as u8).collect();
-    let mut file = fs::File::create(out.join("gigabyte"))?;
+    let mut file = out.below("gigabyte").create_file()?;
     for _ in 0..BYTES / block.len() {
         file.write_all(&block)?;
     }
     drop(file);
-    let store = Store::new(Home::at(dir.join("hashing")));
+    let store = Store::new(home);
     let digest = store.commit(&out)?.digest;
     let mut best = Duration::MAX;
     for _ in 0..3 {
@@ -183,7 +184,7 @@ fn recorded(dir: &Path, registry: &Path, tell: impl FnOnce(&StageIo)) -> Result<
     };
     let experiments = spec::load(&request, &tinylm_stages::catalog());
     let experiments = experiments.map_err(|wrong| wrong.render(false))?;
-    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0]);
+    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0])?;
     let (reader, writer) = io::pipe()?;
     thread::scope(|scope| {
         scope.spawn(|| listen(reader, &recorder));

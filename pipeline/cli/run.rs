@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    error::Error as _,
+    io,
     num::NonZero,
     path::Path,
     process::Command,
@@ -12,7 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Happened, Interrupt, Observer, Outcome, Recorder, Resolve, RunOptions, Runner,
-    Settled, spec::Experiment,
+    Settled, StageError, spec::Experiment,
 };
 use tinylm_registry::{Home, Lock, NewRun, Registry, Status, keys, names};
 
@@ -134,6 +136,7 @@ impl Job<'_> {
     /// Runs the experiment, tells how it went, and returns the exit code.
     fn run(&self) -> Result<u8, Failure> {
         self.project.checked_home()?;
+        start_hashing_threads()?;
         let mut context = self.project.context();
         context.outside.stop = Arc::clone(&self.interrupt.asked);
         let is_writable = prepare_home(&context.home)?;
@@ -158,7 +161,7 @@ impl Job<'_> {
                 Registry::open(&context.home.registry_path())?,
                 &self.run_id,
                 self.experiment,
-            )),
+            )?),
             None => None,
         };
         let observer = Both(&console, recorder.as_ref());
@@ -310,6 +313,21 @@ impl Job<'_> {
             }
             _ => STAGE_FAILED,
         }
+    }
+}
+
+/// Starts the threads that hash files, which otherwise start at first use and panic where the
+/// system allows none. A few are enough to be faster than a disk.
+fn start_hashing_threads() -> Result<(), Failure> {
+    let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_cores.min(8));
+    match pool.build_global() {
+        Err(error) if error.source().is_some() => {
+            let error = io::Error::other(error.to_string());
+            Err(Failure::from(StageError::no_thread(&error)))
+        }
+        // Of several runs of a sweep only the first starts them.
+        _ => Ok(()),
     }
 }
 
@@ -485,7 +503,7 @@ fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
     let mut signals = Signals::new([consts::SIGINT, consts::SIGTERM, consts::SIGHUP])
         .map_err(|error| Failure::wrong(format!("signals cannot be heard: {error}")))?;
     let heard = Arc::clone(&interrupt);
-    thread::spawn(move || {
+    let listen = move || {
         for signal in signals.forever() {
             if signal != consts::SIGINT {
                 TERMINATED.store(true, Ordering::Relaxed);
@@ -496,7 +514,10 @@ fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
                 eprint("stopping at the next safe point; again to stop at once");
             }
         }
-    });
+    };
+    thread::Builder::new()
+        .spawn(listen)
+        .map_err(|error| Failure::from(StageError::no_thread(&error)))?;
     Ok(interrupt)
 }
 

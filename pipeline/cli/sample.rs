@@ -458,7 +458,7 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
         ));
         return Err(failure.help(format!("`tinylm run {}` makes it again", run.file)));
     }
-    Ok(files)
+    Ok(files.to_path_buf())
 }
 
 impl From<SpeakError> for Failure {

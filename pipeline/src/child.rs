@@ -5,10 +5,10 @@
 //! kernel's own figures for this stage alone.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -17,7 +17,10 @@ use std::{
 
 use rustix::process::Signal;
 
+use tinylm_registry::Place;
+
 use crate::{
+    context::from_registry,
     event::Event,
     exec::Order,
     stage::{Metrics, StageError},
@@ -47,7 +50,7 @@ pub(crate) struct Attempt<'a> {
     pub order: &'a Order,
     /// The value of [`ATTEMPT_VAR`].
     pub mark: String,
-    pub log: PathBuf,
+    pub log: Place,
     pub timeout: Option<Duration>,
 }
 
@@ -78,13 +81,19 @@ impl Attempt<'_> {
         let (pid, stdout) = self.start()?;
         let (done, is_done) = mpsc::channel::<()>();
         let (last, ended, stopped) = thread::scope(|scope| {
-            let watcher = scope.spawn(|| watch(pid, self.timeout, wish, is_done));
+            let watcher = thread::Builder::new()
+                .spawn_scoped(scope, || watch(pid, self.timeout, wish, is_done))
+                .map_err(|error| {
+                    sys::signal_group(pid, Signal::KILL);
+                    sys::wait(pid).ok();
+                    StageError::no_thread(&error)
+                })?;
             let last = listen(stdout, on_event);
             // The exit is awaited while the watcher still enforces time-outs.
             let ended = sys::wait(pid);
             drop(done);
-            (last, ended, watcher.join().unwrap_or(Stopped::Not))
-        });
+            Ok::<_, StageError>((last, ended, watcher.join().unwrap_or(Stopped::Not)))
+        })?;
         let (exit, usage) = ended.map_err(|error| {
             StageError::new("the stage's process could not be waited for").cause(error)
         })?;
@@ -97,7 +106,10 @@ impl Attempt<'_> {
     }
 
     fn start(&self) -> Result<(u32, ChildStdout), StageError> {
-        let log = File::create(&self.log).map_err(|error| StageError::io(&self.log, &error))?;
+        let log = self
+            .log
+            .create_file()
+            .map_err(|error| from_registry(&error))?;
         let mut command = Command::new(self.program);
         command
             .arg("exec-stage")

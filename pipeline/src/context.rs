@@ -53,8 +53,21 @@ pub struct Sources {
 pub enum Kept {
     Whole(Box<KeyRecord>),
     Nothing,
+    /// It was made, and its artifact is gone.
+    Missing,
     /// There was an artifact, and this is wrong with it.
     Damaged(String),
+}
+
+impl Kept {
+    /// Returns what became of what was made before, where something was.
+    pub(crate) fn loss(&self) -> Option<String> {
+        match self {
+            Self::Missing => Some("its artifact is missing".to_owned()),
+            Self::Damaged(what) => Some(what.clone()),
+            Self::Whole(_) | Self::Nothing => None,
+        }
+    }
 }
 
 impl Context {
@@ -155,7 +168,7 @@ impl Context {
         let condition = self.store.condition(&record.artifact);
         Ok(match condition.map_err(|error| from_registry(&error))? {
             Condition::Whole(_) => Kept::Whole(Box::new(record)),
-            Condition::Missing => Kept::Damaged("its artifact is missing".to_owned()),
+            Condition::Missing => Kept::Missing,
             Condition::Damaged { path, what } => Kept::Damaged(format!(
                 "its artifact is damaged: `{}` {what}",
                 path.display()

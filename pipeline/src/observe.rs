@@ -69,6 +69,8 @@ pub struct Settled {
     pub artifact_bytes: u64,
     /// The execution that made the artifact, in this run or an earlier one.
     pub execution_id: Option<String>,
+    /// Whether what stood in the store under its key was damaged.
+    pub healed: bool,
     /// The run that made it, where it is an earlier one.
     pub made_by: Option<String>,
     pub seconds: f64,
@@ -114,6 +116,7 @@ impl Settled {
             artifact: None,
             artifact_bytes: 0,
             execution_id: None,
+            healed: false,
             made_by: None,
             seconds: 0.0,
             why: Vec::new(),

@@ -86,8 +86,7 @@ fn plan_stage(
     } else if let Some(key) = &key {
         match context.kept(key)? {
             Kept::Whole(record) => return Ok(fresh(stage, *key, record)),
-            Kept::Damaged(what) => reasons.push(what),
-            Kept::Nothing => {}
+            kept => reasons.extend(kept.loss()),
         }
     }
     for remote in &sources.unpinned {

@@ -21,6 +21,7 @@ use crate::{
     event::Event,
     observe::{Execution, Happened, Observer, Outcome, Settled},
     spec::Experiment,
+    stage::StageError,
 };
 
 /// The longest a number waits to be written: what a crash may lose of a curve.
@@ -46,20 +47,26 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts recording a run that is in the registry already.
-    pub fn start(registry: Registry, run_id: &str, experiment: &Experiment) -> Self {
+    pub fn start(
+        registry: Registry,
+        run_id: &str,
+        experiment: &Experiment,
+    ) -> Result<Self, StageError> {
         let (sender, receiver) = mpsc::channel();
         let stages = stage_records(run_id, experiment);
         let pending = stages.clone();
-        let thread = thread::spawn(move || {
-            let first = registry.upsert_stages(&pending).err();
-            first.or(write_all(&registry, &receiver))
-        });
-        Self {
+        let thread = thread::Builder::new()
+            .spawn(move || {
+                let first = registry.upsert_stages(&pending).err();
+                first.or(write_all(&registry, &receiver))
+            })
+            .map_err(|error| StageError::no_thread(&error))?;
+        Ok(Self {
             run_id: run_id.to_owned(),
             stages,
             sender: Mutex::new(Some(sender)),
             thread,
-        }
+        })
     }
 
     /// Writes what is left and the run's end; returns what went wrong first, if anything did.

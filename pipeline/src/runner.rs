@@ -7,8 +7,10 @@
 //! for a kill to leave behind.
 
 use std::{
+    any::Any,
     collections::{HashMap, HashSet},
     fs,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -20,7 +22,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_registry::{Digest, KeyRecord, Lock, keys::write_key, names};
+use tinylm_registry::{Condition, Digest, KeyRecord, Lock, Place, keys::write_key, names};
 
 use crate::{
     child::{Attempt, Ended, Wish, end_orphans},
@@ -88,7 +90,7 @@ impl Runner<'_> {
                 let starting = &ready[..ready.len().min(n_free)];
                 running.extend(starting);
                 let n_threads = self.options.n_threads / n_at_work(&running);
-                for stage in starting {
+                for &stage in starting {
                     started.insert(&stage.name);
                     let worker = Worker {
                         runner: self,
@@ -96,12 +98,21 @@ impl Runner<'_> {
                         stop: &stop,
                         n_threads: n_threads.max(1),
                         inputs: inputs(stage, &settled),
+                        was_misled: was_misled(stage, &settled),
                     };
                     let sender = sender.clone();
-                    scope.spawn(move || {
-                        // The receiver outlives every worker.
-                        sender.send((worker.stage, worker.carry_out())).ok();
+                    let started = thread::Builder::new().spawn_scoped(scope, {
+                        let sender = sender.clone();
+                        move || {
+                            // The receiver outlives every worker.
+                            sender.send((stage, worker.carry_out())).ok();
+                        }
                     });
+                    if let Err(error) = started {
+                        let failed = Outcome::Failed(StageError::no_thread(&error));
+                        let settled = Settled::without_artifact(&stage.name, failed);
+                        sender.send((stage, settled)).ok();
+                    }
                 }
                 if running.is_empty() {
                     break;
@@ -195,6 +206,22 @@ fn inputs(stage: &StageSpec, settled: &HashMap<&str, Settled>) -> Vec<(String, V
         .collect()
 }
 
+/// Returns whether something that a stage reads was damaged until this run made it anew.
+fn was_misled(stage: &StageSpec, settled: &HashMap<&str, Settled>) -> bool {
+    let mut names = stage.inputs.iter().flat_map(|(_, names)| names);
+    names.any(|name| settled.get(name.as_str()).is_some_and(|one| one.healed))
+}
+
+/// A bug in this program, told as the failure of the stage that it was working for.
+fn panicked(panic: &(dyn Any + Send)) -> StageError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    StageError::new("the thread that looks after this stage panicked, which is a bug in tinylm")
+        .cause(text.unwrap_or_else(|| "it left no message".to_owned()))
+        .help("what other stages made is kept; run the same command again, and report this")
+        .is_final()
+}
+
 /// One stage of one run, on its own thread.
 struct Worker<'a> {
     runner: &'a Runner<'a>,
@@ -202,6 +229,8 @@ struct Worker<'a> {
     stop: &'a AtomicBool,
     n_threads: usize,
     inputs: Vec<(String, Vec<Digest>)>,
+    /// Whether an earlier attempt may have read bytes that were not what its key said.
+    was_misled: bool,
 }
 
 /// What an attempt that worked leaves.
@@ -215,7 +244,10 @@ struct Made {
 impl Worker<'_> {
     fn carry_out(&self) -> Settled {
         let started = Instant::now();
-        let mut settled = self.try_carry_out().unwrap_or_else(|error| {
+        // Whatever happens here is told: a loop that waits for a dead thread would wait for ever.
+        let carried_out = panic::catch_unwind(AssertUnwindSafe(|| self.try_carry_out()))
+            .unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let mut settled = carried_out.unwrap_or_else(|error| {
             let outcome = if error.cancelled {
                 Outcome::Cancelled
             } else {
@@ -233,25 +265,25 @@ impl Worker<'_> {
         let sources = context.sources(self.stage, self.runner.options.resolve)?;
         let recipe = recipe(self.stage, &self.inputs, &sources);
         let key = key(&recipe);
-        let mut damage = match self.kept(&key)? {
-            Kept::Whole(record) => return Ok(self.hit(key, &record)),
-            Kept::Damaged(what) => Some(what),
-            Kept::Nothing => None,
-        };
+        if let Kept::Whole(record) = self.kept(&key)? {
+            return Ok(self.hit(key, &record));
+        }
         let _key_lock = self.lock(&context.home.key_lock(&key))?;
         // Whoever held the lock may have made it meanwhile.
-        match self.kept(&key)? {
+        let kept = match self.kept(&key)? {
             Kept::Whole(record) => return Ok(self.hit(key, &record)),
-            Kept::Damaged(what) => damage = Some(what),
-            Kept::Nothing => {}
-        }
+            kept => kept,
+        };
         let _device_lock = match self.stage.kind.heavy {
             true => Some(self.lock(&context.home.device_lock(&self.runner.options.device))?),
             false => None,
         };
         end_orphans(&absolute(&context.home.work_dir(&key))?);
+        if self.is_forced() || self.was_misled {
+            self.forget_checkpoints(&key)?;
+        }
         let explanation = explanation(&recipe);
-        let why = self.why(damage, &explanation);
+        let why = self.why(&kept, &explanation);
         let made = self.make(key, &sources, &explanation, &why)?;
         Ok(Settled {
             key: Some(key),
@@ -260,6 +292,7 @@ impl Worker<'_> {
             execution_id: Some(made.execution_id),
             metrics: made.metrics,
             why,
+            healed: matches!(kept, Kept::Damaged(_)),
             ..Settled::without_artifact(&self.stage.name, Outcome::Made)
         })
     }
@@ -305,7 +338,7 @@ impl Worker<'_> {
     }
 
     /// Waits for a lock, saying who holds it.
-    fn lock(&self, path: &Path) -> Result<Lock, StageError> {
+    fn lock(&self, path: &Place) -> Result<Lock, StageError> {
         let options = &self.runner.options;
         let note = format!(
             "`{}` of run {} (process {})",
@@ -324,12 +357,12 @@ impl Worker<'_> {
             .ok_or_else(StageError::cancelled)
     }
 
-    fn why(&self, damage: Option<String>, now: &[Entry]) -> Vec<String> {
+    fn why(&self, kept: &Kept, now: &[Entry]) -> Vec<String> {
         if self.is_forced() {
             return vec!["forced".to_owned()];
         }
-        if let Some(damage) = damage {
-            return vec![damage];
+        if let Some(loss) = kept.loss() {
+            return vec![loss];
         }
         let Some(last) = (self.runner.history)(&self.stage.name) else {
             return vec!["never run".to_owned()];
@@ -349,10 +382,6 @@ impl Worker<'_> {
         recipe: &[Entry],
         why: &[String],
     ) -> Result<Made, StageError> {
-        if self.is_forced() {
-            let checkpoints = self.runner.context.home.checkpoints_dir(&key);
-            fs::remove_dir_all(checkpoints).ok();
-        }
         let mut attempt = 1;
         loop {
             let execution = Execution {
@@ -394,9 +423,7 @@ impl Worker<'_> {
             assignment: self.assignment(execution, sources, &folder)?,
         };
         let home = &self.runner.context.home;
-        let logs = home.root().join("logs");
-        fs::create_dir_all(&logs).map_err(|error| StageError::io(&logs, &error))?;
-        let log = logs.join(format!("{}.log", execution.id));
+        let log = home.log_path(&execution.id);
         let attempt = Attempt {
             program: &self.runner.options.program,
             order: &order,
@@ -422,6 +449,7 @@ impl Worker<'_> {
         };
         let ended = attempt.run(&|| self.runner.wish(self.stop), &mut on_event)?;
         let Ended { result, usage } = ended;
+        let result = self.inputs_still_stand(&execution.key).and(result);
         let result = result.and_then(|metrics| {
             self.commit(
                 execution,
@@ -436,27 +464,50 @@ impl Worker<'_> {
         Ok(result)
     }
 
-    fn attempt_folder(&self, execution: &Execution) -> Result<PathBuf, StageError> {
-        let folder = self
-            .runner
-            .context
-            .home
-            .attempt_dir(&execution.key, &execution.id);
-        for inner in [folder.join("out"), self.checkpoints(execution)] {
-            fs::create_dir_all(&inner).map_err(|error| StageError::io(&inner, &error))?;
+    fn attempt_folder(&self, execution: &Execution) -> Result<Place, StageError> {
+        let home = &self.runner.context.home;
+        let folder = home.attempt_dir(&execution.key, &execution.id);
+        for inner in [folder.below("out"), home.checkpoints_dir(&execution.key)] {
+            inner
+                .create_folder()
+                .map_err(|error| from_registry(&error))?;
         }
         Ok(folder)
     }
 
-    fn checkpoints(&self, execution: &Execution) -> PathBuf {
-        self.runner.context.home.checkpoints_dir(&execution.key)
+    fn forget_checkpoints(&self, key: &Digest) -> Result<(), StageError> {
+        let checkpoints = self.runner.context.home.checkpoints_dir(key);
+        checkpoints
+            .remove()
+            .map_err(|error| from_registry(&error).is_final())
+    }
+
+    /// Looks once more at what the stage read, so that nothing is recorded, and nothing gone on
+    /// with, that was made from anything but what the key says.
+    fn inputs_still_stand(&self, key: &Digest) -> Result<(), StageError> {
+        for ((_, names), (_, digests)) in self.stage.inputs.iter().zip(&self.inputs) {
+            for (name, digest) in names.iter().zip(digests) {
+                let condition = self.runner.context.store.condition(digest);
+                let what = match condition.map_err(|error| from_registry(&error))? {
+                    Condition::Whole(_) => continue,
+                    Condition::Missing => "it is missing".to_owned(),
+                    Condition::Damaged { path, what } => format!("`{}` {what}", path.display()),
+                };
+                self.forget_checkpoints(key)?;
+                return Err(StageError::new(format!("what it read of `{name}` was changed meanwhile"))
+                    .cause(what)
+                    .help("find out what writes into the store, then run the same command again: what is damaged is made anew")
+                    .is_final());
+            }
+        }
+        Ok(())
     }
 
     fn assignment(
         &self,
         execution: &Execution,
         sources: &Sources,
-        folder: &Path,
+        folder: &Place,
     ) -> Result<Assignment, StageError> {
         let mut inputs = Vec::new();
         for ((role, names), (_, digests)) in self.stage.inputs.iter().zip(&self.inputs) {
@@ -474,7 +525,7 @@ impl Worker<'_> {
             local_files: sources.local_files.clone(),
             pins: sources.pins.clone(),
             out: absolute(&folder.join("out"))?,
-            checkpoints: absolute(&self.checkpoints(execution))?,
+            checkpoints: absolute(&self.runner.context.home.checkpoints_dir(&execution.key))?,
             seed: self.stage.seed,
             threads: self.n_threads,
             device: self.runner.options.device.clone(),
@@ -485,7 +536,7 @@ impl Worker<'_> {
     fn commit(
         &self,
         execution: &Execution,
-        folder: &Path,
+        folder: &Place,
         metrics: Metrics,
         origin: Option<Value>,
         elapsed: Duration,
@@ -494,7 +545,7 @@ impl Worker<'_> {
         let options = self.runner.options;
         let artifact = context
             .store
-            .commit(&folder.join("out"))
+            .commit(&folder.below("out"))
             .map_err(|error| from_registry(&error))?;
         let record = KeyRecord {
             version: KeyRecord::VERSION,
@@ -524,14 +575,14 @@ impl Worker<'_> {
     }
 
     /// Removes what the attempt needed only while it ran. What cannot be removed is `gc`'s.
-    fn clean_up(&self, folder: &Path, log: &Path, is_made: bool, key: &Digest) {
+    fn clean_up(&self, folder: &Place, log: &Place, is_made: bool, key: &Digest) {
         if is_made {
-            fs::remove_dir_all(self.runner.context.home.work_dir(key)).ok();
+            self.runner.context.home.work_dir(key).remove().ok();
         } else {
-            fs::remove_dir_all(folder).ok();
+            folder.remove().ok();
         }
         if fs::metadata(log).is_ok_and(|log| log.len() == 0) {
-            fs::remove_file(log).ok();
+            log.remove().ok();
         }
     }
 

@@ -206,6 +206,15 @@ impl StageError {
         }
     }
 
+    /// The system gave no thread to something that needs one.
+    pub fn no_thread(error: &std::io::Error) -> Self {
+        Self::new("the system allows no further thread")
+            .cause(error)
+            .help(
+                "raise its limits (`ulimit -u`, `ulimit -v`), or run fewer stages at once (`-j 1`)",
+            )
+    }
+
     pub fn io(path: &Path, error: &std::io::Error) -> Self {
         let mut this = Self::new(format!("`{}`: {error}", path.display()));
         if error.kind() == std::io::ErrorKind::StorageFull {

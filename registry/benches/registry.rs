@@ -65,8 +65,8 @@ fn checking(folder: &Path) {
     let store = Store::new(home.clone());
     let digests: Vec<_> = (0..10)
         .map(|stage| {
-            let out = folder.join("out");
-            std::fs::create_dir(&out).unwrap();
+            let out = home.work().below("out");
+            out.create_folder().unwrap();
             for file in 0..6 {
                 std::fs::write(out.join(format!("file-{file}")), format!("{stage} {file}"))
                     .unwrap();

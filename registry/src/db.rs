@@ -22,7 +22,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 
-use crate::{Error, Lock, files, migrations};
+use crate::{Error, Home, Lock, Place, files, migrations};
 
 /// How long a writer queues behind others before it gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -130,8 +130,8 @@ impl Registry {
     }
 
     /// The folder of lock files that stands beside the registry.
-    pub(crate) fn locks(&self) -> PathBuf {
-        files::parent(&self.path).join("locks")
+    pub(crate) fn locks(&self) -> Place {
+        home_of(&self.path).locks()
     }
 
     fn version(&self) -> Result<u32, Error> {
@@ -265,9 +265,14 @@ fn log_ahead(connection: &Connection) -> rusqlite::Result<()> {
 /// The lock for what only one process may do: making and migrating.
 fn lock(path: &Path) -> Result<Lock, Error> {
     let never = AtomicBool::new(false);
-    let lock_path = files::parent(path).join("locks/registry");
+    let lock_path = home_of(path).registry_lock();
     let lock = Lock::wait_exclusive(&lock_path, "making the registry", &never, |_| {})?;
     lock.ok_or_else(|| Error::Busy { path: path.into() })
+}
+
+/// The home that a registry stands in.
+fn home_of(path: &Path) -> Home {
+    Home::at(files::parent(path))
 }
 
 fn refuse_newer(path: &Path, found: u32) -> Result<(), Error> {

@@ -33,6 +33,12 @@ pub enum Error {
     OddFile { path: PathBuf, what: &'static str },
     #[error("`{}` changed while it was read", path.display())]
     ChangedWhileRead { path: PathBuf },
+    #[error("`{}` is a link, and nothing is made or removed behind one in a home", path.display())]
+    LinkInHome { path: PathBuf },
+    #[error("`{}` is not inside the home", path.display())]
+    OutsideHome { path: PathBuf },
+    #[error("`{}` and `{}` are on different file systems", from.display(), to.display())]
+    OtherFileSystem { from: PathBuf, to: PathBuf },
     #[error("`{}` has format {found}, and this tinylm knows up to {known}", path.display())]
     Newer {
         path: PathBuf,
@@ -76,6 +82,13 @@ impl Error {
             }
             Error::Busy { .. } => Some("wait for the other program, or end it".into()),
             Error::Symlink { .. } => Some("write a copy of what it points to".into()),
+            Error::LinkInHome { path } => Some(format!(
+                "look at what it leads to, then remove the link (`rm '{}'`); to keep the home on another disk, link or name the home as a whole (`--home`)",
+                path.display()
+            )),
+            Error::OtherFileSystem { .. } => Some(
+                "a home is one file system, for what is made is moved into its store as a whole; keep all of it on the larger disk (`--home`)".into(),
+            ),
             Error::NotUtf8 { .. } => Some("rename it".into()),
             Error::UnknownRun { nearest, .. } if !nearest.is_empty() => {
                 Some(format!("did you mean {}?", quoted(nearest, " or ")))
@@ -113,6 +126,11 @@ impl Error {
                 | Error::UnknownName { .. }
                 | Error::Filter(_)
         )
+    }
+
+    /// Returns whether something on the way is simply not there.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {

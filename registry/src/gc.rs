@@ -2,21 +2,19 @@
 //!
 //! Kept are the artifacts that every run which has not been removed made or found, and the
 //! checkpoints of stages that such a run did not finish. A key record counts as its run's even if
-//! the run was killed before it could write down the stage: `resume` must find it. What was made by a run that the registry has never heard of is
-//! kept as well: a lost registry must not turn into a lost store.
+//! the run was killed before it could write down the stage: `resume` must find it. What was
+//! made by a run that the registry has never heard of is kept as well: a lost registry must not
+//! turn into a lost store.
 //!
 //! Runs hold the store's lock shared for as long as they live and `gc` holds it exclusively, so
 //! neither sees the other's half-done work. A key record goes before its artifact, and an artifact
 //! goes with one rename before it is deleted: killed anywhere, what is left is sound.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::{Digest, Error, Home, Lock, Registry, Store, files, keys, locks};
+use crate::{Digest, Error, Home, Lock, Place, Registry, Store, files, keys, locks};
 
 /// What goes, or what went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -29,7 +27,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Item {
     pub what: What,
-    pub path: PathBuf,
+    #[serde(serialize_with = "as_path")]
+    pub path: Place,
     pub bytes: u64,
     /// The run and stage that it came from, where that is known.
     pub from: Option<String>,
@@ -45,6 +44,10 @@ pub enum What {
     Log,
     /// What a killed commit or removal left behind.
     Leftover,
+}
+
+fn as_path<S: serde::Serializer>(place: &Place, serializer: S) -> Result<S::Ok, S::Error> {
+    place.to_path_buf().serialize(serializer)
 }
 
 impl Plan {
@@ -66,7 +69,7 @@ pub fn plan(home: &Home, registry: &Registry) -> Result<Plan, Error> {
             plan.add(What::Log, log, None);
         }
     }
-    for path in files::list_folder(&home.staging())? {
+    for path in home.staging().list()? {
         plan.add(What::Leftover, path, None);
     }
     Ok(plan)
@@ -79,27 +82,17 @@ pub fn sweep(home: &Home, registry: &Registry, _store: &Lock) -> Result<Plan, Er
     let store = Store::new(home.clone());
     for item in &plan.items {
         match item.what {
-            What::Key => files::remove_file(&item.path)?,
             What::Artifact => match crate::home::digest_at(&item.path, "") {
                 Some(digest) => store.remove(&digest)?,
-                None => files::remove_folder(&item.path)?,
+                None => item.path.remove()?,
             },
-            What::Checkpoints | What::Attempt | What::Log | What::Leftover => remove(&item.path)?,
+            _ => item.path.remove()?,
         }
-        // A folder that still holds something stays, as it should.
-        let _ = std::fs::remove_dir(files::parent(&item.path));
+        item.path.parent().remove_if_empty();
     }
     registry.forget_removed()?;
     tidy_locks(home)?;
     Ok(plan)
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    if path.is_dir() {
-        files::remove_folder(path)
-    } else {
-        files::remove_file(path)
-    }
 }
 
 /// What the registry says must stay, in hex.
@@ -183,7 +176,7 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
 }
 
 fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
-    for folder in files::list_folder(&home.work())? {
+    for folder in home.work().list()? {
         // What a program put there goes as the link that it is: behind it stands what is not ours.
         if folder.is_symlink() {
             plan.add(What::Attempt, folder, None);
@@ -197,7 +190,7 @@ fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
         let is_needed =
             |key: &str| roots.unfinished.contains(key) || !roots.known_keys.contains(key);
         let is_made = |key: &Digest| keys::read_key(home, key).is_ok_and(|made| made.is_some());
-        for path in files::list_folder(&folder)? {
+        for path in folder.list()? {
             let is_checkpoints = path.file_name().is_some_and(|name| name == "checkpoints");
             match key.zip(digest) {
                 Some((key, digest)) if is_checkpoints => {
@@ -220,14 +213,14 @@ fn is_being_made(home: &Home, key: &Digest) -> bool {
 
 /// Removes the lock files of the dead: whoever gets a lock removes its file as it lets go.
 fn tidy_locks(home: &Home) -> Result<(), Error> {
-    for path in files::list_folder(&home.locks())? {
+    for path in home.locks().list()? {
         drop(Lock::try_exclusive(&path, "tidying"));
     }
     Ok(())
 }
 
 impl Plan {
-    fn add(&mut self, what: What, path: PathBuf, from: Option<String>) {
+    fn add(&mut self, what: What, path: Place, from: Option<String>) {
         let bytes = files::folder_bytes(&path);
         self.items.push(Item {
             what,
@@ -271,7 +264,7 @@ mod tests {
         /// Lets a run make an artifact that holds `text`, and keep checkpoints of another stage.
         fn run(&self, run_id: &str, text: &str, is_known: bool) -> Digest {
             let key = Digest::of_bytes(format!("key {text}").as_bytes());
-            let out = self.home.attempt_dir(&key, "1").join("out");
+            let out = self.home.attempt_dir(&key, "1").below("out");
             fs::create_dir_all(&out).unwrap();
             fs::write(out.join("text"), text).unwrap();
             let artifact = Store::new(self.home.clone()).commit(&out).unwrap().digest;
@@ -439,10 +432,7 @@ mod tests {
         fixture.registry.remove_run("a", 1).unwrap();
         assert!(fixture.sweep().contains(&What::Log));
         assert_eq!(logs.map(|log| log.exists()), [false, true]);
-        assert_eq!(
-            files::list_folder(&fixture.home.locks()).unwrap(),
-            [] as [PathBuf; 0]
-        );
+        assert_eq!(fixture.home.locks().list().unwrap(), [] as [Place; 0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Digest, Error, Lock, files};
+use crate::{Digest, Error, Lock, Place};
 
 /// The layout this program writes.
 const VERSION: u32 = 1;
@@ -43,13 +43,14 @@ impl Home {
             Ok(_) => {}
             Err(error) => return Err(error),
         }
-        files::create_folder(&self.locks())?;
+        self.locks().create_folder()?;
         let never = std::sync::atomic::AtomicBool::new(false);
         let _lock = Lock::wait_exclusive(&self.home_lock(), "laying out", &never, |_| {})?;
         if self.check()? != VERSION {
             // Keeps the home out of a repository that did not think of it.
-            files::write_atomic(&self.root.join(".gitignore"), b"*\n")?;
-            files::write_atomic(&self.version_path(), format!("{VERSION}\n").as_bytes())?;
+            self.place(".gitignore").write_atomic(b"*\n")?;
+            let version = format!("{VERSION}\n");
+            self.version_path().write_atomic(version.as_bytes())?;
         }
         Ok(())
     }
@@ -81,17 +82,17 @@ impl Home {
     /// Returns whether this user can write here; asked of the kernel by trying.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        let probe = self
-            .root
-            .join(format!(".{}.probe", uuid::Uuid::now_v7().simple()));
-        let created = fs::File::create_new(&probe).is_ok();
-        let _ = fs::remove_file(&probe);
-        created
+        let probe = self.place(&format!(".{}.probe", uuid::Uuid::now_v7().simple()));
+        self.root.is_dir() && probe.create_file().and_then(|_| probe.remove()).is_ok()
     }
 
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn place(&self, inside: &str) -> Place {
+        Place::new(&self.root, inside)
     }
 
     #[must_use]
@@ -100,129 +101,134 @@ impl Home {
     }
 
     #[must_use]
-    pub fn stat_cache_path(&self) -> PathBuf {
-        self.root.join("stat-cache.json")
+    pub fn stat_cache_path(&self) -> Place {
+        self.place("stat-cache.json")
     }
 
     #[must_use]
-    pub fn artifacts(&self) -> PathBuf {
-        self.root.join("store/artifacts")
+    pub fn artifacts(&self) -> Place {
+        self.place("store/artifacts")
     }
 
     /// The folder of one artifact; its files stand in `files` below it.
     #[must_use]
-    pub fn artifact_dir(&self, digest: &Digest) -> PathBuf {
+    pub fn artifact_dir(&self, digest: &Digest) -> Place {
         fan_out(&self.artifacts(), digest, "")
     }
 
     /// The folder that holds the files of one artifact as they were written.
     #[must_use]
-    pub fn artifact_files(&self, digest: &Digest) -> PathBuf {
-        self.artifact_dir(digest).join("files")
+    pub fn artifact_files(&self, digest: &Digest) -> Place {
+        self.artifact_dir(digest).below("files")
     }
 
     /// Where artifacts are put together, and where they go to be deleted.
     #[must_use]
-    pub fn staging(&self) -> PathBuf {
-        self.root.join("store/staging")
+    pub fn staging(&self) -> Place {
+        self.place("store/staging")
     }
 
     #[must_use]
-    pub fn keys(&self) -> PathBuf {
-        self.root.join("store/keys")
+    pub fn keys(&self) -> Place {
+        self.place("store/keys")
     }
 
     #[must_use]
-    pub fn key_path(&self, key: &Digest) -> PathBuf {
+    pub fn key_path(&self, key: &Digest) -> Place {
         fan_out(&self.keys(), key, ".json")
     }
 
     #[must_use]
-    pub fn work(&self) -> PathBuf {
-        self.root.join("work")
+    pub fn work(&self) -> Place {
+        self.place("work")
     }
 
     #[must_use]
-    pub fn work_dir(&self, key: &Digest) -> PathBuf {
-        self.work().join(key.to_string())
+    pub fn work_dir(&self, key: &Digest) -> Place {
+        self.work().below(key.to_string())
     }
 
     /// The folder of one attempt; a stage writes to `out` below it.
     #[must_use]
-    pub fn attempt_dir(&self, key: &Digest, attempt: &str) -> PathBuf {
-        self.work_dir(key).join(attempt)
+    pub fn attempt_dir(&self, key: &Digest, attempt: &str) -> Place {
+        self.work_dir(key).below(attempt)
     }
 
     #[must_use]
-    pub fn checkpoints_dir(&self, key: &Digest) -> PathBuf {
-        self.work_dir(key).join("checkpoints")
+    pub fn checkpoints_dir(&self, key: &Digest) -> Place {
+        self.work_dir(key).below("checkpoints")
     }
 
     #[must_use]
-    pub fn logs(&self) -> PathBuf {
-        self.root.join("logs")
+    pub fn logs(&self) -> Place {
+        self.place("logs")
     }
 
     /// What the stage printed during one execution.
     #[must_use]
-    pub fn log_path(&self, execution_id: &str) -> PathBuf {
-        self.logs().join(format!("{execution_id}.log"))
+    pub fn log_path(&self, execution_id: &str) -> Place {
+        self.logs().below(format!("{execution_id}.log"))
     }
 
     #[must_use]
-    pub fn locks(&self) -> PathBuf {
-        self.root.join("locks")
+    pub fn locks(&self) -> Place {
+        self.place("locks")
     }
 
     /// Held while a key is being made.
     #[must_use]
-    pub fn key_lock(&self, key: &Digest) -> PathBuf {
-        self.locks().join(format!("key-{key}"))
+    pub fn key_lock(&self, key: &Digest) -> Place {
+        self.locks().below(format!("key-{key}"))
     }
 
     /// Held for the moment in which an artifact is put in place.
     #[must_use]
-    pub fn artifact_lock(&self, digest: &Digest) -> PathBuf {
-        self.locks().join(format!("artifact-{digest}"))
+    pub fn artifact_lock(&self, digest: &Digest) -> Place {
+        self.locks().below(format!("artifact-{digest}"))
     }
 
     /// Held by the one heavy stage on a device, such as `cpu` or `cuda:0`.
     #[must_use]
-    pub fn device_lock(&self, device: &str) -> PathBuf {
+    pub fn device_lock(&self, device: &str) -> Place {
         self.locks()
-            .join(format!("device-{}", device.replace(['/', ':'], "-")))
+            .below(format!("device-{}", device.replace(['/', ':'], "-")))
     }
 
     /// Held by the process that carries out a run: free means dead.
     #[must_use]
-    pub fn run_lock(&self, run_id: &str) -> PathBuf {
+    pub fn run_lock(&self, run_id: &str) -> Place {
         run_lock(&self.locks(), run_id)
     }
 
     /// Held shared by runs, exclusively by `gc`.
     #[must_use]
-    pub fn store_lock(&self) -> PathBuf {
-        self.locks().join("store")
+    pub fn store_lock(&self) -> Place {
+        self.locks().below("store")
     }
 
-    fn home_lock(&self) -> PathBuf {
-        self.locks().join("home")
+    /// Held while the registry is made or brought up to date.
+    pub(crate) fn registry_lock(&self) -> Place {
+        self.locks().below("registry")
     }
 
-    fn version_path(&self) -> PathBuf {
-        self.root.join("version")
+    fn home_lock(&self) -> Place {
+        self.locks().below("home")
+    }
+
+    fn version_path(&self) -> Place {
+        self.place("version")
     }
 }
 
-pub(crate) fn run_lock(locks: &Path, run_id: &str) -> PathBuf {
-    locks.join(format!("run-{run_id}"))
+pub(crate) fn run_lock(locks: &Place, run_id: &str) -> Place {
+    locks.below(format!("run-{run_id}"))
 }
 
 /// `ab/cdef...` below `root`, so that no folder grows beyond what is pleasant to list.
-fn fan_out(root: &Path, digest: &Digest, suffix: &str) -> PathBuf {
+fn fan_out(root: &Place, digest: &Digest, suffix: &str) -> Place {
     let hex = digest.to_string();
     let (first, rest) = hex.split_at(2);
-    root.join(first).join(format!("{rest}{suffix}"))
+    root.below(first).below(format!("{rest}{suffix}"))
 }
 
 /// The digest that [`fan_out`] put at `path`.

@@ -5,11 +5,11 @@
 //! price of being wrong is one execution, never a wrong hit. A record of a newer version is refused
 //! instead: it is sound, and `gc` would take what it speaks of for nobody's.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, Home, Millis, files, home};
+use crate::{Digest, Error, Home, Millis, Place, home};
 
 const VERSION: u32 = 1;
 
@@ -64,10 +64,10 @@ pub fn read_key(home: &Home, key: &Digest) -> Result<Option<KeyRecord>, Error> {
     }
 }
 
-fn refuse_newer(path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
+fn refuse_newer(path: Place, bytes: &[u8]) -> Result<(), Error> {
     match serde_json::from_slice::<Versioned>(bytes) {
         Ok(Versioned { version: found }) if found > VERSION => Err(Error::Newer {
-            path,
+            path: path.to_path_buf(),
             found,
             known: VERSION,
         }),
@@ -81,19 +81,19 @@ pub fn write_key(home: &Home, record: &KeyRecord) -> Result<(), Error> {
     let mut json = serde_json::to_vec_pretty(record)
         .map_err(|error| Error::io("write", &path, error.into()))?;
     json.push(b'\n');
-    files::write_atomic(&path, &json)
+    path.write_atomic(&json)
 }
 
 /// Forgets what was made for `key`.
 pub fn remove_key(home: &Home, key: &Digest) -> Result<(), Error> {
-    files::remove_file(&home.key_path(key))
+    home.key_path(key).remove()
 }
 
 /// Every key with a record, readable or not.
 pub fn list_keys(home: &Home) -> Result<Vec<Digest>, Error> {
     let mut keys = Vec::new();
-    for folder in files::list_folder(&home.keys())? {
-        let paths = files::list_folder(&folder)?;
+    for folder in home.keys().list()? {
+        let paths = folder.list()?;
         keys.extend(
             paths
                 .iter()
@@ -154,7 +154,7 @@ pub(crate) mod tests {
         let (key, other) = (Digest::of_bytes(b"key"), Digest::of_bytes(b"other"));
         let record = record(other, Digest::of_bytes(b"a"), "r");
         write_key(&home, &record).unwrap();
-        fs::create_dir_all(home.key_path(&key).parent().unwrap()).unwrap();
+        home.key_path(&key).parent().create_folder().unwrap();
         fs::copy(home.key_path(&other), home.key_path(&key)).unwrap();
         assert_eq!(read_key(&home, &key).unwrap(), None);
         let json = fs::read_to_string(home.key_path(&other)).unwrap();
@@ -171,7 +171,7 @@ pub(crate) mod tests {
             r#"{"version": 9}"#,
             r#"{"version": 9, "key": {"of": "another shape"}}"#,
         ] {
-            files::write_atomic(&path, json.as_bytes()).unwrap();
+            path.write_atomic(json.as_bytes()).unwrap();
             let error = read_key(&home, &key).unwrap_err();
             assert!(error.is_damage());
             assert_eq!(

@@ -10,7 +10,7 @@
 
 pub mod digest;
 mod error;
-pub mod files;
+mod files;
 pub mod gc;
 pub mod home;
 pub mod keys;
@@ -18,6 +18,7 @@ pub mod locks;
 mod migrations;
 pub mod names;
 pub mod nearest;
+mod place;
 mod queries;
 pub mod recorder;
 mod stat;
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use home::Home;
 pub use keys::KeyRecord;
 pub use locks::Lock;
+pub use place::Place;
 pub use queries::{
     Event, Execution, LastStage, Metric, Note, Param, Point, Run, RunQuery, RunSource, SampleRow,
     Series, StageRow,

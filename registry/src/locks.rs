@@ -9,10 +9,9 @@
 //! the file would drop them. Handles are close-on-exec, so a child does not keep a lock alive.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read},
     os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -23,13 +22,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, files};
+use crate::{Error, Place};
 
 /// A lock held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    path: PathBuf,
+    path: Place,
     kind: Kind,
 }
 
@@ -41,19 +40,19 @@ enum Kind {
 
 impl Lock {
     /// Returns the lock, or nothing while anybody else holds it.
-    pub fn try_exclusive(path: &Path, note: &str) -> Result<Option<Lock>, Error> {
+    pub fn try_exclusive(path: &Place, note: &str) -> Result<Option<Lock>, Error> {
         attempt_patiently(path, note, Kind::Exclusive)
     }
 
     /// Returns the lock, or nothing while somebody holds it exclusively.
-    pub fn try_shared(path: &Path, note: &str) -> Result<Option<Lock>, Error> {
+    pub fn try_shared(path: &Place, note: &str) -> Result<Option<Lock>, Error> {
         attempt_patiently(path, note, Kind::Shared)
     }
 
     /// Waits for the lock; `on_wait` is told the holder's note, again whenever it changes.
     /// Returns nothing once `cancelled` is set.
     pub fn wait_exclusive(
-        path: &Path,
+        path: &Place,
         note: &str,
         cancelled: &AtomicBool,
         on_wait: impl FnMut(&str),
@@ -63,7 +62,7 @@ impl Lock {
 
     /// As [`Lock::wait_exclusive`], but beside others who share it.
     pub fn wait_shared(
-        path: &Path,
+        path: &Place,
         note: &str,
         cancelled: &AtomicBool,
         on_wait: impl FnMut(&str),
@@ -77,7 +76,7 @@ impl Lock {
     }
 
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> &Place {
         &self.path
     }
 }
@@ -86,13 +85,13 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // While we still hold it, so that nobody can lock the file that goes. Sharers leave it.
         if self.kind == Kind::Exclusive && is_at(&self.file, &self.path) {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.path.remove();
         }
     }
 }
 
 /// The note of whoever holds the lock at `path` exclusively; nothing when it is free.
-pub fn holder(path: &Path) -> Result<Option<String>, Error> {
+pub fn holder(path: &Place) -> Result<Option<String>, Error> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|error| Error::io("open", path, error))?,
@@ -105,7 +104,7 @@ pub fn holder(path: &Path) -> Result<Option<String>, Error> {
 }
 
 /// Looks again before giving up, because [`holder`] asks by holding the lock for a moment.
-fn attempt_patiently(path: &Path, note: &str, kind: Kind) -> Result<Option<Lock>, Error> {
+fn attempt_patiently(path: &Place, note: &str, kind: Kind) -> Result<Option<Lock>, Error> {
     for pause_ms in [1, 4, 10] {
         if let Some(lock) = attempt(path, note, kind)? {
             return Ok(Some(lock));
@@ -116,7 +115,7 @@ fn attempt_patiently(path: &Path, note: &str, kind: Kind) -> Result<Option<Lock>
 }
 
 fn wait(
-    path: &Path,
+    path: &Place,
     note: &str,
     kind: Kind,
     cancelled: &AtomicBool,
@@ -142,16 +141,16 @@ fn wait(
     Ok(None)
 }
 
-fn attempt(path: &Path, note: &str, kind: Kind) -> Result<Option<Lock>, Error> {
+fn attempt(path: &Place, note: &str, kind: Kind) -> Result<Option<Lock>, Error> {
     let operation = match kind {
         Kind::Exclusive => FlockOperation::NonBlockingLockExclusive,
         Kind::Shared => FlockOperation::NonBlockingLockShared,
     };
     loop {
-        let file = open(path)?;
+        let file = path.open_or_create()?;
         match flock(&file, operation) {
             Ok(()) if is_at(&file, path) => {
-                let path = path.to_owned();
+                let path = path.clone();
                 // Full disks must not keep anybody from a lock: the note is a courtesy.
                 let _ = write_note(&file, note);
                 return Ok(Some(Lock { file, path, kind }));
@@ -165,20 +164,7 @@ fn attempt(path: &Path, note: &str, kind: Kind) -> Result<Option<Lock>, Error> {
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let opened = match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            files::create_folder(files::parent(path))?;
-            options.open(path)
-        }
-        opened => opened,
-    };
-    opened.map_err(|error| Error::io("open", path, error))
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
+fn is_at(file: &File, path: &Place) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
         _ => false,
@@ -190,7 +176,7 @@ fn write_note(file: &File, note: &str) -> io::Result<()> {
     file.set_len(note.len() as u64)
 }
 
-fn read_note(path: &Path) -> String {
+fn read_note(path: &Place) -> String {
     let mut note = String::new();
     if let Ok(file) = File::open(path) {
         let _ = file.take(4096).read_to_string(&mut note);
@@ -214,7 +200,7 @@ mod tests {
     #[test]
     fn one_holds_and_the_other_learns_who() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("locks/key");
+        let path = Place::new(folder.path(), "locks/key");
         let lock = Lock::try_exclusive(&path, "run brave-otter")
             .unwrap()
             .unwrap();
@@ -231,7 +217,7 @@ mod tests {
     #[test]
     fn sharers_stand_beside_each_other_and_keep_others_out() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store");
+        let path = Place::new(folder.path(), "store");
         let a = Lock::try_shared(&path, "a").unwrap().unwrap();
         let b = Lock::try_shared(&path, "b").unwrap().unwrap();
         assert!(Lock::try_exclusive(&path, "gc").unwrap().is_none());
@@ -244,7 +230,7 @@ mod tests {
     #[test]
     fn a_removed_lock_file_never_lets_two_in() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Arc::new(folder.path().join("key"));
+        let path = Arc::new(Place::new(folder.path(), "key"));
         let inside = Arc::new(AtomicU32::new(0));
         let n_entered = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..8)
@@ -271,7 +257,7 @@ mod tests {
     #[test]
     fn waiting_names_the_holder_and_can_be_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
+        let path = Place::new(folder.path(), "key");
         let _held = Lock::try_exclusive(&path, "run calm-fox").unwrap().unwrap();
         let cancelled = AtomicBool::new(false);
         let mut heard = Vec::new();
@@ -286,7 +272,7 @@ mod tests {
     #[test]
     fn a_child_does_not_inherit_a_lock() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
+        let path = Place::new(folder.path(), "key");
         let lock = Lock::try_exclusive(&path, "parent").unwrap().unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("30")

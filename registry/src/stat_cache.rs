@@ -9,14 +9,14 @@
 use std::{
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, files, hash_file,
+    Digest, Error, Place, hash_file,
     stat::{Stat, now_ns},
 };
 
@@ -26,7 +26,7 @@ const ENTRIES_MAX: usize = 50_000;
 /// A shared, thread-safe memory of digests.
 #[derive(Debug)]
 pub struct StatCache {
-    path: Option<PathBuf>,
+    path: Option<Place>,
     state: Mutex<State>,
 }
 
@@ -47,7 +47,7 @@ struct Entry {
 impl StatCache {
     /// The cache persisted at `path`, or one that is only remembered in this process.
     #[must_use]
-    pub fn load(path: Option<PathBuf>) -> Self {
+    pub fn load(path: Option<Place>) -> Self {
         let entries = path.as_deref().map(read_entries).unwrap_or_default();
         let added = HashMap::new();
         let state = Mutex::new(State { entries, added });
@@ -83,7 +83,7 @@ impl StatCache {
     /// Writes what was added, beside what other processes have written meanwhile.
     pub fn save(&self) -> Result<(), Error> {
         let added = std::mem::take(&mut self.state().added);
-        let Some(path) = self.path.as_deref().filter(|_| !added.is_empty()) else {
+        let Some(path) = self.path.as_ref().filter(|_| !added.is_empty()) else {
             return Ok(());
         };
         let mut entries = read_entries(path);
@@ -94,7 +94,7 @@ impl StatCache {
         let entries: HashMap<_, _> = entries.into_iter().collect();
         let json =
             serde_json::to_vec(&entries).map_err(|error| Error::io("write", path, error.into()))?;
-        files::replace(path, &json)
+        path.replace(&json)
     }
 
     fn recall(&self, name: Option<&str>, stat: &Stat) -> Option<Digest> {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     /// A file whose last change lies far enough back to be believed.
-    fn settled_file(folder: &Path, bytes: &[u8]) -> PathBuf {
+    fn settled_file(folder: &Path, bytes: &[u8]) -> std::path::PathBuf {
         let path = folder.join("corpus.txt");
         fs::write(&path, bytes).unwrap();
         thread::sleep(Duration::from_millis(2050));
@@ -145,7 +145,7 @@ mod tests {
     fn a_settled_file_is_read_once_and_a_restored_mtime_fools_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let path = settled_file(folder.path(), b"one");
-        let cache_path = folder.path().join("home/stat-cache.json");
+        let cache_path = crate::Home::at(folder.path().join("home")).stat_cache_path();
         let cache = StatCache::load(Some(cache_path.clone()));
         let (digest, bytes) = cache.digest(&path).unwrap();
         assert_eq!((digest, bytes), (Digest::of_bytes(b"one"), 3));

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, Home, Lock, files, hash_file, home,
+    Digest, Error, Home, Lock, Place, files, hash_file, home,
     stat::{Stat, now_ns},
 };
 
@@ -106,7 +106,9 @@ impl Store {
     ///
     /// Until the last rename, `out` stays where it is, so a full disk loses no work. If the artifact
     /// is there already and whole, it is kept and `out` removed.
-    pub fn commit(&self, out: &Path) -> Result<Artifact, Error> {
+    pub fn commit(&self, out: &Place) -> Result<Artifact, Error> {
+        // What stands behind a link is not ours to flush, to change the rights of, or to move.
+        out.reach()?;
         let tree = scan(out)?;
         let manifest = read_contents(&tree, true)?;
         let artifact = manifest.artifact();
@@ -115,15 +117,14 @@ impl Store {
         let lock_path = self.home.artifact_lock(&artifact.digest);
         let _lock = Lock::wait_exclusive(&lock_path, "committing", &never, |_| {})?;
         if let Condition::Whole(_) = self.condition(&artifact.digest)? {
-            files::remove_folder(out)?;
+            out.remove()?;
             return Ok(artifact);
         }
         let staged = self.stage(out, &manifest)?;
         self.discard(&artifact.digest)?;
         let target = self.home.artifact_dir(&artifact.digest);
-        files::create_folder(files::parent(&target))?;
-        files::rename(&staged, &target)?;
-        files::sync_folder(files::parent(&target))?;
+        staged.move_to(&target)?;
+        target.parent().sync_folder()?;
         Ok(artifact)
     }
 
@@ -131,7 +132,7 @@ impl Store {
     pub fn condition(&self, digest: &Digest) -> Result<Condition, Error> {
         let root = self.home.artifact_dir(digest);
         let Some(manifest) = read_manifest(&root, digest) else {
-            return self.verify(digest);
+            return self.reread(digest);
         };
         let files = root.join(FILES);
         match look(&files, &manifest) {
@@ -146,7 +147,18 @@ impl Store {
     }
 
     /// Tells whether an artifact can be used, reading every byte: this finds silent rot.
+    ///
+    /// What is found damaged no longer counts as looked at, so that the next hit reads it too, finds
+    /// the same and has it made anew.
     pub fn verify(&self, digest: &Digest) -> Result<Condition, Error> {
+        let condition = self.reread(digest)?;
+        if let Condition::Damaged { .. } = condition {
+            self.distrust(digest);
+        }
+        Ok(condition)
+    }
+
+    fn reread(&self, digest: &Digest) -> Result<Condition, Error> {
         let root = self.home.artifact_dir(digest);
         let files = root.join(FILES);
         match fs::symlink_metadata(&root) {
@@ -167,11 +179,30 @@ impl Store {
         Ok(difference(&files, known.as_ref(), &manifest))
     }
 
+    /// Writes down that no stat vouches for any file of an artifact any more. A home that cannot be
+    /// written to cannot heal either.
+    fn distrust(&self, digest: &Digest) {
+        let root = self.home.artifact_dir(digest);
+        // Without a manifest every byte is read each time anyway.
+        let Some(mut manifest) = read_manifest(&root, digest) else {
+            return;
+        };
+        manifest
+            .files
+            .iter_mut()
+            .for_each(|file| file.settled = false);
+        manifest
+            .folders
+            .iter_mut()
+            .for_each(|folder| folder.settled = false);
+        let _ = write_manifest(&root, &manifest, true);
+    }
+
     /// The digests of all artifacts, whole or not.
     pub fn list(&self) -> Result<Vec<Digest>, Error> {
         let mut digests = Vec::new();
-        for folder in files::list_folder(&self.home.artifacts())? {
-            let paths = files::list_folder(&folder)?;
+        for folder in self.home.artifacts().list()? {
+            let paths = folder.list()?;
             digests.extend(paths.iter().filter_map(|path| home::digest_at(path, "")));
         }
         Ok(digests)
@@ -206,21 +237,18 @@ impl Store {
 
     /// Where the files of an artifact stand.
     #[must_use]
-    pub fn files(&self, digest: &Digest) -> PathBuf {
+    pub fn files(&self, digest: &Digest) -> Place {
         self.home.artifact_files(digest)
     }
 
     /// Puts the artifact together beside the store; all that needs room comes before the move.
-    fn stage(&self, out: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
-        let staged = self
-            .home
-            .staging()
-            .join(uuid::Uuid::now_v7().simple().to_string());
+    fn stage(&self, out: &Place, manifest: &Manifest) -> Result<Place, Error> {
+        let staged = self.new_staged();
         let assembled = write_manifest(&staged, manifest, true)
-            .and_then(|()| files::rename(out, &staged.join(FILES)))
-            .and_then(|()| files::sync_folder(&staged));
+            .and_then(|()| out.move_to(&staged.below(FILES)))
+            .and_then(|()| staged.sync_folder());
         if assembled.is_err() && !staged.join(FILES).exists() {
-            let _ = fs::remove_dir_all(&staged);
+            let _ = staged.remove();
         }
         assembled.map(|()| staged)
     }
@@ -231,13 +259,14 @@ impl Store {
         if fs::symlink_metadata(&root).is_err() {
             return Ok(());
         }
-        let trash = self
-            .home
-            .staging()
-            .join(uuid::Uuid::now_v7().simple().to_string());
-        files::create_folder(&self.home.staging())?;
-        files::rename(&root, &trash)?;
-        files::remove_folder(&trash)
+        let trash = self.new_staged();
+        root.move_to(&trash)?;
+        trash.remove()
+    }
+
+    fn new_staged(&self) -> Place {
+        let name = uuid::Uuid::now_v7().simple().to_string();
+        self.home.staging().below(name)
     }
 
     /// Keeps what was learnt; a home that cannot be written to learns it again next time.
@@ -411,7 +440,7 @@ fn own_folder(path: &Path, metadata: &Metadata) -> Result<(), Error> {
         fs::set_permissions(path, Permissions::from_mode(mode | 0o700))
             .map_err(|error| Error::io("make writable", path, error))?;
     }
-    files::sync_folder(path)
+    files::sync_file(path)
 }
 
 fn read_file(path: &Path, relative: &str) -> Result<Known, Error> {
@@ -601,14 +630,14 @@ fn read_manifest(root: &Path, digest: &Digest) -> Option<Manifest> {
     (manifest.version == VERSION && manifest.digest == *digest).then_some(manifest)
 }
 
-fn write_manifest(root: &Path, manifest: &Manifest, sync: bool) -> Result<(), Error> {
-    let path = root.join(MANIFEST);
+fn write_manifest(root: &Place, manifest: &Manifest, sync: bool) -> Result<(), Error> {
+    let path = root.below(MANIFEST);
     let json =
         serde_json::to_vec(manifest).map_err(|error| Error::io("write", &path, error.into()))?;
     if sync {
-        files::write_atomic(&path, &json)
+        path.write_atomic(&json)
     } else {
-        files::replace(&path, &json)
+        path.replace(&json)
     }
 }
 
@@ -635,10 +664,10 @@ mod tests {
         }
 
         /// A folder that a stage has just written.
-        fn out(&self, files: &[(&str, &str)]) -> PathBuf {
+        fn out(&self, files: &[(&str, &str)]) -> Place {
             let name = uuid::Uuid::now_v7().to_string();
-            let out = self.folder.path().join(name);
-            fs::create_dir(&out).unwrap();
+            let out = self.store.home.work().below(name);
+            out.create_folder().unwrap();
             for (path, text) in files {
                 let path = out.join(path);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -672,8 +701,8 @@ mod tests {
             }
         }
 
-        fn leftovers(&self) -> Vec<PathBuf> {
-            files::list_folder(&self.store.home.staging()).unwrap()
+        fn leftovers(&self) -> Vec<Place> {
+            self.store.home.staging().list().unwrap()
         }
     }
 
@@ -703,7 +732,7 @@ mod tests {
         assert_eq!(fixture.store.list().unwrap(), [artifact.digest]);
         let usage = fixture.store.usage().unwrap();
         assert_eq!((usage.n_artifacts, usage.bytes), (1, 6));
-        assert_eq!(fixture.leftovers(), [""; 0].map(PathBuf::from));
+        assert_eq!(fixture.leftovers(), [] as [Place; 0]);
     }
 
     #[test]
@@ -716,7 +745,7 @@ mod tests {
     #[test]
     fn the_same_bytes_are_kept_once_even_when_committed_at_once() {
         let fixture = Fixture::new();
-        let outs: Vec<PathBuf> = (0..8).map(|_| fixture.out(FILES)).collect();
+        let outs: Vec<Place> = (0..8).map(|_| fixture.out(FILES)).collect();
         let digests: Vec<Digest> = thread::scope(|scope| {
             let commits: Vec<_> = outs
                 .iter()
@@ -730,7 +759,7 @@ mod tests {
         assert_eq!(fixture.store.list().unwrap(), [digests[0]]);
         assert!(digests.iter().all(|digest| *digest == digests[0]));
         assert!(outs.iter().all(|out| !out.exists()));
-        assert_eq!(fixture.leftovers(), [""; 0].map(PathBuf::from));
+        assert_eq!(fixture.leftovers(), [] as [Place; 0]);
         fixture.assert_whole(&digests[0]);
     }
 
@@ -779,7 +808,7 @@ mod tests {
             assert_eq!(fixture.commit(FILES), digest);
         }
         fixture.assert_whole(&digest);
-        assert_eq!(fixture.leftovers(), [""; 0].map(PathBuf::from));
+        assert_eq!(fixture.leftovers(), [] as [Place; 0]);
     }
 
     #[test]
@@ -861,13 +890,33 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+        // From then on it is no hit, until it has been made anew.
+        let found = fixture.store.condition(&digest).unwrap();
+        assert!(matches!(found, Condition::Damaged { .. }), "{found:?}");
+        assert_eq!(fixture.commit(FILES), digest);
+        fixture.assert_whole(&digest);
+    }
+
+    #[test]
+    fn nothing_behind_a_link_is_committed_or_changed() {
+        let fixture = Fixture::new();
+        let elsewhere = fixture.folder.path().join("elsewhere");
+        let inner = elsewhere.join("out/inner");
+        fs::create_dir_all(&inner).unwrap();
+        fs::set_permissions(&inner, Permissions::from_mode(0o555)).unwrap();
+        let attempt = fixture.store.home.work().below("attempt");
+        attempt.parent().create_folder().unwrap();
+        symlink(&elsewhere, &*attempt).unwrap();
+        let error = fixture.store.commit(&attempt.below("out")).unwrap_err();
+        assert!(matches!(error, Error::LinkInHome { .. }), "{error}");
+        assert_eq!(fs::metadata(&inner).unwrap().mode() & 0o777, 0o555);
     }
 
     #[test]
     fn what_an_artifact_cannot_hold_is_refused_by_name_and_left_alone() {
         use std::{ffi::OsStr, os::unix::ffi::OsStrExt, os::unix::net::UnixListener};
         let fixture = Fixture::new();
-        let error = |out: &Path| {
+        let error = |out: &Place| {
             let error = fixture.store.commit(out).unwrap_err().to_string();
             assert!(out.join("a.txt").exists());
             error.replace(&*out.to_string_lossy(), "OUT")
@@ -889,9 +938,9 @@ mod tests {
             assert_eq!(error(&unnamed), "the name of `OUT/\u{fffd}` is not UTF-8");
         }
         assert_eq!(fixture.store.list().unwrap(), []);
-        let missing = fixture.folder.path().join("nothing");
+        let missing = fixture.store.home.work().below("nothing");
         assert!(fixture.store.commit(&missing).is_err());
-        let file = fixture.out(FILES).join("a.txt");
+        let file = fixture.out(FILES).below("a.txt");
         assert!(fixture.store.commit(&file).is_err());
     }
 
@@ -934,7 +983,7 @@ mod tests {
         let fixture = Fixture::new();
         let out = fixture.out(FILES);
         let staging = fixture.store.home.staging();
-        fs::create_dir_all(staging.parent().unwrap()).unwrap();
+        staging.parent().create_folder().unwrap();
         fs::write(&staging, "in the way").unwrap();
         let error = fixture.store.commit(&out).unwrap_err();
         assert!(error.to_string().contains("staging"), "{error}");
@@ -954,7 +1003,7 @@ mod tests {
             fixture.store.condition(&digest).unwrap(),
             Condition::Missing
         );
-        assert_eq!(fixture.leftovers(), [""; 0].map(PathBuf::from));
+        assert_eq!(fixture.leftovers(), [] as [Place; 0]);
     }
 
     proptest! {

@@ -134,7 +134,7 @@ fn a_process_killed_at_any_moment_leaves_whole_artifacts_free_locks_and_a_sound_
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let _key = Lock::try_exclusive(&home.locks().join("key"), "")
+        let _key = Lock::try_exclusive(&home.locks().below("key"), "")
             .unwrap()
             .unwrap();
         for digest in store.list().unwrap() {
@@ -170,7 +170,7 @@ fn a_process_killed_at_any_moment_leaves_whole_artifacts_free_locks_and_a_sound_
 fn maker() {
     let home = home();
     home.create().unwrap();
-    let _key = Lock::try_exclusive(&home.locks().join("key"), "maker")
+    let _key = Lock::try_exclusive(&home.locks().below("key"), "maker")
         .unwrap()
         .unwrap();
     let run = new_run();
@@ -182,8 +182,8 @@ fn maker() {
     let store = Store::new(home.clone());
     for i in 0_u64.. {
         let key = Digest::of_bytes(format!("{} {i}", run.id).as_bytes());
-        let out = home.attempt_dir(&key, "1").join("out");
-        fs::create_dir_all(&out).unwrap();
+        let out = home.attempt_dir(&key, "1").below("out");
+        out.create_folder().unwrap();
         fs::write(out.join("big"), vec![i as u8; 100_000]).unwrap();
         fs::write(out.join("name"), key.to_string()).unwrap();
         let artifact = store.commit(&out).unwrap();
@@ -200,8 +200,8 @@ fn a_user_without_rights_finds_everything_and_can_write_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::at(folder.path().join(".tinylm"));
     home.create().unwrap();
-    let out = home.work().join("out");
-    fs::create_dir_all(&out).unwrap();
+    let out = home.work().below("out");
+    out.create_folder().unwrap();
     fs::write(out.join("text"), "text").unwrap();
     let artifact = Store::new(home.clone()).commit(&out).unwrap().digest;
     keys::write_key(&home, &record(Digest::of_bytes(b"key"), artifact, "r")).unwrap();
@@ -314,8 +314,8 @@ fn full_disk() {
     home.create().unwrap();
     let registry = Registry::open(&home.registry_path()).unwrap();
     registry.insert_run(&new_run()).unwrap();
-    let out = home.work().join("out");
-    fs::create_dir_all(&out).unwrap();
+    let out = home.work().below("out");
+    out.create_folder().unwrap();
     fs::write(out.join("text"), "text").unwrap();
     let ballast = folder.root().join("ballast");
     let full = fs::write(&ballast, vec![0; 8 << 20]).unwrap_err();

@@ -11,7 +11,7 @@
 
 use std::{
     fs,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Child, Command as Process, ExitStatus, Stdio},
     thread,
@@ -84,10 +84,20 @@ impl Stage for Command {
             .collect::<Result<_, _>>()?;
         let folder = io.out().parent().unwrap_or(io.out());
         copy_files(settings.files.len(), folder, io)?;
+        let out = identity(io.out())?;
         let started = Instant::now();
         let status = wait(start(&words, folder)?, started, io)?;
         if !status.success() {
             return Err(failed(&words[0], status));
+        }
+        if io.out().is_symlink() {
+            return Err(refused(io.out(), "is a link and not a folder"));
+        }
+        if identity(io.out())? != out {
+            return Err(refused(
+                io.out(),
+                "is not the folder that was made for the program",
+            ));
         }
         keep_only(&settings.outputs, io.out())?;
         Ok(Metrics::default().number("seconds", started.elapsed().as_secs_f64()))
@@ -245,15 +255,26 @@ fn keep_only(outputs: &[String], out: &Path) -> Result<(), StageError> {
     remove_others(out, &declared)
 }
 
+/// Which folder this is, whatever it is called: the program may have put another one, or a link to
+/// one, in its place or in that of a folder around it.
+fn identity(folder: &Path) -> Result<(u64, u64), StageError> {
+    let metadata = fs::metadata(folder).at(folder)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn refused(folder: &Path, what: &str) -> StageError {
+    StageError::new(format!("`{}` {what}", folder.display()))
+        .help("let the program write into `{out}` as it finds it, and leave the folders around it alone")
+        .is_final()
+}
+
 /// Refuses `out` itself and the folders between it and `output` when they are links.
 fn refuse_links_on_the_way(out: &Path, output: &str) -> Result<(), StageError> {
     let path = out.join(output);
     let folders = path.ancestors().skip(1);
     for folder in folders.take_while(|folder| folder.starts_with(out)) {
         if folder.is_symlink() {
-            let message = format!("`{}` is a link and not a folder", folder.display());
-            let error = StageError::new(message).is_final();
-            return Err(error.help("let the program write a folder of its own there"));
+            return Err(refused(folder, "is a link and not a folder"));
         }
     }
     Ok(())
@@ -354,6 +375,25 @@ mod tests {
             assert_eq!(files_in(&precious), ["inner", "kept.txt", "other.txt"]);
             assert_eq!(files_in(&precious.join("inner")), ["more.txt"]);
         }
+    }
+
+    #[test]
+    fn a_folder_of_the_same_name_behind_a_link_further_up_is_refused_and_left_alone() {
+        let dir = tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        let program = format!(
+            "attempt=$(dirname {{out}}); there={}/$(basename {{out}}); mkdir -p $there; \
+             touch $there/x $there/kept.txt; mv $attempt $attempt.moved; ln -s {} $attempt",
+            precious.display(),
+            precious.display()
+        );
+        let test = StageTest::new(&dir.path().join("test"));
+        let settings = format!("{{ run: [sh, -c, '{program}'], outputs: [x] }}");
+        let error = test.run::<Command>(&settings).unwrap_err();
+        let said = "is not the folder that was made for the program";
+        assert!(error.message.ends_with(said), "{error}");
+        let inner = fs::read_dir(&precious).unwrap().next().unwrap().unwrap();
+        assert_eq!(files_in(&inner.path()), ["kept.txt", "x"]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use tinylm_model::{
 };
 use tinylm_pipeline::{At, Metrics, StageError, StageIo};
 
+use crate::tokens;
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
 
@@ -243,11 +244,10 @@ fn write_model(
     }
     write_json(&out.join("config.json"), config)?;
     write_json(&out.join("training.json"), &trained.report)?;
-    for name in ["tokenizer.json", "chat_template.jinja", "generation.json"] {
+    // All of them must be there: a model without its tokenizer is of no use to anybody.
+    for name in tokens::FILE_NAMES {
         let from = shards.join(name);
-        if from.exists() {
-            fs::copy(&from, out.join(name)).at(&from)?;
-        }
+        fs::copy(&from, out.join(name)).at(&from)?;
     }
     Ok(())
 }

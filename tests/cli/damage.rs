@@ -1,10 +1,10 @@
 //! Damaged stores, damaged registries, full disks and homes that cannot be written to.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use insta::assert_snapshot;
 
-use crate::harness::Project;
+use crate::harness::{Project, copy_for_others};
 
 #[test]
 fn a_damaged_artifact_is_a_miss_that_heals() {
@@ -91,6 +91,161 @@ fn silent_rot_is_found_by_verify() {
         output.stderr.contains("run the experiment again"),
         "{output}"
     );
+}
+
+#[test]
+fn rot_that_no_stat_shows_is_healed_once_verify_has_found_it() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let sorted = project.artifact_folder("sorted").join("sorted.txt");
+    fs::write(&sorted, "apple\nbanana\ncherrj\n").unwrap();
+    trust(&sorted);
+    project.tinylm("run chain.yaml").success();
+    let hits = "corpus hit, sorted hit, first hit";
+    assert_eq!(project.outcomes(), hits, "the disk rots in silence");
+
+    project.tinylm("cache verify").failure(3);
+    let plan = project.tinylm("plan chain.yaml").success();
+    let said = "dirty    sorted  its artifact is damaged: `";
+    assert!(plan.stdout.contains(said), "{plan}");
+    project.tinylm("run chain.yaml").success();
+    assert_eq!(project.outcomes(), "corpus hit, sorted made, first hit");
+    assert_eq!(
+        fs::read_to_string(&sorted).unwrap(),
+        "apple\nbanana\ncherry\n"
+    );
+    project.tinylm("cache verify").success();
+}
+
+/// Makes the manifest of an artifact believe in a file as it is now, as if the disk had changed
+/// it behind the file system's back.
+fn trust(file: &Path) {
+    let path = file.ancestors().nth(2).unwrap().join("manifest.json");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let stat = fs::metadata(file).unwrap();
+    let known = &mut manifest["files"][0];
+    known["mtime_ns"] = (stat.mtime() * 1_000_000_000 + stat.mtime_nsec()).into();
+    known["ctime_ns"] = (stat.ctime() * 1_000_000_000 + stat.ctime_nsec()).into();
+    known["inode"] = stat.ino().into();
+    known["settled"] = true.into();
+    fs::write(&path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn what_was_made_from_bytes_that_changed_meanwhile_is_not_recorded() {
+    let harms: [fn(&Path); 2] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| fs::write(file, "cherry\napple\nbandana\n").unwrap(),
+    ];
+    for harm in harms {
+        let project = Project::chain();
+        project.tinylm("run chain.yaml --until corpus").success();
+        let corpus = project.artifact_folder("corpus").join("corpus.txt");
+        // The stage has read its input, and stands still until the harm is done.
+        project.replace(
+            "chain.yaml",
+            "sorted.txt'\"]",
+            &format!(
+                "sorted.txt'; touch {}; while [ ! -e {} ]; do sleep 0.01; done\"]",
+                project.path("has-read").display(),
+                project.path("go-on").display()
+            ),
+        );
+        let run = project.start("run chain.yaml");
+        project.wait_for("has-read");
+        harm(&corpus);
+        project.write("go-on", "");
+        let output = project.wait(run).failure(1);
+        let said = "stage `sorted` failed: what it read of `corpus` was changed meanwhile";
+        assert!(output.stderr.contains(said), "{output}");
+        assert!(output.stderr.contains("corpus.txt` "), "{output}");
+        assert!(output.stderr.contains("made anew"), "{output}");
+
+        project.tinylm("run chain.yaml").success();
+        assert_eq!(project.outcomes(), "corpus made, sorted made, first made");
+        let sorted = project.artifact("sorted", "sorted.txt");
+        assert_eq!(sorted, "apple\nbanana\ncherry\n");
+    }
+}
+
+#[test]
+fn a_program_that_puts_a_link_in_the_place_of_its_work_folder_costs_nobody_a_file() {
+    let project = Project::new();
+    let precious = project.path("precious");
+    for folder in ["checkpoints", "out", "attempt"] {
+        project.write(&format!("precious/{folder}/kept.txt"), "kept\n");
+    }
+    let swap = format!(
+        "key=$(dirname $(dirname '{{out}}')); mv $key $key.moved; ln -s {} $key; exit 1",
+        precious.display()
+    );
+    project.write(
+        "evil.yaml",
+        &format!("stages:\n  evil: {{ kind: command, with: {{ run: [sh, -c, \"{swap}\"], outputs: [x] }} }}\n"),
+    );
+    let is_untouched = || {
+        let kept = files_below(&precious);
+        assert_eq!(
+            kept,
+            ["attempt/kept.txt", "checkpoints/kept.txt", "out/kept.txt"]
+        );
+    };
+    project.tinylm("run evil.yaml").failure(1);
+    is_untouched();
+    for command in ["run evil.yaml --force evil", "run evil.yaml"] {
+        let output = project.tinylm(command).failure(1);
+        assert!(
+            output
+                .stderr
+                .contains("` is a link, and nothing is made or removed behind one"),
+            "{output}"
+        );
+        assert!(
+            output.stderr.contains("help: look at what it leads to"),
+            "{output}"
+        );
+        is_untouched();
+    }
+    let last = project.last_run("name");
+    project.tinylm(&format!("rm {last}")).success();
+    project.tinylm("gc").success();
+    is_untouched();
+}
+
+#[test]
+fn a_folder_of_locks_that_became_a_link_is_left_alone() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    project.write("precious/kept.txt", "kept\n");
+    let locks = project.path(".tinylm/locks");
+    fs::rename(&locks, project.path("moved")).unwrap();
+    std::os::unix::fs::symlink(project.path("precious"), &locks).unwrap();
+    for command in ["gc", "run chain.yaml"] {
+        let output = project.tinylm(command);
+        assert_ne!(output.code, Some(0), "{output}");
+        assert!(output.stderr.contains("locks` is a link"), "{output}");
+    }
+    assert_eq!(files_below(&project.path("precious")), ["kept.txt"]);
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match path.is_dir() {
+            true => found.extend(
+                files_below(&path)
+                    .into_iter()
+                    .map(|below| format!("{name}/{below}")),
+            ),
+            false => found.push(name),
+        }
+    }
+    found.sort();
+    found
 }
 
 #[test]
@@ -243,19 +398,12 @@ fn a_read_only_home_serves_hits_and_says_it_was_not_recorded() {
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
     // Root may write anywhere, so the run is made as a user without rights.
-    let folder = project.path("");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    // Another user may not reach the folder that the binary is built in.
-    let binary = project.path("tinylm");
-    let built = env!("CARGO_BIN_EXE_tinylm");
-    fs::hard_link(built, &binary)
-        .or_else(|_| fs::copy(built, &binary).map(drop))
-        .unwrap();
+    let binary = copy_for_others(&project, 0o755);
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(binary)
         .args(["run", "chain.yaml"])
-        .current_dir(&folder)
+        .current_dir(project.path(""))
         .output();
     let Some(output) = output.ok().filter(|output| {
         let text = String::from_utf8_lossy(&output.stderr);

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -240,6 +240,19 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Lets other users into a project's folder, with these rights, and puts the binary there: they may
+/// not reach the folder that it is built in.
+pub(crate) fn copy_for_others(project: &Project, mode: u32) -> PathBuf {
+    let rights = fs::Permissions::from_mode(mode);
+    fs::set_permissions(project.path(""), rights).unwrap();
+    let binary = project.path("tinylm");
+    let built = env!("CARGO_BIN_EXE_tinylm");
+    fs::hard_link(built, &binary)
+        .or_else(|_| fs::copy(built, &binary).map(drop))
+        .unwrap();
+    binary
 }
 
 /// Copies a folder with all that is in it.

@@ -10,6 +10,7 @@ mod harness;
 #[allow(dead_code, reason = "the tests of the stages use the rest")]
 mod hub;
 mod interruption;
+mod limits;
 mod listings;
 mod measuring;
 mod mistakes;

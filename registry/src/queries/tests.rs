@@ -151,7 +151,7 @@ fn a_run_without_an_end_is_interrupted_once_its_lock_is_free() {
         .unwrap();
     let status = || fixture.registry.run("r").unwrap().status;
     assert_eq!(status(), Status::Interrupted);
-    let path = home::run_lock(&fixture.folder.path().join("locks"), "r");
+    let path = crate::Home::at(fixture.folder.path()).run_lock("r");
     let lock = Lock::try_exclusive(&path, "r").unwrap().unwrap();
     assert_eq!(status(), Status::Running);
     drop(lock);

@@ -82,6 +82,10 @@ fn shards(folder: &Path, tokens: &[&str]) -> PathBuf {
         .collect();
     let tokenizer = json!({"model": {"type": "WordLevel", "vocab": vocab}, "added_tokens": []});
     fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    // Enough to be carried on, and too little to speak with.
+    for name in ["chat_template.jinja", "generation.json"] {
+        fs::write(folder.join(name), "{}").unwrap();
+    }
     folder.to_owned()
 }
 
@@ -150,7 +154,9 @@ fn a_model_folder_answers_on_its_own_and_two_runs_make_the_same_bytes() {
     assert_eq!(
         names(&one.out),
         [
+            "chat_template.jinja",
             "config.json",
+            "generation.json",
             "last.safetensors",
             "model.safetensors",
             "tokenizer.json",
@@ -201,6 +207,16 @@ fn a_model_speaks_at_every_validation_and_that_changes_nothing() {
     let with = bytes(&spoken.out);
     fs::remove_dir_all(bench.dir.path().join("checkpoints-pretrain")).unwrap();
     assert_eq!(bytes(&run("{}").unwrap().out), with);
+}
+
+#[test]
+fn a_model_without_its_tokenizer_is_never_made() {
+    for name in crate::tokens::FILE_NAMES {
+        let bench = Bench::new();
+        fs::remove_file(bench.dir.path().join("shards").join(name)).unwrap();
+        let error = bench.pretrain(SMALL).unwrap_err();
+        assert!(error.message.contains(name), "{error}");
+    }
 }
 
 #[test]
