@@ -28,4 +28,7 @@ pub use observe::{Happened, Observer, Outcome, Settled};
 pub use recorder::Recorder;
 pub use runner::{Interrupt, RunOptions, Runner};
 pub use settings::{LocalPath, NoSettings, SettingError, Settings};
-pub use stage::{At, Kind, Metrics, Outside, Pin, Remote, Role, Roles, Stage, StageError};
+pub use stage::{
+    At, Kind, Metrics, Outside, Pin, Remote, Role, Roles, Stage, StageError, copy_file,
+    end_at_fault,
+};

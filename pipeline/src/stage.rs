@@ -8,7 +8,7 @@
 //! [`Kind`] is the same thing with its types erased, so that a catalog can be a list.
 
 use std::{
-    fmt,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
@@ -207,7 +207,7 @@ impl StageError {
     }
 
     /// The system gave no thread to something that needs one.
-    pub fn no_thread(error: &std::io::Error) -> Self {
+    pub fn no_thread(error: &io::Error) -> Self {
         Self::new("the system allows no further thread")
             .cause(error)
             .help(
@@ -215,11 +215,15 @@ impl StageError {
             )
     }
 
-    pub fn io(path: &Path, error: &std::io::Error) -> Self {
+    pub fn io(path: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         let mut this = Self::new(format!("`{}`: {error}", path.display()));
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            this.help = Some("free some space and run the same command again".to_owned());
-        }
+        let help = match error.kind() {
+            StorageFull | QuotaExceeded => "free some space and run the same command again",
+            FileTooLarge => "raise the limit on files (`ulimit -f`) and run the same command again",
+            _ => return this,
+        };
+        this.help = Some(help.to_owned());
         this
     }
 
@@ -261,9 +265,26 @@ pub trait At<T> {
     fn at(self, path: impl AsRef<Path>) -> Result<T, StageError>;
 }
 
-impl<T> At<T> for std::io::Result<T> {
+impl<T> At<T> for io::Result<T> {
     fn at(self, path: impl AsRef<Path>) -> Result<T, StageError> {
         self.map_err(|error| StageError::io(path.as_ref(), &error))
+    }
+}
+
+/// Copies a file; an error names the end that it is about.
+pub fn copy_file(from: &Path, to: &Path) -> Result<(), StageError> {
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(|error| StageError::io(end_at_fault(&error, from, to), &error))
+}
+
+/// Returns which end of a copy an error is about: there is no room where it goes to, and all else
+/// is most likely wrong with what it comes from.
+pub fn end_at_fault<'a>(error: &io::Error, from: &'a Path, to: &'a Path) -> &'a Path {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem => to,
+        _ => from,
     }
 }
 

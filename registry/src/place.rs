@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -114,15 +114,13 @@ impl Place {
         let Some((folder, name)) = self.found("move")? else {
             return Err(self.error("move", Errno::NOENT));
         };
-        rustix::fs::renameat_with(&folder, name, &target, to.name()?, RenameFlags::empty()).map_err(
-            |errno| match errno {
-                Errno::XDEV => Error::OtherFileSystem {
-                    from: self.path.clone(),
-                    to: to.path.clone(),
-                },
-                errno => to.error("move a file to", errno),
+        rustix::fs::renameat(&folder, name, &target, to.name()?).map_err(|errno| match errno {
+            Errno::XDEV => Error::OtherFileSystem {
+                from: self.path.clone(),
+                to: to.path.clone(),
             },
-        )
+            errno => to.error("move a file to", errno),
+        })
     }
 
     /// Replaces the file here by `bytes`: temporary file, fsync, rename, fsync of the folder.

@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     Error,
     curve::{Curve, serialize_value},
+    frame::{Frame, Group},
     metric::{Better, Part},
     phrases::letter,
     report::{Cost, Report, Stage},
@@ -626,57 +627,35 @@ fn effects(settings: &[SettingRow], main: &MetricRow) -> Vec<Effect> {
     if main.values.len() < 3 {
         return Vec::new();
     }
-    let mut groups: Vec<Vec<Effect>> = Vec::new();
-    for setting in settings {
-        let mut by_value: Vec<(String, Vec<f64>)> = Vec::new();
-        for (value, metric) in setting.values.iter().zip(&main.values) {
-            let Some(metric) = metric else { continue };
-            let value = value.clone().unwrap_or_else(|| "–".to_owned());
-            match by_value.iter_mut().find(|(other, _)| *other == value) {
-                Some((_, metrics)) => metrics.push(*metric),
-                None => by_value.push((value, vec![*metric])),
-            }
-        }
-        if (2..=VALUES_MAX).contains(&by_value.len()) {
-            groups.push(setting_effects(&setting.name, by_value, main.better));
-        }
-    }
+    let better = main.better.unwrap_or(Better::Lower);
+    // Columns of equal length are always a table, and a setting is always a column of it.
+    let Ok(frame) = Frame::new(settings, main) else {
+        return Vec::new();
+    };
+    let groups = settings.iter().filter_map(|setting| {
+        let groups = frame.by(&setting.name, better).ok()?;
+        let is_telling = (2..=VALUES_MAX).contains(&groups.len());
+        is_telling.then(|| setting_effects(&setting.name, groups, better))
+    });
+    let mut groups: Vec<Vec<Effect>> = groups.collect();
     groups.sort_by(|a, b| b[0].spread.total_cmp(&a[0].spread));
     groups.into_iter().flatten().collect()
 }
 
-fn setting_effects(
-    setting: &str,
-    by_value: Vec<(String, Vec<f64>)>,
-    better: Option<Better>,
-) -> Vec<Effect> {
-    let better = better.unwrap_or(Better::Lower);
-    let mean = |metrics: &[f64]| metrics.iter().sum::<f64>() / metrics.len() as f64;
-    let best = |metrics: &[f64]| {
-        metrics.iter().copied().fold(f64::NAN, |best, value| {
-            if better.prefers(value, best) {
-                value
-            } else {
-                best
-            }
-        })
-    };
-    let means: Vec<f64> = by_value
-        .iter()
-        .map(|(_, metrics)| mean(metrics))
-        .filter(|mean| mean.is_finite())
-        .collect();
+fn setting_effects(setting: &str, groups: Vec<Group>, better: Better) -> Vec<Effect> {
+    let means = groups.iter().map(|group| group.mean);
+    let means: Vec<f64> = means.filter(|mean| mean.is_finite()).collect();
     let spread = means.iter().copied().fold(f64::NEG_INFINITY, f64::max)
         - means.iter().copied().fold(f64::INFINITY, f64::min);
-    let effect = |(value, metrics): (String, Vec<f64>)| Effect {
+    let effect = |group: Group| Effect {
         setting: setting.to_owned(),
-        value,
-        n_runs: metrics.len(),
-        mean: mean(&metrics),
-        best: best(&metrics),
+        value: group.value,
+        n_runs: group.n_runs,
+        mean: group.mean,
+        best: group.best,
         spread: if means.len() > 1 { spread } else { 0.0 },
     };
-    let mut effects: Vec<Effect> = by_value.into_iter().map(effect).collect();
+    let mut effects: Vec<Effect> = groups.into_iter().map(effect).collect();
     effects.sort_by(|a, b| preference(better, a.mean, b.mean));
     effects
 }

@@ -10,6 +10,7 @@
 mod comparison;
 mod curve;
 mod error;
+mod frame;
 pub mod html;
 mod metric;
 mod number;

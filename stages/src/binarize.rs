@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use serde_json::json;
 use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
 use tinylm_pipeline::{
-    At, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    choices, settings,
+    Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
+    choices, copy_file, settings,
 };
 
 use crate::{
@@ -113,7 +113,7 @@ impl Stage for Binarize {
             .map_err(|error| StageError::new(error.to_string()).is_final())?;
         for name in FILE_NAMES {
             let (from, to) = (folder.join(name), io.out().join(name));
-            std::fs::copy(&from, &to).at(&from)?;
+            copy_file(&from, &to)?;
         }
         let pool = threads::pool(io)?;
         let done = pool.install(|| binarize(settings, &tokenizer, io))?;

@@ -6,21 +6,27 @@
 //! absolute paths, never quoted, because the words of `run` go to the program as they
 //! are; quoting is the business of whoever asks for a shell.
 //!
+//! The program sees of the environment what any program needs, and what the author asks for with
+//! `env`: a token that was exported for a download is none of its business. What it prints is kept
+//! as the stage's log, without the secrets that we know.
+//!
 //! The program's own `files` are in the key and are copied into the folder it runs in,
 //! so editing the script re-runs the stage and moving it does not.
 
 use std::{
+    borrow::Cow,
     fs,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    io::{BufRead, BufReader, PipeReader, Read, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command as Process, ExitStatus, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use tinylm_pipeline::{
-    At, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo, settings,
-    sys,
+    At, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo, copy_file,
+    settings, sys,
 };
 
 /// How often the program is looked after.
@@ -37,8 +43,40 @@ settings! {
         pub outputs: Vec<String>,
         /// The program's own files, copied into the folder it runs in.
         pub files: Vec<LocalPath> = Vec::new(),
+        /// Variables of the environment that it sees beside the usual ones, by name.
+        pub env: Vec<String> = Vec::new() => neutral Vec::<String>::new(),
     }
 }
+
+/// What programs find their way with.
+const USUAL: [&str; 20] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TERM",
+    "TMPDIR",
+    "NO_COLOR",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "PYTHONPATH",
+    "PYENV_ROOT",
+    "JAVA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    // By which an attempt's processes are known; see `pipeline/DESIGN.md`.
+    "TINYLM_ATTEMPT",
+];
+
+/// In place of a secret in a log.
+const MASK: &str = "[secret]";
+/// How long is waited for output behind the end of a program, which another one may hold open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Stage for Command {
     type Settings = CommandSettings;
@@ -86,7 +124,9 @@ impl Stage for Command {
         copy_files(settings.files.len(), folder, io)?;
         let out = identity(io.out())?;
         let started = Instant::now();
-        let status = wait(start(&words, folder)?, started, io)?;
+        let (child, log) = start(&words, folder, settings, io)?;
+        let status = wait(child, started, io)?;
+        log.finish();
         if !status.success() {
             return Err(failed(&words[0], status));
         }
@@ -187,7 +227,7 @@ fn copy_files(n_files: usize, folder: &Path, io: &StageIo) -> Result<(), StageEr
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent).at(parent)?;
             }
-            fs::copy(&file.path, &target).at(&file.path)?;
+            copy_file(&file.path, &target)?;
             let copied = fs::read(&target).at(&target)?;
             if blake3::hash(&copied).to_string() != file.digest {
                 let message = format!("`{}` changed while it was read", file.path.display());
@@ -199,22 +239,93 @@ fn copy_files(n_files: usize, folder: &Path, io: &StageIo) -> Result<(), StageEr
 }
 
 /// Starts the program in the attempt's folder; what it prints goes into the stage's log.
-fn start(words: &[String], folder: &Path) -> Result<Child, StageError> {
-    let log = || {
-        let log = std::io::stderr().as_fd().try_clone_to_owned();
-        log.map(Stdio::from).at("/dev/stderr")
-    };
+fn start(
+    words: &[String],
+    folder: &Path,
+    settings: &CommandSettings,
+    io: &StageIo,
+) -> Result<(Child, Log), StageError> {
+    let (reader, writer) = std::io::pipe().at("a pipe")?;
+    let other = writer.try_clone().at("a pipe")?;
     let mut process = Process::new(&words[0]);
+    let is_seen = |name: &str| {
+        USUAL.contains(&name) || name.starts_with("LC_") || settings.env.iter().any(|n| n == name)
+    };
+    let seen = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_seen));
     process
         .args(&words[1..])
         .current_dir(folder)
+        .env_clear()
+        .envs(seen)
         .stdin(Stdio::null())
-        .stdout(log()?)
-        .stderr(log()?);
-    sys::die_with_parent(&mut process).spawn().map_err(|error| {
-        let error = StageError::new(format!("`{}` could not be started", words[0])).cause(error);
-        error.help("is it installed, and on the PATH?").is_final()
-    })
+        .stdout(writer)
+        .stderr(other);
+    let child = sys::die_with_parent(&mut process)
+        .spawn()
+        .map_err(|error| {
+            let error =
+                StageError::new(format!("`{}` could not be started", words[0])).cause(error);
+            error.help("is it installed, and on the PATH?").is_final()
+        })?;
+    // Its ends of the pipe close with it, so that reading has an end.
+    drop(process);
+    Ok((child, Log::start(reader, secrets(io))?))
+}
+
+/// What must not stand in a log, and may be in the environment or in a file of the user's.
+fn secrets(io: &StageIo) -> Vec<String> {
+    let outside = io.outside();
+    let known = [&outside.hf_token, &outside.kaggle_key];
+    let known = known.into_iter().flatten();
+    known
+        .filter(|secret| secret.len() >= 8 && !MASK.contains(secret.as_str()))
+        .cloned()
+        .collect()
+}
+
+/// The thread that writes down what a program prints.
+struct Log {
+    thread: JoinHandle<()>,
+}
+
+impl Log {
+    fn start(reader: PipeReader, secrets: Vec<String>) -> Result<Self, StageError> {
+        let keep = move || {
+            let mut reader = BufReader::new(reader);
+            let mut line = Vec::new();
+            // A line of any length, a piece at a time.
+            while (&mut reader)
+                .take(1 << 16)
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|n_read| n_read > 0)
+            {
+                std::io::stderr().write_all(&masked(&line, &secrets)).ok();
+                line.clear();
+            }
+        };
+        let thread = thread::Builder::new().spawn(keep);
+        let thread = thread.map_err(|error| StageError::no_thread(&error))?;
+        Ok(Self { thread })
+    }
+
+    /// Waits for the last words, but not for a program that was left running and holds the pipe.
+    fn finish(self) {
+        let until = Instant::now() + LAST_WORDS;
+        while !self.thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn masked<'a>(line: &'a [u8], secrets: &[String]) -> Cow<'a, [u8]> {
+    let mut masked = Cow::Borrowed(line);
+    for secret in secrets {
+        while let Some(at) = memchr::memmem::find(&masked, secret.as_bytes()) {
+            let end = at + secret.len();
+            masked = Cow::Owned([&masked[..at], MASK.as_bytes(), &masked[end..]].concat());
+        }
+    }
+    masked
 }
 
 /// Waits for the program; asked to stop, it is given the time that our own caller gives us.
@@ -408,6 +519,15 @@ mod tests {
         let outcome = test.run::<Command>(&settings).unwrap();
         assert_eq!(files_in(&outcome.out), ["x"]);
         assert_eq!(files_in(&precious), ["kept.txt"]);
+    }
+
+    #[test]
+    fn secrets_are_masked_wherever_they_stand_in_a_line() {
+        let secrets = ["hf_abcdefgh".to_owned(), "12345678".to_owned()];
+        let line = b"a hf_abcdefgh 12345678hf_abcdefgh\n";
+        let shown = masked(line, &secrets);
+        assert_eq!(&*shown, b"a [secret] [secret][secret]\n");
+        assert!(matches!(masked(b"nothing", &secrets), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -20,14 +20,12 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, RecordBatch, StringArray,
-        StructArray,
-    },
-    buffer::{Buffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt32Type},
+use arrow_array::{
+    Array, ArrayRef, FixedSizeBinaryArray, ListArray, RecordBatch, StringArray, StructArray,
+    cast::AsArray, types::UInt32Type,
 };
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use parquet::{
     arrow::{
         ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata,
@@ -251,8 +249,8 @@ fn turns_array(spans: &[Span], ends: &[i32]) -> ArrayRef {
     let span_ends: ScalarBuffer<u32> = spans.iter().map(|span| span.end).collect();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(roles),
-        Arc::new(arrow::array::UInt32Array::new(starts, None)),
-        Arc::new(arrow::array::UInt32Array::new(span_ends, None)),
+        Arc::new(arrow_array::UInt32Array::new(starts, None)),
+        Arc::new(arrow_array::UInt32Array::new(span_ends, None)),
     ];
     let structs = StructArray::new(turn_fields(), columns, None);
     let offsets = OffsetBuffer::new(offsets(ends));

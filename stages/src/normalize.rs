@@ -12,6 +12,7 @@
 //! what was said as it was read, before cleaning, system prompts and templates, so that
 //! none of these moves a document across a split.
 
+mod csv;
 mod files;
 mod read;
 mod rejected;
@@ -104,7 +105,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")]);
 
     fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {

@@ -137,8 +137,8 @@ impl Stage for TokenizerStage {
 
 fn check(settings: &TokenizerSettings) -> Result<(), SettingError> {
     let n_specials = settings.special_tokens.len() + 5;
-    if settings.pretrained.is_none() && settings.vocab_size + n_specials > ID_MAX as usize + 1 {
-        let most = ID_MAX as usize + 1 - n_specials;
+    let most = (ID_MAX as usize + 1).saturating_sub(n_specials);
+    if settings.pretrained.is_none() && settings.vocab_size > most {
         let message = format!("shards hold ids up to {ID_MAX}, so at most {most} can be learnt");
         return Err(SettingError::new("vocab_size", message));
     }

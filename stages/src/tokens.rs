@@ -27,6 +27,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    panic::catch_unwind,
     path::{Path, PathBuf},
 };
 
@@ -56,6 +57,9 @@ pub const FILE_NAMES: [&str; 3] = [TOKENIZER_NAME, CHAT_TEMPLATE_NAME, GENERATIO
 
 /// Ids are stored in 16 bits.
 pub const ID_MAX: u32 = u16::MAX as u32;
+
+/// The longest token that the library takes.
+const TOKEN_MAX: usize = u16::MAX as usize;
 
 /// How many ids a stream waits for a character to become whole: the longest has four bytes.
 const UNFINISHED_MAX: usize = 4;
@@ -175,6 +179,11 @@ impl Tokenizer {
         if largest > ID_MAX {
             return Err(TokensError::TooLarge { id: largest });
         }
+        if let Some((_, id)) = vocabulary.iter().find(|(token, _)| token.len() > TOKEN_MAX) {
+            return Err(unusable(format!(
+                "its token {id} has more than {TOKEN_MAX} bytes"
+            )));
+        }
         let mut specials = specials(&value);
         specials.extend(generation.specials.clone());
         let unknown_id = unknown_id(&value, &vocabulary);
@@ -182,7 +191,9 @@ impl Tokenizer {
         let space_before = take_prefix_space(&mut value);
         keep_scores(json, &mut value);
         tokenizers::canonicalize_value(&mut value).map_err(|e| unusable(e.to_string()))?;
-        let pipeline = tokenizers::from_json(&value.to_string())
+        // The library panics at some vocabularies that contradict themselves.
+        let pipeline = catch_unwind(|| tokenizers::from_json(&value.to_string()))
+            .map_err(|_| unusable("the library that encodes gives up on it".to_owned()))?
             .map_err(|error| unusable(error.to_string()))?;
 
         let mut reserved = Box::new(IdSet([0; 1024]));

@@ -24,7 +24,7 @@ use tinylm_model::{
     },
     weights::write_tensors,
 };
-use tinylm_pipeline::{At, Metrics, StageError, StageIo};
+use tinylm_pipeline::{At, Metrics, StageError, StageIo, copy_file};
 
 use crate::tokens;
 use samples::Samples;
@@ -247,7 +247,7 @@ fn write_model(
     // All of them must be there: a model without its tokenizer is of no use to anybody.
     for name in tokens::FILE_NAMES {
         let from = shards.join(name);
-        fs::copy(&from, out.join(name)).at(&from)?;
+        copy_file(&from, &out.join(name))?;
     }
     Ok(())
 }

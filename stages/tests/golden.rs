@@ -73,11 +73,11 @@ fn normalize() {
     let pairs = "{rejects_max: 0.5, pairs: sliding, template: start-end}";
     let pairs = golden::<Normalize>(&test, pairs);
     insta::assert_snapshot!(format!("{whole}\n{pairs}"), @r"
-    normalize 3
+    normalize 4
     documents-00000.parquet 03a372d18cbc50e3
     rejected.parquet c8ebe50bc80d402f
     stats.json 9cd8c144cdfec7c8
-    normalize 3
+    normalize 4
     documents-00000.parquet 3674b18df4e3fa29
     rejected.parquet c8ebe50bc80d402f
     stats.json 049d7451d77c3f88

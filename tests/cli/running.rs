@@ -171,3 +171,31 @@ fn heavy_stages_take_turns_with_all_threads_each() {
         assert_eq!(shown["execution"]["threads"], 3, "{shown}");
     }
 }
+
+#[test]
+fn a_program_sees_what_it_asks_for_and_a_log_keeps_no_secret() {
+    let project = Project::new();
+    project.write(
+        "env.yaml",
+        "stages:
+  plain: { kind: command, with: { run: [sh, -c, 'env > {out}/env'], outputs: [env] } }
+  asked: { kind: command, with: { run: [sh, -c, 'echo $HF_TOKEN $OTHER; env > {out}/env'], outputs: [env], env: [HF_TOKEN, OTHER] } }
+",
+    );
+    let mut run = project.command(&["run", "env.yaml"]);
+    run.env("HF_TOKEN", "hf_verysecret")
+        .env("OTHER", "not a secret")
+        .env("KAGGLE_KEY", "0123456789");
+    project.output(&mut run).success();
+    let seen = project.artifact("plain", "env");
+    assert!(seen.contains("PATH="), "{seen}");
+    for name in ["HF_TOKEN", "KAGGLE_KEY", "OTHER", "HF_HOME"] {
+        assert!(!seen.contains(name), "{name}: {seen}");
+    }
+    let seen = project.artifact("asked", "env");
+    assert!(seen.contains("HF_TOKEN=hf_verysecret"), "{seen}");
+    assert!(!seen.contains("KAGGLE_KEY"), "{seen}");
+    let shown = project.tinylm("show @last/asked").success();
+    assert!(shown.stdout.contains("[secret] not a secret"), "{shown}");
+    assert!(!shown.to_string().contains("verysecret"), "{shown}");
+}

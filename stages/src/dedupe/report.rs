@@ -6,11 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{ArrayRef, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray},
-    buffer::Buffer,
-    datatypes::{DataType, Field, Schema, SchemaRef},
-};
+use arrow_array::{ArrayRef, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray};
+use arrow_buffer::Buffer;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},

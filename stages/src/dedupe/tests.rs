@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Float32Type;
+use arrow_array::{RecordBatch, cast::AsArray, types::Float32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;

@@ -1,8 +1,8 @@
 //! The Hugging Face hub.
 //!
 //! A repository is pinned by its commit, with the sizes and digests of the files that
-//! are wanted. hf-hub answers what the commit is; the list of files is asked for here,
-//! because hf-hub 1.0 loses the digests in it. A file that lies in the hub's own cache
+//! are wanted. The hub is asked through our own client, which knows time-outs, ranges and
+//! digests; hf-hub says how the cache of the hub's own tools is laid out. A file that lies in the hub's own cache
 //! on this machine is taken from there, after the same checks; and where nothing may be
 //! asked, what lies there is what the repository is.
 
@@ -11,9 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hf_hub::HFError;
 use serde_json::{Map, Value, json};
-use tinylm_pipeline::{At, Pin, Remote, StageError, StageIo};
+use tinylm_pipeline::{At, Pin, Remote, StageError, StageIo, copy_file};
 
 use super::{
     Arrivals, RepoKind,
@@ -24,9 +23,6 @@ use super::{
 use crate::files::files_below;
 
 const ENDPOINT: &str = "https://huggingface.co";
-/// Without a token hf-hub looks for one in the environment and the home; it sends none that
-/// fits into no header.
-const NO_TOKEN: &str = "\n";
 
 /// A repository on the hub, where it is looked for, and which of its files are meant.
 #[derive(Debug, Clone)]
@@ -79,9 +75,11 @@ impl Repo {
 
     /// Returns the folder in which the hub's own tools keep this repository.
     fn cache_folder(&self, net: &Net) -> Option<PathBuf> {
-        let name = self.name.replace('/', "--");
-        let folder = format!("{}s--{name}", self.kind_name());
-        Some(net.outside.hf_cache.as_ref()?.join(folder))
+        let repo = match self.kind {
+            RepoKind::Dataset => hf_hub::Repo::dataset(self.name.clone()),
+            RepoKind::Model => hf_hub::Repo::model(self.name.clone()),
+        };
+        Some(net.outside.hf_cache.as_ref()?.join(repo.folder_name()))
     }
 
     fn wants(&self, file: &str) -> bool {
@@ -173,14 +171,24 @@ fn resolve_cached(repo: &Repo, net: &Net) -> Result<Option<Pin>, StageError> {
 
 /// Returns what a revision was when the hub's own tools last asked, and its folder.
 fn cached_snapshot(repo: &Repo, net: &Net) -> Option<(String, PathBuf)> {
+    let reference = safe_name(&repo.revision).ok()?;
     let folder = repo.cache_folder(net)?;
-    let commit = match fs::read_to_string(folder.join("refs").join(&repo.revision)) {
+    let commit = match fs::read_to_string(folder.join("refs").join(reference)) {
         Ok(commit) => commit.trim().to_owned(),
         // A commit needs no reference.
         Err(_) => repo.revision.clone(),
     };
+    if !is_commit(&commit) {
+        return None;
+    }
     let snapshot = folder.join("snapshots").join(&commit);
-    (is_hex(&commit, 40) && snapshot.is_dir()).then_some((commit, snapshot))
+    snapshot.is_dir().then_some((commit, snapshot))
+}
+
+/// Whether a text is a commit and nothing else, such as a path: commits become parts of paths and
+/// of addresses, and come from a hub or a lock file that somebody else may have written.
+fn is_commit(text: &str) -> bool {
+    is_hex(text, 40) || is_hex(text, 64)
 }
 
 fn is_hex(text: &str, n_digits: usize) -> bool {
@@ -188,66 +196,33 @@ fn is_hex(text: &str, n_digits: usize) -> bool {
 }
 
 fn commit(repo: &Repo, net: &Net) -> Result<String, StageError> {
-    let (owner, name) = hf_hub::split_id(&repo.name);
-    let sha = net.block_on(async {
-        let builder = hf_hub::HFClient::builder()
-            .endpoint(endpoint(net))
-            .client(net.client.clone())
-            .cache_enabled(false)
-            .retry_max_attempts(net.limits.attempts as usize)
-            .retry_base_delay(net.limits.pause)
-            .token(net.outside.hf_token.as_deref().unwrap_or(NO_TOKEN));
-        let client = builder.build()?;
-        let revision = repo.revision.as_str();
-        match repo.kind {
-            RepoKind::Dataset => {
-                let repo = client.dataset(owner, name);
-                repo.info()
-                    .revision(revision)
-                    .send()
-                    .await
-                    .map(|info| info.sha)
+    let (kind, name) = (repo.kind_name(), &repo.name);
+    let revision = encoded(&repo.revision).replace('/', "%2F");
+    let path = format!("api/{kind}s/{name}/revision/{revision}");
+    let about = net
+        .json(&request(net, &path))
+        .map_err(|failure| match failure {
+            Failure::Answer {
+                status: 404, code, ..
+            } if code == "RevisionNotFound" => no_revision(repo),
+            Failure::Answer { status: 404, .. } => missing(repo, net),
+            Failure::Passing { why, .. } => {
+                StageError::new(format!("the hub does not answer about `{name}`"))
+                    .cause(why)
+                    .help("run the same command again when the network is better")
             }
-            RepoKind::Model => {
-                let repo = client.model(owner, name);
-                repo.info()
-                    .revision(revision)
-                    .send()
-                    .await
-                    .map(|info| info.sha)
-            }
-        }
-    })?;
-    match sha {
-        Ok(Some(sha)) => Ok(sha),
-        Ok(None) => Err(StageError::new(format!(
-            "the hub names no commit of `{}`",
-            repo.name
+            failure => failed(repo, net, failure, &format!("what `{name}` is")),
+        })?;
+    match about.get("sha").and_then(Value::as_str) {
+        Some(sha) if is_commit(sha) => Ok(sha.to_owned()),
+        Some(sha) => Err(StageError::new(format!(
+            "the hub names `{}` as the commit of `{name}`, which is none",
+            sha.escape_debug()
+        ))
+        .is_final()),
+        None => Err(StageError::new(format!(
+            "the hub names no commit of `{name}`"
         ))),
-        Err(error) => Err(explained(repo, net, &error)),
-    }
-}
-
-/// Says what is wrong with a repository, and what to do about it.
-fn explained(repo: &Repo, net: &Net, error: &HFError) -> StageError {
-    match error {
-        HFError::AuthRequired { context } | HFError::Forbidden { context } => {
-            let code = context.error_code.as_deref().unwrap_or_default();
-            refused(repo, net, context.status.as_u16(), code)
-        }
-        HFError::RevisionNotFound { .. } => no_revision(repo),
-        HFError::RepoNotFound { context, .. } => {
-            let code = context
-                .as_ref()
-                .and_then(|context| context.error_code.as_deref());
-            if code == Some("RevisionNotFound") {
-                return no_revision(repo);
-            }
-            missing(repo, net)
-        }
-        other => StageError::new(format!("the hub does not answer about `{}`", repo.name))
-            .cause(other)
-            .help("run the same command again when the network is better"),
     }
 }
 
@@ -300,8 +275,7 @@ fn missing(repo: &Repo, net: &Net) -> StageError {
 
 /// Returns names that the hub finds for the last part of this one.
 fn nearest(repo: &Repo, net: &Net) -> Vec<String> {
-    let (_, name) = hf_hub::split_id(&repo.name);
-    let name = if name.is_empty() { &repo.name } else { name };
+    let name = repo.name.rsplit('/').next().unwrap_or(&repo.name);
     let path = format!("api/{}s?search={name}&limit=3", repo.kind_name());
     let Ok(Value::Array(found)) = net.json(&request(net, &path)) else {
         return Vec::new();
@@ -407,6 +381,9 @@ impl RepoFile {
             }
         }
         let name = entry.get("name")?.as_str()?;
+        if digests.is_empty() {
+            return None;
+        }
         Some(Self {
             name: safe_name(name).ok()?,
             expected: Expected {
@@ -429,10 +406,19 @@ struct Pinned<'a> {
 impl<'a> Pinned<'a> {
     fn new(repo: &'a Repo, net: &'a Net, io: &'a StageIo<'a>) -> Result<Self, StageError> {
         let remote = hub_remote(repo, &[]);
-        let not_pinned = || StageError::new(format!("`{}` is not pinned", remote.id));
-        let pin = io.pin(&remote.id).ok_or_else(not_pinned)?;
+        let unusable = |why: &str| {
+            StageError::new(format!("the pin of `{}` cannot be used: {why}", remote.id))
+                .help("`tinylm update` asks the hub again and writes a new one")
+                .is_final()
+        };
+        let pin = io
+            .pin(&remote.id)
+            .ok_or_else(|| unusable("there is none"))?;
         let commit = pin.identity.get("commit").and_then(Value::as_str);
-        let commit = commit.ok_or_else(not_pinned)?.to_owned();
+        let commit = commit.filter(|commit| is_commit(commit));
+        let commit = commit
+            .ok_or_else(|| unusable("it names no commit"))?
+            .to_owned();
         // The lock keeps what was wanted when it was written; the globs may have changed.
         let is_of_these_globs = pin.detail.get("globs") == Some(&json!(repo.files));
         let listed = pin.detail.get("files").and_then(Value::as_array);
@@ -443,7 +429,10 @@ impl<'a> Pinned<'a> {
             ));
         }
         let files = match listed.filter(|_| is_of_these_globs) {
-            Some(files) => files.iter().filter_map(RepoFile::from_json).collect(),
+            Some(files) => {
+                let files: Option<Vec<_>> = files.iter().map(RepoFile::from_json).collect();
+                files.ok_or_else(|| unusable("a file in it has no good name or no digest"))?
+            }
             None => {
                 net.check_online(&repo.name)?;
                 list(repo, &commit, net)?
@@ -476,9 +465,8 @@ impl<'a> Pinned<'a> {
     fn cached(&self, file: &RepoFile) -> Option<PathBuf> {
         let folder = self.repo.cache_folder(self.net)?;
         let path = folder.join("snapshots").join(&self.commit).join(&file.name);
-        check(&path, &file.expected, &file.name)
-            .is_ok()
-            .then_some(path)
+        let is_whole = check(&path, &file.expected, &file.name).is_ok();
+        is_whole.then_some(path)
     }
 
     /// Brings a file to `to`, whole and checked, or as much of it as is wanted.
@@ -490,8 +478,9 @@ impl<'a> Pinned<'a> {
         before: u64,
     ) -> Result<(), StageError> {
         if let Some(cached) = self.cached(file) {
-            fs::copy(&cached, to).at(&cached)?;
-            return Ok(());
+            copy_file(&cached, to)?;
+            // The copy, because the hub's own tools may write into their cache at any time.
+            return check(to, &file.expected, &file.name);
         }
         self.net.check_online(&file.name)?;
         let path = format!(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tinylm_pipeline::{At, LocalFile, StageError};
+use tinylm_pipeline::{At, LocalFile, StageError, copy_file};
 
 use super::{Arrivals, sample::Sampler};
 use crate::files::digest;
@@ -59,7 +59,7 @@ fn copy(file: &LocalFile, arrivals: &Arrivals, sampler: &mut Sampler) -> Result<
     fs::remove_file(&copied).ok();
     // `fs::copy` shares the blocks where the file system can. The copy is what is hashed:
     // the original may still change.
-    fs::copy(&file.path, &copied).at(&file.path)?;
+    copy_file(&file.path, &copied)?;
     make_writable(&copied)?;
     if digest(&copied)?.to_hex().as_str() != file.digest {
         fs::remove_file(&copied).at(&copied)?;

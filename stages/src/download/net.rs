@@ -2,11 +2,10 @@
 //!
 //! Every wait has an end, and the stage can be stopped in any of them. What may pass
 //! (a reset, a stall, 429, 5xx, a body that ends early) is tried again after a pause
-//! that doubles; what arrived before is kept, and only the rest is asked for. hf-hub's
-//! own downloads know neither a time-out nor a range, so only its questions about
-//! repositories are asked through it, with this client.
+//! that doubles; what arrived before is kept, and only the rest is asked for.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     future::Future,
     io::{Read, Seek, SeekFrom, Write},
@@ -50,6 +49,11 @@ impl Default for Limits {
         }
     }
 }
+
+/// The longest answer that is held in memory, and the longest list: a page of the hub has some
+/// hundred kilobytes, and its largest repositories some hundred thousand files.
+const DOCUMENT_MAX: usize = 32 << 20;
+const LIST_MAX: usize = 1_000_000;
 
 /// Whether the stage goes on is asked this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -106,6 +110,22 @@ impl From<StageError> for Failure {
     }
 }
 
+/// A server that asks for more than it should get.
+fn distrusted(url: &str, what: &str) -> Failure {
+    let message = format!("`{url}` {}", what.escape_debug());
+    Failure::Stage(
+        StageError::new(message)
+            .help("look at what HF_ENDPOINT names; a hub of Hugging Face's own does not do that")
+            .is_final(),
+    )
+}
+
+/// Returns the server that an address is on: its scheme, host and port.
+fn origin(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    Some(url.origin().ascii_serialization())
+}
+
 fn passing(why: impl std::fmt::Display) -> Failure {
     Failure::Passing {
         why: why.to_string(),
@@ -128,6 +148,10 @@ impl Net {
     }
 
     pub(crate) fn with_limits(outside: &Outside, limits: Limits) -> Result<Self, StageError> {
+        // One library for encryption in the whole program; a second call finds it installed.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
         let client = reqwest::Client::builder()
             .user_agent(concat!("tinylm/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect)
@@ -169,18 +193,31 @@ impl Net {
     }
 
     /// `json` of a long list, which comes in pages.
+    ///
+    /// The server says where the next page is, and is not believed further than it should be: the
+    /// token goes to no other server, no page is asked for twice, and a list has an end.
     pub(super) fn json_list(&self, request: &Request) -> Result<Vec<Value>, Failure> {
         let mut request = request.clone();
+        let mut asked = HashSet::from([request.url.clone()]);
         let mut entries = Vec::new();
         loop {
             let (page, next) = self.page(&request)?;
             if let Value::Array(page) = page {
                 entries.extend(page);
             }
-            match next {
-                Some(url) => request.url = url,
-                None => return Ok(entries),
+            let Some(url) = next else {
+                return Ok(entries);
+            };
+            if origin(&url) != origin(&request.url) {
+                return Err(distrusted(
+                    &request.url,
+                    &format!("sends on to `{url}`, another server"),
+                ));
             }
+            if entries.len() > LIST_MAX || !asked.insert(url.clone()) {
+                return Err(distrusted(&request.url, "sends a list that has no end"));
+            }
+            request.url = url;
         }
     }
 
@@ -200,10 +237,19 @@ impl Net {
     }
 
     async fn page_once(&self, request: &Request) -> Result<(Value, Option<String>), Failure> {
-        let response = self.ask(request, 0).await?;
-        let next = next_page(response.headers());
-        let body = response.bytes().await;
-        let body = body.map_err(|error| passing(reason(&error)))?;
+        let mut response = self.ask(request, 0).await?;
+        let next = next_page(response.headers(), &request.url);
+        let mut body = Vec::new();
+        while let Some(part) = response
+            .chunk()
+            .await
+            .map_err(|error| passing(reason(&error)))?
+        {
+            body.extend_from_slice(&part);
+            if body.len() > DOCUMENT_MAX {
+                return Err(distrusted(&request.url, "sends an answer that has no end"));
+            }
+        }
         let value =
             serde_json::from_slice(&body).map_err(|error| passing(format!("no JSON: {error}")))?;
         Ok((value, next))
@@ -424,11 +470,13 @@ impl Seen {
 }
 
 /// Returns the address that `Link: <..>; rel="next"` names.
-fn next_page(headers: &HeaderMap) -> Option<String> {
+fn next_page(headers: &HeaderMap, base: &str) -> Option<String> {
     let link = headers.get(LINK)?.to_str().ok()?;
     let next = link.split(',').find(|part| part.contains("rel=\"next\""))?;
     let (_, address) = next.split_once('<')?;
-    Some(address.split_once('>')?.0.to_owned())
+    let address = address.split_once('>')?.0;
+    let next = reqwest::Url::parse(base).ok()?.join(address).ok()?;
+    Some(next.to_string())
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

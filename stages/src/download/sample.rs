@@ -11,7 +11,7 @@ use std::{
 };
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use tinylm_pipeline::{At, StageError, StageIo};
+use tinylm_pipeline::{At, StageError, StageIo, copy_file, end_at_fault};
 
 /// Counts rows over all files of a source.
 #[derive(Debug, Clone)]
@@ -114,7 +114,10 @@ impl Sampler {
             return self.write_rows(from, origin, to, cut);
         }
         let mut file = create(to)?;
-        std::io::copy(from, &mut file).map_err(|error| broken(origin, &error))?;
+        std::io::copy(from, &mut file).map_err(|error| match end_at_fault(&error, origin, to) {
+            end if end == to => StageError::io(to, &error),
+            _ => broken(origin, &error),
+        })?;
         file.flush().at(to)?;
         self.count_whole(to, &name)
     }
@@ -230,7 +233,7 @@ fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
 fn move_file(from: &Path, to: &Path) -> Result<(), StageError> {
     drop(create(to)?);
     if fs::rename(from, to).is_err() {
-        fs::copy(from, to).at(to)?;
+        copy_file(from, to)?;
         fs::remove_file(from).at(from)?;
     }
     Ok(())

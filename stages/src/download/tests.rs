@@ -174,6 +174,56 @@ fn archives_in_an_archive_are_opened_but_not_for_ever() {
 }
 
 #[test]
+fn files_of_one_name_from_two_archives_are_both_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (train, test) = (zip(&[("a.txt", b"1")]), zip(&[("a.txt", b"2")]));
+    let both = zip(&[("train.zip", &train), ("test.zip", &test)]);
+    let outcome = local(&dir, &file(&dir, "all.zip", &both), "").unwrap();
+    let found = files(&outcome.out);
+    let found: Vec<(&str, &str)> = found
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    assert_eq!(found, [("a.txt", "1"), ("test/a.txt", "2")]);
+
+    let twice = tar(&[("a.txt", b"1"), ("a.txt", b"2"), ("a.txt", b"3")]);
+    let error = local(&dir, &file(&dir, "twice.tar", &twice), "").unwrap_err();
+    assert!(error.message.contains("`a.txt` is there twice"), "{error}");
+}
+
+#[test]
+fn a_zip_that_lists_a_name_twice_is_refused_and_not_read_in_part() {
+    let dir = tempfile::tempdir().unwrap();
+    // The writer refuses a name that it knows, so another one is made the same afterwards.
+    let mut bytes = zip(&[("a.txt", b"1"), ("b.txt", b"2")]);
+    for at in 0..bytes.len() - 5 {
+        if &bytes[at..at + 5] == b"b.txt" {
+            bytes[at] = b'a';
+        }
+    }
+    let error = local(&dir, &file(&dir, "a.zip", &bytes), "").unwrap_err();
+    assert!(error.message.contains("lists a file twice"), "{error}");
+}
+
+#[test]
+fn a_tar_whose_names_are_a_bomb_is_refused_before_they_are_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    let name = vec![b'n'; 300 << 20];
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_path("././@LongLink").unwrap();
+    header.set_size(name.len() as u64);
+    header.set_cksum();
+    archive.append(&header, &name[..]).unwrap();
+    drop(name);
+    let bytes = gzip(&archive.into_inner().unwrap());
+    let error = local(&dir, &file(&dir, "a.tar.gz", &bytes), "").unwrap_err();
+    assert!(error.message.contains("headers of an entry"), "{error}");
+    assert_eq!(files(&dir.path().join("out-download")).len(), 0);
+}
+
+#[test]
 fn no_entry_leaves_the_folder() {
     let dir = tempfile::tempdir().unwrap();
     for name in [
@@ -301,7 +351,7 @@ fn samples_are_cut_where_rows_can_be_counted() {
 fn parquet(n_rows: i32) -> Vec<u8> {
     use std::sync::Arc;
 
-    use arrow::array::{Int32Array, RecordBatch};
+    use arrow_array::{Int32Array, RecordBatch};
 
     let numbers = Arc::new(Int32Array::from_iter_values(0..n_rows));
     let batch = RecordBatch::try_from_iter([("n", numbers as _)]).unwrap();

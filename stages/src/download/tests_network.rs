@@ -124,9 +124,8 @@ impl Place {
     }
 
     fn n_files(&self) -> usize {
-        crate::files::files_below(&self.dir.path().join("out"))
-            .unwrap()
-            .len()
+        let out = self.dir.path().join("out");
+        crate::files::files_below(&out).map_or(0, |files| files.len())
     }
 }
 
@@ -481,6 +480,63 @@ fn offline_and_without_a_lock_the_cache_is_what_the_repository_is() {
     assert_eq!(part.identity["commit"], whole.identity["commit"]);
     assert_ne!(part.identity, whole.identity);
     assert_eq!(part.detail["files"][0], whole.detail["files"][0]);
+}
+
+/// A file of the user's own, beside a cache, and a path from the cache to it that says it is a commit.
+fn secrets(place: &mut Place) -> [String; 2] {
+    let root = place.dir.path();
+    let cache = root.join("cache");
+    fs::create_dir_all(root.join("secrets")).unwrap();
+    fs::write(root.join("secrets/id.txt"), b"secret").unwrap();
+    fs::create_dir_all(cache.join("datasets--someone--talk/snapshots")).unwrap();
+    place.outside.hf_cache = Some(cache);
+    let absolute = root.join("secrets").to_string_lossy().into_owned();
+    [absolute, "../../../secrets".to_owned()]
+}
+
+#[test]
+fn a_hub_that_names_a_path_as_a_commit_is_refused() {
+    let hub = hub_with(&[("id.txt", b"secret")]);
+    let mut place = Place::new(&hub);
+    for commit in secrets(&mut place) {
+        hub.commit(REPO, &commit);
+        let error = place.download(TALK).unwrap_err();
+        assert!(error.message.contains("which is none"), "{error}");
+        assert_eq!(place.n_files(), 0);
+    }
+}
+
+#[test]
+fn a_lock_file_that_names_a_path_as_a_commit_or_as_a_file_is_refused() {
+    let hub = hub_with(&[("id.txt", b"other")]);
+    let mut place = Place::new(&hub);
+    let settings = Place::settings(TALK);
+    let id = Download::remotes(&settings).remove(0).id;
+    let sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let paths = secrets(&mut place);
+    let file = |name: &str| serde_json::json!({"name": name, "bytes": 6, "sha256": sha256});
+    let pins = [
+        (paths[0].as_str(), file("id.txt")),
+        (paths[1].as_str(), file("id.txt")),
+        (COMMIT, file(&format!("{}/id.txt", paths[0]))),
+        (COMMIT, file(&format!("../{}/id.txt", paths[1]))),
+        (COMMIT, serde_json::json!({"name": "id.txt", "bytes": 6})),
+    ];
+    for (commit, file) in pins {
+        let pin = Pin {
+            identity: serde_json::json!({ "commit": commit }),
+            detail: serde_json::json!({ "globs": [], "files": [file] }),
+        };
+        let pinned = Pinned {
+            id: id.clone(),
+            pin,
+        };
+        let error = place.download_pinned(&settings, vec![pinned]).unwrap_err();
+        assert!(error.message.contains("cannot be used"), "{error}");
+        assert!(error.help.unwrap().contains("tinylm update"));
+        assert_eq!(place.n_files(), 0);
+    }
+    assert_eq!(hub.n_requests(), 0);
 }
 
 #[test]

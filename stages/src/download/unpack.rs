@@ -1,17 +1,19 @@
 //! Compressed files and archives, opened.
 //!
 //! An archive is somebody else's: none of its paths may leave the folder it is opened
-//! into, none of its entries may be a link, and what comes out of it is counted, so
-//! that a bomb ends as an error. Archives inside archives are opened too (DailyDialog
+//! into, none of its entries may be a link, and what comes out of it is counted (bytes,
+//! files, and the headers of a tar, which are held in memory), so that a bomb ends as an error. Archives inside archives are opened too (DailyDialog
 //! comes so), three deep.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
-use tinylm_pipeline::{At, StageError, StageIo};
+use tinylm_pipeline::{At, StageError, StageIo, end_at_fault};
 
 use super::sample::Sampler;
 
@@ -21,11 +23,17 @@ const GROWTH_MAX: u64 = 500;
 /// Below this a bomb does no harm.
 const HARMLESS_BYTES: u64 = 256 << 20;
 
+/// Files that come out of one archive, all that are in it included.
+const ENTRIES_MAX: u64 = 1_000_000;
+/// Bytes of headers before an entry of a tar: its name, and remarks. They are held in memory.
+const HEADERS_MAX: u64 = 1 << 20;
+
 /// What may still come out of one downloaded file.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
     bytes_max: u64,
     bytes: u64,
+    n_entries: u64,
     depth: usize,
 }
 
@@ -34,6 +42,7 @@ impl Limits {
         Self {
             bytes_max,
             bytes: 0,
+            n_entries: 0,
             depth: 0,
         }
     }
@@ -151,37 +160,64 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// A compressed file; `stem` is its name without the ending.
-    fn one(&mut self, reader: impl Read, stem: &str) -> Result<(), StageError> {
-        self.entry(reader, stem)
+    fn one(&mut self, mut reader: impl Read, stem: &str) -> Result<(), StageError> {
+        self.entry(&mut reader, stem)
     }
 
     fn tar(&mut self, reader: impl Read) -> Result<(), StageError> {
         let name = self.name;
-        let mut archive = tar::Archive::new(reader);
-        let entries = archive.entries().map_err(|error| damaged(name, &error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| damaged(name, &error))?;
+        let left = Rc::new(Cell::new(HEADERS_MAX));
+        let mut archive = tar::Archive::new(Headers {
+            reader,
+            left: Rc::clone(&left),
+        });
+        let mut entries = archive.entries().map_err(|error| damaged(name, &error))?;
+        loop {
+            left.set(HEADERS_MAX);
+            let Some(entry) = entries.next() else {
+                return Ok(());
+            };
+            let mut entry = entry.map_err(|error| damaged(name, &error))?;
+            left.set(u64::MAX);
             let kind = entry.header().entry_type();
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             // The remarks on a whole archive that `git archive` writes, and so GitHub.
             let is_remark = kind.is_pax_global_extensions();
             if kind.is_dir() || is_remark || is_clutter(&path) {
+                self.pass_over(&mut entry)?;
                 continue;
             }
             if !kind.is_file() {
                 return Err(self.refused(&path, "is a link or a device"));
             }
             let path = self.inside(&path)?;
-            self.entry(entry, &path)?;
+            self.entry(&mut entry, &path)?;
+            self.pass_over(&mut entry)?;
         }
-        Ok(())
     }
 
-    fn zip(&mut self, file: impl Read + io::Seek) -> Result<(), StageError> {
+    /// Reads what is left of an entry, so that only headers stand before the next one.
+    fn pass_over(&mut self, entry: &mut impl Read) -> Result<(), StageError> {
+        self.bounded(entry, |_, rest| {
+            io::copy(rest, &mut io::sink())
+                .map(drop)
+                .map_err(|error| damaged("the archive", &error))
+        })
+    }
+
+    fn zip(&mut self, mut file: impl Read + io::Seek) -> Result<(), StageError> {
         let name = self.name;
+        let n_listed = n_listed(&mut file).map_err(|error| damaged(name, &error))?;
         let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(name, &error))?;
+        // Of two entries with one name the library knows the last.
+        if n_listed.is_some_and(|n_listed| n_listed != archive.len() as u64 & 0xffff) {
+            let message = format!("`{name}` lists a file twice, so that one of them would be lost");
+            return Err(StageError::new(message)
+                .help("pack it again, or open it yourself and name the folder with `path`")
+                .is_final());
+        }
         for idx in 0..archive.len() {
-            let entry = archive
+            let mut entry = archive
                 .by_index(idx)
                 .map_err(|error| damaged(name, &error))?;
             let path = String::from_utf8_lossy(entry.name_raw()).into_owned();
@@ -192,7 +228,7 @@ impl Opening<'_> {
                 return Err(self.refused(&path, "is a link or a device"));
             }
             let path = self.inside(&path)?;
-            self.entry(entry, &path)?;
+            self.entry(&mut entry, &path)?;
         }
         Ok(())
     }
@@ -217,18 +253,33 @@ impl Opening<'_> {
     }
 
     /// Takes one file out; `path` is relative to the output folder.
-    fn entry(&mut self, reader: impl Read, path: &str) -> Result<(), StageError> {
+    fn entry(&mut self, reader: &mut impl Read, path: &str) -> Result<(), StageError> {
         if self.sampler.is_full() {
             return Ok(());
         }
-        let limited = Limited {
+        self.limits.n_entries += 1;
+        if self.limits.n_entries > ENTRIES_MAX {
+            let message = format!("`{}` holds more than {ENTRIES_MAX} files", self.name);
+            return Err(StageError::new(message)
+                .help("if it is no bomb, open it yourself and name the folder with `path`")
+                .is_final());
+        }
+        self.bounded(reader, |this, limited| this.take_out(limited, path))
+    }
+
+    /// Reads within what may still come out.
+    fn bounded<R: Read>(
+        &mut self,
+        reader: R,
+        read: impl FnOnce(&mut Self, &mut Limited<'_, R>) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        let mut limited = Limited {
             reader,
             bytes: self.limits.bytes,
             bytes_max: self.bytes_max,
             io: self.io,
         };
-        let mut limited = limited;
-        let outcome = self.take_out(&mut limited, path);
+        let outcome = read(self, &mut limited);
         self.limits.bytes = limited.bytes;
         if limited.bytes > self.bytes_max {
             return Err(self.too_large());
@@ -259,12 +310,18 @@ impl Opening<'_> {
 
     fn take_out(&mut self, reader: &mut impl Read, path: &str) -> Result<(), StageError> {
         if !is_packed(path) {
-            let to = self.io.out().join(path);
+            let to = self.free_place(path)?;
             return self.sampler.write(reader, Path::new(self.name), &to);
         }
         let inner = self.inner_path();
         let mut file = File::create(&inner).at(&inner)?;
-        io::copy(reader, &mut file).map_err(|error| damaged(self.name, &error))?;
+        let packed = Path::new(self.name);
+        io::copy(reader, &mut file).map_err(|error| {
+            match end_at_fault(&error, packed, &inner) {
+                end if end == inner => StageError::io(&inner, &error),
+                _ => damaged(self.name, &error),
+            }
+        })?;
         drop(file);
         self.limits.depth += 1;
         let outcome = open(&inner, path, self.io, self.limits, self.sampler);
@@ -273,9 +330,58 @@ impl Opening<'_> {
         outcome
     }
 
+    /// Returns where a file goes. Where another archive has put one of that name, it goes into a
+    /// folder that is called like the archive it is in.
+    fn free_place(&self, path: &str) -> Result<PathBuf, StageError> {
+        let out = self.io.out();
+        let (_, stem) = packing(self.name).unwrap_or((Packing::Tar, self.name));
+        [out.join(path), out.join(stem).join(path)]
+            .into_iter()
+            .find(|place| !place.exists())
+            .ok_or_else(|| self.refused(path, "is there twice"))
+    }
+
     fn inner_path(&self) -> PathBuf {
         let name = format!("inner-{}.part", self.limits.depth);
         self.io.checkpoints().join(name)
+    }
+}
+
+/// Returns how many files a zip says that it lists, in the sixteen bits that every zip has for it.
+fn n_listed(file: &mut (impl Read + io::Seek)) -> io::Result<Option<u64>> {
+    /// The record at the end and the longest remark behind it.
+    const END_MAX: u64 = 22 + 0xffff;
+    let bytes = file.seek(io::SeekFrom::End(0))?;
+    file.seek(io::SeekFrom::Start(bytes.saturating_sub(END_MAX)))?;
+    let mut end = Vec::new();
+    file.by_ref().take(END_MAX).read_to_end(&mut end)?;
+    file.rewind()?;
+    let at = memchr::memmem::rfind(&end, b"PK\x05\x06");
+    let count = at.and_then(|at| end.get(at + 10..at + 12));
+    Ok(count
+        .map(|count| u64::from(u16::from_le_bytes([count[0], count[1]])))
+        .filter(|n| *n != 0xffff))
+}
+
+/// Lets a tar's headers have so many bytes and no more.
+struct Headers<R> {
+    reader: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Headers<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.reader.read(buffer)?;
+        let left = self.left.get();
+        if n_read as u64 > left {
+            return Err(io::Error::other(
+                "the headers of an entry are longer than any should be",
+            ));
+        }
+        if left != u64::MAX {
+            self.left.set(left - n_read as u64);
+        }
+        Ok(n_read)
     }
 }
 

@@ -1,20 +1,19 @@
 //! Which files are read, and how: decided from names and first rows, before any work.
 
 use std::{
-    borrow::Cow,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
 
+use arrow_array::RecordBatch;
 use memchr::memmem;
 use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
-    NormalizeSettings,
+    NormalizeSettings, csv,
     read::{self, Chunk, END_OF_TEXT, Layout, Lost, Reader, Rows},
-    row_groups::{self, Unreadable},
-    table,
+    row_groups, table,
 };
 use crate::{
     cell::Cell,
@@ -261,25 +260,14 @@ impl Place {
         mut shape: Shape,
         settings: &NormalizeSettings,
     ) -> Result<Source, StageError> {
-        let FirstRows {
-            rows,
-            columns,
-            unreadable,
-            lost,
-        } = self.first_rows(layout, &cells, settings)?;
-        let named = shape.columns.named();
-        if let Some(column) = unreadable
-            .iter()
-            .find(|column| columns.is_empty() || named.contains(&column.name.as_str()))
+        let first = self.first_rows(layout, &cells, settings)?;
+        let n_rows = first.n_rows();
+        if n_rows == 0
+            && let Some(lost) = &first.lost
         {
-            return Err(self.unreadable(column));
+            return Err(self.only_lost(lost));
         }
-        if rows.is_empty()
-            && let Some(lost) = lost
-        {
-            return Err(self.only_lost(&lost));
-        }
-        let parsed: Vec<Cell> = rows.iter().filter_map(|row| row.cell(&cells)).collect();
+        let parsed = first.parsed(&cells);
         let found = if shape.format == Format::Auto {
             recognised(&parsed, &shape)
         } else {
@@ -287,23 +275,17 @@ impl Place {
             Some((shape.format, n_read as f64 / parsed.len().max(1) as f64))
         };
         let Some((format, share)) = found else {
-            return Err(self.unrecognised(&parsed, rows.len(), &unreadable));
+            return Err(self.unrecognised(&parsed, n_rows));
         };
         shape.format = format;
-        if let Some(column) = unreadable
-            .iter()
-            .find(|column| matters(&column.name, &shape, &parsed))
-        {
-            return Err(self.unreadable(column));
-        }
         let cells = match cells {
             Cells::Table { .. } => Cells::Table {
-                columns: wanted_columns(&shape, &parsed, columns),
+                columns: wanted_columns(&shape, &parsed, first.columns.clone()),
             },
             other => other,
         };
         // A row that is no row at all counts against the shape too.
-        let sureness = share * parsed.len() as f64 / rows.len().max(1) as f64;
+        let sureness = share * parsed.len() as f64 / n_rows.max(1) as f64;
         Ok(self.source(layout, cells, shape, sureness))
     }
 
@@ -326,15 +308,6 @@ impl Place {
         error
     }
 
-    fn unreadable(&self, column: &Unreadable) -> StageError {
-        let Unreadable { name, of_type } = column;
-        let message = format!("column `{name}` of `{}` cannot be read", self.file);
-        StageError::new(message)
-            .cause(format!("it holds the type `{of_type}`, which is no text"))
-            .help("write it as text, or name other columns with `columns`")
-            .is_final()
-    }
-
     fn only_lost(&self, lost: &Lost) -> StageError {
         StageError::new(format!("the shape of `{}` is not recognised", self.file))
             .cause(format!(
@@ -345,9 +318,9 @@ impl Place {
             .is_final()
     }
 
-    fn unrecognised(&self, rows: &[Cell], n_rows: usize, unreadable: &[Unreadable]) -> StageError {
+    fn unrecognised(&self, rows: &[Cell], n_rows: usize) -> StageError {
         let error = StageError::new(format!("the shape of `{}` is not recognised", self.file));
-        let mut cause = match rows.first() {
+        let cause = match rows.first() {
             Some(Cell::Map(entries)) => {
                 let keys: Vec<String> = entries
                     .iter()
@@ -359,11 +332,6 @@ impl Place {
             Some(row) => format!("its first row is {}", row.kind()),
             None => format!("none of its first {n_rows} rows can be read"),
         };
-        for Unreadable { name, of_type } in unreadable.iter().take(12) {
-            cause.push_str(&format!(
-                "\n`{name}` holds the type `{of_type}`, which is no text"
-            ));
-        }
         error
             .cause(cause)
             .help("name the shape with `format`, or its columns with `columns`")
@@ -377,7 +345,12 @@ impl Place {
         settings: &NormalizeSettings,
     ) -> Result<FirstRows, StageError> {
         if layout == Layout::Parquet {
-            return self.first_rows_of_table();
+            let (columns, table) = row_groups::table_head(&self.path, SNIFF_ROWS)?;
+            return Ok(FirstRows {
+                columns,
+                table,
+                ..FirstRows::default()
+            });
         }
         let mut reader = Reader::open(&self.path, layout, settings.row_bytes_max as usize, &[])?;
         let skip = usize::from(has_header(cells));
@@ -387,7 +360,7 @@ impl Place {
             lost = lost.or(chunk.rejected.into_iter().next());
             if let Rows::Units { bytes, units } = chunk.rows {
                 let wanted = units.into_iter().take(SNIFF_ROWS + skip);
-                rows.extend(wanted.map(|unit| FirstRow::Bytes(bytes[unit.at].to_vec())));
+                rows.extend(wanted.map(|unit| bytes[unit.at].to_vec()));
             }
             if rows.len() > skip {
                 break;
@@ -398,30 +371,6 @@ impl Place {
             rows,
             lost,
             ..FirstRows::default()
-        })
-    }
-
-    fn first_rows_of_table(&self) -> Result<FirstRows, StageError> {
-        let (columns, table) = row_groups::table_head(&self.path, SNIFF_ROWS)?;
-        let rows = match table {
-            Some(table) => table::rows(&table)
-                .map_err(|error| StageError::new(format!("`{}`: {error}", self.file)))?,
-            None => Vec::new(),
-        };
-        let with_unreadable = |row| match row {
-            Cell::Map(mut entries) => {
-                let names = columns.unreadable.iter().map(|column| &column.name);
-                entries.extend(names.map(|name| (Cow::Owned(name.clone()), UNREADABLE)));
-                Cell::Map(entries)
-            }
-            row => row,
-        };
-        let rows = rows.into_iter().map(with_unreadable);
-        Ok(FirstRows {
-            rows: rows.map(FirstRow::Cell).collect(),
-            columns: columns.readable,
-            unreadable: columns.unreadable,
-            lost: None,
         })
     }
 
@@ -464,10 +413,9 @@ impl Place {
         settings: &NormalizeSettings,
     ) -> Result<f64, StageError> {
         let rows = self.first_rows(layout, &Cells::Text, settings)?.rows;
-        let is_read = |row: &&FirstRow| match row {
-            FirstRow::Bytes(bytes) => std::str::from_utf8(bytes)
-                .is_ok_and(|text| shape.read_text(text).is_ok_and(|said| said.is_answered())),
-            FirstRow::Cell(_) => false,
+        let is_read = |row: &&Vec<u8>| {
+            std::str::from_utf8(row)
+                .is_ok_and(|text| shape.read_text(text).is_ok_and(|said| said.is_answered()))
         };
         Ok(rows.iter().filter(is_read).count() as f64 / rows.len().max(1) as f64)
     }
@@ -480,43 +428,38 @@ fn has_header(cells: &Cells) -> bool {
     }
 }
 
-/// What stands in for the values of a column that cannot be read.
-const UNREADABLE: Cell<'static> = Cell::Other("of a type that cannot be read");
-
-/// The first rows of a file.
+/// The first rows of a file, as they stand there.
 #[derive(Default)]
 struct FirstRows {
-    rows: Vec<FirstRow>,
-    /// Of a table, the columns.
+    rows: Vec<Vec<u8>>,
+    /// Of a Parquet file, in place of `rows`.
+    table: Option<RecordBatch>,
     columns: Vec<String>,
-    unreadable: Vec<Unreadable>,
     /// The first of the rows that could not be held.
     lost: Option<Lost>,
 }
 
-/// A row that has been looked at.
-enum FirstRow {
-    Bytes(Vec<u8>),
-    Cell(Cell<'static>),
-}
+impl FirstRows {
+    fn n_rows(&self) -> usize {
+        let n_rows = self.table.as_ref().map(RecordBatch::num_rows);
+        n_rows.unwrap_or(self.rows.len())
+    }
 
-impl FirstRow {
-    fn cell(&self, cells: &Cells) -> Option<Cell<'_>> {
-        match (self, cells) {
-            (Self::Cell(cell), _) => Some(cell.clone()),
-            (Self::Bytes(bytes), Cells::Csv { columns, .. }) => {
-                let table = table::parse_csv(bytes, columns, b',').ok()?;
-                table::rows(&table).ok()?.into_iter().next()
-            }
-            (Self::Bytes(bytes), Cells::Tsv { columns, .. }) => {
-                super::rows::tsv(bytes, columns).ok()
-            }
-            (Self::Bytes(bytes), _) => Cell::parse(bytes).ok(),
+    /// Returns those that can be read at all.
+    fn parsed(&self, cells: &Cells) -> Vec<Cell<'_>> {
+        if let Some(table) = &self.table {
+            return table::rows(table);
         }
+        let parse = |row| match cells {
+            Cells::Csv { columns, .. } => csv::row(row, columns).ok(),
+            Cells::Tsv { columns, .. } => super::rows::tsv(row, columns).ok(),
+            _ => Cell::parse(row).ok(),
+        };
+        self.rows.iter().filter_map(|row| parse(row)).collect()
     }
 }
 
-/// Returns the columns that a shape reads, for polars to leave out the others.
+/// Returns the columns that a shape reads, so that the others are left alone.
 fn wanted_columns(shape: &Shape, rows: &[Cell], all: Vec<String>) -> Vec<String> {
     let named = shape.columns.named();
     let wanted: Vec<String> = all
@@ -529,12 +472,6 @@ fn wanted_columns(shape: &Shape, rows: &[Cell], all: Vec<String>) -> Vec<String>
         .iter()
         .all(|row| is_read_alike(shape, row, &|name| wanted.iter().any(|other| other == name)));
     if same { wanted } else { all }
-}
-
-/// Whether rows are read in another way without a column.
-fn matters(column: &str, shape: &Shape, rows: &[Cell]) -> bool {
-    let is_other = |name: &str| name != column;
-    rows.iter().any(|row| !is_read_alike(shape, row, &is_other))
 }
 
 /// Whether a row says the same with no more than the columns that are `kept`.
@@ -730,33 +667,15 @@ fn tsv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageEr
 
 fn csv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageError> {
     let line = first_line(head);
-    let n_columns = csv_width(&line);
-    let names: Vec<String> = (0..n_columns).map(|idx| idx.to_string()).collect();
-    let first = table::parse_csv(line.as_bytes(), &names, b',')
-        .and_then(|table| table::rows(&table))
+    let fields = csv::fields(&line)
         .map_err(|error| StageError::new(format!("the header cannot be read: {error}")))?;
-    let first: Vec<String> = match first.first() {
-        Some(Cell::Map(entries)) => entries
-            .iter()
-            .map(|(_, cell)| cell.text().unwrap_or_default().to_owned())
-            .collect(),
-        _ => Vec::new(),
-    };
+    let fields = fields.iter().map(|cell| cell.text().unwrap_or_default());
+    let first: Vec<String> = fields.map(str::to_owned).collect();
     let (columns, has_header) = columns(&first, settings, true)?;
     Ok(Cells::Csv {
         columns,
         has_header,
     })
-}
-
-/// Returns the number of fields of a CSV line.
-fn csv_width(line: &str) -> usize {
-    let mut in_quotes = false;
-    let commas = line.chars().filter(|c| {
-        in_quotes ^= *c == '"';
-        *c == ',' && !in_quotes
-    });
-    1 + commas.count()
 }
 
 /// Returns the shape of a text file and how sure that is.

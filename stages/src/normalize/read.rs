@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use arrow_array::RecordBatch;
 use memchr::{memchr, memchr_iter, memchr2, memmem};
-use polars::prelude::DataFrame;
 use tinylm_pipeline::{At, StageError};
 
 use super::row_groups::TableReader;
@@ -45,7 +45,7 @@ pub(super) enum Layout {
     Chatml,
     /// The file is one row, unless it is too long for one.
     Whole,
-    /// A row group at a time, read by polars.
+    /// Some rows at a time.
     Parquet,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Lost {
 #[derive(Debug)]
 pub(super) enum Rows {
     Units { bytes: Vec<u8>, units: Vec<Unit> },
-    Table { table: DataFrame, first_row: u64 },
+    Table { table: RecordBatch, first_row: u64 },
 }
 
 impl Chunk {
@@ -83,7 +83,7 @@ impl Chunk {
                 let longest = units.iter().map(|unit| unit.at.len()).max();
                 (bytes.len(), longest.unwrap_or(0))
             }
-            Rows::Table { table, .. } => (table.estimated_size(), 0),
+            Rows::Table { table, .. } => (table.get_array_memory_size(), 0),
         };
         let factor = if longest > CHUNK_BYTES { 16 } else { 1 };
         factor * n_bytes as u64
@@ -529,7 +529,7 @@ impl Quotes {
 }
 
 /// Whether a quote in a record is never closed, or by the next one that opens.
-pub(super) fn is_broken(record: &[u8]) -> bool {
+fn is_broken(record: &[u8]) -> bool {
     let Some(first) = memchr(b'"', record) else {
         return false;
     };

@@ -2,10 +2,8 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray, UInt64Array},
-    datatypes::{DataType, Field, Schema},
-};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow_schema::{DataType, Field, Schema};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},

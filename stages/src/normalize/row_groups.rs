@@ -1,232 +1,137 @@
-//! Parquet files, a few row groups at a time.
+//! Parquet files, some rows at a time.
 //!
-//! polars reads them, and only the columns that are wanted: it knows few of the types
-//! that a file may hold, and panics at some others. So the schema is looked at first.
+//! Only the columns that are wanted are read. What a file says of itself is not believed further
+//! than its size goes: its footer may be damaged or made to harm, so the rows held at once are
+//! bounded whatever it claims, the types are those of Parquet itself (a schema of Arrow that some
+//! writers add says the same once more, in a form of its own), and where the reader panics, as it
+//! does at some damage, that is an error with the name of the file.
 
 use std::{
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
-use polars::prelude::{
-    ArrowDataType, ArrowSchema, DataFrame, FileMetadataRef, ParquetReader, PolarsError, SerReader,
+use arrow_array::RecordBatch;
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{
+            ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+        },
+    },
+    file::metadata::ParquetMetaData,
 };
 use tinylm_pipeline::{At, StageError};
 
 use super::read::{Chunk, Rows};
 
-/// The columns of a Parquet file, told apart by their types.
-#[derive(Debug, Default)]
-pub(super) struct Columns {
-    pub(super) readable: Vec<String>,
-    pub(super) unreadable: Vec<Unreadable>,
-}
+/// Rows together are handed on up to about this size.
+const CHUNK_BYTES: u64 = 8 << 20;
+/// And up to so many: the sizes in a footer may be anything.
+const CHUNK_ROWS: u64 = 1 << 16;
 
-/// A column that no row can be read with.
-#[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) name: String,
-    /// The type that it has or holds.
-    pub(super) of_type: String,
-}
-
-impl Columns {
-    fn of(schema: &ArrowSchema) -> Self {
-        let mut columns = Self::default();
-        for (name, field) in schema.iter() {
-            let name = name.to_string();
-            match unreadable(&field.dtype) {
-                None => columns.readable.push(name),
-                Some(of_type) => columns.unreadable.push(Unreadable { name, of_type }),
-            }
-        }
-        columns
-    }
-}
-
-/// Returns the type in `dtype` that polars, as it is built here, cannot make values of.
-fn unreadable(dtype: &ArrowDataType) -> Option<String> {
-    use ArrowDataType as T;
-    match dtype {
-        T::Null | T::Boolean | T::Float32 | T::Float64 => None,
-        T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::UInt32 | T::UInt64 => None,
-        T::Date32 | T::Date64 | T::Time32(_) | T::Time64(_) => None,
-        T::Timestamp(..) | T::Duration(_) => None,
-        T::Utf8 | T::LargeUtf8 | T::Utf8View => None,
-        T::Binary | T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_) => None,
-        T::Dictionary(_, values, _) => unreadable(values),
-        T::List(items) | T::LargeList(items) | T::Map(items, _) => unreadable(&items.dtype),
-        T::Struct(fields) => fields.iter().find_map(|field| unreadable(&field.dtype)),
-        T::Decimal(digits, scale) => Some(format!("decimal({digits}, {scale})")),
-        T::FixedSizeList(items, n) => {
-            let items = unreadable(&items.dtype)
-                .unwrap_or_else(|| format!("{:?}", items.dtype).to_ascii_lowercase());
-            Some(format!("list of {n} {items}"))
-        }
-        other => Some(format!("{other:?}").to_ascii_lowercase()),
-    }
-}
-
-/// Returns the columns of a file and its first rows, of those that can be read.
+/// Returns the columns of a file and its first rows.
 pub(super) fn table_head(
     path: &Path,
     n_rows: usize,
-) -> Result<(Columns, Option<DataFrame>), StageError> {
-    let columns = columns(path)?;
-    if columns.readable.is_empty() {
-        return Ok((columns, None));
-    }
-    let mut reader = TableReader::open(path, &columns.readable)?;
-    if let Some(slice) = reader.slices.first_mut() {
-        slice.n_rows = slice.n_rows.min(n_rows);
-    }
-    let table = reader.next()?.and_then(|chunk| match chunk.rows {
-        Rows::Table { table, .. } => Some(table),
-        Rows::Units { .. } => None,
-    });
-    Ok((columns, table))
+) -> Result<(Vec<String>, Option<RecordBatch>), StageError> {
+    let (columns, mut rows) = contained(path, || {
+        let builder = builder(path)?;
+        let fields = builder.schema().fields().iter();
+        let columns = fields.map(|field| field.name().clone()).collect();
+        let rows = builder.with_limit(n_rows).with_batch_size(n_rows).build();
+        Ok((columns, rows.map_err(|error| damaged(path, &error))?))
+    })?;
+    Ok((columns, next(path, &mut rows)?))
 }
 
-fn columns(path: &Path) -> Result<Columns, StageError> {
-    let file = File::open(path).at(path)?;
-    let schema = ParquetReader::new(file)
-        .schema()
-        .map_err(|error| table_error(path, &error))?;
-    Ok(Columns::of(&schema))
-}
-
-/// Reads a Parquet file a few row groups, or a part of a very large one, at a time, and
-/// hands on a part of that.
+/// Reads a Parquet file some rows at a time.
 pub(super) struct TableReader {
     path: PathBuf,
-    metadata: FileMetadataRef,
-    columns: Vec<String>,
-    slices: Vec<Slice>,
-    slice_idx: usize,
-    /// What has been read and not yet handed on, and the rows of a chunk of it.
-    pending: Option<(DataFrame, usize)>,
+    rows: ParquetRecordBatchReader,
     n_given: u64,
-}
-
-/// Rows that are read at once.
-#[derive(Debug, Clone, Copy)]
-struct Slice {
-    first: usize,
-    n_rows: usize,
-    n_bytes: usize,
-}
-
-/// Row groups together are read at once up to this size.
-const SLICE_BYTES: usize = 8 << 20;
-/// A row group that is larger than this is read in parts.
-const GROUP_BYTES_MAX: usize = 64 << 20;
-
-fn slices(metadata: &FileMetadataRef) -> Vec<Slice> {
-    let mut slices: Vec<Slice> = Vec::new();
-    let mut first = 0;
-    for group in &metadata.row_groups {
-        let (n_rows, n_bytes) = (group.num_rows(), group.total_byte_size());
-        match slices.last_mut() {
-            Some(slice) if slice.n_bytes + n_bytes <= SLICE_BYTES => {
-                slice.n_rows += n_rows;
-                slice.n_bytes += n_bytes;
-            }
-            _ => slices.extend(parts(first, n_rows, n_bytes)),
-        }
-        first += n_rows;
-    }
-    slices.retain(|slice| slice.n_rows > 0);
-    slices
-}
-
-fn parts(first: usize, n_rows: usize, n_bytes: usize) -> impl Iterator<Item = Slice> {
-    let n_parts = n_bytes.div_ceil(GROUP_BYTES_MAX).max(1);
-    let n_rows_each = n_rows.div_ceil(n_parts).max(1);
-    (0..n_rows).step_by(n_rows_each).map(move |row| Slice {
-        first: first + row,
-        n_rows: n_rows_each.min(n_rows - row),
-        n_bytes: n_bytes / n_parts,
-    })
 }
 
 impl TableReader {
     pub(super) fn open(path: &Path, columns: &[String]) -> Result<Self, StageError> {
-        let file = File::open(path).at(path)?;
-        let mut reader = ParquetReader::new(file);
-        let metadata = reader
-            .get_metadata()
-            .map_err(|error| table_error(path, &error))?
-            .clone();
+        let rows = contained(path, || {
+            let builder = builder(path)?;
+            let fields = builder.schema().fields().iter().enumerate();
+            let is_wanted = |name: &String| columns.contains(name);
+            let wanted = fields.filter(|(_, field)| is_wanted(field.name()));
+            let wanted: Vec<usize> = wanted.map(|(idx, _)| idx).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+            let n_rows = rows_at_once(builder.metadata(), &mask);
+            let builder = builder.with_projection(mask).with_batch_size(n_rows);
+            builder.build().map_err(|error| damaged(path, &error))
+        })?;
         Ok(Self {
             path: path.to_owned(),
-            slices: slices(&metadata),
-            metadata,
-            columns: columns.to_vec(),
-            slice_idx: 0,
-            pending: None,
+            rows,
             n_given: 0,
         })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Chunk>, StageError> {
-        if self.pending.is_none() && !self.read_slice()? {
-            return Ok(None);
-        }
-        let Some((table, n_rows)) = self.pending.take() else {
+        let Some(table) = next(&self.path, &mut self.rows)? else {
             return Ok(None);
         };
-        let (head, rest) = table.split_at(n_rows.min(table.height()) as i64);
-        if rest.height() > 0 {
-            self.pending = Some((rest, n_rows));
-        }
         let first_row = self.n_given + 1;
-        self.n_given += head.height() as u64;
+        self.n_given += table.num_rows() as u64;
         Ok(Some(Chunk {
-            rows: Rows::Table {
-                table: head,
-                first_row,
-            },
+            rows: Rows::Table { table, first_row },
             rejected: Vec::new(),
             position: self.n_given,
         }))
     }
-
-    fn read_slice(&mut self) -> Result<bool, StageError> {
-        let Some(slice) = self.slices.get(self.slice_idx).copied() else {
-            return Ok(false);
-        };
-        self.slice_idx += 1;
-        let file = File::open(&self.path).at(&self.path)?;
-        let mut reader = ParquetReader::new(file)
-            .with_slice(Some((slice.first, slice.n_rows)))
-            .with_columns(Some(self.columns.clone()));
-        reader.set_metadata(self.metadata.clone());
-        let table = reader
-            .finish()
-            .map_err(|error| table_error(&self.path, &error))?;
-        let n_parts = slice.n_bytes.div_ceil(SLICE_BYTES).max(1);
-        self.pending = Some((table, slice.n_rows.div_ceil(n_parts)));
-        Ok(true)
-    }
 }
 
-fn table_error(path: &Path, error: &PolarsError) -> StageError {
+fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StageError> {
+    let file = File::open(path).at(path)?;
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+        .map_err(|error| damaged(path, &error))
+}
+
+fn next(
+    path: &Path,
+    rows: &mut ParquetRecordBatchReader,
+) -> Result<Option<RecordBatch>, StageError> {
+    contained(path, || match rows.next() {
+        Some(Err(error)) => Err(damaged(path, &error)),
+        Some(Ok(table)) => Ok(Some(table)),
+        None => Ok(None),
+    })
+}
+
+/// Returns how many rows make a chunk, by what the file says of the columns that are read.
+fn rows_at_once(metadata: &ParquetMetaData, mask: &ProjectionMask) -> usize {
+    let (mut n_rows, mut n_bytes) = (0_u64, 0_u64);
+    for group in metadata.row_groups() {
+        n_rows = n_rows.saturating_add(group.num_rows().unsigned_abs());
+        for (idx, column) in group.columns().iter().enumerate() {
+            if mask.leaf_included(idx) {
+                n_bytes = n_bytes.saturating_add(column.uncompressed_size().unsigned_abs());
+            }
+        }
+    }
+    let bytes_each = (n_bytes / n_rows.max(1)).max(1);
+    (CHUNK_BYTES / bytes_each).clamp(1, CHUNK_ROWS) as usize
+}
+
+/// Turns a panic of the reader into an error that names the file.
+fn contained<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, StageError>,
+) -> Result<T, StageError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(damaged(path, &"the reader of Parquet gave up")))
+}
+
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> StageError {
     StageError::new(format!("`{}` cannot be read as Parquet", path.display()))
         .cause(error)
         .help("it may be cut short or damaged: fetch it again")
         .is_final()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_very_large_row_group_is_read_in_parts() {
-        let read: Vec<Slice> = parts(100, 1000, 5 * GROUP_BYTES_MAX / 2).collect();
-        let places: Vec<(usize, usize)> = read.iter().map(|s| (s.first, s.n_rows)).collect();
-        assert_eq!(places, [(100, 334), (434, 334), (768, 332)]);
-        assert_eq!(parts(0, 10, 5).count(), 1);
-        assert_eq!(parts(0, 0, 0).count(), 0);
-    }
 }

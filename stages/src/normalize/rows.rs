@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tinylm_pipeline::StageError;
 
 use super::{
-    GROUP_BYTES_MIN, NormalizeSettings, Pairs, SystemPrompts,
+    GROUP_BYTES_MIN, NormalizeSettings, Pairs, SystemPrompts, csv,
     files::{Cells, Source},
     read::{self, Chunk, Lost, Unit},
     table,
@@ -118,9 +118,7 @@ impl<'a> Recipe<'a> {
                 making.units(&bytes, &units)?;
             }
             read::Rows::Table { table, first_row } => {
-                let rows = table::rows(&table)
-                    .map_err(|error| StageError::new(format!("`{}`: {error}", source.file)))?;
-                making.table(&rows, first_row)?;
+                making.table(&table::rows(&table), first_row)?
             }
         }
         making.close()?;
@@ -179,7 +177,8 @@ impl Making<'_> {
 
     fn units(&mut self, bytes: &[u8], units: &[Unit]) -> Result<(), StageError> {
         if let Cells::Csv { columns, .. } = &self.source.cells {
-            return self.csv(bytes, units, columns);
+            let mut units = units.iter();
+            return units.try_for_each(|unit| self.record(&bytes[unit.at.clone()], unit, columns));
         }
         for unit in units {
             self.unit(&bytes[unit.at.clone()], unit.row)?;
@@ -205,35 +204,15 @@ impl Making<'_> {
         self.count(row, outcome)
     }
 
-    /// Lets polars read a chunk of records at once, and one by one where that fails or
-    /// where it would tell them apart in its own way.
-    fn csv(&mut self, bytes: &[u8], units: &[Unit], columns: &[String]) -> Result<(), StageError> {
-        let (Some(first), Some(last)) = (units.first(), units.last()) else {
-            return Ok(());
-        };
-        let rows = || {
-            let whole = table::parse_csv(&bytes[first.at.start..last.at.end], columns, b',')?;
-            table::rows(&whole)
-        };
-        let is_broken = |unit: &Unit| read::is_broken(&bytes[unit.at.clone()]);
-        if !units.iter().any(is_broken)
-            && let Ok(rows) = rows()
-            && rows.len() == units.len()
-        {
-            return self.cells(&rows, units.iter().map(|unit| unit.row));
-        }
-        units
-            .iter()
-            .try_for_each(|unit| self.record(bytes, unit, columns))
-    }
-
-    fn record(&mut self, bytes: &[u8], unit: &Unit, columns: &[String]) -> Result<(), StageError> {
-        let record = &bytes[unit.at.clone()];
+    fn record(&mut self, record: &[u8], unit: &Unit, columns: &[String]) -> Result<(), StageError> {
         let n_rows = read::n_swallowed(record);
-        // At the end of its bytes polars takes any quote for the one that closes.
+        // A quote was left open, and one of a later row taken for the one that closes it.
         let is_guess = n_rows > 1 && memchr::memchr_iter(b'"', record).count() % 2 == 1;
-        let reason = match csv(record, columns) {
-            Ok(cell) if !is_guess => return self.cells(&[cell], [unit.row]),
+        let reason = match csv::row(record, columns) {
+            Ok(cell) if !is_guess => {
+                let outcome = self.cell(&cell);
+                return self.count(unit.row, outcome);
+            }
             Err(reason) if n_rows == 1 => reason,
             _ => read::open_quote(n_rows),
         };
@@ -253,20 +232,9 @@ impl Making<'_> {
             if n_bytes > bytes_max {
                 self.reject(row, read::too_long(n_bytes, bytes_max));
             } else {
-                self.cells(std::slice::from_ref(cell), [row])?;
+                let outcome = self.cell(cell);
+                self.count(row, outcome)?;
             }
-        }
-        Ok(())
-    }
-
-    fn cells(
-        &mut self,
-        rows: &[Cell],
-        numbers: impl IntoIterator<Item = u64>,
-    ) -> Result<(), StageError> {
-        for (cell, row) in rows.iter().zip(numbers) {
-            let outcome = self.cell(cell);
-            self.count(row, outcome)?;
         }
         Ok(())
     }
@@ -478,7 +446,7 @@ fn digest<'t>(turns: impl IntoIterator<Item = (Option<Role>, &'t str)>) -> Diges
     *hasher.finalize().as_bytes()
 }
 
-fn not_utf8(error: &std::str::Utf8Error) -> String {
+pub(super) fn not_utf8(error: &std::str::Utf8Error) -> String {
     format!("not UTF-8 at byte {} of the row", error.valid_up_to())
 }
 
@@ -490,28 +458,6 @@ fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     } else {
         Ok(Cow::Borrowed(text))
     }
-}
-
-/// Returns a record of comma-separated values as a row.
-fn csv(record: &[u8], columns: &[String]) -> Result<Cell<'static>, String> {
-    std::str::from_utf8(record).map_err(|error| not_utf8(&error))?;
-    let table = table::parse_csv(record, columns, b',');
-    let mut rows = table
-        .and_then(|table| table::rows(&table))
-        .map_err(|error| not_csv(&error.to_string()))?;
-    match rows.pop() {
-        Some(row) if rows.is_empty() => Ok(row),
-        _ => Err(format!("not one record but {}", rows.len() + 1)),
-    }
-}
-
-/// polars quotes the field, which may be long, more than once.
-fn not_csv(error: &str) -> String {
-    if error.contains("is not properly escaped") {
-        return "not CSV: a quote is not closed, or stands inside of a field".to_owned();
-    }
-    let line = error.lines().next().unwrap_or_default();
-    format!("not CSV: {}", line.chars().take(200).collect::<String>())
 }
 
 /// Returns a line of tab-separated values as a row.

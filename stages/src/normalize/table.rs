@@ -1,142 +1,134 @@
 //! Rows of a table as cells.
 //!
-//! Columns are turned into cells one at a time, which is how polars holds them, and
-//! then dealt out into rows.
+//! Columns are turned into cells one at a time, which is how Arrow holds them, and then dealt out
+//! into rows. Texts are borrowed from the table.
 
-use std::{borrow::Cow, io::Cursor};
+use std::borrow::Cow;
 
-use polars::prelude::{
-    AnyValue, CsvParseOptions, CsvReadOptions, DataFrame, DataType, Field, PolarsError, Schema,
-    SerReader, Series,
+use arrow_array::{
+    Array, ArrayAccessor, ArrayRef, OffsetSizeTrait, RecordBatch,
+    cast::AsArray,
+    types::{
+        Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    },
 };
+use arrow_schema::{DataType, Fields};
 
 use crate::cell::Cell;
 
 /// Returns every row as a map from column to value.
-pub(super) fn rows(table: &DataFrame) -> Result<Vec<Cell<'static>>, PolarsError> {
-    let mut rows: Vec<Vec<(Cow<'static, str>, Cell<'static>)>> =
-        vec![Vec::with_capacity(table.width()); table.height()];
-    for column in table.columns() {
-        let name: Cow<'static, str> = Cow::Owned(column.name().to_string());
-        let column = column.as_materialized_series();
-        let plain = plain(column.dtype());
-        let cells = if plain == *column.dtype() {
-            cells(column)?
-        } else {
-            cells(&column.cast(&plain)?)?
+pub(super) fn rows(table: &RecordBatch) -> Vec<Cell<'_>> {
+    maps(
+        table.num_rows(),
+        table.schema_ref().fields(),
+        table.columns(),
+    )
+}
+
+/// Deals the values of some columns out into rows.
+fn maps<'a>(n_rows: usize, fields: &'a Fields, columns: &'a [ArrayRef]) -> Vec<Cell<'a>> {
+    let mut rows: Vec<Vec<_>> = (0..n_rows)
+        .map(|_| Vec::with_capacity(columns.len()))
+        .collect();
+    for (field, column) in fields.iter().zip(columns) {
+        for (row, cell) in rows.iter_mut().zip(cells(column)) {
+            row.push((Cow::Borrowed(field.name().as_str()), cell));
+        }
+    }
+    rows.into_iter().map(Cell::Map).collect()
+}
+
+fn cells(array: &dyn Array) -> Vec<Cell<'_>> {
+    use DataType as T;
+    /// Numbers of any width, as the widest there is.
+    macro_rules! numbers {
+        ($type:ty, $number:expr) => {
+            each(array.as_primitive::<$type>(), |value| {
+                Cell::Number($number(value))
+            })
         };
-        for (row, cell) in rows.iter_mut().zip(cells) {
-            row.push((name.clone(), cell));
-        }
     }
-    Ok(rows.into_iter().map(Cell::Map).collect())
+    match array.data_type() {
+        T::Utf8 => each(array.as_string::<i32>(), text),
+        T::LargeUtf8 => each(array.as_string::<i64>(), text),
+        T::Utf8View => each(array.as_string_view(), text),
+        T::Binary => each(array.as_binary::<i32>(), bytes),
+        T::LargeBinary => each(array.as_binary::<i64>(), bytes),
+        T::BinaryView => each(array.as_binary_view(), bytes),
+        T::FixedSizeBinary(_) => each(array.as_fixed_size_binary(), bytes),
+        T::Boolean => each(array.as_boolean(), Cell::Bool),
+        T::Int8 => numbers!(Int8Type, f64::from),
+        T::Int16 => numbers!(Int16Type, f64::from),
+        T::Int32 => numbers!(Int32Type, f64::from),
+        T::Int64 => numbers!(Int64Type, |value| value as f64),
+        T::UInt8 => numbers!(UInt8Type, f64::from),
+        T::UInt16 => numbers!(UInt16Type, f64::from),
+        T::UInt32 => numbers!(UInt32Type, f64::from),
+        T::UInt64 => numbers!(UInt64Type, |value| value as f64),
+        T::Float16 => numbers!(Float16Type, f64::from),
+        T::Float32 => numbers!(Float32Type, f64::from),
+        T::Float64 => numbers!(Float64Type, f64::from),
+        T::List(_) => {
+            let list = array.as_list::<i32>();
+            lists(list, list.values(), list.value_offsets())
+        }
+        T::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            lists(list, list.values(), list.value_offsets())
+        }
+        T::Map(..) => {
+            let map = array.as_map();
+            lists(map, map.entries(), map.value_offsets())
+        }
+        T::Struct(fields) => {
+            let maps = maps(array.len(), fields, array.as_struct().columns());
+            let maps = maps.into_iter().enumerate();
+            maps.map(|(idx, map)| if array.is_null(idx) { Cell::Null } else { map })
+                .collect()
+        }
+        T::Null => vec![Cell::Null; array.len()],
+        // Days, times, decimals: nothing that a person says.
+        _ => vec![Cell::Other("a value of another type"); array.len()],
+    }
 }
 
-/// Returns a type with text in place of categories, which lists hold as bare numbers.
-fn plain(of: &DataType) -> DataType {
-    match of {
-        DataType::Categorical(..) | DataType::Enum(..) => DataType::String,
-        DataType::List(items) => DataType::List(Box::new(plain(items))),
-        DataType::Struct(fields) => {
-            let fields = fields.iter();
-            let plain = fields.map(|field| Field::new(field.name().clone(), plain(field.dtype())));
-            DataType::Struct(plain.collect())
-        }
-        other => other.clone(),
-    }
+/// Returns the values that are there, each made a cell, and null for the others.
+fn each<'a, A: ArrayAccessor>(array: A, cell: impl Fn(A::Item) -> Cell<'a>) -> Vec<Cell<'a>> {
+    let value = |idx| match array.is_null(idx) {
+        true => Cell::Null,
+        false => cell(array.value(idx)),
+    };
+    (0..array.len()).map(value).collect()
 }
 
-fn cells(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
-    match series.dtype() {
-        DataType::String => {
-            let texts = series.str()?.iter();
-            Ok(texts.map(|text| text.map_or(Cell::Null, owned)).collect())
+/// Returns lists, whose items stand one list behind the other between the offsets.
+fn lists<'a, O: OffsetSizeTrait>(
+    array: &dyn Array,
+    items: &'a dyn Array,
+    offsets: &[O],
+) -> Vec<Cell<'a>> {
+    let first = offsets.first().map_or(0, |offset| offset.as_usize());
+    let mut items = cells(items).into_iter().skip(first);
+    let list = |(idx, bounds): (usize, &[O])| {
+        let n_items = bounds[1].as_usize() - bounds[0].as_usize();
+        let list: Vec<Cell> = items.by_ref().take(n_items).collect();
+        match array.is_null(idx) {
+            true => Cell::Null,
+            false => Cell::List(list),
         }
-        DataType::List(_) => lists(series),
-        DataType::Struct(_) => maps(series),
-        _ => series.iter().map(|value| Ok(scalar(&value))).collect(),
-    }
+    };
+    offsets.windows(2).enumerate().map(list).collect()
 }
 
-fn owned(text: &str) -> Cell<'static> {
-    Cell::Text(Cow::Owned(text.to_owned()))
+fn text(text: &str) -> Cell<'_> {
+    Cell::Text(Cow::Borrowed(text))
 }
 
 /// Some writers have no type for text.
-fn binary(bytes: &[u8]) -> Cell<'static> {
+fn bytes(bytes: &[u8]) -> Cell<'_> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => owned(text),
+        Ok(bytes) => text(bytes),
         Err(_) => Cell::Other("bytes that are not UTF-8"),
     }
-}
-
-fn lists(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
-    let lists = series.list()?;
-    let mut cells_of = Vec::with_capacity(lists.len());
-    for idx in 0..lists.len() {
-        cells_of.push(match lists.get_as_series(idx) {
-            Some(items) => Cell::List(cells(&items)?),
-            None => Cell::Null,
-        });
-    }
-    Ok(cells_of)
-}
-
-fn maps(series: &Series) -> Result<Vec<Cell<'static>>, PolarsError> {
-    let fields = series.struct_()?.fields_as_series();
-    let mut maps = vec![Vec::with_capacity(fields.len()); series.len()];
-    for field in &fields {
-        let name: Cow<'static, str> = Cow::Owned(field.name().to_string());
-        for (map, cell) in maps.iter_mut().zip(cells(field)?) {
-            map.push((name.clone(), cell));
-        }
-    }
-    let nulls = series.is_null();
-    let maps = maps.into_iter().zip(nulls.iter());
-    Ok(maps
-        .map(|(map, null)| {
-            if null == Some(true) {
-                Cell::Null
-            } else {
-                Cell::Map(map)
-            }
-        })
-        .collect())
-}
-
-fn scalar(value: &AnyValue) -> Cell<'static> {
-    match value {
-        AnyValue::Null => Cell::Null,
-        AnyValue::Boolean(value) => Cell::Bool(*value),
-        AnyValue::Binary(bytes) => binary(bytes),
-        AnyValue::BinaryOwned(bytes) => binary(bytes),
-        AnyValue::String(text) => owned(text),
-        AnyValue::StringOwned(text) => owned(text),
-        other => match other.extract::<f64>() {
-            Some(number) => Cell::Number(number),
-            None => Cell::Other("a value of another type"),
-        },
-    }
-}
-
-/// Returns records of comma-separated values as a table whose columns are all text.
-pub(super) fn parse_csv(
-    bytes: &[u8],
-    columns: &[String],
-    separator: u8,
-) -> Result<DataFrame, PolarsError> {
-    let schema: Schema = columns
-        .iter()
-        .map(|name| (name.as_str().into(), DataType::String))
-        .collect();
-    let parse = CsvParseOptions::default()
-        .with_separator(separator)
-        .with_missing_is_null(true);
-    CsvReadOptions::default()
-        .with_has_header(false)
-        .with_schema(Some(schema.into()))
-        .with_parse_options(parse)
-        .with_n_threads(Some(1))
-        .into_reader_with_file_handle(Cursor::new(bytes))
-        .finish()
 }

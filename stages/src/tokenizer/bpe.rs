@@ -31,6 +31,10 @@ choices! {
 
 type Pair = (u32, u32);
 
+/// The longest token that is learnt: the library that encodes takes none of 65,536 bytes, and a
+/// byte-level token is written in up to two bytes for one. Only a run of equal bytes gets there.
+pub(super) const TOKEN_BYTES_MAX: usize = 0x7fff;
+
 /// Where to stop, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits<'a> {
@@ -84,6 +88,10 @@ pub(super) fn learn(
         }
         let (a, b) = (&tokens[pair.0 as usize], &tokens[pair.1 as usize]);
         let joined = format!("{a}{}", b.strip_prefix(limits.prefix).unwrap_or(b));
+        if joined.len() > TOKEN_BYTES_MAX {
+            pairs.counts.remove(&pair);
+            continue;
+        }
         let id = *ids.entry(joined.clone()).or_insert_with(|| {
             tokens.push(joined);
             queue.add_token(tokens);
@@ -247,6 +255,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_run_of_equal_characters_gives_no_token_that_is_too_long() {
+        let mut tokens = vec!["a".to_owned()];
+        let mut words = [Word {
+            parts: vec![0; 200_000],
+            count: 2,
+        }];
+        let limits = Limits {
+            n_tokens: 100,
+            min_frequency: 1,
+            ties: Ties::Older,
+            prefix: "",
+        };
+        learn(&mut tokens, &mut words, &limits, &NEVER).unwrap();
+        let longest = tokens.iter().map(String::len).max().unwrap();
+        assert!((8192..=TOKEN_BYTES_MAX).contains(&longest), "{longest}");
+    }
 
     static NEVER: AtomicBool = AtomicBool::new(false);
 

@@ -213,7 +213,8 @@ impl Plan {
 
     /// Takes the most frequent words; equally frequent ones in the order they were found.
     fn learn_words(&self, mut words: Vec<Counted>) -> Value {
-        words.retain(|(_, count)| *count >= self.min_frequency);
+        let is_word = |word: &str| word.len() <= bpe::TOKEN_BYTES_MAX;
+        words.retain(|(word, count)| *count >= self.min_frequency && is_word(word));
         words.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let mut tokens = vec![UNKNOWN.to_owned()];
         let room = self.vocab_size.saturating_sub(1);

@@ -219,6 +219,9 @@ tinylm_pipeline::settings! {
     }
 }
 
+/// Rows of one update. Far more than anybody trains with, and few enough to be multiplied.
+const BATCH_MAX: usize = 1 << 24;
+
 impl TrainSettings {
     /// Spells out what follows from other settings, and refuses what contradicts itself.
     pub(crate) fn canonical(mut self, preset_dropout: f64) -> Result<Self, SettingError> {
@@ -279,8 +282,8 @@ impl TrainSettings {
                 "must be at least 0, and less than 1 / `lr`".to_owned(),
             );
         }
-        if self.batch == 0 {
-            return error("batch", "must be at least 1".to_owned());
+        if self.batch == 0 || self.batch > BATCH_MAX {
+            return error("batch", format!("must be from 1 to {BATCH_MAX}"));
         }
         if self.patience == Some(0) {
             return error("patience", "must be at least 1".to_owned());

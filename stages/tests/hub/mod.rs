@@ -108,6 +108,12 @@ impl Hub {
             .insert(name.to_owned(), RepoFile { bytes, is_lfs });
     }
 
+    /// Says that a repository's commit is this.
+    pub(crate) fn commit(&self, repo: &str, commit: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.repos.get_mut(repo).unwrap().commit = commit.to_owned();
+    }
+
     /// Lets only those with `token` in; others hear `code`.
     pub(crate) fn gate(&self, repo: &str, token: &str, code: &str) {
         let mut state = self.state.lock().unwrap();
