@@ -263,6 +263,9 @@ pub(crate) struct InitArgs {
     /// The file to write
     #[arg(default_value = "experiment.yaml")]
     pub(crate) file: PathBuf,
+    /// Write the quickstart and the small talk that it reads, into `experiments` and `data`
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) quickstart: bool,
 }
 
 #[derive(Debug, Args)]

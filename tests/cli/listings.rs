@@ -87,15 +87,42 @@ fn every_listing_has_json() {
 }
 
 #[test]
-fn a_first_experiment_can_be_written_and_planned() {
+fn the_quickstart_is_at_hand_without_a_checkout() {
+    let project = Project::new();
+    project.tinylm("init --quickstart").success();
+    project.tinylm("init --quickstart").success();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in [
+        "experiments/quickstart.yaml",
+        "data/chitchat.jsonl",
+        "data/dialogues.txt",
+    ] {
+        let shipped = std::fs::read_to_string(root.join(file)).unwrap();
+        assert_eq!(project.read(file), shipped);
+    }
+    let run = project.tinylm("run experiments/quickstart.yaml --until shards");
+    assert!(run.success().stdout.contains("6 made"));
+}
+
+#[test]
+fn a_first_experiment_can_be_written_planned_and_run() {
     let project = Project::new();
     project.tinylm("init").success();
-    project.tinylm("init").failure(2);
+    let again = project.tinylm("init").success();
+    assert!(again.stdout.contains("found experiment.yaml"), "{again}");
+    project.tinylm("init sub/deep/other.yaml").success();
+    project.write("mine.yaml", "name: mine\n");
+    let refused = project.tinylm("init mine.yaml").failure(2);
+    assert!(refused.stderr.contains("help: "), "{refused}");
+    assert_eq!(project.read("mine.yaml"), "name: mine\n");
     let plan = project.tinylm("plan experiment.yaml").success();
     assert!(
         plan.stdout.contains("would run 1 stage, then at most 5"),
         "{plan}"
     );
+    let run = project.tinylm("run experiment.yaml").success();
+    assert!(run.stdout.contains("answers> how are you?"), "{run}");
+    assert!(run.stderr.contains("hold no documents back"), "{run}");
     for shell in ["bash", "zsh", "fish"] {
         let script = project.tinylm(&format!("completions {shell}")).success();
         assert!(script.stdout.contains("tinylm"), "{shell}");

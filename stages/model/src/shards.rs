@@ -209,6 +209,12 @@ impl Shards {
         &self.folder
     }
 
+    /// Returns whether `train`, `validation` or `test` has documents.
+    pub fn has(&self, name: &str) -> bool {
+        let split = self.index.splits.get(name);
+        split.is_some_and(|split| split.documents > 0)
+    }
+
     /// Maps and checks all files of `train`, `validation` or `test`; no documents is an error.
     pub fn split(&self, name: &str) -> Result<Split, ShardsError> {
         let empty = || ShardsError::EmptySplit {

@@ -283,6 +283,9 @@ impl TrainError {
     }
 }
 
+const NOTHING_HELD_BACK: &str = "the shards hold no documents back, so nothing says when the model \
+     begins to learn by heart: the last weights are kept; `validation: 0.05` in `binarize` holds some back";
+
 /// Trains `engine` on `shards`, going on from what is in `folder` if there is something.
 pub fn train(
     engine: &mut dyn Engine,
@@ -303,7 +306,14 @@ pub fn train(
     let n_per_epoch = batches.n_per_epoch();
     let n_steps = settings.length.n_steps(n_per_epoch)?;
     let asked = settings.validate_every;
-    let validate_every = asked.unwrap_or(n_steps.div_ceil(VALIDATIONS));
+    let validate_every = match asked {
+        Some(asked) => asked,
+        None if shards.has("validation") => n_steps.div_ceil(VALIDATIONS),
+        None => {
+            watcher.warn(NOTHING_HELD_BACK.to_owned());
+            0
+        }
+    };
     let validation_split = match validate_every {
         0 => None,
         _ => Some(shards.split("validation")?),
@@ -662,10 +672,11 @@ pub fn choose_micro_batch(
         return fits(asked.min(batch));
     }
     fits(1)?;
-    let few_tokens = |n_rows: usize| n_rows.saturating_mul(context) <= MICRO_BATCH_TOKENS;
-    let chosen = (1..=batch)
-        .map(|n_parts| batch.div_ceil(n_parts))
-        .find(|&n_rows| few_tokens(n_rows) && fits(n_rows).is_ok());
+    let n_rows_max = (MICRO_BATCH_TOKENS / context.max(1)).clamp(1, batch.max(1));
+    // The largest that comes of cutting the batch into equal parts.
+    let is_part = |n_rows: &usize| batch.div_ceil(batch.div_ceil(*n_rows).max(1)) == *n_rows;
+    let mut parts = (1..=n_rows_max).rev().filter(is_part);
+    let chosen = parts.find(|&n_rows| fits(n_rows).is_ok());
     Ok(chosen.unwrap_or(1))
 }
 
