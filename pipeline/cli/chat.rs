@@ -17,7 +17,7 @@ use std::{
 use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
-use tinylm_stages::{
+use tinylm_stages::shared::{
     speak::{Answer, End, Manner, Said, Speaker},
     template::{Role, Template},
 };

@@ -14,7 +14,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tinylm_model::{config::Precision, sampler::Sampling};
-use tinylm_stages::{
+use tinylm_stages::shared::{
     speak::{Answer, Manner, Prompt, Said, SpeakError, Speaker},
     template::Role,
 };

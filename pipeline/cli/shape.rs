@@ -11,7 +11,7 @@ use tinylm_pipeline::{
     spec::StageSpec,
 };
 use tinylm_registry::Home;
-use tinylm_stages::pretrain::{MemoryNeed, PretrainSettings};
+use tinylm_stages::kinds::pretrain::{MemoryNeed, PretrainSettings};
 
 use crate::{
     console::{bytes, grouped},

@@ -8,7 +8,7 @@
 use std::{env, fs, path::Path, time::Instant};
 
 use tinylm_pipeline::testing::StageTest;
-use tinylm_stages::normalize::Normalize;
+use tinylm_stages::kinds::normalize::Normalize;
 
 fn main() {
     // `cargo bench` adds a flag of its own.

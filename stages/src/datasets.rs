@@ -186,10 +186,8 @@ mod tests {
     use tinylm_pipeline::{Settings, Stage, settings::with_defaults, stage::typed};
 
     use super::*;
-    use crate::{
-        download::{Download, DownloadSettings},
-        shapes::Format,
-    };
+    use crate::kinds::download::{Download, DownloadSettings};
+    use crate::kinds::normalize::shapes::Format;
 
     #[test]
     fn every_dataset_of_the_five_systems_is_known() {

@@ -19,7 +19,7 @@ use tinylm_pipeline::{
     Event, Stage,
     testing::{Outcome, StageTest},
 };
-use tinylm_stages::{
+use tinylm_stages::kinds::{
     binarize::Binarize, dedupe::Dedupe, download::Download, evaluate::Evaluate, finetune::Finetune,
     normalize::Normalize, pretrain::Pretrain, sample::Sample, tokenizer::TokenizerStage,
 };

@@ -1,0 +1,315 @@
+//! Turns documents into shards: token ids that training maps into memory.
+//!
+//! Each document is rendered once, piece by piece, and ids, roles and targets come from
+//! that same pass, so a mask cannot drift from what it masks. A token is a target when
+//! an assistant is to learn to write it: what it said, and the token that ends its turn;
+//! of raw text, every token.
+//!
+//! Documents are never cut between files and stand in the order of the corpus; blocks of
+//! them are encoded on all threads, and nothing in the artifact depends on how many. A
+//! split goes by a hash of `group`, so all that was cut from one dialogue stays on one
+//! side and new data moves nothing. It knows no context length: that is training's.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::json;
+use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
+use tinylm_pipeline::{
+    Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
+    choices, copy_file, settings,
+};
+
+use crate::kinds::tokenizer::write_json;
+use crate::shared::{
+    documents::{Documents, RowGroup, Rows},
+    template::Template,
+    threads,
+    tokens::{FILE_NAMES, Tokenizer},
+};
+
+mod encode;
+mod split;
+mod stats;
+mod write;
+
+pub use split::Held;
+
+use encode::{Block, Part, Place, encode};
+use split::{Splits, TRAIN};
+use stats::Stats;
+use write::Writers;
+
+pub struct Binarize;
+
+choices! {
+    /// Which tokens of a dialogue a model learns to write.
+    pub enum Targets {
+        /// What the assistant says, and the token that ends its turn.
+        Assistant = "assistant",
+        /// Every token.
+        All = "all",
+    }
+}
+
+settings! {
+    /// Turns documents into token ids that training reads.
+    pub struct BinarizeSettings {
+        /// What is held back for validation: a share of all groups (`0.02`), or `{ tail: 0.1 }`, the end of the text.
+        pub validation: Option<Held> = None,
+        /// What is held back for a test, likewise.
+        pub test: Option<Held> = None,
+        /// Which tokens of a dialogue are to be learnt; of raw text, always all.
+        pub targets: Targets = Targets::Assistant,
+        /// A file is closed before it would hold more tokens than this.
+        pub shard_tokens: u64 = 100_000_000,
+        /// Fails when a larger share of the documents cannot be encoded.
+        pub rejected_max: f64 = 0.01,
+    }
+}
+
+const ROLES: &[InputRole] = &[
+    InputRole::many("documents", "what is encoded and split"),
+    InputRole::one("tokenizer", "what it is encoded with"),
+    InputRole {
+        name: "validation",
+        about: "documents of an official validation split",
+        required: false,
+        many: true,
+    },
+    InputRole {
+        name: "test",
+        about: "documents of an official test split",
+        required: false,
+        many: true,
+    },
+];
+
+impl Stage for Binarize {
+    type Settings = BinarizeSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "binarize";
+    const ABOUT: &'static str =
+        "turns documents into shards of token ids, split for training and validation";
+    const REVISION: u32 = 2;
+    const ROLES: Roles = Roles::Fixed(ROLES);
+
+    fn canonical(settings: BinarizeSettings) -> Result<BinarizeSettings, SettingError> {
+        split::check(settings.validation, settings.test)?;
+        if settings.shard_tokens == 0 {
+            return Err(SettingError::new("shard_tokens", "must be at least 1"));
+        }
+        Ok(settings)
+    }
+
+    fn run(
+        settings: &BinarizeSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let folder = &io.input("tokenizer")?.path;
+        let tokenizer = Tokenizer::load(folder)
+            .map_err(|error| StageError::new(error.to_string()).is_final())?;
+        for name in FILE_NAMES {
+            let (from, to) = (folder.join(name), io.out().join(name));
+            copy_file(&from, &to)?;
+        }
+        let pool = threads::pool(io)?;
+        let done = pool.install(|| binarize(settings, &tokenizer, io))?;
+        done.finish(settings, &tokenizer, io)
+    }
+}
+
+/// A document as training would read it.
+pub(crate) struct EncodedDocument {
+    pub(crate) ids: Vec<u16>,
+    pub(crate) roles: Vec<u8>,
+    /// Bytes of contents.
+    pub(crate) bytes: u32,
+    pub(crate) source: String,
+}
+
+/// Returns documents as shards would hold them; those that cannot be encoded are left out.
+pub(crate) fn encode_documents(
+    rows: &Rows,
+    template: Template,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Vec<EncodedDocument>, StageError> {
+    let places = rows.iter().map(|document| Place::whole(document, TRAIN));
+    let block = Block {
+        documents: places.collect(),
+    };
+    let part = encode(&block, template, tokenizer, Targets::Assistant, io)?;
+    let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
+    let documents = part.documents.into_iter();
+    Ok(documents
+        .map(|document| EncodedDocument {
+            ids: ids.by_ref().take(document.n_tokens).collect(),
+            roles: roles.by_ref().take(document.n_tokens).collect(),
+            bytes: document.bytes,
+            source: part.sources[document.source].clone(),
+        })
+        .collect())
+}
+
+/// What a run over all documents leaves behind.
+struct Done {
+    writers: Writers,
+    stats: Stats,
+}
+
+fn binarize(
+    settings: &BinarizeSettings,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Done, StageError> {
+    let roles = [
+        ("documents", None),
+        ("validation", settings.validation),
+        ("test", settings.test),
+    ];
+    let mut corpora = Vec::new();
+    for (split, (role, setting)) in roles.into_iter().enumerate() {
+        let inputs = io.inputs(role);
+        if !inputs.is_empty() && setting.is_some() {
+            let message = format!("`{role}` is both a setting and an input");
+            return Err(StageError::new(message)
+                .help("an official split is taken whole: leave the setting out")
+                .is_final());
+        }
+        if !inputs.is_empty() {
+            let folders: Vec<&Path> = inputs.iter().map(|input| input.path.as_path()).collect();
+            corpora.push((split, Documents::open(&folders)?));
+        }
+    }
+    let total = corpora
+        .iter()
+        .map(|(_, documents)| documents.n_documents())
+        .sum();
+    let mut done = Done {
+        writers: Writers::new(io.out(), settings.shard_tokens),
+        stats: Stats::default(),
+    };
+    for (split, documents) in &corpora {
+        let splits = match *split {
+            TRAIN => Splits::new(settings.validation, settings.test, documents, io)?,
+            official => Splits::whole(official),
+        };
+        run_corpus(documents, splits, settings, tokenizer, &mut done, total, io)?;
+    }
+    Ok(done)
+}
+
+fn run_corpus(
+    documents: &Documents,
+    mut splits: Splits,
+    settings: &BinarizeSettings,
+    tokenizer: &Tokenizer,
+    done: &mut Done,
+    total: u64,
+    io: &StageIo,
+) -> Result<(), StageError> {
+    let at_once = io.threads().clamp(2, 8);
+    let mut encoded: Vec<Part> = Vec::new();
+    for groups in documents.batches(at_once) {
+        // What is encoded is written while the next groups are being encoded.
+        let before = std::mem::take(&mut encoded);
+        let (written, parts) = rayon::join(
+            || done.take(before),
+            || {
+                encode_groups(
+                    groups,
+                    &mut splits,
+                    documents.template(),
+                    settings,
+                    tokenizer,
+                    io,
+                )
+            },
+        );
+        written?;
+        encoded = parts?;
+        io.progress(done.stats.documents_read(), Some(total), "documents")?;
+    }
+    done.take(encoded)
+}
+
+fn encode_groups(
+    groups: &[RowGroup],
+    splits: &mut Splits,
+    template: Template,
+    settings: &BinarizeSettings,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Vec<Part>, StageError> {
+    let rows: Vec<Rows> = groups
+        .par_iter()
+        .map(RowGroup::read)
+        .collect::<Result<_, _>>()?;
+    let mut blocks: Vec<Block> = Vec::new();
+    for rows in &rows {
+        splits.cut_into_blocks(rows, &mut blocks);
+    }
+    let parts = blocks.par_iter();
+    parts
+        .map(|block| encode(block, template, tokenizer, settings.targets, io))
+        .collect()
+}
+
+impl Done {
+    fn take(&mut self, parts: Vec<Part>) -> Result<(), StageError> {
+        for part in parts {
+            self.stats.add(&part);
+            self.writers.add(part)?;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        settings: &BinarizeSettings,
+        tokenizer: &Tokenizer,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let Self { writers, stats } = self;
+        stats.check(settings.rejected_max)?;
+        for warning in stats.warnings() {
+            io.warn(warning);
+        }
+        let (sources, splits) = writers.finish()?;
+        let train = splits.get("train").cloned().unwrap_or_default();
+        if train.targets == 0 {
+            return Err(nothing_to_learn(settings.targets, train.documents));
+        }
+        let held = splits.get("validation").map_or(0, |split| split.documents);
+        if (settings.validation.is_some() || !io.inputs("validation").is_empty()) && held == 0 {
+            io.warn("no document fell to `validation`: set a larger share, or `{ tail: 0.1 }` for few documents");
+        }
+        let index = ShardsIndex {
+            version: VERSION,
+            vocab_size: tokenizer.vocab_size(),
+            sources,
+            template: Some(tokenizer.template().name().to_owned()),
+            splits,
+            stats: stats.to_json(),
+        };
+        write_json(&io.out().join(INDEX_NAME), &json!(index))?;
+        Ok(stats.metrics(&index))
+    }
+}
+
+fn nothing_to_learn(targets: Targets, n_documents: u64) -> StageError {
+    let error = StageError::new("no token of the training split is to be learnt").is_final();
+    if n_documents == 0 {
+        return error.help("there are no training documents: see what the stages before rejected");
+    }
+    match targets {
+        Targets::Assistant => error.help("the dialogues have no assistant: set `targets: all`"),
+        Targets::All => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

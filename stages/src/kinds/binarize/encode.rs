@@ -1,0 +1,266 @@
+//! Documents to ids, roles and targets, in one pass.
+
+use tinylm_model::shards::{ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TEXT, ROLE_USER, TARGET};
+use tinylm_pipeline::{StageError, StageIo};
+
+use super::Targets;
+use crate::shared::{
+    documents::Document,
+    template::{Piece, Role, Template, What},
+    tokens::{Encoder, Tokenizer, TokensError},
+};
+
+/// Documents that one thread encodes.
+#[derive(Default)]
+pub(super) struct Block<'a> {
+    pub(super) documents: Vec<Place<'a>>,
+}
+
+/// A document, or a part of a raw text, and the split it belongs to.
+pub(super) struct Place<'a> {
+    pub(super) document: Document<'a>,
+    pub(super) split: usize,
+    /// The rest of the document is in the next place, so that it counts once.
+    pub(super) is_cut: bool,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn whole(document: Document<'a>, split: usize) -> Self {
+        Self {
+            document,
+            split,
+            is_cut: false,
+        }
+    }
+
+    pub(super) fn cut(document: Document<'a>, split: usize) -> Self {
+        Self {
+            document,
+            split,
+            is_cut: true,
+        }
+    }
+}
+
+/// A block's tokens, document by document.
+#[derive(Default)]
+pub(super) struct Part {
+    pub(super) ids: Vec<u16>,
+    pub(super) roles: Vec<u8>,
+    pub(super) documents: Vec<Encoded>,
+    /// The names that documents' `source` counts into.
+    pub(super) sources: Vec<String>,
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) n_read: u64,
+    /// Words, by white space, and unknown ids of all contents.
+    pub(super) n_words: u64,
+    pub(super) n_content_tokens: u64,
+    pub(super) n_unknown: u64,
+    pub(super) n_empty: u64,
+}
+
+/// One document's place in its [`Part`].
+pub(super) struct Encoded {
+    pub(super) split: usize,
+    pub(super) n_tokens: usize,
+    pub(super) n_targets: u64,
+    /// Bytes of contents.
+    pub(super) bytes: u32,
+    pub(super) source: usize,
+}
+
+/// A document that cannot be written with this vocabulary.
+pub(super) struct Rejected {
+    pub(super) id: String,
+    pub(super) source: String,
+    pub(super) reason: String,
+}
+
+pub(super) fn encode(
+    block: &Block,
+    template: Template,
+    tokenizer: &Tokenizer,
+    targets: Targets,
+    io: &StageIo,
+) -> Result<Part, StageError> {
+    if io.is_cancelled() {
+        return Err(StageError::cancelled());
+    }
+    let mut writer = DocumentEncoder {
+        encoder: tokenizer.encoder(),
+        unknown_id: tokenizer.unknown_id(),
+        targets,
+        ids: Vec::new(),
+        part: Part::default(),
+    };
+    for Place {
+        document,
+        split,
+        is_cut,
+    } in &block.documents
+    {
+        // Raw text has no tags of its template in it, so any template can frame it.
+        let pieces = if document.turns.is_empty() {
+            Ok(tokenizer.template().text_pieces(document.text))
+        } else if template == tokenizer.template() {
+            template.read(document.text, document.turns)
+        } else {
+            return Err(other_template(template, tokenizer.template()));
+        };
+        let pieces = pieces.map_err(|error| {
+            let id = hex(&document.id);
+            StageError::new(format!("document {id} is damaged")).cause(error)
+        })?;
+        writer.part.n_read += u64::from(!is_cut);
+        writer.document(document, *split, &pieces);
+    }
+    Ok(writer.part)
+}
+
+fn other_template(documents: Template, tokenizer: Template) -> StageError {
+    let (documents, tokenizer) = (documents.name(), tokenizer.name());
+    StageError::new(format!(
+        "the documents have the template `{documents}`, and the tokenizer `{tokenizer}`"
+    ))
+    .help(format!("set `template: {documents}` in the `tokenizer` stage, or `template: {tokenizer}` in `normalize`"))
+    .is_final()
+}
+
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct DocumentEncoder<'a> {
+    encoder: Encoder<'a>,
+    unknown_id: Option<u32>,
+    targets: Targets,
+    /// Ids of the piece at hand.
+    ids: Vec<u32>,
+    part: Part,
+}
+
+impl DocumentEncoder<'_> {
+    fn document(&mut self, document: &Document, split: usize, pieces: &[Piece]) {
+        let is_empty = |piece: &Piece| piece.what == What::Content && !piece.text.is_empty();
+        if !pieces.iter().any(is_empty) {
+            self.part.n_empty += 1;
+            return;
+        }
+        let start = self.part.ids.len();
+        match self.pieces(pieces, document.turns.is_empty()) {
+            Ok(bytes) => {
+                let source = self.source(document.source);
+                let roles = &self.part.roles[start..];
+                self.part.documents.push(Encoded {
+                    split,
+                    n_tokens: roles.len(),
+                    n_targets: roles.iter().filter(|&&role| role & TARGET != 0).count() as u64,
+                    bytes,
+                    source,
+                });
+            }
+            Err(error) => {
+                self.part.ids.truncate(start);
+                self.part.roles.truncate(start);
+                self.part.rejected.push(Rejected {
+                    id: hex(&document.id),
+                    source: document.source.to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+    }
+
+    fn source(&mut self, name: &str) -> usize {
+        let sources = &mut self.part.sources;
+        let known = sources.iter().rposition(|source| source == name);
+        known.unwrap_or_else(|| {
+            sources.push(name.to_owned());
+            sources.len() - 1
+        })
+    }
+
+    /// Appends the pieces of a document and returns its bytes of content.
+    fn pieces(&mut self, pieces: &[Piece], is_raw: bool) -> Result<u32, TokensError> {
+        let mut bytes = 0;
+        for piece in pieces {
+            self.ids.clear();
+            self.encoder.piece(piece, &mut self.ids)?;
+            let role = role_byte(piece)
+                | if self.is_target(piece, is_raw) {
+                    TARGET
+                } else {
+                    0
+                };
+            if piece.what == What::Content {
+                bytes += piece.text.len();
+                self.part.n_words += n_words(piece.text);
+                self.part.n_content_tokens += self.ids.len() as u64;
+                if let Some(unknown) = self.unknown_id {
+                    let n = self.ids.iter().filter(|&&id| id == unknown).count();
+                    self.part.n_unknown += n as u64;
+                }
+            }
+            // A tokenizer with an id above 16 bits cannot be loaded.
+            self.part.ids.extend(self.ids.iter().map(|&id| id as u16));
+            self.part.roles.resize(self.part.ids.len(), role);
+        }
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    fn is_target(&self, piece: &Piece, is_raw: bool) -> bool {
+        let is_said = piece.what == What::Content || piece.closes;
+        is_raw || self.targets == Targets::All || (is_said && piece.role == Some(Role::Assistant))
+    }
+}
+
+fn role_byte(piece: &Piece) -> u8 {
+    match piece.role {
+        None => ROLE_TEXT,
+        Some(Role::System) => ROLE_SYSTEM,
+        Some(Role::User) => ROLE_USER,
+        Some(Role::Assistant) => ROLE_ASSISTANT,
+    }
+}
+
+/// Returns the number of words between white space; other white space than ASCII is rare
+/// enough not to be looked for. A word begins behind a space, or first.
+fn n_words(text: &str) -> u64 {
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | 0x0c | b'\r');
+    let bytes = text.as_bytes();
+    let Some((first, others)) = bytes.split_first() else {
+        return 0;
+    };
+    // In chunks that a byte can count, which the compiler makes vectors of.
+    let before = bytes[..others.len()].chunks(255);
+    let begun = before.zip(others.chunks(255)).map(|(before, bytes)| {
+        let pairs = before.iter().zip(bytes);
+        let begins = pairs.map(|(before, byte)| u8::from(is_space(*before) & !is_space(*byte)));
+        u64::from(begins.sum::<u8>())
+    });
+    u64::from(!is_space(*first)) + begun.sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_counted_between_white_space() {
+        let long = "word and  word\t".repeat(100);
+        for text in [
+            "",
+            " ",
+            "a",
+            " a",
+            "a ",
+            "a b",
+            "  two \n words ",
+            "é\r\nü",
+            &long,
+        ] {
+            let wanted = text.split_ascii_whitespace().count() as u64;
+            assert_eq!(n_words(text), wanted, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Trains a model further, on other documents.
+//!
+//! Reads `shards` and a `model`, which is the artifact of a stage or, with `from`, a folder or
+//! a file of the user's own. Writes the same model folder as `pretrain`.
+//!
+//! The shards must speak the model's language: the same tokenizer, or one that keeps every
+//! old token's id and adds new ones, for which the embedding grows. Another tokenizer would
+//! make every learned row mean something else, and a training that seems to work.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tinylm_model::{
+    config::ModelConfig,
+    engine::{EngineError, Tensors},
+    shards::Shards,
+    surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
+    weights::read_tensors,
+};
+use tinylm_pipeline::{
+    At, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
+    settings::{LocalPath, SettingError},
+};
+
+use crate::kinds::pretrain::ModelSettings;
+use crate::shared::training::{
+    TrainSettings, TrainWatch, Training, explained, machine, open_engine,
+};
+
+pub struct Finetune;
+
+choices! {
+    pub enum StartName {
+        /// The weights with the lowest validation loss.
+        Best = "best",
+        /// The weights of the last step.
+        Last = "last",
+    }
+}
+
+choices! {
+    pub enum OptimizerStateName {
+        Reset = "reset",
+        Keep = "keep",
+    }
+}
+
+tinylm_pipeline::settings! {
+    /// What stays as it is.
+    pub struct FreezeSettings {
+        /// Token and position embeddings, and a tied head with them.
+        pub embeddings: bool = false,
+        /// The first so many blocks.
+        pub blocks: usize = 0,
+    }
+}
+
+tinylm_pipeline::settings! {
+    /// Trains a model further.
+    pub struct FinetuneSettings {
+        /// A model folder, or a safetensors file, in place of the role `model`.
+        pub from: Option<LocalPath> = None,
+        /// The model's shape, where `from` is a safetensors file alone; a `config.json` is not read then.
+        pub model: Option<ModelSettings> = None,
+        /// Which weights to start from: `best`, or `last` with `optimizer_state: keep`.
+        pub start: Option<StartName> = None,
+        /// `keep` goes on with moments that an earlier stage wrote with `keep_optimizer`.
+        pub optimizer_state: OptimizerStateName = OptimizerStateName::Reset,
+        /// Longest sequence the model reads from now on; learned positions are extended or sliced.
+        pub context: Option<usize> = None,
+        /// What stays as it is.
+        pub freeze: FreezeSettings = FreezeSettings { embeddings: false, blocks: 0 },
+        /// How the model is trained.
+        pub train: TrainSettings,
+        /// Writes the optimizer's state too.
+        pub keep_optimizer: bool = false,
+        /// Instead of the experiment's seed.
+        pub seed: Option<u64> = None,
+    }
+}
+
+impl Stage for Finetune {
+    type Settings = FinetuneSettings;
+    type Watch = TrainWatch;
+
+    const KIND: &'static str = "finetune";
+    const ABOUT: &'static str = "trains a model further on other documents";
+    const REVISION: u32 = 1;
+    const ROLES: Roles = Roles::Fixed(&[
+        Role::one("shards", "the tokens it is trained on"),
+        Role::optional("model", "where it starts from"),
+    ]);
+    const HEAVY: bool = true;
+    const SEEDED: bool = true;
+
+    fn canonical(mut settings: FinetuneSettings) -> Result<FinetuneSettings, SettingError> {
+        settings
+            .start
+            .get_or_insert(match settings.optimizer_state {
+                OptimizerStateName::Reset => StartName::Best,
+                OptimizerStateName::Keep => StartName::Last,
+            });
+        settings.model = settings.model.map(ModelSettings::canonical).transpose()?;
+        settings.train = settings.train.canonical(0.0)?;
+        settings.train.check_stride(settings.context)?;
+        Ok(settings)
+    }
+
+    fn run(
+        settings: &FinetuneSettings,
+        watch: &TrainWatch,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let shards = Shards::open(&io.input("shards")?.path)
+            .map_err(|error| explained(&error).help(error.help()).is_final())?;
+        let origin = Origin::find(settings, io)?;
+        let from = origin.config(settings)?;
+        let to = ModelConfig {
+            vocab_size: shards.index().vocab_size,
+            context: settings.context.unwrap_or(from.context),
+            ..from.clone()
+        };
+        if settings.model.is_some() && origin.files.contains_key("config.json") {
+            io.warn(format!(
+                "the shape is the one in `model`: the `config.json` of {} is not read",
+                origin.name
+            ));
+        }
+        origin.check_tokenizer(shards.folder(), io)?;
+        let freeze = Freeze {
+            embeddings: settings.freeze.embeddings,
+            blocks: settings.freeze.blocks,
+        };
+        let frozen = frozen(&to, freeze).map_err(|error| surgery_error(&error))?;
+
+        let machine = machine(io, &settings.train, &to)?;
+        let mut weights = origin.weights(settings)?;
+        adapt_weights(&mut weights, &from, &to).map_err(|error| surgery_error(&error))?;
+        if to.vocab_size > from.vocab_size {
+            let n_new = to.vocab_size - from.vocab_size;
+            io.info(format!(
+                "{n_new} new tokens start as the mean of the old ones"
+            ));
+            if freeze.embeddings {
+                io.warn("`freeze.embeddings` leaves the new tokens all alike: set it to false to learn them");
+            }
+        }
+        let engine_settings = settings.train.engine_settings(frozen.clone());
+        let seed = settings.seed.unwrap_or_else(|| io.seed());
+        let mut engine = open_engine(io, to.clone(), engine_settings, seed)?;
+        engine
+            .load_weights(&weights)
+            .map_err(|error| explained(&error))?;
+        drop(weights);
+        let mut updates_before = 0;
+        if settings.optimizer_state == OptimizerStateName::Keep {
+            let mut optimizer = origin.optimizer()?;
+            adapt_optimizer(&mut optimizer, &from, &to).map_err(|error| surgery_error(&error))?;
+            optimizer.retain(|key, _| !frozen.iter().any(|name| is_moment_of(key, name)));
+            engine
+                .load_optimizer(&optimizer)
+                .map_err(|error| origin.optimizer_error(&error, &optimizer))?;
+            updates_before = origin.updates()?;
+        }
+        let training = Training {
+            settings: &settings.train,
+            watch,
+            shards: &shards,
+            machine,
+            seed,
+            updates_before,
+            keep_optimizer: settings.keep_optimizer,
+        };
+        training.run(engine.as_mut(), io)
+    }
+}
+
+/// The files of the model that training starts from, by name.
+struct Origin {
+    files: BTreeMap<String, PathBuf>,
+    /// How messages call it.
+    name: String,
+}
+
+impl Origin {
+    fn find(settings: &FinetuneSettings, io: &StageIo) -> Result<Self, StageError> {
+        match (io.optional_input("model"), &settings.from) {
+            (Some(input), None) => {
+                let entries = fs::read_dir(&input.path).at(&input.path)?;
+                let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+                let paths: Result<Vec<PathBuf>, _> = paths.collect();
+                let named = paths.at(&input.path)?.into_iter().filter_map(|path| {
+                    let name = path.file_name()?.to_string_lossy().into_owned();
+                    Some((name, path))
+                });
+                Ok(Self {
+                    files: named.collect(),
+                    name: format!("stage `{}`", input.stage),
+                })
+            }
+            (None, Some(from)) => {
+                let files = io.local_files("from").into_iter();
+                let named = files.map(|file| (file.name.clone(), file.path.clone()));
+                Ok(Self {
+                    files: named.collect(),
+                    name: format!("`{}`", from.0.display()),
+                })
+            }
+            (Some(_), Some(_)) => Err(StageError::new(
+                "both `from` and the role `model` say where to start",
+            )
+            .help("leave one of them out")
+            .is_final()),
+            (None, None) => Err(StageError::new("nothing says which model to start from")
+                .help("name a stage in the role `model`, or a model folder in `from`")
+                .is_final()),
+        }
+    }
+
+    fn file(&self, name: &str) -> Result<&Path, StageError> {
+        let file = self.files.get(name).map(PathBuf::as_path);
+        file.ok_or_else(|| StageError::new(format!("{} has no `{name}`", self.name)).is_final())
+    }
+
+    /// A single safetensors file, whatever it is called.
+    fn only_file(&self) -> Option<&Path> {
+        let mut files = self.files.iter();
+        match (files.next(), files.next()) {
+            (Some((name, path)), None) if name.ends_with(".safetensors") => Some(path),
+            _ => None,
+        }
+    }
+
+    fn config(&self, settings: &FinetuneSettings) -> Result<ModelConfig, StageError> {
+        if let Some(model) = &settings.model {
+            let weights = self.weights(settings)?;
+            let vocab_size = weights
+                .get("embed.weight")
+                .map_or(1, |embed| embed.shape[0]);
+            return Ok(model.config(vocab_size)?);
+        }
+        if self.only_file().is_some() {
+            return Err(
+                StageError::new(format!("{} does not say what model it is", self.name))
+                    .help("give the model's folder with its `config.json`, or its shape in `model`")
+                    .is_final(),
+            );
+        }
+        let path = self.file("config.json")?;
+        let config: ModelConfig = serde_json::from_value(read_json(path)?)
+            .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
+        config
+            .check()
+            .map_err(|error| explained(&error).is_final())?;
+        Ok(config)
+    }
+
+    fn weights(&self, settings: &FinetuneSettings) -> Result<Tensors, StageError> {
+        let path = match (self.only_file(), settings.start) {
+            (Some(path), _) => path,
+            (None, Some(StartName::Last)) => self.file("last.safetensors")?,
+            (None, _) => self.file("model.safetensors")?,
+        };
+        read_tensors(path).map_err(|error| explained(&error))
+    }
+
+    fn optimizer(&self) -> Result<Tensors, StageError> {
+        let path = self.file("optimizer.safetensors").map_err(|error| {
+            error.help("set `keep_optimizer: true` in the stage that trained it, or `optimizer_state: reset` here")
+        })?;
+        read_tensors(path).map_err(|error| explained(&error))
+    }
+
+    /// Says why kept moments do not fit: another optimizer's, or of a training in which what
+    /// is trained now was frozen.
+    fn optimizer_error(&self, error: &EngineError, kept: &Tensors) -> StageError {
+        let EngineError::MissingTensor(missing) = error else {
+            return explained(error);
+        };
+        let tensor = missing.splitn(3, '.').last().unwrap_or_default();
+        let (now, before) = match missing.starts_with("muon.") {
+            true => ("muon", "adamw"),
+            false => ("adamw", "muon"),
+        };
+        let (problem, remedy) = match kept.keys().any(|key| is_moment_of(key, tensor)) {
+            true => (
+                format!(
+                    "is that of `train.optimizer: {before}`, and here `train.optimizer` is `{now}`"
+                ),
+                format!("set `train.optimizer: {before}`"),
+            ),
+            false => (
+                format!("has nothing for `{tensor}`, which was frozen when it was made"),
+                "freeze it here too".to_owned(),
+            ),
+        };
+        StageError::new(format!(
+            "`optimizer_state: keep` cannot go on: the optimizer's state of {} {problem}",
+            self.name
+        ))
+        .help(format!("{remedy}, or set `optimizer_state: reset`"))
+        .is_final()
+    }
+
+    /// Updates that the moments come from: AdamW's correction goes on from there.
+    fn updates(&self) -> Result<u64, StageError> {
+        let report = read_json(self.file("training.json")?)?;
+        Ok(report["updates"].as_u64().unwrap_or(0))
+    }
+
+    /// Refuses shards in which an old token has another id.
+    fn check_tokenizer(&self, shards: &Path, io: &StageIo) -> Result<(), StageError> {
+        let (Some(old), new) = (
+            self.files.get("tokenizer.json"),
+            shards.join("tokenizer.json"),
+        ) else {
+            io.warn(format!(
+                "{} has no `tokenizer.json`, so it is not checked that the shards were made with its tokenizer",
+                self.name
+            ));
+            return Ok(());
+        };
+        let (old, new) = (vocabulary(&read_json(old)?), vocabulary(&read_json(&new)?));
+        match old.iter().find(|(id, token)| new.get(id) != Some(token)) {
+            None => Ok(()),
+            Some((id, token)) => {
+                let now = match new.get(id) {
+                    Some(other) => format!("is `{other}`"),
+                    None => "has none".to_owned(),
+                };
+                let message = format!(
+                    "the shards were made with another tokenizer: id {id} was `{token}` to the model of {}, and here it {now}",
+                    self.name
+                );
+                Err(StageError::new(message)
+                    .help("make the shards with the model's tokenizer, or with one that adds tokens to it")
+                    .is_final())
+            }
+        }
+    }
+}
+
+/// Tokens by id, of a tokenizer in Hugging Face's format.
+fn vocabulary(tokenizer: &Value) -> BTreeMap<u64, String> {
+    let mut tokens = BTreeMap::new();
+    match &tokenizer["model"]["vocab"] {
+        // Unigram: a list of tokens with their scores.
+        Value::Array(list) => {
+            for (id, token) in list.iter().enumerate() {
+                let token = token[0].as_str().unwrap_or_default();
+                tokens.insert(id as u64, token.to_owned());
+            }
+        }
+        Value::Object(map) => {
+            let ids = map
+                .iter()
+                .filter_map(|(token, id)| Some((id.as_u64()?, token.clone())));
+            tokens.extend(ids);
+        }
+        _ => (),
+    }
+    for added in tokenizer["added_tokens"].as_array().into_iter().flatten() {
+        if let (Some(id), Some(token)) = (added["id"].as_u64(), added["content"].as_str()) {
+            tokens.insert(id, token.to_owned());
+        }
+    }
+    tokens
+}
+
+fn is_moment_of(key: &str, tensor: &str) -> bool {
+    key.strip_suffix(tensor)
+        .is_some_and(|moment| moment.ends_with('.'))
+}
+
+fn read_json(path: &Path) -> Result<Value, StageError> {
+    let text = fs::read(path).at(path)?;
+    serde_json::from_slice(&text)
+        .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())).is_final())
+}
+
+fn surgery_error(error: &SurgeryError) -> StageError {
+    explained(error).help(error.help()).is_final()
+}

@@ -1,0 +1,357 @@
+//! Turns data of any shape into documents of one.
+//!
+//! Each file's layout follows from its name, its shape from its first rows (or from
+//! `format`); then rows go through in chunks: found on one thread, read, cleaned,
+//! rendered and encoded on the others, written in order. Nothing is loaded whole and
+//! the artifact does not depend on the number of threads.
+//!
+//! No row is lost in silence: what cannot be read is in `rejected.parquet` with its
+//! file, row and reason, and too many of those fail the stage. A row of more than
+//! `row_bytes_max` or a million turns is one of them: it is passed over, not held (of
+//! Parquet, the part of a row group that it stands in is). Ids and groups are taken from
+//! what was said as it was read, before cleaning, system prompts and templates, so that
+//! none of these moves a document across a split.
+
+mod cell;
+mod clean;
+mod csv;
+mod files;
+mod read;
+mod rejected;
+mod row_groups;
+mod rows;
+pub(crate) mod shapes;
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use tinylm_pipeline::{
+    At, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
+    choices, settings,
+};
+
+use crate::kinds::normalize::{
+    clean::{Bounds, Cleaning},
+    shapes::{Columns, Format},
+};
+use crate::shared::{
+    documents::{self, DocumentsWriter, Written},
+    parallel::in_order,
+    template::{Role, Template},
+};
+use files::Source;
+use rejected::Rejections;
+use rows::{Made, Recipe, Tally};
+
+pub struct Normalize;
+
+choices! {
+    /// What happens to system prompts.
+    pub enum SystemPrompts {
+        /// They stay as they are.
+        Keep = "keep",
+        /// `system_prompt` is added to dialogues that have none.
+        Add = "add",
+        /// They are left out.
+        Remove = "remove",
+    }
+}
+
+choices! {
+    /// What becomes of a dialogue of many turns.
+    pub enum Pairs {
+        /// One document.
+        Whole = "whole",
+        /// A document for every two neighbouring turns.
+        Sliding = "sliding",
+        /// A document for every question with its answer.
+        Exchanges = "exchanges",
+    }
+}
+
+settings! {
+    /// How rows become documents.
+    pub struct NormalizeSettings {
+        /// The shape of the rows.
+        pub format: Format = Format::Auto,
+        /// Columns by hand, where their names are not the usual ones.
+        pub columns: Columns = Columns::NONE,
+        /// Further names of roles: `{customer: user}`.
+        pub roles: BTreeMap<String, String> = BTreeMap::new(),
+        /// Globs of the files to read; without any, all that look like data.
+        pub files: Vec<String> = Vec::new(),
+        /// Whether CSV and TSV files open with names; without it, this is recognised.
+        pub header: Option<bool> = None,
+        /// How dialogues are written.
+        pub template: Template = Template::Chatml,
+        /// What happens to system prompts.
+        pub system: SystemPrompts = SystemPrompts::Keep,
+        /// The prompt that `system: add` adds.
+        pub system_prompt: Option<String> = None,
+        /// What becomes of a dialogue of many turns.
+        pub pairs: Pairs = Pairs::Whole,
+        /// What is changed in contents.
+        pub clean: Cleaning = Cleaning::OFF,
+        /// What is kept, by length and by look.
+        pub bounds: Bounds = Bounds::OFF,
+        /// Stop after so many documents.
+        pub max_documents: Option<u64> = None,
+        /// The largest share of rows that may be rejected.
+        pub rejects_max: f64 = 0.1,
+        /// A row longer than this is rejected and, but in Parquet, never held in memory.
+        pub row_bytes_max: u64 = 16 << 20,
+    }
+}
+
+impl Stage for Normalize {
+    type Settings = NormalizeSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "normalize";
+    const ABOUT: &'static str = "turns data of any shape into documents";
+    const REVISION: u32 = 4;
+    const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")]);
+
+    fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {
+        check_system(&settings)?;
+        for name in settings.roles.values() {
+            if Role::named(name).is_none() {
+                let message = format!("`{name}` is neither `system`, `user` nor `assistant`");
+                return Err(SettingError::new("roles", message));
+            }
+        }
+        if !(0.0..=1.0).contains(&settings.rejects_max) {
+            return Err(SettingError::new(
+                "rejects_max",
+                "a share lies between 0 and 1",
+            ));
+        }
+        // Rendered, the shortest turns take some ten times their bytes.
+        if !(1..=1 << 27).contains(&settings.row_bytes_max) {
+            let message = "a row may have between 1 and 134217728 bytes";
+            return Err(SettingError::new("row_bytes_max", message));
+        }
+        for (idx, glob) in settings.files.iter().enumerate() {
+            if let Err(error) = glob::Pattern::new(glob) {
+                return Err(SettingError::new(format!("files.{idx}"), error.to_string()));
+            }
+        }
+        Ok(settings)
+    }
+
+    fn run(
+        settings: &NormalizeSettings,
+        _watch: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let sources = files::sources(settings, io)?;
+        let mut run = Run::new(settings, io, &sources)?;
+        run.go()?;
+        run.finish()
+    }
+}
+
+fn check_system(settings: &NormalizeSettings) -> Result<(), SettingError> {
+    match (settings.system, &settings.system_prompt) {
+        (SystemPrompts::Add, None) => Err(SettingError::new(
+            "system_prompt",
+            "`system: add` needs a prompt to add",
+        )),
+        (SystemPrompts::Keep | SystemPrompts::Remove, Some(_)) => {
+            let error = SettingError::new("system_prompt", "nothing adds it");
+            Err(error.help("write `system: add` beside it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One pass over all sources.
+struct Run<'a> {
+    settings: &'a NormalizeSettings,
+    io: &'a StageIo<'a>,
+    sources: &'a [Source],
+    writer: Option<DocumentsWriter>,
+    rejections: Rejections,
+    tallies: Vec<Tally>,
+    bytes_total: u64,
+    n_left: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        settings: &'a NormalizeSettings,
+        io: &'a StageIo<'a>,
+        sources: &'a [Source],
+    ) -> Result<Self, StageError> {
+        Ok(Self {
+            settings,
+            io,
+            sources,
+            writer: Some(DocumentsWriter::create(io.out(), settings.template)?),
+            rejections: Rejections::create(io.out())?,
+            tallies: vec![Tally::default(); sources.len()],
+            bytes_total: sources.iter().map(|source| source.bytes).sum(),
+            n_left: settings.max_documents.unwrap_or(u64::MAX),
+        })
+    }
+
+    fn go(&mut self) -> Result<(), StageError> {
+        let (settings, sources) = (self.settings, self.sources);
+        let mut writer = self
+            .writer
+            .take()
+            .ok_or_else(|| StageError::new("the documents are closed"))?;
+        let encoder = writer.encoder();
+        let recipe = Recipe::new(settings);
+        let enough = std::cell::Cell::new(false);
+        let mut chunks = files::Chunks::new(sources, settings.row_bytes_max as usize);
+        let outcome = in_order(
+            self.io.threads(),
+            |(_, chunk): &(usize, read::Chunk)| chunk.weight(),
+            || {
+                if enough.get() {
+                    return Ok(None);
+                }
+                chunks.next()
+            },
+            |(source_idx, chunk)| recipe.make(&sources[source_idx], source_idx, chunk, &encoder),
+            |made| {
+                self.take(made, &mut writer)?;
+                enough.set(self.n_left == 0);
+                Ok(())
+            },
+        );
+        self.writer = Some(writer);
+        outcome
+    }
+
+    /// Takes what became of one chunk, unless there is enough already.
+    fn take(&mut self, made: Made, writer: &mut DocumentsWriter) -> Result<(), StageError> {
+        if self.n_left == 0 {
+            return Ok(());
+        }
+        let before = self.bytes_before(made.source_idx);
+        self.io
+            .progress(before + made.position, Some(self.bytes_total), "bytes")?;
+        let source = &self.sources[made.source_idx];
+        for rejection in &made.rejected {
+            self.rejections.push(source, rejection)?;
+        }
+        let mut tally = made.tally;
+        tally.documents = 0;
+        for documents in made.documents {
+            tally.documents += match documents {
+                rows::Documents::Encoded(encoded) => {
+                    let n_rows = encoded.n_rows as u64;
+                    writer.push_encoded(encoded)?;
+                    n_rows
+                }
+                rows::Documents::Rows(rows) => {
+                    let left = self.n_left - tally.documents;
+                    let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+                    for row in rows.iter().take(wanted) {
+                        writer.push(&row)?;
+                    }
+                    rows.len().min(wanted) as u64
+                }
+            };
+        }
+        self.n_left -= tally.documents;
+        self.tallies[made.source_idx].add(&tally);
+        Ok(())
+    }
+
+    fn bytes_before(&self, source_idx: usize) -> u64 {
+        self.sources[..source_idx]
+            .iter()
+            .map(|source| source.bytes)
+            .sum()
+    }
+
+    fn finish(self) -> Result<Metrics, StageError> {
+        let mut total = Tally::default();
+        for tally in &self.tallies {
+            total.add(tally);
+        }
+        self.check(&total)?;
+        let Some(writer) = self.writer else {
+            return Err(StageError::new("the documents are closed"));
+        };
+        let written = writer.finish()?;
+        self.rejections.finish()?;
+        let stats = stats(self.settings, self.sources, &self.tallies, &total, written);
+        let path = self.io.out().join("stats.json");
+        let text = format!("{stats:#}\n");
+        std::fs::write(&path, text).at(&path)?;
+        Ok(Metrics::default()
+            .count("documents", written.n_documents)
+            .count("bytes", written.n_bytes)
+            .count("turns", total.turns)
+            .count("rows", total.rows)
+            .count("rejected", total.rejected)
+            .count("filtered", total.filtered))
+    }
+
+    /// Refuses a corpus of which too little is left.
+    fn check(&self, total: &Tally) -> Result<(), StageError> {
+        if total.rows == 0 {
+            let message = "the sources hold no rows";
+            return Err(StageError::new(message)
+                .cause(files::listing(self.sources))
+                .is_final());
+        }
+        let share = total.rejected as f64 / total.rows as f64;
+        if total.rejected > 0 && (share > self.settings.rejects_max || total.documents == 0) {
+            let message = format!("{} of {} rows were rejected", total.rejected, total.rows);
+            return Err(StageError::new(message)
+                .cause(self.rejections.examples())
+                .help(
+                    "name the shape with `format` or `columns`, or raise `rejects_max`; \
+                     `rejects_max: 1.0` keeps the whole list, `rejected.parquet`",
+                )
+                .is_final());
+        }
+        if total.documents == 0 {
+            let message = format!("`bounds` left none of {} rows", total.rows);
+            return Err(StageError::new(message).is_final());
+        }
+        Ok(())
+    }
+}
+
+fn stats(
+    settings: &NormalizeSettings,
+    sources: &[Source],
+    tallies: &[Tally],
+    total: &Tally,
+    written: Written,
+) -> Value {
+    let files: Vec<Value> = sources
+        .iter()
+        .zip(tallies)
+        .map(|(source, tally)| {
+            let mut entry = Map::new();
+            entry.insert("source".to_owned(), json!(source.name));
+            entry.insert("file".to_owned(), json!(source.file));
+            entry.insert("format".to_owned(), json!(source.shape.format));
+            entry.insert("sureness".to_owned(), json!(source.sureness));
+            tally.write(&mut entry);
+            Value::Object(entry)
+        })
+        .collect();
+    let mut stats = Map::new();
+    stats.insert("version".to_owned(), json!(1));
+    stats.insert("template".to_owned(), json!(settings.template));
+    stats.insert("bytes".to_owned(), json!(written.n_bytes));
+    total.write(&mut stats);
+    stats.insert("documents".to_owned(), json!(written.n_documents));
+    stats.insert("files".to_owned(), json!(files));
+    Value::Object(stats)
+}
+
+/// A row group is made by the thread that read its rows if it is at least this large.
+const GROUP_BYTES_MIN: usize = documents::GROUP_BYTES / 8;
+
+#[cfg(test)]
+mod tests;

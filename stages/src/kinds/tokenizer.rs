@@ -1,0 +1,367 @@
+//! Trains a tokenizer on what people wrote, or takes an existing one and adds to it.
+//!
+//! Writes `tokenizer.json` as Hugging Face's released libraries read it, the chat
+//! template, and what generation must know. Special tokens are one id each, always, and
+//! stand behind everything learnt: a vocabulary has the same ids with and without them,
+//! and a template's tokens have the ids that models trained elsewhere expect (T5 and
+//! `start-end`: 32100 to 32104; GPT-2 and `chatml`: 50257, 50258).
+//!
+//! The same recipe gives the same bytes for any number of threads. What is learnt from
+//! is a stated sample, chosen by a hash of each document's id; see `words`.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Map, Value, json};
+use tinylm_pipeline::{
+    At, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError, Stage,
+    StageError, StageIo, settings,
+};
+
+use crate::kinds::download::{Net, hub_remote, resolve_repo};
+use crate::shared::{
+    documents::Documents,
+    template::Template,
+    tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
+};
+
+mod bpe;
+mod model;
+mod pretrained;
+mod sentencepiece;
+pub(crate) mod words;
+
+pub use bpe::Ties;
+pub use model::Algorithm;
+pub use pretrained::Pretrained;
+
+use model::Plan;
+
+pub struct TokenizerStage;
+
+settings! {
+    /// Trains a tokenizer, or takes an existing one.
+    pub struct TokenizerSettings {
+        /// Takes an existing tokenizer in place of training one; all that concerns training is then unused.
+        pub pretrained: Option<Pretrained> = None,
+        /// How words are cut into tokens.
+        pub algorithm: Algorithm = Algorithm::ByteLevelBpe,
+        /// Tokens to learn; those of the template come on top.
+        pub vocab_size: usize = 8000,
+        /// What occurs less often is not learnt.
+        pub min_frequency: u64 = 2,
+        /// Which of two equally frequent pairs is merged first.
+        pub ties: Ties = Ties::Older,
+        /// Gives up upper case; unless set, `word-level` and `wordpiece` do.
+        pub lowercase: Option<bool> = None,
+        /// The share of all characters that must have a token of their own; rarer ones are written as bytes or are unknown.
+        pub coverage: f64 = 0.9999,
+        /// Learns from about this many megabytes of text, evenly spread; all of a smaller corpus.
+        pub sample_mb: u64 = 256,
+        /// The chat template; the one of the documents unless given.
+        pub template: Option<Template> = None,
+        /// Further tokens that no text can produce, in the order of their ids.
+        pub special_tokens: Vec<String> = Vec::new(),
+    }
+}
+
+impl Stage for TokenizerStage {
+    type Settings = TokenizerSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "tokenizer";
+    const ABOUT: &'static str =
+        "trains a tokenizer, or takes an existing one and adds special tokens";
+    const REVISION: u32 = 2;
+    const ROLES: Roles = Roles::Fixed(&[InputRole {
+        name: "documents",
+        about: "what it learns from; with `pretrained` only their template counts",
+        required: false,
+        many: true,
+    }]);
+
+    fn remotes(settings: &TokenizerSettings) -> Vec<Remote> {
+        let repo = settings.pretrained.as_ref().and_then(Pretrained::repo);
+        let places = ["pretrained.hub", "pretrained.revision"];
+        repo.map(|repo| hub_remote(&repo, &places))
+            .into_iter()
+            .collect()
+    }
+
+    fn resolve(
+        settings: &TokenizerSettings,
+        _: &Remote,
+        outside: &Outside,
+    ) -> Result<Pin, StageError> {
+        match settings.pretrained.as_ref().and_then(Pretrained::repo) {
+            Some(repo) => resolve_repo(&repo, &Net::new(outside)?),
+            None => Err(StageError::new("no repository is named").is_final()),
+        }
+    }
+
+    fn canonical(settings: TokenizerSettings) -> Result<TokenizerSettings, SettingError> {
+        check(&settings)?;
+        Ok(settings)
+    }
+
+    fn run(
+        settings: &TokenizerSettings,
+        _: &NoSettings,
+        io: &StageIo,
+    ) -> Result<Metrics, StageError> {
+        let folders: Vec<&Path> = io
+            .inputs("documents")
+            .iter()
+            .map(|i| i.path.as_path())
+            .collect();
+        let documents = match folders.is_empty() {
+            true => None,
+            false => Some(Documents::open(&folders)?),
+        };
+        let template = settings
+            .template
+            .unwrap_or_else(|| words::template_of(documents.as_ref()));
+        let (mut json, mut stats) = match (&settings.pretrained, &documents) {
+            (Some(pretrained), _) => (pretrained.read(io)?, json!({"pretrained": true})),
+            (None, Some(documents)) => train(settings, documents, io)?,
+            (None, None) => return Err(nothing_to_learn_from()),
+        };
+        let generation = add_specials(&mut json, template, &settings.special_tokens)?;
+        let tokenizer = write(io.out(), &json, generation)?;
+        stats["vocab_size"] = json!(tokenizer.vocab_size());
+        stats["special_tokens"] = json!(tokenizer.specials());
+        stats["template"] = json!(template);
+        write_json(&io.out().join("stats.json"), &stats)?;
+        Ok(Metrics::default().count("vocab_size", tokenizer.vocab_size() as u64))
+    }
+}
+
+fn check(settings: &TokenizerSettings) -> Result<(), SettingError> {
+    let n_specials = settings.special_tokens.len() + 5;
+    let most = (ID_MAX as usize + 1).saturating_sub(n_specials);
+    if settings.pretrained.is_none() && settings.vocab_size > most {
+        let message = format!("shards hold ids up to {ID_MAX}, so at most {most} can be learnt");
+        return Err(SettingError::new("vocab_size", message));
+    }
+    if let Some(pretrained) = &settings.pretrained
+        && pretrained.hub.is_some() == pretrained.path.is_some()
+    {
+        let message = "exactly one of `hub` and `path` must be given";
+        return Err(SettingError::new("pretrained", message));
+    }
+    if !(settings.coverage > 0.0 && settings.coverage <= 1.0) {
+        return Err(SettingError::new(
+            "coverage",
+            "must be above 0 and at most 1",
+        ));
+    }
+    if settings.sample_mb == 0 || settings.sample_mb > 2048 {
+        return Err(SettingError::new("sample_mb", "must be from 1 to 2048"));
+    }
+    if settings
+        .special_tokens
+        .iter()
+        .any(|token| token.trim().is_empty())
+    {
+        return Err(SettingError::new(
+            "special_tokens",
+            "a token must have a name",
+        ));
+    }
+    Ok(())
+}
+
+fn nothing_to_learn_from() -> StageError {
+    StageError::new("there are no documents to learn from")
+        .help("give the stage `inputs`, or set `pretrained`")
+        .is_final()
+}
+
+fn train(
+    settings: &TokenizerSettings,
+    documents: &Documents,
+    io: &StageIo,
+) -> Result<(Value, Value), StageError> {
+    let folds_case = matches!(
+        settings.algorithm,
+        Algorithm::WordLevel | Algorithm::Wordpiece
+    );
+    let plan = Plan {
+        algorithm: settings.algorithm,
+        vocab_size: settings.vocab_size,
+        min_frequency: settings.min_frequency,
+        ties: settings.ties,
+        lowercase: settings.lowercase.unwrap_or(folds_case),
+        coverage: settings.coverage,
+    };
+    let (words, sample) = words::count(
+        documents,
+        &plan,
+        settings.sample_mb << 20,
+        words::WORDS_MAX,
+        io,
+    )?;
+    if words.is_empty() {
+        return Err(StageError::new("the documents hold no words to learn from")
+            .help("see the `rejected.parquet` of the stage that made them")
+            .is_final());
+    }
+    io.progress_note(0, None, "", Some("learning"))?;
+    let model = plan.learn(words, io.cancel_flag())?;
+    let added = plan.unknown().map(|name| added_token(0, name, true));
+    let json = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added.into_iter().collect::<Vec<Value>>(),
+        "normalizer": plan.normalizer(),
+        "pre_tokenizer": plan.pre_tokenizer(),
+        "post_processor": null,
+        "decoder": plan.decoder(),
+        "model": model,
+    });
+    let stats = json!({
+        "algorithm": settings.algorithm,
+        "sample": sample,
+    });
+    Ok((json, stats))
+}
+
+/// An entry of `added_tokens`.
+fn added_token(id: u32, content: &str, special: bool) -> Value {
+    json!({
+        "id": id,
+        "content": content,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": special,
+    })
+}
+
+/// Makes the template's tokens and further ones special, with ids behind the last where
+/// the tokenizer does not know them.
+fn add_specials(
+    json: &mut Value,
+    template: Template,
+    further: &[String],
+) -> Result<Generation, StageError> {
+    // A tokenizer of another purpose may cut or fill its texts, or frame them (`</s>`).
+    for part in ["truncation", "padding", "post_processor"] {
+        json[part] = Value::Null;
+    }
+    let mut ids = known_ids(json);
+    let mut next = ids.values().max().map_or(0, |id| id + 1);
+    let mut added: BTreeMap<u64, Value> = BTreeMap::new();
+    for token in json["added_tokens"].as_array().into_iter().flatten() {
+        added.insert(token["id"].as_u64().unwrap_or_default(), token.clone());
+    }
+    let wanted = template.specials().iter().copied();
+    for name in wanted.chain(further.iter().map(String::as_str)) {
+        let id = *ids.entry(name.to_owned()).or_insert_with(|| {
+            next += 1;
+            next - 1
+        });
+        added.insert(id, added_token(id as u32, name, true));
+    }
+    let largest = ids.values().max().copied().unwrap_or_default();
+    if largest > u64::from(ID_MAX) {
+        let message =
+            format!("the largest id would be {largest}, and shards hold ids up to {ID_MAX}");
+        return Err(StageError::new(message)
+            .help("take a tokenizer with a smaller vocabulary, or train one")
+            .is_final());
+    }
+    let id = |name: &str| ids.get(name).map(|&id| id as u32);
+    let special = |token: &Value| token["special"] == true;
+    let specials = added
+        .values()
+        .filter(|token| special(token))
+        .filter_map(|token| {
+            let name = token["content"].as_str()?;
+            Some((name.to_owned(), id(name)?))
+        });
+    let generation = Generation {
+        template,
+        stop: template
+            .stops()
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect(),
+        stop_ids: template
+            .stops()
+            .iter()
+            .filter_map(|name| id(name))
+            .collect(),
+        bos: template.bos().map(str::to_owned),
+        bos_id: template.bos().and_then(id),
+        eos: Some(template.eos().to_owned()),
+        eos_id: id(template.eos()),
+        pad_id: ["<pad>", "[PAD]", "<|pad|>"].into_iter().find_map(id),
+        specials: specials.collect(),
+    };
+    json["added_tokens"] = added.into_values().collect();
+    Ok(generation)
+}
+
+fn known_ids(json: &Value) -> BTreeMap<String, u64> {
+    let mut ids = BTreeMap::new();
+    match &json["model"]["vocab"] {
+        Value::Object(vocab) => {
+            let known = vocab
+                .iter()
+                .filter_map(|(token, id)| Some((token.clone(), id.as_u64()?)));
+            ids.extend(known);
+        }
+        Value::Array(pieces) => {
+            let pieces = pieces.iter().zip(0..);
+            ids.extend(pieces.filter_map(|(piece, id)| Some((piece[0].as_str()?.to_owned(), id))));
+        }
+        _ => {}
+    }
+    for token in json["added_tokens"].as_array().into_iter().flatten() {
+        if let (Some(content), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) {
+            ids.insert(content.to_owned(), id);
+        }
+    }
+    ids
+}
+
+/// Writes the artifact's files and opens them again as every later stage will.
+fn write(out: &Path, json: &Value, generation: Generation) -> Result<Tokenizer, StageError> {
+    let text = tokenizer_text(json);
+    let path = out.join(TOKENIZER_NAME);
+    fs::write(&path, text).at(&path)?;
+    let path = out.join(CHAT_TEMPLATE_NAME);
+    fs::write(&path, generation.template.jinja()).at(&path)?;
+    write_json(&out.join(GENERATION_NAME), &json!(generation))?;
+    Tokenizer::load(out).map_err(|error| StageError::new(error.to_string()).is_final())
+}
+
+/// Returns `json` with its parts in the order that the libraries write them in.
+fn tokenizer_text(json: &Value) -> String {
+    const PARTS: [&str; 9] = [
+        "version",
+        "truncation",
+        "padding",
+        "added_tokens",
+        "normalizer",
+        "pre_tokenizer",
+        "post_processor",
+        "decoder",
+        "model",
+    ];
+    let parts = PARTS.map(|part| (part.to_owned(), json[part].clone()));
+    let mut text = Value::Object(Map::from_iter(parts)).to_string();
+    text.push('\n');
+    text
+}
+
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    fs::write(path, text).at(path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+//! What several kinds need: documents, templates, tokens, training, talking, and the threads under them.
+
+pub mod speak;
+pub mod template;
+pub mod tokens;
+
+pub(crate) mod documents;
+pub(crate) mod files;
+pub(crate) mod parallel;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod threads;
+pub(crate) mod training;

@@ -1,0 +1,594 @@
+//! A model folder that answers: text in, text out.
+//!
+//! What the `sample` stage, the samples shown during training and the commands `sample`
+//! and `chat` have in common: opening weights and tokenizer as one, turning a prompt
+//! into ids in the model's own template, and turning ids back into text while they come.
+//!
+//! A dialogue that has grown past the model's context loses its oldest turns, a user's
+//! with the answer to it; the system turn stays. What was left out is told, not hidden.
+
+use std::path::Path;
+
+use tinylm_model::{
+    config::Precision,
+    generate::{Continuation, GenerateError, Generator, OpenError, Rules},
+    sampler::{Candidate, Sampling},
+};
+
+use crate::shared::{
+    template::{Role, Template},
+    tokens::{Tokenizer, TokensError},
+};
+
+/// A model with its tokenizer.
+pub struct Speaker {
+    generator: Generator,
+    tokenizer: Tokenizer,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpeakError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error(
+        "the tokenizer has {tokens} tokens and the model {vocab_size}: they do not belong together"
+    )]
+    Mismatch { tokens: usize, vocab_size: usize },
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error("`{0}` of the prompt is outside what the model can read")]
+    Id(u32),
+}
+
+/// How an answer is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manner {
+    pub sampling: Sampling,
+    pub seed: u64,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// Texts at which an answer ends, besides the template's own marks.
+    pub stop: Vec<String>,
+    /// Goes on past the template's marks.
+    pub nonstop: bool,
+    /// How many candidates to list with each token.
+    pub n_candidates: usize,
+}
+
+impl Default for Manner {
+    fn default() -> Manner {
+        Manner {
+            sampling: Sampling::default(),
+            seed: 0,
+            max_tokens: 256,
+            stop: Vec::new(),
+            nonstop: false,
+            n_candidates: 0,
+        }
+    }
+}
+
+/// Ids to be continued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    pub ids: Vec<u16>,
+    /// How many at the beginning stay when the context is full.
+    pub n_stay: usize,
+    /// Turns that were left out because the context is too short for all.
+    pub n_turns_left_out: usize,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The model said so, or one of the stop texts came.
+    Stop,
+    /// It has as many tokens as were asked for.
+    Length,
+    /// Whoever listened had enough.
+    Interrupted,
+}
+
+impl End {
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Stop => "stop",
+            End::Length => "length",
+            End::Interrupted => "interrupted",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub n_tokens: usize,
+    pub end: End,
+    /// Tokens of the prompt that did not fit the context.
+    pub n_cropped: usize,
+    /// How often the oldest tokens were dropped while answering.
+    pub n_slides: usize,
+}
+
+/// A token as it comes.
+pub struct Said<'a> {
+    /// What can be printed now: whole characters, nothing that may become a stop text.
+    pub text: &'a str,
+    pub id: u16,
+    pub candidates: &'a [Candidate],
+}
+
+impl Speaker {
+    /// Opens a model folder with its tokenizer.
+    pub fn open(
+        folder: &Path,
+        precision: Precision,
+        n_threads: usize,
+    ) -> Result<Speaker, SpeakError> {
+        let generator = Generator::open(folder, precision, n_threads)?;
+        Speaker::new(generator, Tokenizer::load(folder)?)
+    }
+
+    pub fn new(generator: Generator, tokenizer: Tokenizer) -> Result<Speaker, SpeakError> {
+        let (tokens, vocab_size) = (tokenizer.vocab_size(), generator.config().vocab_size);
+        if tokens != vocab_size {
+            return Err(SpeakError::Mismatch { tokens, vocab_size });
+        }
+        Ok(Speaker {
+            generator,
+            tokenizer,
+        })
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub fn generator(&mut self) -> &mut Generator {
+        &mut self.generator
+    }
+
+    /// Whether prompts are turns of a dialogue rather than the beginning of a text.
+    pub fn is_chat(&self) -> bool {
+        self.tokenizer.template() != Template::Plain
+    }
+
+    /// A text to be continued, behind the mark that texts begin with, if they do.
+    pub fn text_prompt(&self, text: &str) -> Result<Prompt, SpeakError> {
+        let begin = self.tokenizer.generation().bos_id;
+        let mut ids: Vec<u32> = begin.into_iter().collect();
+        let n_stay = ids.len();
+        ids.extend(self.tokenizer.encode(text)?);
+        Ok(Prompt {
+            ids: narrow(&ids)?,
+            n_stay,
+            n_turns_left_out: 0,
+        })
+    }
+
+    /// A dialogue of which the next turn is the model's, as much of it as the context holds
+    /// beside an answer of some length.
+    pub fn chat_prompt(
+        &self,
+        system: Option<&str>,
+        turns: &[(Role, String)],
+        max_tokens: usize,
+    ) -> Result<Prompt, SpeakError> {
+        let context = self.generator.config().context;
+        let room = context - max_tokens.min(context / 2);
+        let system: Vec<(Role, &str)> = system
+            .map(|text| (Role::System, text))
+            .into_iter()
+            .collect();
+        let frame = self.tokenizer.render_chat(&system, true)?;
+        let mut first = 0;
+        loop {
+            let mut all = system.clone();
+            all.extend(
+                turns[first..]
+                    .iter()
+                    .map(|(role, text)| (*role, text.as_str())),
+            );
+            let ids = self.tokenizer.render_chat(&all, true)?;
+            let next = next_exchange(turns, first);
+            if ids.len() <= room || next >= turns.len() {
+                // A single turn that does not fit is cropped when it is read.
+                let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+                return Ok(Prompt {
+                    ids: narrow(&ids)?,
+                    n_stay: n_stay.min(context / 2),
+                    n_turns_left_out: first,
+                });
+            }
+            first = next;
+        }
+    }
+
+    /// Continues a prompt, telling `listen` each token as it comes; it returns whether to go on.
+    pub fn answer(
+        &mut self,
+        prompt: &Prompt,
+        sample: u64,
+        manner: &Manner,
+        listen: &mut dyn FnMut(&Said<'_>) -> bool,
+    ) -> Result<Answer, SpeakError> {
+        let stop = if manner.nonstop {
+            Vec::new()
+        } else {
+            narrow(self.tokenizer.stop_ids())?
+        };
+        let rules = Rules {
+            sampling: manner.sampling,
+            seed: manner.seed,
+            sample,
+            n_max: manner.max_tokens,
+            stop,
+            n_stay: prompt.n_stay,
+            n_candidates: manner.n_candidates,
+        };
+        let mut continuation = Continuation::new(&mut self.generator, &prompt.ids, rules)?;
+        let mut stream = self.tokenizer.decode_stream();
+        let mut held_back = HeldBack::new(&manner.stop);
+        let (mut n_tokens, mut end) = (0, End::Length);
+        while let Some(step) = continuation.advance()? {
+            n_tokens += 1;
+            if step.is_stop {
+                end = End::Stop;
+            }
+            let piece = if step.is_stop {
+                String::new()
+            } else {
+                stream.push(u32::from(step.id))?
+            };
+            let text = held_back.push(&piece);
+            let said = Said {
+                text: &text,
+                id: step.id,
+                candidates: &step.candidates,
+            };
+            let go_on = listen(&said);
+            if held_back.stopped {
+                end = End::Stop;
+                break;
+            }
+            if !go_on && !step.is_stop {
+                end = End::Interrupted;
+                break;
+            }
+        }
+        let (n_cropped, n_slides) = (continuation.n_cropped(), continuation.n_slides());
+        let mut rest = held_back.push(&stream.finish()?);
+        rest.push_str(&held_back.finish());
+        if !rest.is_empty() {
+            listen(&Said {
+                text: &rest,
+                id: 0,
+                candidates: &[],
+            });
+        }
+        Ok(Answer {
+            text: held_back.text,
+            n_tokens,
+            end,
+            n_cropped,
+            n_slides,
+        })
+    }
+}
+
+/// Where the exchange after the one at `first` begins.
+fn next_exchange(turns: &[(Role, String)], first: usize) -> usize {
+    let rest = turns.iter().enumerate().skip(first + 1);
+    let mut users = rest.filter(|(_, (role, _))| *role == Role::User);
+    users.next().map_or(turns.len(), |(idx, _)| idx)
+}
+
+fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
+    let narrowed = ids
+        .iter()
+        .map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));
+    narrowed.collect()
+}
+
+/// Text on its way out: what could be the beginning of a stop text waits.
+struct HeldBack<'a> {
+    stops: &'a [String],
+    /// Everything that has gone out.
+    text: String,
+    waiting: String,
+    stopped: bool,
+}
+
+impl<'a> HeldBack<'a> {
+    fn new(stops: &'a [String]) -> HeldBack<'a> {
+        HeldBack {
+            stops,
+            text: String::new(),
+            waiting: String::new(),
+            stopped: false,
+        }
+    }
+
+    /// Returns what can go out now.
+    fn push(&mut self, piece: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.waiting.push_str(piece);
+        let stops = self.stops.iter().filter(|stop| !stop.is_empty());
+        let found = stops
+            .clone()
+            .filter_map(|stop| self.waiting.find(stop))
+            .min();
+        if let Some(at) = found {
+            self.stopped = true;
+            self.waiting.truncate(at);
+            return self.finish();
+        }
+        let longest = stops
+            .map(|stop| overlap(&self.waiting, stop))
+            .max()
+            .unwrap_or(0);
+        let kept = self.waiting.split_off(self.waiting.len() - longest);
+        let out = std::mem::replace(&mut self.waiting, kept);
+        self.text.push_str(&out);
+        out
+    }
+
+    fn finish(&mut self) -> String {
+        let out = std::mem::take(&mut self.waiting);
+        self.text.push_str(&out);
+        out
+    }
+}
+
+/// Length of the longest end of `text` with which `stop` begins.
+fn overlap(text: &str, stop: &str) -> usize {
+    let ends = stop.char_indices().map(|(at, c)| at + c.len_utf8());
+    let fitting = ends.filter(|&len| len < stop.len() && text.ends_with(&stop[..len]));
+    fitting.max().unwrap_or(0)
+}
+
+/// How varied some texts are, by words in lower case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Variety {
+    /// Different words among all words of all texts.
+    pub distinct_1: f64,
+    /// Different pairs of neighbouring words among all pairs.
+    pub distinct_2: f64,
+    /// Runs of four words that stood in the same text before, among all such runs.
+    pub repetition: f64,
+}
+
+impl Variety {
+    pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Variety {
+        let texts: Vec<Vec<String>> = texts
+            .into_iter()
+            .map(|text| text.split_whitespace().map(str::to_lowercase).collect())
+            .collect();
+        let (mut n_runs, mut n_repeated) = (0, 0);
+        for words in &texts {
+            let mut seen = std::collections::BTreeSet::new();
+            for run in words.windows(4) {
+                n_runs += 1;
+                n_repeated += usize::from(!seen.insert(run));
+            }
+        }
+        Variety {
+            distinct_1: distinct(&texts, 1),
+            distinct_2: distinct(&texts, 2),
+            repetition: share(n_repeated, n_runs),
+        }
+    }
+}
+
+fn distinct(texts: &[Vec<String>], n: usize) -> f64 {
+    let runs = texts.iter().flat_map(|words| words.windows(n));
+    let different: std::collections::BTreeSet<&[String]> = runs.clone().collect();
+    share(different.len(), runs.count())
+}
+
+/// 0 of 0 is 0: no text repeats nothing.
+fn share(n: usize, of: usize) -> f64 {
+    n as f64 / of.max(1) as f64
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+#[cfg(test)]
+mod tests {
+    use tinylm_model::config::ModelConfig;
+
+    use super::{
+        fixture::{IM_START, config, write_model, write_tokenizer},
+        *,
+    };
+
+    fn speaker() -> Speaker {
+        let dir = tempfile::tempdir().unwrap();
+        write_model(dir.path(), &config());
+        Speaker::open(dir.path(), Precision::F32, 1).unwrap()
+    }
+
+    fn user(text: &str) -> (Role, String) {
+        (Role::User, text.to_owned())
+    }
+
+    #[test]
+    fn a_dialogue_is_put_in_the_models_own_template() {
+        let speaker = speaker();
+        let prompt = speaker
+            .chat_prompt(Some("be kind"), &[user("hi")], 8)
+            .unwrap();
+        let wide: Vec<u32> = prompt.ids.iter().map(|&id| u32::from(id)).collect();
+        let text = speaker.tokenizer().decode_all(&wide).unwrap();
+        assert_eq!(
+            text,
+            "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+        );
+        assert_eq!(prompt.n_turns_left_out, 0);
+    }
+
+    #[test]
+    fn the_oldest_exchange_leaves_first_and_the_system_turn_stays() {
+        let speaker = speaker();
+        let turns = [user("one"), (Role::Assistant, "1".to_owned()), user("two")];
+        let prompt = speaker.chat_prompt(Some("s"), &turns, 8).unwrap();
+        assert_eq!(prompt.n_turns_left_out, 2);
+        let wide: Vec<u32> = prompt.ids.iter().map(|&id| u32::from(id)).collect();
+        let text = speaker.tokenizer().decode_all(&wide).unwrap();
+        assert!(
+            text.starts_with("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\ntwo"),
+            "{text}"
+        );
+        // The system turn and the mark that every next turn begins with.
+        assert_eq!(prompt.ids[prompt.n_stay - 1], IM_START);
+        assert!(prompt.n_stay > 9);
+    }
+
+    #[test]
+    fn a_turn_longer_than_the_context_is_still_answered() {
+        let mut speaker = speaker();
+        let prompt = speaker
+            .chat_prompt(Some("s"), &[user(&"word ".repeat(60))], 100)
+            .unwrap();
+        let manner = Manner {
+            nonstop: true,
+            max_tokens: 100,
+            ..Manner::default()
+        };
+        let answer = speaker.answer(&prompt, 0, &manner, &mut |_| true).unwrap();
+        assert!(answer.n_cropped > 0 && answer.n_slides > 0, "{answer:?}");
+        assert_eq!((answer.n_tokens, answer.end), (100, End::Length));
+    }
+
+    #[test]
+    fn what_is_heard_is_what_is_answered() {
+        let mut speaker = speaker();
+        let prompt = speaker.text_prompt("once").unwrap();
+        let manner = Manner {
+            max_tokens: 30,
+            ..Manner::default()
+        };
+        let mut heard = String::new();
+        let answer = speaker
+            .answer(&prompt, 0, &manner, &mut |said| {
+                heard.push_str(said.text);
+                true
+            })
+            .unwrap();
+        assert_eq!(heard, answer.text);
+        assert!(answer.n_tokens > 0);
+        let stop = Manner {
+            stop: vec![answer.text[..].chars().take(2).collect()],
+            ..manner.clone()
+        };
+        let stopped = speaker.answer(&prompt, 0, &stop, &mut |_| true).unwrap();
+        assert_eq!((stopped.text.as_str(), stopped.end), ("", End::Stop));
+        let hushed = speaker.answer(&prompt, 0, &manner, &mut |_| false).unwrap();
+        assert_eq!((hushed.n_tokens, hushed.end), (1, End::Interrupted));
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        write_model(
+            dir.path(),
+            &ModelConfig {
+                vocab_size: 100,
+                ..config()
+            },
+        );
+        let Err(error) = Speaker::open(dir.path(), Precision::F32, 1) else {
+            panic!("opened")
+        };
+        let message = "the tokenizer has 259 tokens and the model 100: they do not belong together";
+        assert_eq!(error.to_string(), message);
+    }
+
+    #[test]
+    fn an_empty_prompt_is_an_error() {
+        let mut speaker = speaker();
+        let prompt = speaker.text_prompt("").unwrap();
+        let error = speaker
+            .answer(&prompt, 0, &Manner::default(), &mut |_| true)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "nothing to read: the prompt has no tokens"
+        );
+    }
+
+    #[test]
+    fn raw_text_is_continued_by_a_plain_model() {
+        let dir = tempfile::tempdir().unwrap();
+        write_model(dir.path(), &config());
+        write_tokenizer(dir.path(), "plain");
+        let speaker = Speaker::open(dir.path(), Precision::Bf16, 2).unwrap();
+        assert!(!speaker.is_chat());
+        assert_eq!(speaker.text_prompt("ab").unwrap().ids, [97, 98]);
+    }
+
+    fn out(stops: &[&str], pieces: &[&str]) -> (Vec<String>, String) {
+        let stops: Vec<String> = stops.iter().map(ToString::to_string).collect();
+        let mut held_back = HeldBack::new(&stops);
+        let mut parts: Vec<String> = pieces.iter().map(|piece| held_back.push(piece)).collect();
+        parts.push(held_back.finish());
+        assert_eq!(parts.concat(), held_back.text);
+        (parts, held_back.text)
+    }
+
+    #[test]
+    fn what_could_become_a_stop_text_waits() {
+        let (parts, _) = out(&["\nUser:"], &["fine", " .\n", "Us", "ers are", " fine"]);
+        assert_eq!(parts, ["fine", " .", "", "\nUsers are", " fine", ""]);
+    }
+
+    #[test]
+    fn a_stop_text_ends_and_is_left_out() {
+        let (_, text) = out(&["\nUser:", "##"], &["fine .\nUs", "er: and", " you"]);
+        assert_eq!(text, "fine .");
+        let (_, text) = out(&["##", "\nUser:"], &["a#", "b##c\nUser:"]);
+        assert_eq!(text, "a#b");
+        let (_, text) = out(&[], &["a", "b"]);
+        assert_eq!(text, "ab");
+        let (_, text) = out(&["é!"], &["caf", "é", "!x"]);
+        assert_eq!(text, "caf");
+    }
+
+    #[test]
+    fn an_end_that_only_might_have_been_a_stop_goes_out() {
+        let (parts, _) = out(&["abc"], &["xab"]);
+        assert_eq!(parts, ["x", "ab"]);
+    }
+
+    #[test]
+    fn exchanges_leave_whole() {
+        let turn = |role| (role, String::new());
+        let turns = [
+            Role::User,
+            Role::Assistant,
+            Role::User,
+            Role::User,
+            Role::Assistant,
+        ]
+        .map(turn);
+        assert_eq!(next_exchange(&turns, 0), 2);
+        assert_eq!(next_exchange(&turns, 2), 3);
+        assert_eq!(next_exchange(&turns, 3), 5);
+    }
+
+    #[test]
+    fn variety_counts_words_and_runs() {
+        let variety = Variety::of(["a b a b", "A c"]);
+        assert_eq!(variety.distinct_1, 3.0 / 6.0);
+        assert_eq!(variety.distinct_2, 3.0 / 4.0);
+        assert_eq!(variety.repetition, 0.0);
+        let loop_ = Variety::of(["no no no no no no"]);
+        assert_eq!(loop_.repetition, 2.0 / 3.0);
+        assert_eq!(Variety::of([]).repetition, 0.0);
+    }
+}

@@ -1,0 +1,362 @@
+//! What `pretrain` and `finetune` share: settings, the way to the training loop, and the
+//! model folder that they write.
+//!
+//! The loop itself, and all that decides which bits come out, is in `tinylm_model::train`;
+//! here settings become its values, its events become the stage's, and its errors become
+//! advice about settings.
+
+mod samples;
+mod settings;
+
+use std::{fs, path::Path};
+
+use serde::Serialize;
+use tinylm_model::{
+    CpuEngine, EngineSettings,
+    config::{ModelConfig, Precision},
+    engine::{Engine, EngineError, Tensors},
+    kernels,
+    peak::measured_peak,
+    shards::Shards,
+    train::{
+        Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch,
+        train,
+    },
+    weights::write_tensors,
+};
+use tinylm_pipeline::{At, Metrics, StageError, StageIo, copy_file};
+
+use crate::shared::tokens;
+use samples::Samples;
+pub(crate) use settings::{TrainSettings, TrainWatch};
+
+/// One training, from an engine at its start to a model folder.
+pub(crate) struct Training<'a> {
+    pub(crate) settings: &'a TrainSettings,
+    pub(crate) watch: &'a TrainWatch,
+    pub(crate) shards: &'a Shards,
+    pub(crate) machine: Machine,
+    pub(crate) seed: u64,
+    /// Updates that the optimizer's state comes from already.
+    pub(crate) updates_before: u64,
+    pub(crate) keep_optimizer: bool,
+}
+
+impl Training<'_> {
+    pub(crate) fn run(self, engine: &mut dyn Engine, io: &StageIo) -> Result<Metrics, StageError> {
+        let config = engine.config().clone();
+        let precision = self.machine.precision;
+        if let Some(note) = slow_bf16(precision, io.device(), kernels::has_bf16()) {
+            io.warn(note.to_owned());
+        }
+        let machine = Machine {
+            flops_per_second: measured_peak(io.threads(), precision),
+            ..self.machine
+        };
+        let settings = LoopSettings {
+            updates_before: self.updates_before,
+            ..self
+                .settings
+                .loop_settings(&config, self.watch, machine, self.seed)
+        };
+        let mut watcher = StageWatcher {
+            io,
+            samples: Samples::new(self.watch, self.shards.folder(), self.seed),
+        };
+        let trained = train(
+            engine,
+            self.shards,
+            &settings,
+            io.checkpoints(),
+            &mut watcher,
+        );
+        let trained = trained.map_err(|error| stage_error(&error, io.checkpoints()))?;
+        let optimizer = match self.keep_optimizer {
+            true => Some(engine.optimizer().map_err(|error| explained(&error))?),
+            false => None,
+        };
+        write_model(
+            &config,
+            &trained,
+            optimizer.as_ref(),
+            self.shards.folder(),
+            io.out(),
+        )?;
+        Ok(metrics(&config, &trained))
+    }
+}
+
+/// What a training runs on, once it is known to fit: an engine takes its memory when it is
+/// opened, and the system may end the process over it without a word.
+pub(crate) fn machine(
+    io: &StageIo,
+    settings: &TrainSettings,
+    config: &ModelConfig,
+) -> Result<Machine, StageError> {
+    let machine = settings.machine(io.device());
+    settings
+        .choose_micro_batch(config, &machine)
+        .map_err(|error| stage_error(&error, io.checkpoints()))?;
+    Ok(machine)
+}
+
+/// What a training would take of this machine's memory now.
+pub struct MemoryNeed {
+    /// Rows computed at a time.
+    pub n_rows: usize,
+    pub len: usize,
+    pub bytes: u64,
+    /// Where the system tells.
+    pub available_bytes: Option<u64>,
+}
+
+impl TrainSettings {
+    /// Chooses as a run would; where nothing fits, what is closest to it.
+    pub(crate) fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
+        let machine = self.machine("cpu");
+        let n_rows = match self.choose_micro_batch(config, &machine) {
+            Ok(n_rows) => n_rows,
+            Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
+            Err(_) => 1,
+        };
+        let len = self.context.unwrap_or(config.context);
+        let estimate = config.memory(n_rows, len, machine.precision, machine.optimizer);
+        MemoryNeed {
+            n_rows,
+            len,
+            bytes: estimate.total(),
+            available_bytes: machine.memory_bytes,
+        }
+    }
+
+    fn machine(&self, device: &str) -> Machine {
+        Machine {
+            device: device.to_owned(),
+            kernels: kernels::name().to_owned(),
+            precision: self.precision(),
+            optimizer: self.optimizer(),
+            memory_bytes: available_memory(),
+            flops_per_second: None,
+        }
+    }
+
+    fn choose_micro_batch(
+        &self,
+        config: &ModelConfig,
+        machine: &Machine,
+    ) -> Result<usize, TrainError> {
+        let batches = self.batch_settings(config);
+        choose_micro_batch(config, &batches, self.micro_batch.0, machine)
+    }
+}
+
+/// Says so where `precision: bf16` computes the same numbers but gains no time.
+fn slow_bf16(precision: Precision, device: &str, has_bf16: bool) -> Option<&'static str> {
+    let is_slow = precision == Precision::Bf16 && device == "cpu" && !has_bf16;
+    is_slow.then_some(
+        "this CPU has no fast products of bf16: operands are rounded and multiplied in f32, \
+         which is no faster than `precision: f32`",
+    )
+}
+
+/// Opens the engine of the device that the stage was given.
+pub(crate) fn open_engine(
+    io: &StageIo,
+    config: ModelConfig,
+    settings: EngineSettings,
+    seed: u64,
+) -> Result<Box<dyn Engine>, StageError> {
+    match io.device() {
+        "cpu" => {
+            let engine = CpuEngine::new(config, settings, seed, io.threads());
+            Ok(Box::new(engine.map_err(|error| explained(&error))?))
+        }
+        other => on_gpu(other, config, settings, seed, io.threads()),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(
+    device: &str,
+    config: ModelConfig,
+    settings: EngineSettings,
+    seed: u64,
+    threads: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let number = match device.split_once(':') {
+        Some(("cuda", number)) => number.parse().ok(),
+        _ => (device == "cuda").then_some(0),
+    };
+    let Some(number) = number else {
+        let message = format!("`{device}` is not a device");
+        return Err(StageError::new(message)
+            .help("use `cpu` or `cuda:0`")
+            .is_final());
+    };
+    let engine = tinylm_model::CudaEngine::on_gpu(number, config, settings, seed, threads);
+    Ok(Box::new(engine.map_err(|error| explained(&error))?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(
+    device: &str,
+    _: ModelConfig,
+    _: EngineSettings,
+    _: u64,
+    _: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let message = format!("this tinylm cannot train on `{device}`");
+    let help = "use `--device cpu`, or build with `--features cuda`";
+    Err(StageError::new(message).help(help).is_final())
+}
+
+fn metrics(config: &ModelConfig, trained: &Trained) -> Metrics {
+    let report = &trained.report;
+    let metrics = Metrics::default()
+        .count("parameters", config.n_params() as u64)
+        .count("steps", report.steps)
+        .number("epochs", report.epochs)
+        .count("tokens", report.tokens)
+        .count("skipped_steps", report.skipped_steps);
+    match report.best {
+        Some(best) => metrics
+            .number("best_validation_loss", best.validation_loss)
+            .count("best_step", best.step),
+        None => metrics,
+    }
+}
+
+/// Writes the model folder: weights, config, curve, and the tokenizer's files as they are.
+fn write_model(
+    config: &ModelConfig,
+    trained: &Trained,
+    optimizer: Option<&Tensors>,
+    shards: &Path,
+    out: &Path,
+) -> Result<(), StageError> {
+    let write = |name: &str, tensors: &Tensors| {
+        write_tensors(&out.join(name), tensors).map_err(|error| explained(&error))
+    };
+    write("model.safetensors", &trained.best)?;
+    write("last.safetensors", &trained.last)?;
+    if let Some(optimizer) = optimizer {
+        write("optimizer.safetensors", optimizer)?;
+    }
+    write_json(&out.join("config.json"), config)?;
+    write_json(&out.join("training.json"), &trained.report)?;
+    // All of them must be there: a model without its tokenizer is of no use to anybody.
+    for name in tokens::FILE_NAMES {
+        let from = shards.join(name);
+        copy_file(&from, &out.join(name))?;
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
+    text.push(b'\n');
+    fs::write(path, text).at(path)
+}
+
+/// Passes on what the training loop tells.
+struct StageWatcher<'a, 'b> {
+    io: &'a StageIo<'b>,
+    samples: Samples<'a>,
+}
+
+impl Watcher for StageWatcher<'_, '_> {
+    fn metric(&mut self, name: &str, step: u64, value: f64) {
+        self.io.metric(name, step, value);
+    }
+
+    fn progress(&mut self, step: u64, n_steps: u64, epoch: u64) -> bool {
+        let note = format!("epoch {}", epoch + 1);
+        let told = self
+            .io
+            .progress_note(step, Some(n_steps), "steps", Some(&note));
+        told.is_ok()
+    }
+
+    fn info(&mut self, message: String) {
+        self.io.info(message);
+    }
+
+    fn warn(&mut self, message: String) {
+        self.io.warn(message);
+    }
+
+    fn starting(&mut self, step: u64) {
+        self.io.cut_metrics(step.saturating_sub(1));
+    }
+
+    fn sample(&mut self, step: u64, engine: &dyn Engine) -> Result<(), EngineError> {
+        self.samples.tell(step, engine, self.io)
+    }
+}
+
+/// Turns an error of the training loop into what failed, why, what is left and what to do.
+fn stage_error(error: &TrainError, checkpoints: &Path) -> StageError {
+    let told = match error {
+        TrainError::Cancelled { .. } => StageError::cancelled(),
+        TrainError::AtStep { kept, cause, .. } => {
+            let told = StageError::new(error.to_string()).cause(chain(cause));
+            match kept {
+                Some(step) => {
+                    let folder = checkpoints.display();
+                    told.kept(format!("checkpoint at step {step} in {folder}"))
+                }
+                None => told,
+            }
+        }
+        // All of these are known before the first step and stay as they are.
+        TrainError::Shards(_)
+        | TrainError::Batches { .. }
+        | TrainError::Schedule(_)
+        | TrainError::Vocabulary { .. }
+        | TrainError::Context { .. }
+        | TrainError::NoSteps(_)
+        | TrainError::NotPositive { .. } => explained(error).is_final(),
+        _ => explained(error),
+    };
+    match error.help() {
+        Some(help) => told.help(help),
+        None => told,
+    }
+}
+
+/// The error as the message, what lies behind it as the cause.
+pub(crate) fn explained(error: &dyn std::error::Error) -> StageError {
+    let told = StageError::new(error.to_string());
+    match error.source() {
+        Some(source) => told.cause(chain(source)),
+        None => told,
+    }
+}
+
+/// An error with all that lies behind it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(source) = behind {
+        text = format!("{text}: {source}");
+        behind = source.source();
+    }
+    text
+}
+
+/// Memory that can be had without swapping, where the system tells.
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    // In a container its limit; the word `max` there is no limit.
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse::<u64>().ok());
+    Some(limit.map_or(kilobytes << 10, |limit| limit.min(kilobytes << 10)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! What the model says while it is being trained, to the same prompts every time.
+//!
+//! The same numbers are drawn at every step, so what differs between two answers is what
+//! the model learned. A model that cannot speak yet (its tokenizer cannot be read, its
+//! numbers have diverged) is told of once and does not end the training.
+
+use std::path::Path;
+
+use tinylm_model::{
+    config::Precision,
+    engine::{Engine, EngineError},
+    generate::Generator,
+};
+use tinylm_pipeline::StageIo;
+
+use super::TrainWatch;
+use crate::shared::{
+    speak::{Manner, SpeakError, Speaker},
+    template::Role,
+    tokens::Tokenizer,
+};
+
+pub(super) struct Samples<'a> {
+    watch: &'a TrainWatch,
+    /// Holds the tokenizer.
+    folder: &'a Path,
+    seed: u64,
+    gave_up: bool,
+}
+
+impl<'a> Samples<'a> {
+    pub(super) fn new(watch: &'a TrainWatch, folder: &'a Path, seed: u64) -> Self {
+        Self {
+            watch,
+            folder,
+            seed,
+            gave_up: watch.samples.is_empty(),
+        }
+    }
+
+    /// Answers every prompt with the weights that `engine` has now.
+    pub(super) fn tell(
+        &mut self,
+        step: u64,
+        engine: &dyn Engine,
+        io: &StageIo,
+    ) -> Result<(), EngineError> {
+        if self.gave_up {
+            return Ok(());
+        }
+        let weights = engine.weights()?;
+        let config = engine.config().clone();
+        let generator = Generator::from_tensors(config, &weights, Precision::F32, io.threads());
+        let told = generator
+            .map_err(SpeakError::from)
+            .and_then(|generator| self.answer_all(step, generator, io));
+        if let Err(error) = told {
+            io.warn(format!("no samples will be shown: {error}"));
+            self.gave_up = true;
+        }
+        Ok(())
+    }
+
+    fn answer_all(&self, step: u64, generator: Generator, io: &StageIo) -> Result<(), SpeakError> {
+        let mut speaker = Speaker::new(generator, Tokenizer::load(self.folder)?)?;
+        let manner = Manner {
+            seed: self.seed,
+            max_tokens: self.watch.sample_tokens,
+            ..Manner::default()
+        };
+        for (idx, text) in self.watch.samples.iter().enumerate() {
+            let prompt = match speaker.is_chat() {
+                true => {
+                    speaker.chat_prompt(None, &[(Role::User, text.clone())], manner.max_tokens)?
+                }
+                false => speaker.text_prompt(text)?,
+            };
+            let answer =
+                speaker.answer(&prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
+            io.sample(Some(step), text, &answer.text);
+        }
+        Ok(())
+    }
+}
