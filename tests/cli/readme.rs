@@ -179,9 +179,16 @@ fn is_flag(word: &str) -> bool {
 }
 
 #[test]
+fn it_is_read_in_five_minutes() {
+    let n_words = readme().split_whitespace().count();
+    assert!(n_words <= 900, "{n_words} words");
+}
+
+#[test]
 fn every_file_that_is_named_exists() {
     let readme = readme();
-    let prose = without_blocks(&readme);
+    let speed = fs::read_to_string(root().join("reports/SPEED.md")).unwrap();
+    let prose = without_blocks(&readme) + &without_blocks(&speed);
     let mut n_experiments = 0;
     for span in spans(&prose).filter(|span| is_path(span)) {
         let places = ["", "experiments", "experiments/ablations"];
