@@ -1,31 +1,40 @@
 //! Opening the registry: one SQLite file, written to by many processes at once.
 //!
 //! Write-ahead logging lets readers and one writer work side by side; every write is a `BEGIN
-//! IMMEDIATE` transaction behind a busy timeout, so that two writers queue instead of failing. A
+//! IMMEDIATE` transaction behind a busy handler, so that two writers queue instead of failing. A
 //! new file is made under another name, complete with schema and logging mode, and then renamed;
 //! so nobody ever meets a half-made one, and a file of no length is damage and not a fresh start.
 //!
-//! SQLite notices damage where it happens to look. So before opening, the lengths in the headers are
-//! held against the files, because a log cut short would otherwise be taken for a shorter history.
+//! This is history and nothing depends on it, so `open` notices only the damage that is free to
+//! notice: what SQLite reports, and a file shorter than it should be. [`Registry::verify`] reads
+//! every page.
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io::{ErrorKind, Read},
-    os::unix::fs::FileExt,
+    collections::HashMap,
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 
-use crate::{Error, Home, Lock, Place, files, migrations};
+use crate::{Error, Home, Lock, Place, files, migrations, names, sql};
 
-/// How long a writer queues behind others before it gives up.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause between two looks at a lock that another process holds, after some shorter ones.
+const PAUSE_MS: u64 = 25;
+
+/// A writer queues behind others for about ten seconds before it gives up.
+const TRIES_MAX: i32 = 400;
+
+/// And half a second once its process has been told to stop.
+const HURRIED_TRIES_MAX: i32 = 20;
+
+/// Whether this process has been told to stop. One for all registries, as signals are.
+static IS_HURRIED: AtomicBool = AtomicBool::new(false);
 
 /// A log shorter than this is left for the next process to read: cheaper than two flushes now.
 const LOG_BYTES_MAX: u64 = 512 * 1024;
@@ -46,9 +55,8 @@ impl Registry {
         if !exists(path)? {
             create(path)?;
         }
-        let mut registry = checked(path, || {
-            Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")
-        })?;
+        let mut registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
+        registry.refuse_cut()?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
         registry.refuse_read_only()?;
@@ -57,7 +65,7 @@ impl Registry {
             let _lock = lock(path)?;
             migrations::migrate(&mut registry.connection)
                 .and_then(|()| log_ahead(&registry.connection))
-                .map_err(|error| Error::sql(path, error))?;
+                .map_err(|error| sql::error(path, error))?;
         }
         Ok(registry)
     }
@@ -71,7 +79,8 @@ impl Registry {
         if is_writable(path) {
             return Registry::open(path).map(Some);
         }
-        let registry = checked(path, || Registry::connect_read_only(path))?;
+        let registry = Registry::connect_read_only(path)?;
+        registry.refuse_cut()?;
         let found = registry.version()?;
         refuse_newer(path, found)?;
         if found < migrations::VERSION {
@@ -79,6 +88,11 @@ impl Registry {
             return Err(Error::Older { path, found });
         }
         Ok(Some(registry))
+    }
+
+    /// From now on this process waits only a moment for what others hold: it has been told to stop.
+    pub fn hurry() {
+        IS_HURRIED.store(true, Ordering::Relaxed);
     }
 
     #[must_use]
@@ -100,7 +114,7 @@ impl Registry {
     }
 
     pub(crate) fn error(&self, source: rusqlite::Error) -> Error {
-        Error::sql(&self.path, source)
+        sql::error(&self.path, source)
     }
 
     /// Carries out `write` as one transaction.
@@ -138,6 +152,29 @@ impl Registry {
         migrations::version(&self.connection).map_err(|error| self.error(error))
     }
 
+    /// Refuses a file that ends before its last page. Only without a log: what is missing may wait
+    /// there. A log goes once all of it has been copied, so the length is looked at after the log.
+    fn refuse_cut(&self) -> Result<(), Error> {
+        let number = |pragma: &str| -> Result<u64, Error> {
+            let number = self
+                .connection
+                .query_row(pragma, [], |row| row.get::<_, u32>(0));
+            number.map(u64::from).map_err(|error| self.error(error))
+        };
+        let expected = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+        if log_bytes(&self.path) > 0 {
+            return Ok(());
+        }
+        let bytes = fs::metadata(&self.path).map_or(0, |file| file.len());
+        if bytes >= expected {
+            return Ok(());
+        }
+        Err(Error::Damaged {
+            path: self.path.clone(),
+            what: format!("it has been cut from {expected} to {bytes} bytes"),
+        })
+    }
+
     /// SQLite quietly opens a file without rights to write as one that is only read.
     fn refuse_read_only(&self) -> Result<(), Error> {
         match self.connection.is_readonly(rusqlite::MAIN_DB) {
@@ -171,9 +208,8 @@ impl Registry {
         let uri = format!("file:{}{options}", escaped(path)?);
         let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri, flags)
-            .and_then(|connection| configure(&connection).map(|()| connection))
-            .map_err(|error| Error::sql(path, error))?;
-        *open_here().entry(path.to_owned()).or_default() += 1;
+            .and_then(|mut connection| configure(&mut connection).map(|()| connection))
+            .map_err(|error| sql::error(path, error))?;
         Ok(Registry {
             connection,
             path: path.to_owned(),
@@ -190,44 +226,25 @@ impl Drop for Registry {
             // Failing to keep the log costs a flush.
             let _ = self.connection.set_db_config(keep, true);
         }
-        if let Some(n_open) = open_here().get_mut(&self.path) {
-            *n_open -= 1;
-        }
     }
 }
 
-/// How many connections to each registry this process has.
-///
-/// The kernel drops *all* of a process's locks on a file when any handle on it is
-/// closed, so while a connection is open the database may be looked at through SQLite
-/// only: closing a handle of our own would let other processes reset its log.
-static OPEN_HERE: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
-
-/// Held while files are checked, so that no connection appears meanwhile.
-static CHECKING: Mutex<()> = Mutex::new(());
-
-fn open_here() -> MutexGuard<'static, BTreeMap<PathBuf, usize>> {
-    OPEN_HERE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Connects after a look at the files, which only the first connection may take.
-fn checked(
-    path: &Path,
-    connect: impl FnOnce() -> Result<Registry, Error>,
-) -> Result<Registry, Error> {
-    let _checking = CHECKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_first = open_here().get(path).is_none_or(|n_open| *n_open == 0);
-    if is_first {
-        check_files(path)?;
-    }
-    connect()
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+fn configure(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(waits_on))?;
     connection.set_prepared_statement_cache_capacity(64);
     // A power cut may take back the last moments of history, never damage it.
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;")
+}
+
+/// Waits a little for another process's lock; returns whether to try again.
+fn waits_on(n_tries: i32) -> bool {
+    let tries_max = match IS_HURRIED.load(Ordering::Relaxed) {
+        true => HURRIED_TRIES_MAX,
+        false => TRIES_MAX,
+    };
+    let pause_ms = 1 << n_tries.clamp(0, 10);
+    thread::sleep(Duration::from_millis(PAUSE_MS.min(pause_ms)));
+    n_tries < tries_max
 }
 
 fn create(path: &Path) -> Result<(), Error> {
@@ -238,8 +255,8 @@ fn create(path: &Path) -> Result<(), Error> {
     // A log whose database was deleted would be played back into the new one.
     files::remove_file(&beside(path, "-wal"))?;
     files::remove_file(&beside(path, "-shm"))?;
-    let fresh = beside(path, &format!(".{}.new", uuid::Uuid::now_v7().simple()));
-    let made = make(&fresh).map_err(|error| Error::sql(path, error));
+    let fresh = beside(path, &format!(".{}.new", names::unique()));
+    let made = make(&fresh).map_err(|error| sql::error(path, error));
     let moved = made
         .and_then(|()| files::sync_file(&fresh))
         .and_then(|()| files::rename(&fresh, path));
@@ -286,124 +303,6 @@ fn refuse_newer(path: &Path, found: u32) -> Result<(), Error> {
     })
 }
 
-/// Refuses a database or a log that is plainly not what SQLite left there.
-fn check_files(path: &Path) -> Result<(), Error> {
-    check_database(path)?;
-    let mut doubt = None;
-    // A writer at work may be caught between two of its writes, but not three times.
-    for pause_ms in [0, 20, 100] {
-        thread::sleep(Duration::from_millis(pause_ms));
-        doubt = log_damage(path);
-        if doubt.is_none() {
-            return Ok(());
-        }
-    }
-    match doubt {
-        Some(what) => Err(Error::Damaged {
-            path: beside(path, "-wal"),
-            what,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn check_database(path: &Path) -> Result<(), Error> {
-    let damaged = |what: String| Error::Damaged {
-        path: path.to_owned(),
-        what,
-    };
-    let read = |error| Error::io("read", path, error);
-    let mut file = File::open(path).map_err(read)?;
-    let bytes = file.metadata().map_err(read)?.len();
-    let mut header = [0; 100];
-    match file.read_exact(&mut header) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            return Err(damaged(format!("it has been cut to {bytes} bytes")));
-        }
-        result => result.map_err(read)?,
-    }
-    if &header[..16] != b"SQLite format 3\0" {
-        return Err(damaged("it is not an SQLite file".into()));
-    }
-    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        bytes => u64::from(bytes),
-    };
-    let expected = page_bytes * u64::from(big_endian(&header, 28));
-    // While pages wait in the log, SQLite may have been killed halfway through copying them.
-    if bytes < expected && (log_bytes(path) == 0 || !is_sound(path)) {
-        return Err(damaged(format!(
-            "it has been cut from {expected} to {bytes} bytes"
-        )));
-    }
-    Ok(())
-}
-
-fn is_sound(path: &Path) -> bool {
-    let check = |registry: Registry| {
-        let check = "PRAGMA quick_check(1)";
-        registry
-            .connection
-            .query_row(check, [], |row| row.get::<_, String>(0))
-            .ok()
-    };
-    let registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "");
-    registry.ok().and_then(check).as_deref() == Some("ok")
-}
-
-/// Compares the log with the shared index of it, which outlives the processes that wrote both.
-fn log_damage(path: &Path) -> Option<String> {
-    let index = read_start(&beside(path, "-shm"), 136).filter(|index| index.len() == 136)?;
-    let native =
-        |at: usize| u32::from_ne_bytes([index[at], index[at + 1], index[at + 2], index[at + 3]]);
-    let (is_initialized, n_frames, n_copied) = (index[12] != 0, native(16), native(96));
-    // SQLite writes the index's header twice, and reads the log anew where the two differ.
-    let is_torn = index[..48] != index[48..96];
-    if is_torn || !is_initialized || n_frames <= n_copied {
-        return None;
-    }
-    let page_bytes = match u16::from_ne_bytes([index[14], index[15]]) {
-        1 => 65_536,
-        bytes => u64::from(bytes),
-    };
-    let log_path = beside(path, "-wal");
-    let log = File::open(&log_path).ok();
-    let bytes = log
-        .as_ref()
-        .and_then(|log| log.metadata().ok())
-        .map_or(0, |log| log.len());
-    let expected = 32 + u64::from(n_frames) * (24 + page_bytes);
-    if bytes < expected {
-        return Some(format!("it has been cut to {bytes} of {expected} bytes"));
-    }
-    let last_frame = expected - (24 + page_bytes);
-    let (mut header, mut frame) = ([0; 32], [0; 24]);
-    let log = log?;
-    log.read_exact_at(&mut header, 0).ok()?;
-    log.read_exact_at(&mut frame, last_frame).ok()?;
-    // The salts name a generation of the log, the checksums run through all frames up to the last.
-    let same_salts = header[16..24] == index[32..40] && frame[8..16] == index[32..40];
-    let sums = [big_endian(&frame, 16), big_endian(&frame, 20)];
-    if same_salts && sums == [native(24), native(28)] {
-        return None;
-    }
-    Some("its contents are not what was written".into())
-}
-
-fn big_endian(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn read_start(path: &Path, bytes: u64) -> Option<Vec<u8>> {
-    let mut start = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(bytes)
-        .read_to_end(&mut start)
-        .ok()?;
-    Some(start)
-}
-
 fn log_bytes(path: &Path) -> u64 {
     fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len())
 }
@@ -414,9 +313,17 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Returns whether there is a registry. An empty file is none that was ever made.
 fn exists(path: &Path) -> Result<bool, Error> {
-    path.try_exists()
-        .map_err(|error| Error::io("look for", path, error))
+    match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => Err(Error::Damaged {
+            path: path.to_owned(),
+            what: "it is empty".to_owned(),
+        }),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look for", path, error)),
+    }
 }
 
 fn is_writable(path: &Path) -> bool {
@@ -506,16 +413,6 @@ mod tests {
                 .to_string()
                 .replace(&*self.folder.path().to_string_lossy(), "[HOME]")
         }
-
-        fn cut(&self, suffix: &str, bytes: u64) {
-            let path = beside(&self.path(), suffix);
-            File::options()
-                .write(true)
-                .open(path)
-                .unwrap()
-                .set_len(bytes)
-                .unwrap();
-        }
     }
 
     #[test]
@@ -571,27 +468,19 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_overwritten_log_is_noticed_and_moving_it_away_helps() {
+    fn a_log_cut_short_is_a_shorter_history_and_stays_writable() {
         let fixture = Fixture::new();
-        let log_path = beside(&fixture.path(), "-wal");
-        let log = fs::read(&log_path).unwrap();
+        let (path, log_path) = (fixture.path(), beside(&fixture.path(), "-wal"));
+        let (whole, log) = (fs::read(&path).unwrap(), fs::read(&log_path).unwrap());
         assert!(log.len() > 10_000);
-        for bytes in [0, 10, 32, log.len() as u64 / 2, log.len() as u64 - 1] {
-            fs::write(&log_path, &log).unwrap();
-            fixture.cut("-wal", bytes);
-            let damage = fixture.damage();
-            assert!(damage.starts_with("the registry `[HOME]/registry.sqlite-wal` is damaged"));
+        for n_left in [0, 10, 32, log.len() / 2, log.len() - 1] {
+            fs::write(&path, &whole).unwrap();
+            fs::write(&log_path, &log[..n_left]).unwrap();
+            let n_runs = fixture.n_runs();
+            fixture.add_run(&fixture.open().unwrap());
+            assert_eq!(fixture.n_runs(), n_runs + 1);
+            fixture.open().unwrap().verify().unwrap();
         }
-        fs::write(&log_path, vec![7; log.len()]).unwrap();
-        assert!(
-            fixture
-                .damage()
-                .ends_with("its contents are not what was written")
-        );
-        fs::remove_file(&log_path).unwrap();
-        fixture.damage();
-        fs::remove_file(beside(&fixture.path(), "-shm")).unwrap();
-        assert_eq!(fixture.n_runs(), 0);
     }
 
     #[test]

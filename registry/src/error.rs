@@ -158,39 +158,6 @@ impl Error {
             },
         }
     }
-
-    /// Tells a damaged, locked or full database from any other failure of SQLite.
-    pub(crate) fn sql(path: &Path, source: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode;
-        let path = path.to_owned();
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Damaged {
-                path,
-                what: source.to_string(),
-            },
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
-            Some(ErrorCode::DiskFull) => Error::no_room(path),
-            // SQLite does not say that it was room which failed it, for its shared index.
-            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(&path) => {
-                Error::no_room(path)
-            }
-            _ => Error::Sql { path, source },
-        }
-    }
-
-    fn no_room(path: PathBuf) -> Error {
-        Error::NoRoom {
-            action: "write to",
-            path,
-            bytes: None,
-        }
-    }
-}
-
-/// Returns whether the disk has no room for even a page of SQLite's shared index.
-fn is_full(path: &Path) -> bool {
-    let folder = crate::files::parent(path);
-    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 64 * 1024)
 }
 
 fn needed(bytes: Option<u64>) -> String {
@@ -198,20 +165,10 @@ fn needed(bytes: Option<u64>) -> String {
 }
 
 fn damage_hint(path: &Path) -> String {
-    let file = path.display();
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "sqlite-wal")
-    {
-        let stem = path.with_extension("sqlite");
-        return format!(
-            "move `{file}` and `{}-shm` away: the last records of history are lost, no artifact is",
-            stem.display()
-        );
-    }
     format!(
-        "move `{file}` and its `-wal` and `-shm` away, or put a backup in their place: \
-         the history is lost, no artifact is, and nothing will be retrained"
+        "move `{}` and its `-wal` and `-shm` away, or put a backup in their place: \
+         the history is lost, no artifact is, and nothing will be retrained",
+        path.display()
     )
 }
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Digest, Error, Lock, Place};
+use crate::{Digest, Error, Lock, Place, names};
 
 /// The layout this program writes.
 const VERSION: u32 = 1;
@@ -82,7 +82,7 @@ impl Home {
     /// Returns whether this user can write here; asked of the kernel by trying.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        let probe = self.place(&format!(".{}.probe", uuid::Uuid::now_v7().simple()));
+        let probe = self.place(&format!(".{}.probe", names::unique()));
         self.root.is_dir() && probe.create_file().and_then(|_| probe.remove()).is_ok()
     }
 

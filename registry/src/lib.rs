@@ -21,6 +21,7 @@ pub mod nearest;
 mod place;
 mod queries;
 pub mod recorder;
+mod sql;
 mod stat;
 pub mod stat_cache;
 pub mod store;

@@ -3,6 +3,10 @@
 //! A name is a function of the run's uuid, so that a run that could not be recorded still has one.
 //! The words carry the memory and the four digits the difference: together 268 million names.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::{NoContext, Timestamp, Uuid};
+
 /// 64 words each, so that six bits choose one without favour.
 const ADJECTIVES: [&str; 64] = [
     "able", "amber", "bold", "brave", "bright", "brisk", "calm", "clear", "clever", "cosy",
@@ -23,10 +27,23 @@ const ANIMALS: [&str; 64] = [
     "shrew", "sloth", "snail", "stork", "swan", "tapir", "tiger", "toad", "wren",
 ];
 
-/// A new id for a run or an execution: a uuid of version 7, which sorts by time.
+/// A new id for a run or an execution: a uuid of version 7, which sorts by time as far as the clock
+/// can be trusted.
 #[must_use]
 pub fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    id_at(SystemTime::now()).to_string()
+}
+
+/// A name that no other file has.
+pub(crate) fn unique() -> String {
+    id_at(SystemTime::now()).simple().to_string()
+}
+
+/// `Uuid::now_v7` panics under a clock that stands before 1970.
+fn id_at(now: SystemTime) -> Uuid {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos());
+    Uuid::new_v7(time)
 }
 
 /// The name of the run with this id.
@@ -47,7 +64,7 @@ pub(crate) fn longer_run_name(id: &str, n_digits: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, time::Duration};
 
     use super::*;
 
@@ -62,6 +79,13 @@ mod tests {
                 .len(),
             128
         );
+    }
+
+    #[test]
+    fn a_clock_before_1970_still_gives_every_run_its_own_id() {
+        let now = UNIX_EPOCH - Duration::from_secs(86_400);
+        let ids: HashSet<Uuid> = (0..1000).map(|_| id_at(now)).collect();
+        assert_eq!(ids.len(), 1000);
     }
 
     #[test]

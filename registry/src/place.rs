@@ -22,7 +22,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, files};
+use crate::{Error, files, names};
 
 /// A folder or file inside a home, whether or not it is there yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +136,7 @@ impl Place {
 
     fn replace_with(&self, bytes: &[u8], flush: bool) -> Result<(), Error> {
         self.parent().create_folder()?;
-        let name = format!(".{}.new", uuid::Uuid::now_v7().simple());
+        let name = format!(".{}.new", names::unique());
         let temporary = self.parent().below(name);
         let mut file = temporary.create_file()?;
         let written = file

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, Home, Lock, Place, files, hash_file, home,
+    Digest, Error, Home, Lock, Place, files, hash_file, home, names,
     stat::{Stat, now_ns},
 };
 
@@ -265,7 +265,7 @@ impl Store {
     }
 
     fn new_staged(&self) -> Place {
-        let name = uuid::Uuid::now_v7().simple().to_string();
+        let name = names::unique();
         self.home.staging().below(name)
     }
 
@@ -423,7 +423,7 @@ fn read_contents(tree: &Tree, for_commit: bool) -> Result<Manifest, Error> {
 /// Replaces a hard link by a copy, since the other name could change our bytes; then flushes.
 fn own(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     if metadata.nlink() > 1 {
-        let copy = path.with_file_name(format!(".{}.copy", uuid::Uuid::now_v7().simple()));
+        let copy = path.with_file_name(format!(".{}.copy", names::unique()));
         fs::copy(path, &copy)
             .map_err(|error| Error::io_of("copy", path, Some(metadata.len()), error))?;
         files::rename(&copy, path)?;
@@ -665,7 +665,7 @@ mod tests {
 
         /// A folder that a stage has just written.
         fn out(&self, files: &[(&str, &str)]) -> Place {
-            let name = uuid::Uuid::now_v7().to_string();
+            let name = names::unique();
             let out = self.store.home.work().below(name);
             out.create_folder().unwrap();
             for (path, text) in files {

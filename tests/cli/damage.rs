@@ -2,8 +2,6 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use insta::assert_snapshot;
-
 use crate::harness::{Project, copy_for_others};
 
 #[test]
@@ -265,7 +263,7 @@ fn a_truncated_registry_ends_the_command_before_anything_runs() {
 }
 
 #[test]
-fn a_truncated_log_of_the_registry_is_told_with_what_to_do_and_doing_it_helps() {
+fn a_truncated_log_of_the_registry_costs_history_and_nothing_else() {
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
     let log = project.path(".tinylm/registry.sqlite-wal");
@@ -275,33 +273,10 @@ fn a_truncated_log_of_the_registry_is_told_with_what_to_do_and_doing_it_helps() 
         "the last run left its log for the next to read"
     );
     fs::write(&log, &bytes[..bytes.len() / 2]).unwrap();
-    for command in ["run chain.yaml", "runs", "plan chain.yaml", "gc", "resume"] {
-        let output = project.tinylm(command).failure(3);
-        insta::allow_duplicates! {
-            assert_snapshot!(without_sizes(&output.to_string()), @"
-            error: the registry `[ROOT]/.tinylm/registry.sqlite-wal` is damaged: it has been cut to N of N bytes
-              help: move `[ROOT]/.tinylm/registry.sqlite-wal` and `[ROOT]/.tinylm/registry.sqlite-shm` away: the last records of history are lost, no artifact is
-            ");
-        }
+    for command in ["runs", "plan chain.yaml", "gc", "doctor", "run chain.yaml"] {
+        project.tinylm(command).success();
     }
-    for end in ["-wal", "-shm"] {
-        let file = format!(".tinylm/registry.sqlite{end}");
-        fs::rename(project.path(&file), project.path(&format!("away{end}"))).unwrap();
-    }
-    project.tinylm("run chain.yaml").success();
     assert_eq!(project.outcomes(), "corpus hit, sorted hit, first hit");
-}
-
-fn without_sizes(text: &str) -> String {
-    let words = text.split(' ');
-    let words = words.map(|word| {
-        if word.parse::<u64>().is_ok() {
-            "N"
-        } else {
-            word
-        }
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[test]
