@@ -21,9 +21,10 @@ use tinylm_registry::Place;
 
 use crate::{
     context::from_registry,
+    error::StageError,
     event::Event,
     exec::Order,
-    stage::{Metrics, StageError},
+    metrics::Metrics,
     sys::{self, Exit, Usage},
 };
 

@@ -9,12 +9,14 @@ use std::{
 use tinylm_registry::{Condition, Digest, Home, KeyRecord, StatCache, Store, keys::read_key};
 
 use crate::{
+    error::StageError,
     io::{LocalFile, Pinned},
     local,
     lockfile::{LockFile, LockFileError},
+    outside::Outside,
     recipe::Recipe,
+    remote::Remote,
     spec::StageSpec,
-    stage::{Outside, Remote, StageError},
 };
 
 /// The folder of the project's state, and what is remembered while one command runs.

@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    error::StageError,
     event::Event,
     io::{Assignment, StageIo},
-    stage::{Kind, Outside, StageError},
+    kind::Kind,
+    outside::Outside,
 };
 
 /// What to carry out.

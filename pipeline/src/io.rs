@@ -17,10 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    event::Event,
-    stage::{Outside, Pin, StageError},
-};
+use crate::{error::StageError, event::Event, outside::Outside, remote::Pin};
 
 /// The longest a progress bar stands still while work goes on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);

@@ -14,9 +14,9 @@ use glob::Pattern;
 use serde_json::Value;
 
 use crate::{
+    error::{At, StageError},
     io::LocalFile,
     settings::{Setting, Shape},
-    stage::{At, StageError},
 };
 
 /// Where the digest of a file comes from: a cache, or the file itself.

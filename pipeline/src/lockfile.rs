@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::Pin;
+use crate::remote::Pin;
 
 /// The format that this program writes.
 const VERSION: u32 = 1;

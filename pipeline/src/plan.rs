@@ -11,9 +11,9 @@ use tinylm_registry::{Digest, KeyRecord};
 
 use crate::{
     context::{Context, Kept, Resolve, recipe},
+    error::StageError,
     recipe::{Change, Entry, changes, explanation, key},
     spec::{Experiment, StageSpec},
-    stage::StageError,
 };
 
 /// Returns the recipe of a stage's last execution in this experiment, if there was one.

@@ -18,8 +18,8 @@ use tinylm_registry::Digest;
 
 use crate::{
     io::{LocalFile, Pinned},
+    kind::Kind,
     settings::{Setting, Shape},
-    stage::Kind,
 };
 
 /// Names the encoding; another one would be another key for everything.
@@ -288,9 +288,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        error::StageError,
         io::StageIo,
+        metrics::Metrics,
+        role::{Role, Roles},
         settings::with_defaults,
-        stage::{Metrics, Role, Roles, Stage, StageError},
+        stage::Stage,
     };
 
     crate::settings! {

@@ -18,10 +18,10 @@ use tinylm_registry::{
 };
 
 use crate::{
+    error::StageError,
     event::Event,
     observe::{Execution, Happened, Observer, Outcome, Settled},
     spec::Experiment,
-    stage::StageError,
 };
 
 /// The longest a number waits to be written: what a crash may lose of a curve.

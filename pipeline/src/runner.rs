@@ -27,14 +27,15 @@ use tinylm_registry::{Condition, Digest, KeyRecord, Lock, Place, keys::write_key
 use crate::{
     child::{Attempt, Ended, Wish, end_orphans},
     context::{Context, Kept, Resolve, Sources, from_registry, recipe},
+    error::StageError,
     event::Event,
     exec::Order,
     io::{Assignment, Input},
+    metrics::Metrics,
     observe::{Execution, Happened, Observer, Outcome, Settled},
     plan::History,
     recipe::{Entry, changes, explanation, key},
     spec::{Experiment, StageSpec},
-    stage::{Metrics, StageError},
     sys::Usage,
 };
 

@@ -9,10 +9,14 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    error::StageError,
     event::Event,
     io::{Assignment, Input, LocalFile, Pinned, StageIo},
+    kind::typed,
+    metrics::Metrics,
+    outside::Outside,
     settings::{Settings, with_defaults},
-    stage::{Metrics, Outside, Stage, StageError, typed},
+    stage::Stage,
 };
 
 /// What a stage in a test is given; `StageTest::new(dir)` and then the fields that matter.

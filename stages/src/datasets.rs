@@ -183,7 +183,7 @@ mod tests {
     use std::collections::HashSet;
 
     use serde_json::Value;
-    use tinylm_pipeline::{Settings, Stage, settings::with_defaults, stage::typed};
+    use tinylm_pipeline::{Settings, Stage, kind::typed, settings::with_defaults};
 
     use super::*;
     use crate::kinds::download::{Download, DownloadSettings};

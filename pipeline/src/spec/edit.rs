@@ -11,7 +11,7 @@ use super::{
     tree::{Data, Entry, Map, Node, Place, Source},
     yaml,
 };
-use crate::{settings::Shape, stage::Kind};
+use crate::{kind::Kind, settings::Shape};
 
 /// More runs than anyone starts on purpose.
 const COMBINATIONS_MAX: usize = 1000;

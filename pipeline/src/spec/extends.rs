@@ -9,7 +9,7 @@
 //! another one.
 
 use super::tree::{Data, Entry, Map, Node};
-use crate::{settings::Shape, stage::Kind};
+use crate::{kind::Kind, settings::Shape};
 
 /// Returns `over` laid over `base`.
 pub(crate) fn merge(mut base: Map, over: Map, catalog: &[Kind]) -> Map {

@@ -10,17 +10,18 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Experiment, Request, SEED,
     check::resolved,
     diagnostic::{Diagnostic, Diagnostics, one_line},
     edit::{self, Edit},
+    experiment::{Experiment, SEED},
     extends::merge,
     graph::{self, Unit},
     nearest::nearest,
+    request::Request,
     tree::{Data, Entry, Map, Node, Place, Source},
     vars, yaml,
 };
-use crate::stage::Kind;
+use crate::kind::Kind;
 
 /// More than any experiment needs, its rows written in it.
 const BYTES_MAX: u64 = 64 << 20;
@@ -28,7 +29,8 @@ const BYTES_MAX: u64 = 64 << 20;
 /// What may stand at the top of a file.
 const KEYS: [&str; 7] = ["name", "seed", "extends", "use", "vars", "sweep", "stages"];
 
-pub(crate) fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diagnostics> {
+/// Reads an experiment: one for each combination of a sweep, which is usually one.
+pub fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diagnostics> {
     let loader = Loader {
         catalog,
         current_dir: real(&request.current_dir),

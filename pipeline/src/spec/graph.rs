@@ -13,13 +13,14 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    StageSpec,
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
+    experiment::StageSpec,
     nearest::nearest,
     tree::{Data, Entry, Map, Node, Place},
 };
-use crate::stage::{Kind, Role, Roles};
+use crate::kind::Kind;
+use crate::role::{Role, Roles};
 
 /// What may stand in a stage.
 const STAGE_KEYS: [&str; 6] = ["kind", "inputs", "with", "watch", "retries", "timeout"];

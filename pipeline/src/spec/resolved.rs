@@ -8,10 +8,10 @@ use std::{collections::HashSet, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Experiment, StageSpec};
+use super::experiment::{Experiment, StageSpec};
 use crate::{
+    kind::Kind,
     settings::{SettingError, plain, with_defaults},
-    stage::Kind,
 };
 
 /// Why a recorded experiment cannot be read back.

@@ -9,10 +9,14 @@ use serde_json::Value;
 
 use crate::{
     choices,
+    error::StageError,
     io::StageIo,
+    kind::Kind,
+    metrics::Metrics,
+    role::{Role, Roles},
     settings,
     settings::{LocalPath, NoSettings, SettingError, Settings, Shape, Shaped},
-    stage::{Kind, Metrics, Role, Roles, Stage, StageError},
+    stage::Stage,
 };
 
 pub(super) const CATALOG: &[Kind] = &[

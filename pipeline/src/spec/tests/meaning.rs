@@ -2,6 +2,8 @@
 
 use insta::assert_snapshot;
 
+use std::time::Duration;
+
 use super::*;
 
 pub(super) const EXAMPLE: &str = r#"# Does a 41M model trained on everyday dialogue hold a conversation?

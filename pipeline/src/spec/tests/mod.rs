@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use catalog::CATALOG;
+use serde_json::Value;
 
 /// A folder of experiment files.
 struct Desk(TempDir);

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tinylm_pipeline::{
     Event, LocalFile,
     io::{Assignment, Pinned},
+    kind::typed,
     settings::with_defaults,
-    stage::typed,
 };
 
 use super::*;

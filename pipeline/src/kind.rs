@@ -1,0 +1,80 @@
+//! A [`Stage`] with its types erased, so that a catalog can be a list.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::{
+    error::StageError,
+    io::StageIo,
+    metrics::Metrics,
+    outside::Outside,
+    remote::{Pin, Remote},
+    role::Roles,
+    settings::{Setting, SettingError, Settings, plain},
+    stage::Stage,
+};
+
+type TypeFn = fn(&Value) -> Result<Value, SettingError>;
+type ResolveFn = fn(&Value, &Remote, &Outside) -> Result<Pin, StageError>;
+type RunFn = fn(&Value, &Value, &StageIo) -> Result<Metrics, StageError>;
+
+/// A [`Stage`] with its types erased.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub revision: u32,
+    pub roles: Roles,
+    pub heavy: bool,
+    pub seeded: bool,
+    pub settings: fn() -> Vec<Setting>,
+    pub exclusive: &'static [&'static [&'static str]],
+    pub watch: fn() -> Vec<Setting>,
+    /// Types settings whose defaults are filled in and returns their canonical form.
+    pub canonical: TypeFn,
+    /// Types what stands under `watch`.
+    pub canonical_watch: TypeFn,
+    pub remotes: fn(&Value) -> Vec<Remote>,
+    pub resolve: ResolveFn,
+    pub run: RunFn,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Kind {
+    pub const fn of<S: Stage>() -> Self {
+        Self {
+            name: S::KIND,
+            about: S::ABOUT,
+            revision: S::REVISION,
+            roles: S::ROLES,
+            heavy: S::HEAVY,
+            seeded: S::SEEDED,
+            settings: S::Settings::list,
+            exclusive: S::Settings::EXCLUSIVE,
+            watch: S::Watch::list,
+            canonical: |value| {
+                let typed = S::canonical(typed::<S::Settings>(value)?)?;
+                Ok(plain(&typed))
+            },
+            canonical_watch: |value| Ok(plain(&typed::<S::Watch>(value)?)),
+            remotes: |value| typed(value).map_or_else(|_| Vec::new(), |s| S::remotes(&s)),
+            resolve: |value, remote, outside| S::resolve(&typed(value)?, remote, outside),
+            run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
+        }
+    }
+}
+
+/// Returns `value` as settings of type `S`, or which setting is wrong.
+pub fn typed<S: Settings>(value: &Value) -> Result<S, SettingError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        SettingError::new(path, error.into_inner().to_string())
+    })
+}

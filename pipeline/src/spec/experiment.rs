@@ -1,0 +1,51 @@
+//! An experiment as it was understood: what planning and running are handed.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde_json::Value;
+
+use super::tree::Place;
+use crate::kind::Kind;
+
+/// One experiment, all its settings known.
+#[derive(Debug, Clone)]
+pub struct Experiment {
+    pub name: String,
+    /// The comment at the head of the file.
+    pub about: String,
+    pub file: PathBuf,
+    /// The file as written.
+    pub text: String,
+    pub seed: u64,
+    /// Each after what it reads, otherwise in the order of the file.
+    pub stages: Vec<StageSpec>,
+    /// What a sweep set in this one of its combinations.
+    pub sweep_point: Vec<(String, Value)>,
+}
+
+/// One stage of an experiment.
+#[derive(Debug, Clone)]
+pub struct StageSpec {
+    /// `base`, or `stories.base` for a stage of a file under `use`.
+    pub name: String,
+    pub kind: Kind,
+    /// The stages that fill each role. A list of inputs for a kind whose roles the author
+    /// names fills the roles `0`, `1`, ...
+    pub inputs: Vec<(String, Vec<String>)>,
+    /// The settings in canonical form: defaults filled in, paths absolute.
+    pub with: Value,
+    /// The settings that were written, after `extends`, `vars` and `-S`.
+    pub given: Value,
+    pub watch: Value,
+    /// The file's seed, or `with.seed` where the kind has it.
+    pub seed: u64,
+    pub retries: u32,
+    pub timeout: Option<Duration>,
+    /// The file whose lock holds this stage's pins.
+    pub home_file: PathBuf,
+    /// Where the stage's name stands; `None` in an experiment that was not read from its file.
+    pub place: Option<Place>,
+}
+
+/// The seed of an experiment that names none.
+pub const SEED: u64 = 1337;
