@@ -22,7 +22,6 @@ pub mod recorder;
 mod remote;
 mod role;
 pub mod runner;
-pub mod settings;
 pub mod spec;
 mod stage;
 pub mod sys;
@@ -41,5 +40,7 @@ pub use recorder::Recorder;
 pub use remote::{Pin, Remote};
 pub use role::{Role, Roles};
 pub use runner::{Interrupt, RunOptions, Runner};
-pub use settings::{LocalPath, NoSettings, SettingError, Settings};
 pub use stage::Stage;
+pub use tinylm_settings::{
+    self as settings, LocalPath, NoSettings, SettingError, Settings, choices, settings,
+};

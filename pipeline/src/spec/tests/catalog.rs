@@ -1,7 +1,5 @@
 //! Kinds that do nothing, with settings of every shape.
 
-#![expect(unreachable_pub, reason = "the macros declare for crates that export")]
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
