@@ -11,9 +11,13 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde_json::{Value, json};
 use tinylm_model::{config::Precision, sampler::Sampling};
+use tinylm_pipeline::settings::Choice;
 use tinylm_stages::shared::{
     speak::{Answer, Manner, Prompt, Said, SpeakError, Speaker},
     template::Role,
@@ -100,36 +104,30 @@ enum Format {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Numbers {
-    F32,
-    Bf16,
-}
-
 /// How answers are made, for `sample` and `chat` alike.
 #[derive(Debug, Args)]
 pub(crate) struct MannerArgs {
     /// 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true, aliases = spellings("temperature"))]
+    #[arg(long, value_name = "T", default_value_t = Sampling::default().temperature, allow_negative_numbers = true, aliases = spellings("temperature"))]
     pub(crate) temperature: f32,
     /// Choose among this many of the most likely tokens; 0 is all
-    #[arg(long, value_name = "N", default_value_t = 40, aliases = spellings("top-k"))]
+    #[arg(long, value_name = "N", default_value_t = Sampling::default().top_k, aliases = spellings("top-k"))]
     pub(crate) top_k: usize,
     /// Choose among the most likely tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, aliases = spellings("top-p"))]
+    #[arg(long, value_name = "P", default_value_t = Sampling::default().top_p, aliases = spellings("top-p"))]
     top_p: f32,
     /// Choose among tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.05, aliases = spellings("min-p"))]
+    #[arg(long, value_name = "P", default_value_t = Sampling::default().min_p, aliases = spellings("min-p"))]
     min_p: f32,
     /// Tokens said lately count as this much less likely
-    #[arg(long, value_name = "X", default_value_t = 1.0, aliases = spellings("repeat-penalty"))]
+    #[arg(long, value_name = "X", default_value_t = Sampling::default().repeat_penalty, aliases = spellings("repeat-penalty"))]
     repeat_penalty: f32,
     /// How many of the last tokens the penalty looks at
-    #[arg(long, value_name = "N", default_value_t = 64, aliases = spellings("repeat-last-n"))]
+    #[arg(long, value_name = "N", default_value_t = Sampling::default().repeat_last_n, aliases = spellings("repeat-last-n"))]
     repeat_last_n: usize,
     /// Most tokens of an answer; -1 is no end
     #[arg(
-        short = 'n', long, value_name = "N", default_value_t = 256, value_parser = length,
+        short = 'n', long, value_name = "N", default_value_t = Manner::default().max_tokens, value_parser = length,
         allow_negative_numbers = true, aliases = spellings("predict"),
     )]
     pub(crate) predict: usize,
@@ -146,8 +144,8 @@ pub(crate) struct MannerArgs {
     #[arg(long, value_name = "TEXT", aliases = spellings("system"))]
     pub(crate) system: Option<String>,
     /// Numbers the weights are rounded to
-    #[arg(long, value_enum, default_value = "f32", aliases = spellings("precision"))]
-    precision: Numbers,
+    #[arg(long, value_parser = choice::<Precision>(), default_value = "f32", aliases = spellings("precision"))]
+    precision: Precision,
     /// Threads; without it, one for each core
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
@@ -159,6 +157,12 @@ pub(crate) fn length(text: &str) -> Result<usize, String> {
         "-1" => Ok(usize::MAX),
         _ => at_least_one(text),
     }
+}
+
+/// Reads one of the words of a choice.
+fn choice<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
+    let words = C::ALL.iter().map(|choice| choice.word());
+    PossibleValuesParser::new(words).try_map(|word| C::of_word(&word).ok_or("it is no choice"))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -378,14 +382,10 @@ impl MannerArgs {
 /// Opens RUN, RUN/STAGE or a folder.
 pub(crate) fn open(project: &Project, model: &str, args: &MannerArgs) -> Result<Speaker, Failure> {
     let folder = folder(project, model)?;
-    let precision = match args.precision {
-        Numbers::F32 => Precision::F32,
-        Numbers::Bf16 => Precision::Bf16,
-    };
     let cores = || thread::available_parallelism().map_or(1, |n| n.get());
     Ok(Speaker::open(
         &folder,
-        precision,
+        args.precision,
         args.threads.unwrap_or_else(cores),
     )?)
 }

@@ -4,6 +4,7 @@ pub mod speak;
 pub mod template;
 pub mod tokens;
 
+pub(crate) mod decimal;
 pub(crate) mod documents;
 pub(crate) mod files;
 pub(crate) mod parallel;

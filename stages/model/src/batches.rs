@@ -11,7 +11,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use tinylm_settings::choices;
 
 use crate::{
     engine::Batch,
@@ -19,10 +20,12 @@ use crate::{
     shards::Split,
 };
 
-/// How rows are cut from documents.
+/// The cut of rows from documents, and of steps from rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchSettings {
     pub batching: Batching,
+    /// Tokens between the starts of two `sliding` windows; nothing else reads it.
+    pub stride: usize,
     /// Places in a row.
     pub context: usize,
     /// Rows in a step.
@@ -31,35 +34,37 @@ pub struct BatchSettings {
     pub loss_on: LossOn,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Batching {
-    /// Several documents a row, as full as best fit gets them.
-    Packed,
-    /// One document a row.
-    Padded,
-    /// Stretches of the token stream at random places, as many as cover it once an epoch.
-    Windows,
-    /// Stretches of the token stream that start every `stride` tokens.
-    Sliding { stride: usize },
+choices! {
+    /// How rows are cut from documents.
+    pub enum Batching {
+        /// Several documents a row, as full as best fit gets them.
+        Packed = "packed",
+        /// One document a row.
+        Padded = "padded",
+        /// Stretches of the token stream at random places, as many as cover it once an epoch.
+        Windows = "windows",
+        /// Stretches of the token stream that start every `stride` tokens.
+        Sliding = "sliding",
+    }
 }
 
-/// What packing and padding do with a document of more than `context` places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LongDocuments {
-    /// Further pieces, each read from position 0.
-    Split,
-    /// The end is left out.
-    Crop,
+choices! {
+    /// What packing and padding do with a document of more than `context` places.
+    pub enum LongDocuments {
+        /// Further pieces, each read from position 0.
+        Split = "split",
+        /// The end is left out.
+        Crop = "crop",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossOn {
-    /// Tokens that `binarize` marked: what the assistant says, or all of a raw text.
-    Targets,
-    All,
+choices! {
+    /// Which tokens are learned.
+    pub enum LossOn {
+        /// Tokens that `binarize` marked: what the assistant says, or all of a raw text.
+        Targets = "targets",
+        All = "all",
+    }
 }
 
 /// What became of the documents, for the log and for `training.json`.
@@ -162,13 +167,12 @@ impl<'a> Batches<'a> {
         n_rows_max: usize,
     ) -> Result<Self, BatchError> {
         let batching = match settings.batching {
-            Batching::Windows | Batching::Sliding { .. } => Batching::Sliding {
-                stride: settings.context,
-            },
+            Batching::Windows => Batching::Sliding,
             other => other,
         };
         let settings = BatchSettings {
             batching,
+            stride: settings.context,
             ..settings.clone()
         };
         let mut batches = Self::lay_out(split, &settings, 0, false)?;
@@ -209,9 +213,9 @@ impl<'a> Batches<'a> {
             Batching::Windows => Rows::Windows {
                 n_rows: (split.n_tokens() as usize).div_ceil(settings.context),
             },
-            Batching::Sliding { stride } => Rows::Sliding {
-                n_rows: n_sliding(split.n_tokens(), settings.context, stride),
-                stride: stride as u64,
+            Batching::Sliding => Rows::Sliding {
+                n_rows: n_sliding(split.n_tokens(), settings.context, settings.stride),
+                stride: settings.stride as u64,
             },
         };
         if let Rows::Windows { .. } | Rows::Sliding { .. } = rows {
@@ -420,7 +424,7 @@ impl Rows {
 
 fn check(settings: &BatchSettings) -> Result<(), BatchError> {
     let stride = match settings.batching {
-        Batching::Sliding { stride } => stride,
+        Batching::Sliding => settings.stride,
         _ => 1,
     };
     let positive = [
@@ -567,6 +571,7 @@ mod tests {
     fn settings(batching: Batching, context: usize, batch: usize) -> BatchSettings {
         BatchSettings {
             batching,
+            stride: context.min(5),
             context,
             batch,
             long_documents: LongDocuments::Split,
@@ -652,7 +657,10 @@ mod tests {
             prop_assume!(lens.iter().any(|&len| len > 1));
             let split = split(&documents(&lens));
             let stride = stride.min(context);
-            let settings = settings(Batching::Sliding { stride }, context, 3);
+            let settings = BatchSettings {
+                stride,
+                ..settings(Batching::Sliding, context, 3)
+            };
             let mut batches = Batches::new(&split, &settings, 7).unwrap();
             let mut read = sorted(pairs(&epoch(&mut batches, 0, 2)));
             read.dedup();
@@ -671,7 +679,7 @@ mod tests {
                 Batching::Packed,
                 Batching::Padded,
                 Batching::Windows,
-                Batching::Sliding { stride: 5 },
+                Batching::Sliding,
             ][mode];
             let settings = settings(batching, 16, 6);
             let whole = Batches::new(&split, &settings, 7).unwrap().step(step, 6);

@@ -36,6 +36,7 @@ mod parameters;
 mod presets;
 
 use serde::{Deserialize, Serialize};
+use tinylm_settings::choices;
 
 pub(crate) use parameters::HEAD_ROWS;
 pub use parameters::{MemoryEstimate, Parameter, Role};
@@ -81,44 +82,45 @@ pub struct Bias {
     pub head: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Positions {
-    Learned,
-    Sinusoidal,
-    Rope,
+choices! {
+    /// How a model knows where a token stands.
+    pub enum Positions {
+        Learned = "learned",
+        Sinusoidal = "sinusoidal",
+        Rope = "rope",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Norm {
-    Layer,
-    Rms,
+choices! {
+    pub enum Norm {
+        Layer = "layer",
+        Rms = "rms",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NormAt {
-    Pre,
-    Post,
+choices! {
+    pub enum NormAt {
+        Pre = "pre",
+        Post = "post",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Activation {
-    GeluTanh,
-    Gelu,
-    Relu,
-    Silu,
-    Swiglu,
+choices! {
+    pub enum Activation {
+        GeluTanh = "gelu-tanh",
+        Gelu = "gelu",
+        Relu = "relu",
+        Silu = "silu",
+        Swiglu = "swiglu",
+    }
 }
 
-/// Whether matrix products round their operands to bf16 (sums and weights stay f32).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    F32,
-    Bf16,
+choices! {
+    /// Whether matrix products round their operands to bf16 (sums and weights stay f32).
+    pub enum Precision {
+        F32 = "f32",
+        Bf16 = "bf16",
+    }
 }
 
 /// A shape that no transformer has; each message names the setting to change.
@@ -224,6 +226,8 @@ impl ModelConfig {
 
 #[cfg(test)]
 mod tests {
+    use tinylm_settings::Choice;
+
     use super::*;
 
     #[track_caller]
@@ -235,8 +239,8 @@ mod tests {
 
     #[test]
     fn every_preset_can_be_built() {
-        for preset in Preset::ALL {
-            assert_eq!(preset.config(1000).check(), Ok(()), "{}", preset.name());
+        for &preset in Preset::ALL {
+            assert_eq!(preset.config(1000).check(), Ok(()), "{}", preset.word());
         }
     }
 
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_config_survives_json() {
-        for preset in Preset::ALL {
+        for &preset in Preset::ALL {
             let config = preset.config(32_105);
             let text = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), config);

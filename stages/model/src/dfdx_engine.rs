@@ -11,6 +11,8 @@
 use dfdx::tensor_ops::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
+use tinylm_settings::choices;
+
 use crate::config::{ModelConfig, Parameter, Positions, Precision, Role};
 use crate::engine::{
     Batch, Engine, EngineError, LossSum, Pass, Score, Tensor, Tensors, Update, UpdateStats,
@@ -58,12 +60,13 @@ impl Default for EngineSettings {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Optimizer {
-    Adamw,
-    /// Muon for the matrices inside blocks, AdamW for everything else.
-    Muon,
+choices! {
+    /// What turns gradients into changes of weights.
+    pub enum Optimizer {
+        Adamw = "adamw",
+        /// Muon for the matrices inside blocks, AdamW for everything else.
+        Muon = "muon",
+    }
 }
 
 impl Optimizer {

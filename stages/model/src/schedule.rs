@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tinylm_settings::{Shaped, choices};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
@@ -17,14 +18,15 @@ pub struct Schedule {
     pub decay: Amount,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Shape {
-    Constant,
-    Linear,
-    Cosine,
-    /// Warm-up, stable, decay.
-    Wsd,
+choices! {
+    /// How the learning rate goes after the warm-up.
+    pub enum Shape {
+        Constant = "constant",
+        Linear = "linear",
+        Cosine = "cosine",
+        /// Warm-up, stable, decay.
+        Wsd = "wsd",
+    }
 }
 
 /// A number, or a share written as a percentage: `2000`, `"30%"`.
@@ -105,6 +107,12 @@ impl Schedule {
             Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
         };
         floor + (self.lr - floor) * left
+    }
+}
+
+impl Shaped for Amount {
+    fn shape() -> tinylm_settings::Shape {
+        tinylm_settings::Shape::Value("number, or a share such as 30%")
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tinylm_settings::choices;
 
 use crate::{
     batches::{BatchError, BatchSettings, Batches, Coverage},
@@ -50,8 +51,8 @@ pub struct TrainSettings {
     pub validate_rows: Option<usize>,
     /// Validations without a gain after which training stops.
     pub patience: Option<u64>,
-    pub on_non_finite: OnFault,
-    pub on_spike: OnFault,
+    pub on_non_finite: OnNonFinite,
+    pub on_spike: OnSpike,
     /// Standard deviations above the running mean that make a loss a spike.
     pub spike_z: f64,
     pub seed: u64,
@@ -67,14 +68,43 @@ pub enum Length {
     Steps(u64),
 }
 
-/// What to do with a step whose loss cannot be trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFault {
-    /// Say so and take the step all the same (a spike only).
-    Warn,
-    /// Leave the step out.
-    Skip,
-    Stop,
+choices! {
+    /// The fate of a step whose loss or gradient is not finite: left out, or the end of the training.
+    pub enum OnNonFinite {
+        Stop = "stop",
+        Skip = "skip",
+    }
+}
+
+choices! {
+    /// The fate of a step whose loss is far above its running mean.
+    pub enum OnSpike {
+        /// The step is taken all the same, and told of.
+        Warn = "warn",
+        Skip = "skip",
+        Stop = "stop",
+    }
+}
+
+impl OnNonFinite {
+    /// Returns the fate of the step in words, unless training ends.
+    fn fate(self) -> Option<&'static str> {
+        match self {
+            Self::Stop => None,
+            Self::Skip => Some("skipped"),
+        }
+    }
+}
+
+impl OnSpike {
+    /// As that of [`OnNonFinite`].
+    fn fate(self) -> Option<&'static str> {
+        match self {
+            Self::Warn => Some("taken all the same"),
+            Self::Skip => Some("skipped"),
+            Self::Stop => None,
+        }
+    }
 }
 
 /// What is only looked at: none of it changes what is trained.
@@ -524,7 +554,12 @@ fn update(
         return Ok(Outcome::Updated { loss, grad_norm });
     }
     let cause = non_finite("gradient norm", lr, state);
-    fault(settings.on_non_finite, cause, state.step + 1, watcher)?;
+    fault(
+        settings.on_non_finite.fate(),
+        cause,
+        state.step + 1,
+        watcher,
+    )?;
     Ok(Outcome::Skipped)
 }
 
@@ -538,7 +573,12 @@ fn judge(
 ) -> Result<bool, TrainError> {
     if !loss.is_finite() {
         let cause = non_finite("loss", lr, state);
-        fault(settings.on_non_finite, cause, state.step + 1, watcher)?;
+        fault(
+            settings.on_non_finite.fate(),
+            cause,
+            state.step + 1,
+            watcher,
+        )?;
         return Ok(false);
     }
     let z = state.losses.z_score(loss);
@@ -547,8 +587,8 @@ fn judge(
     }
     let mean = state.losses.mean();
     let spike = TrainError::Spike { loss, mean, z, lr };
-    fault(settings.on_spike, spike, state.step + 1, watcher)?;
-    Ok(settings.on_spike == OnFault::Warn)
+    fault(settings.on_spike.fate(), spike, state.step + 1, watcher)?;
+    Ok(settings.on_spike == OnSpike::Warn)
 }
 
 /// A validation whose loss is not finite is a fault too: such weights cannot be the best.
@@ -567,7 +607,7 @@ fn check_validation(
         lr,
         grad_norm: None,
     };
-    fault(settings.on_non_finite, cause, state.step, watcher)
+    fault(settings.on_non_finite.fate(), cause, state.step, watcher)
 }
 
 fn non_finite(what: &'static str, lr: f64, state: &State) -> TrainError {
@@ -580,19 +620,17 @@ fn non_finite(what: &'static str, lr: f64, state: &State) -> TrainError {
 
 /// Ends training over a fault, or tells of it.
 fn fault(
-    wish: OnFault,
+    fate: Option<&'static str>,
     fault: TrainError,
     step: u64,
     watcher: &mut dyn Watcher,
 ) -> Result<(), TrainError> {
-    let what_now = match wish {
-        OnFault::Stop => return Err(fault),
-        OnFault::Skip => "skipped",
-        OnFault::Warn => "taken all the same",
+    let Some(fate) = fate else {
+        return Err(fault);
     };
     let advice = fault.help().unwrap_or_default();
     watcher.warn(format!(
-        "step {step}: {fault}; {what_now} (if it goes on, {advice})"
+        "step {step}: {fault}; {fate} (if it goes on, {advice})"
     ));
     Ok(())
 }

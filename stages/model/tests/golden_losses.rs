@@ -9,6 +9,7 @@ use std::{env, process::Command};
 use tinylm_model::config::{ModelConfig, Precision, Preset};
 use tinylm_model::engine::{Batch, Engine, Pass, Update};
 use tinylm_model::{CpuEngine, Dropout, EngineSettings, Optimizer, kernels};
+use tinylm_settings::Choice;
 
 const TOLERANCE: f64 = 2e-4;
 /// Numbers that are added in another order are rounded to other bf16 numbers now and then.
@@ -136,7 +137,7 @@ fn ten_losses_of_each_preset_are_those_written_down() {
     for (preset, golden) in GOLDEN {
         let found = losses(preset, Precision::F32, Optimizer::Adamw);
         if !is_close(&found, &golden, TOLERANCE) {
-            off.push(format!("{}: {found:.5?}", preset.name()));
+            off.push(format!("{}: {found:.5?}", preset.word()));
         }
     }
     let found = losses(Preset::Mini, Precision::F32, Optimizer::Muon);

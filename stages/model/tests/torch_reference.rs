@@ -6,6 +6,7 @@
 use tinylm_model::config::{ModelConfig, Preset, Role};
 use tinylm_model::engine::{Batch, Engine, Pass, Tensor, Tensors, Update};
 use tinylm_model::{CpuEngine, EngineSettings};
+use tinylm_settings::Choice;
 
 const ROWS: usize = 3;
 const LEN: usize = 16;
@@ -89,8 +90,8 @@ fn batch(step: u64) -> Batch {
 fn training_follows_pytorch() {
     let text = include_str!("fixtures/torch_reference.json");
     let reference: serde_json::Value = serde_json::from_str(text).unwrap();
-    for preset in Preset::ALL {
-        let expected = &reference["cases"][preset.name()];
+    for &preset in Preset::ALL {
+        let expected = &reference["cases"][preset.word()];
         let config = config(preset);
         let settings = EngineSettings {
             label_smoothing: 0.05,
@@ -119,7 +120,7 @@ fn training_follows_pytorch() {
                     number(&expected["losses"][i]),
                     number(&expected["norms"][i]),
                 );
-                let at = format!("{}, step {step}", preset.name());
+                let at = format!("{}, step {step}", preset.word());
                 assert!((last - loss).abs() < 1e-4, "{at}: loss {last} for {loss}");
                 assert!(
                     (stats.grad_norm - norm).abs() < 1e-3,
@@ -132,7 +133,7 @@ fn training_follows_pytorch() {
         assert!(
             (last - expected).abs() < 1e-2,
             "{}: {last} for {expected}",
-            preset.name()
+            preset.word()
         );
     }
 }

@@ -24,6 +24,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use tinylm_model::{
+    config::Precision,
     engine::Score,
     generate::{GenerateError, Generator},
     sampler::Sampling,
@@ -34,7 +35,6 @@ use tinylm_pipeline::{
     settings::{LocalPath, NoSettings, SettingError},
 };
 
-use crate::kinds::sample::Numbers;
 use crate::shared::{
     speak::{End, Manner, Prompt, SpeakError, Speaker, Variety},
     template::{Role, What},
@@ -83,7 +83,7 @@ tinylm_pipeline::settings! {
         /// Most tokens of a continuation.
         pub max_tokens: usize = 96,
         /// Numbers the weights are rounded to.
-        pub precision: Numbers = Numbers::F32,
+        pub precision: Precision = Precision::F32,
     }
 }
 
@@ -120,7 +120,7 @@ impl Stage for Evaluate {
     ) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
         let corpus = Corpus::open(settings, io)?;
-        let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
+        let mut speaker = Speaker::open(folder, settings.precision, io.threads())?;
         corpus.check_vocabulary(speaker.tokenizer())?;
 
         let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;

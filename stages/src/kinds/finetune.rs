@@ -23,12 +23,11 @@ use tinylm_model::{
 };
 use tinylm_pipeline::{
     At, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
-    settings::{LocalPath, SettingError},
+    settings::{LocalPath, SettingError, defaults},
 };
 
-use crate::kinds::pretrain::ModelSettings;
 use crate::shared::training::{
-    TrainSettings, TrainWatch, Training, explained, machine, open_engine,
+    ModelSettings, TrainSettings, TrainWatch, Training, explained, machine, open_engine,
 };
 
 pub struct Finetune;
@@ -73,7 +72,7 @@ tinylm_pipeline::settings! {
         /// Longest sequence the model reads from now on; learned positions are extended or sliced.
         pub context: Option<usize> = None,
         /// What stays as it is.
-        pub freeze: FreezeSettings = FreezeSettings { embeddings: false, blocks: 0 },
+        pub freeze: FreezeSettings = defaults(),
         /// How the model is trained.
         pub train: TrainSettings,
         /// Writes the optimizer's state too.

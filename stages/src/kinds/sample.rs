@@ -14,6 +14,7 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::{
+    decimal::decimal,
     speak::{Answer, End, Manner, Prompt, SpeakError, Speaker, Variety},
     template::Role,
 };
@@ -29,14 +30,6 @@ choices! {
         Chat = "chat",
         /// The beginning of a text; the model goes on.
         Text = "text",
-    }
-}
-
-choices! {
-    /// What weights and operands of products are rounded to.
-    pub enum Numbers {
-        F32 = "f32",
-        Bf16 = "bf16",
     }
 }
 
@@ -56,23 +49,23 @@ tinylm_pipeline::settings! {
         /// Most tokens of an answer.
         pub max_tokens: usize = 128,
         /// 0 always takes the most likely token.
-        pub temperature: f64 = 0.8,
+        pub temperature: f64 = decimal(Sampling::default().temperature),
         /// Chooses among this many of the most likely tokens; 0 is all.
-        pub top_k: usize = 40,
+        pub top_k: usize = Sampling::default().top_k,
         /// Chooses among the most likely tokens that together have this probability.
-        pub top_p: f64 = 0.95,
+        pub top_p: f64 = decimal(Sampling::default().top_p),
         /// Chooses among tokens at least this fraction as likely as the most likely one.
-        pub min_p: f64 = 0.05,
+        pub min_p: f64 = decimal(Sampling::default().min_p),
         /// Tokens said lately count as this much less likely.
-        pub repeat_penalty: f64 = 1.0,
+        pub repeat_penalty: f64 = decimal(Sampling::default().repeat_penalty),
         /// How many of the last tokens the penalty looks at.
-        pub repeat_last_n: usize = 64,
+        pub repeat_last_n: usize = Sampling::default().repeat_last_n,
         /// Texts at which an answer ends, besides the template's own marks.
         pub stop: Vec<String> = Vec::new(),
         /// Goes on past the template's marks, up to `max_tokens`.
         pub nonstop: bool = false,
         /// Numbers the weights are rounded to.
-        pub precision: Numbers = Numbers::F32,
+        pub precision: Precision = Precision::F32,
         /// Instead of the experiment's seed.
         pub seed: Option<u64> = None,
     }
@@ -109,7 +102,7 @@ impl Stage for Sample {
 
     fn run(settings: &SampleSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
-        let mut speaker = Speaker::open(folder, settings.precision.precision(), io.threads())?;
+        let mut speaker = Speaker::open(folder, settings.precision, io.threads())?;
         let manner = Manner {
             sampling: sampling(settings),
             seed: settings.seed.unwrap_or_else(|| io.seed()),
@@ -145,15 +138,6 @@ impl Stage for Sample {
             fs::write(&path, text).at(&path)?;
         }
         Ok(metrics(&answers))
-    }
-}
-
-impl Numbers {
-    pub(crate) fn precision(self) -> Precision {
-        match self {
-            Numbers::F32 => Precision::F32,
-            Numbers::Bf16 => Precision::Bf16,
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod samples;
 mod settings;
+mod shape;
 
 use std::{fs, path::Path};
 
@@ -29,6 +30,7 @@ use tinylm_pipeline::{At, Metrics, StageError, StageIo, copy_file};
 use crate::shared::tokens;
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
+pub(crate) use shape::ModelSettings;
 
 /// One training, from an engine at its start to a model folder.
 pub(crate) struct Training<'a> {
@@ -133,8 +135,8 @@ impl TrainSettings {
         Machine {
             device: device.to_owned(),
             kernels: kernels::name().to_owned(),
-            precision: self.precision(),
-            optimizer: self.optimizer(),
+            precision: self.precision,
+            optimizer: self.optimizer,
             memory_bytes: available_memory(),
             flops_per_second: None,
         }

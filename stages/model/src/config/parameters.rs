@@ -206,17 +206,19 @@ impl List {
 
 #[cfg(test)]
 mod tests {
+    use tinylm_settings::Choice;
+
     use super::super::Preset;
     use super::*;
 
     #[test]
     fn names_are_unique_and_shapes_add_up() {
-        for preset in Preset::ALL {
+        for &preset in Preset::ALL {
             let parameters = preset.config(300).parameters();
             let mut names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
-            assert_eq!(names.len(), parameters.len(), "{}", preset.name());
+            assert_eq!(names.len(), parameters.len(), "{}", preset.word());
         }
     }
 

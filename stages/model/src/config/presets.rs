@@ -3,25 +3,26 @@
 //! A preset is a function from a vocabulary size to a complete config. It is data,
 //! not a type: an experiment overrides any field, and what is stored is the result.
 
-use serde::{Deserialize, Serialize};
+use tinylm_settings::choices;
 
 use super::{Activation, Bias, ModelConfig, Norm, NormAt, Positions};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// A post-norm ReLU transformer on a thousand words.
-    Toiny,
-    /// A pre-norm GELU transformer with sinusoidal positions.
-    Tinylm,
-    /// GPT-2 124M without biases.
-    Jojo,
-    /// A small GPT: 7.3M parameters at a vocabulary of 8,000.
-    Mini,
-    /// 41,343,965 parameters at a vocabulary of 32,105.
-    FortyOne,
-    /// Rotary positions, RMS norm, SwiGLU, grouped-query heads, no biases.
-    LlamaTiny,
+choices! {
+    /// Where the shape of a model starts from.
+    pub enum Preset {
+        /// A post-norm ReLU transformer on a thousand words.
+        Toiny = "toiny",
+        /// A pre-norm GELU transformer with sinusoidal positions.
+        Tinylm = "tinylm",
+        /// GPT-2 124M without biases.
+        Jojo = "jojo",
+        /// A small GPT: 7.3M parameters at a vocabulary of 8,000.
+        Mini = "mini",
+        /// 41,343,965 parameters at a vocabulary of 32,105.
+        FortyOne = "forty-one",
+        /// Rotary positions, RMS norm, SwiGLU, grouped-query heads, no biases.
+        LlamaTiny = "llama-tiny",
+    }
 }
 
 const ALL_BIASES: Bias = Bias {
@@ -40,27 +41,6 @@ const NO_BIAS: Bias = Bias {
 };
 
 impl Preset {
-    pub const ALL: [Preset; 6] = [
-        Preset::Toiny,
-        Preset::Tinylm,
-        Preset::Jojo,
-        Preset::Mini,
-        Preset::FortyOne,
-        Preset::LlamaTiny,
-    ];
-
-    /// The name in an experiment file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preset::Toiny => "toiny",
-            Preset::Tinylm => "tinylm",
-            Preset::Jojo => "jojo",
-            Preset::Mini => "mini",
-            Preset::FortyOne => "forty-one",
-            Preset::LlamaTiny => "llama-tiny",
-        }
-    }
-
     /// The dropout this model is usually trained with (one rate for all four places).
     pub fn dropout(self) -> f32 {
         match self {
@@ -165,6 +145,8 @@ fn gpt(vocab_size: usize, d_model: usize) -> ModelConfig {
 
 #[cfg(test)]
 mod tests {
+    use tinylm_settings::Choice;
+
     use super::*;
 
     #[test]
@@ -179,15 +161,7 @@ mod tests {
         ];
         for (preset, vocab_size, n_params) in expected {
             let found = preset.config(vocab_size).n_params();
-            assert_eq!(found, n_params, "{}", preset.name());
-        }
-    }
-
-    #[test]
-    fn names_are_those_of_experiment_files() {
-        for preset in Preset::ALL {
-            let name = serde_json::to_value(preset).unwrap();
-            assert_eq!(name, preset.name());
+            assert_eq!(found, n_params, "{}", preset.word());
         }
     }
 }

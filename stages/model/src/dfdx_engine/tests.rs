@@ -2,6 +2,7 @@
 //! number of threads computes the same bits.
 
 use dfdx::prelude::Cpu;
+use tinylm_settings::Choice;
 
 use super::*;
 use crate::config::{Activation, Norm, NormAt, Preset};
@@ -28,7 +29,7 @@ fn tiny(preset: Preset) -> ModelConfig {
 
 /// Every preset, and every choice that no preset makes.
 fn configs() -> Vec<(&'static str, ModelConfig)> {
-    let mut configs: Vec<_> = Preset::ALL.map(|p| (p.name(), tiny(p))).into();
+    let mut configs: Vec<_> = Preset::ALL.iter().map(|&p| (p.word(), tiny(p))).collect();
     let silu = ModelConfig {
         activation: Activation::Silu,
         norm: Norm::Rms,

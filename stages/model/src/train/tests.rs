@@ -104,6 +104,7 @@ fn settings() -> TrainSettings {
         length: Length::Steps(11),
         batches: BatchSettings {
             batching: Batching::Packed,
+            stride: 9,
             context: 8,
             batch: 3,
             long_documents: LongDocuments::Split,
@@ -121,8 +122,8 @@ fn settings() -> TrainSettings {
         validate_every: Some(4),
         validate_rows: Some(10),
         patience: None,
-        on_non_finite: OnFault::Stop,
-        on_spike: OnFault::Warn,
+        on_non_finite: OnNonFinite::Stop,
+        on_spike: OnSpike::Warn,
         spike_z: 6.0,
         seed: 7,
         updates_before: 0,
@@ -477,7 +478,7 @@ fn a_loss_that_is_not_finite_stops_with_advice_and_a_checkpoint() {
 #[test]
 fn a_broken_step_can_be_skipped() {
     let mut settings = settings();
-    settings.on_non_finite = OnFault::Skip;
+    settings.on_non_finite = OnNonFinite::Skip;
     let mut engine = Bigram::new(VOCAB_SIZE);
     engine.broken_steps = vec![6];
     let mut story = Story::new(settings.clone());
@@ -508,7 +509,7 @@ fn a_broken_step_can_be_skipped() {
 #[test]
 fn a_gradient_that_is_not_finite_is_called_so() {
     let mut settings = settings();
-    settings.on_non_finite = OnFault::Skip;
+    settings.on_non_finite = OnNonFinite::Skip;
     let mut engine = Bigram::new(VOCAB_SIZE);
     engine.broken_gradients = vec![6];
     let mut story = Story::new(settings);
@@ -537,7 +538,7 @@ fn a_validation_that_is_not_finite_stops_or_is_left_out() {
     kept: Some(4)
     ");
 
-    settings.on_non_finite = OnFault::Skip;
+    settings.on_non_finite = OnNonFinite::Skip;
     let mut story = Story::new(settings);
     // Killed past the next checkpoint, so that what the validation left is read again.
     let end = story.run_until_killed(broken(), 14);
@@ -588,7 +589,7 @@ fn a_spike_is_told_skipped_or_stops_as_set() {
         let end = story.run(engine);
         (end, story.notes.warnings)
     };
-    let (End::Done(taken), told) = run(OnFault::Warn) else {
+    let (End::Done(taken), told) = run(OnSpike::Warn) else {
         panic!("stopped");
     };
     assert_eq!((taken.report.skipped_steps, told.len()), (0, 1));
@@ -596,11 +597,11 @@ fn a_spike_is_told_skipped_or_stops_as_set() {
         told[0].contains("; taken all the same (if it goes on, lower `lr`"),
         "{told:?}"
     );
-    let (End::Done(left_out), _) = run(OnFault::Skip) else {
+    let (End::Done(left_out), _) = run(OnSpike::Skip) else {
         panic!("stopped");
     };
     assert_eq!(left_out.report.skipped_steps, 1);
-    let (End::Failed(TrainError::AtStep { step: 70, .. }), _) = run(OnFault::Stop) else {
+    let (End::Failed(TrainError::AtStep { step: 70, .. }), _) = run(OnSpike::Stop) else {
         panic!("did not stop");
     };
 }
@@ -634,11 +635,7 @@ fn bad_input_is_refused_before_the_first_step() {
         refusal(&|s| s.schedule.warmup = Amount::Number(-1.0), &good, v),
         refusal(&|s| s.clip = 0.0, &good, v),
         refusal(&|s| s.batches.batch = 0, &good, v),
-        refusal(
-            &|s| s.batches.batching = Batching::Sliding { stride: 9 },
-            &good,
-            v,
-        ),
+        refusal(&|s| s.batches.batching = Batching::Sliding, &good, v),
         refusal(&|s| s.length = Length::Epochs(0.0), &good, v),
         refusal(&|s| s.machine.memory_bytes = Some(1000), &good, v),
     ];

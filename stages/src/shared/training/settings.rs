@@ -7,94 +7,15 @@ use tinylm_model::{
     Dropout, EngineSettings, Optimizer,
     batches::{BatchSettings, Batching, LongDocuments, LossOn},
     config::{ModelConfig, Precision},
-    schedule::{Amount, Schedule, Shape as Curve},
-    train::{Length, Machine, OnFault, TrainSettings as LoopSettings, WatchSettings as LoopWatch},
+    schedule::{self, Amount, Schedule},
+    train::{
+        Length, Machine, OnNonFinite, OnSpike, TrainSettings as LoopSettings,
+        WatchSettings as LoopWatch,
+    },
 };
-use tinylm_pipeline::{
-    choices,
-    settings::{SettingError, Shape, Shaped},
-};
+use tinylm_pipeline::settings::{SettingError, Shape, Shaped};
 
-choices! {
-    /// How the learning rate goes after the warm-up.
-    pub enum ScheduleName {
-        Constant = "constant",
-        Linear = "linear",
-        Cosine = "cosine",
-        /// Warm-up, stable, decay.
-        Wsd = "wsd",
-    }
-}
-
-choices! {
-    /// What operands of matrix products are rounded to.
-    pub enum PrecisionName {
-        F32 = "f32",
-        Bf16 = "bf16",
-    }
-}
-
-choices! {
-    pub enum OptimizerName {
-        Adamw = "adamw",
-        /// Muon for the matrices inside blocks, AdamW for everything else.
-        Muon = "muon",
-    }
-}
-
-choices! {
-    /// How rows are cut from documents.
-    pub enum BatchingName {
-        /// Several documents a row, each seeing only itself.
-        Packed = "packed",
-        /// One document a row.
-        Padded = "padded",
-        /// Random stretches of the token stream.
-        Windows = "windows",
-        /// Stretches that start every `stride` tokens.
-        Sliding = "sliding",
-    }
-}
-
-choices! {
-    pub enum LongDocumentsName {
-        Split = "split",
-        Crop = "crop",
-    }
-}
-
-choices! {
-    pub enum LossOnName {
-        Targets = "targets",
-        All = "all",
-    }
-}
-
-choices! {
-    pub enum NonFiniteName {
-        Stop = "stop",
-        Skip = "skip",
-    }
-}
-
-choices! {
-    pub enum SpikeName {
-        Warn = "warn",
-        Skip = "skip",
-        Stop = "stop",
-    }
-}
-
-/// A number, or a share such as `30%`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NumberOrShare(pub Amount);
-
-impl Shaped for NumberOrShare {
-    fn shape() -> Shape {
-        Shape::Value("number, or a share such as 30%")
-    }
-}
+use crate::shared::decimal::decimal;
 
 /// `auto`, or a number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,31 +65,31 @@ tinylm_pipeline::settings! {
         /// Places in a row; the model's context if not given.
         pub context: Option<usize> = None,
         /// How rows are cut from documents.
-        pub batching: BatchingName = BatchingName::Packed,
+        pub batching: Batching = Batching::Packed,
         /// Tokens between the starts of `sliding` windows, at most the context; the context if not given.
         pub stride: Option<usize> = None,
         /// What becomes of documents longer than the context (`packed` and `padded`).
-        pub long_documents: LongDocumentsName = LongDocumentsName::Split,
+        pub long_documents: LongDocuments = LongDocuments::Split,
         /// Which tokens are learned: those marked as targets (what the assistant says, or all of a raw text), or all.
-        pub loss_on: LossOnName = LossOnName::Targets,
+        pub loss_on: LossOn = LossOn::Targets,
         /// The highest learning rate.
         pub lr: f64 = 1e-3,
         /// How the learning rate goes after the warm-up.
-        pub schedule: ScheduleName = ScheduleName::Cosine,
+        pub schedule: schedule::Shape = schedule::Shape::Cosine,
         /// Updates over which the learning rate rises, as a number or as a share of all.
-        pub warmup: NumberOrShare = NumberOrShare(Amount::Share(0.05)),
+        pub warmup: Amount = Amount::Share(0.05),
         /// The lowest learning rate after the warm-up, as a number or as a share of `lr`.
-        pub floor: NumberOrShare = NumberOrShare(Amount::Number(0.0)),
+        pub floor: Amount = Amount::Number(0.0),
         /// Updates over which `wsd` comes down at the end, as a number or as a share of all.
-        pub decay: NumberOrShare = NumberOrShare(Amount::Share(0.2)),
+        pub decay: Amount = Amount::Share(0.2),
         /// `adamw`, or `muon` for the matrices inside blocks and AdamW for the rest.
-        pub optimizer: OptimizerName = OptimizerName::Adamw,
+        pub optimizer: Optimizer = EngineSettings::default().optimizer,
         /// AdamW's decays of its two moments.
-        pub betas: Vec<f64> = vec![0.9, 0.95],
+        pub betas: Vec<f64> = betas(&EngineSettings::default()),
         /// Muon's momentum.
-        pub momentum: f64 = 0.95,
+        pub momentum: f64 = decimal(EngineSettings::default().momentum),
         /// Decay of matrices per unit of learning rate.
-        pub weight_decay: f64 = 0.1,
+        pub weight_decay: f64 = decimal(EngineSettings::default().weight_decay),
         /// Norm above which gradients are scaled down; null switches it off.
         pub clip: Option<f64> = Some(1.0),
         /// Share of activations dropped, in all four places; the preset's if not given, and none in `finetune`.
@@ -182,9 +103,9 @@ tinylm_pipeline::settings! {
         /// The same inside the MLP.
         pub dropout_mlp: Option<f64> = None,
         /// Share of each target's probability that is spread over the vocabulary.
-        pub label_smoothing: f64 = 0.0,
+        pub label_smoothing: f64 = decimal(EngineSettings::default().label_smoothing),
         /// What operands of matrix products are rounded to; sums and weights stay f32.
-        pub precision: PrecisionName = PrecisionName::F32,
+        pub precision: Precision = EngineSettings::default().precision,
         /// Updates between two validations; 0 never validates, and without it there are twenty.
         pub validate_every: Option<u64> = None,
         /// Rows of the fixed validation set, spread over the validation documents; if not given,
@@ -193,9 +114,9 @@ tinylm_pipeline::settings! {
         /// Validations without a gain after which training stops.
         pub patience: Option<u64> = None,
         /// What to do when a loss, of training or validation, or the gradient norm is not finite.
-        pub on_non_finite: NonFiniteName = NonFiniteName::Stop,
+        pub on_non_finite: OnNonFinite = OnNonFinite::Stop,
         /// What to do when a loss is far above its running mean.
-        pub on_spike: SpikeName = SpikeName::Warn,
+        pub on_spike: OnSpike = OnSpike::Warn,
         /// Standard deviations above the mean that make a spike.
         pub spike_z: f64 = 6.0,
     }
@@ -295,7 +216,7 @@ impl TrainSettings {
             );
         }
         match self.stride {
-            Some(_) if self.batching != BatchingName::Sliding => {
+            Some(_) if self.batching != Batching::Sliding => {
                 error("stride", "is only for `batching: sliding`".to_owned())
             }
             _ => Ok(()),
@@ -316,28 +237,15 @@ impl TrainSettings {
         }
     }
 
-    pub(crate) fn precision(&self) -> Precision {
-        match self.precision {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Bf16 => Precision::Bf16,
-        }
-    }
-
-    pub(super) fn optimizer(&self) -> Optimizer {
-        match self.optimizer {
-            OptimizerName::Adamw => Optimizer::Adamw,
-            OptimizerName::Muon => Optimizer::Muon,
-        }
-    }
-
     pub(crate) fn engine_settings(&self, frozen: Vec<String>) -> EngineSettings {
         let rate = |place: Option<f64>| place.or(self.dropout).unwrap_or(0.0) as f32;
+        let start = EngineSettings::default();
         let beta = |idx: usize, or: f32| self.betas.get(idx).map_or(or, |beta| *beta as f32);
         EngineSettings {
-            precision: self.precision(),
-            optimizer: self.optimizer(),
-            beta1: beta(0, 0.9),
-            beta2: beta(1, 0.95),
+            precision: self.precision,
+            optimizer: self.optimizer,
+            beta1: beta(0, start.beta1),
+            beta2: beta(1, start.beta2),
             weight_decay: self.weight_decay as f32,
             momentum: self.momentum as f32,
             dropout: Dropout {
@@ -348,31 +256,19 @@ impl TrainSettings {
             },
             label_smoothing: self.label_smoothing as f32,
             frozen,
-            ..EngineSettings::default()
+            ..start
         }
     }
 
     pub(super) fn batch_settings(&self, config: &ModelConfig) -> BatchSettings {
         let context = self.context.unwrap_or(config.context);
         BatchSettings {
-            batching: match self.batching {
-                BatchingName::Packed => Batching::Packed,
-                BatchingName::Padded => Batching::Padded,
-                BatchingName::Windows => Batching::Windows,
-                BatchingName::Sliding => Batching::Sliding {
-                    stride: self.stride.unwrap_or(context),
-                },
-            },
+            batching: self.batching,
+            stride: self.stride.unwrap_or(context),
             context,
             batch: self.batch,
-            long_documents: match self.long_documents {
-                LongDocumentsName::Split => LongDocuments::Split,
-                LongDocumentsName::Crop => LongDocuments::Crop,
-            },
-            loss_on: match self.loss_on {
-                LossOnName::Targets => LossOn::Targets,
-                LossOnName::All => LossOn::All,
-            },
+            long_documents: self.long_documents,
+            loss_on: self.loss_on,
         }
     }
 
@@ -390,31 +286,19 @@ impl TrainSettings {
             },
             batches: self.batch_settings(config),
             schedule: Schedule {
-                shape: match self.schedule {
-                    ScheduleName::Constant => Curve::Constant,
-                    ScheduleName::Linear => Curve::Linear,
-                    ScheduleName::Cosine => Curve::Cosine,
-                    ScheduleName::Wsd => Curve::Wsd,
-                },
+                shape: self.schedule,
                 lr: self.lr,
-                warmup: self.warmup.0,
-                floor: self.floor.0,
-                decay: self.decay.0,
+                warmup: self.warmup,
+                floor: self.floor,
+                decay: self.decay,
             },
             clip: self.clip.map_or(f32::INFINITY, |clip| clip as f32),
             micro_batch: self.micro_batch.0,
             validate_every: self.validate_every,
             validate_rows: self.validate_rows,
             patience: self.patience,
-            on_non_finite: match self.on_non_finite {
-                NonFiniteName::Stop => OnFault::Stop,
-                NonFiniteName::Skip => OnFault::Skip,
-            },
-            on_spike: match self.on_spike {
-                SpikeName::Warn => OnFault::Warn,
-                SpikeName::Skip => OnFault::Skip,
-                SpikeName::Stop => OnFault::Stop,
-            },
+            on_non_finite: self.on_non_finite,
+            on_spike: self.on_spike,
             spike_z: self.spike_z,
             seed,
             updates_before: 0,
@@ -427,6 +311,10 @@ impl TrainSettings {
             machine,
         }
     }
+}
+
+fn betas(settings: &EngineSettings) -> Vec<f64> {
+    [settings.beta1, settings.beta2].map(decimal).to_vec()
 }
 
 /// A duration; what is no time at all (negative, NaN) means as often as possible.
