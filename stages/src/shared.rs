@@ -6,6 +6,7 @@ pub mod tokens;
 
 pub(crate) mod decimal;
 pub(crate) mod documents;
+pub(crate) mod encode;
 pub(crate) mod files;
 pub(crate) mod parallel;
 #[cfg(test)]

@@ -244,7 +244,7 @@ fn pretrain() {
     let dir = tempfile::tempdir().unwrap();
     let (_, outcome) = pretrained(dir.path());
     let (files, losses) = course::<Pretrain>(&outcome);
-    insta::assert_snapshot!(files, @"pretrain 1: chat_template.jinja config.json generation.json last.safetensors model.safetensors optimizer.safetensors tokenizer.json training.json");
+    insta::assert_snapshot!(files, @"pretrain 1: chat_template.jinja generation.json last.safetensors model.safetensors optimizer.safetensors tinylm.json tokenizer.json training.json");
     assert_near(
         &losses,
         &[
@@ -267,7 +267,7 @@ train: { steps: 10, batch: 8, micro_batch: 4, lr: 1e-3, batching: padded, valida
     let test = test.input("model", &pretrained.out);
     let tuned = test.run::<Finetune>(settings).unwrap();
     let (files, losses) = course::<Finetune>(&tuned);
-    insta::assert_snapshot!(files, @"finetune 1: chat_template.jinja config.json generation.json last.safetensors model.safetensors tokenizer.json training.json");
+    insta::assert_snapshot!(files, @"finetune 1: chat_template.jinja generation.json last.safetensors model.safetensors tinylm.json tokenizer.json training.json");
     assert_near(&losses, &[1.14916, 1.09568, 1.81396, 1.79903]);
 }
 

@@ -218,6 +218,20 @@ fn off_a_terminal_each_line_is_a_turn_and_only_answers_are_printed() {
 }
 
 #[test]
+fn a_model_of_an_earlier_version_still_speaks() {
+    let project = talker();
+    copy_model(&project, "old");
+    let said = project.tinylm("sample old -p hi -n 8 --seed 3").success();
+    let chatted = fed(&project, "chat old -n 8 --seed 3", b"hi\n").success();
+    let file = |name: &str| project.path("old").join(name);
+    fs::rename(file("tinylm.json"), file("config.json")).unwrap();
+    let again = project.tinylm("sample old -p hi -n 8 --seed 3").success();
+    assert_eq!(again.stdout, said.stdout);
+    let again = fed(&project, "chat old -n 8 --seed 3", b"hi\n").success();
+    assert_eq!(again.stdout, chatted.stdout);
+}
+
+#[test]
 fn what_is_no_model_is_refused_by_name() {
     let project = talker();
     let broken = |name: &str, file: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
@@ -234,28 +248,28 @@ fn what_is_no_model_is_refused_by_name() {
     };
     let halved = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
     broken("short-weights", "model.safetensors", &halved);
-    broken("short-config", "config.json", &halved);
+    broken("short-config", "tinylm.json", &halved);
     broken("short-tokenizer", "tokenizer.json", &halved);
     broken(
         "no-heads",
-        "config.json",
+        "tinylm.json",
         &replaced(r#""n_heads": 2"#, r#""n_heads": 0"#),
     );
     broken(
         "wider",
-        "config.json",
+        "tinylm.json",
         &replaced(r#""d_model": 32"#, r#""d_model": 64"#),
     );
     broken(
         "deeper",
-        "config.json",
+        "tinylm.json",
         &replaced(r#""n_layers": 1"#, r#""n_layers": 2"#),
     );
-    broken("huge", "config.json", &|bytes| {
+    broken("huge", "tinylm.json", &|bytes| {
         let wide = replaced(r#""d_model": 32"#, r#""d_model": 65536"#)(bytes);
         replaced(r#""n_layers": 1"#, r#""n_layers": 65536"#)(wide)
     });
-    broken("foreign", "config.json", &|_| {
+    broken("foreign", "tinylm.json", &|_| {
         br#"{ "architectures": ["LlamaForCausalLM"], "hidden_size": 32 }"#.to_vec()
     });
     // The tokenizer of an experiment with fewer words, then the first experiment again.
@@ -280,20 +294,20 @@ fn what_is_no_model_is_refused_by_name() {
             "notes.txt",
             "`notes.txt` is a file, and a model is a folder",
         ),
-        ("empty", "is no model: it has no `config.json`"),
+        ("empty", "is no model: it has no `tinylm.json`"),
         (
             "short-weights",
             "model.safetensors` is damaged or cut short",
         ),
-        ("short-config", "config.json` does not describe a model"),
+        ("short-config", "tinylm.json` does not describe a model"),
         ("short-tokenizer", "cannot parse"),
         ("no-heads", "`n_heads` must be at least 1"),
         ("wider", "the configuration needs"),
         ("deeper", "is missing from the weights"),
-        ("huge", "no memory for the model"),
+        ("huge", "the configuration needs"),
         (
             "foreign",
-            "config.json` does not describe a model of this program",
+            "tinylm.json` does not describe a model of this program",
         ),
         ("other-words", "they do not belong together"),
     ] {

@@ -4,12 +4,12 @@
 //! per second: decoding 128 tokens one by one after 64, and reading a prompt of 256.
 //! `llama_peer.py` beside this file runs it in turn with llama.cpp.
 
-use std::{env, time::Instant};
+use std::{env, sync::Arc, time::Instant};
 
 use tinylm_model::{
     config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions, Precision},
     engine::{Tensor, Tensors},
-    generate::Generator,
+    generate::{Model, Session},
 };
 
 const REPEATS: usize = 3;
@@ -23,14 +23,16 @@ fn main() {
     let n_threads = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(2);
     let config = config();
     let tensors = tensors(&config);
-    let mut generator = Generator::from_tensors(config, &tensors, precision, n_threads)
+    let model = Model::from_tensors(config, &tensors, precision)
         .expect("the configuration and its tensors are written above");
     drop(tensors);
+    let kernels = model.kernels();
+    let mut session = Session::new(Arc::new(model), n_threads);
     let tokens: Vec<u16> = (0..256).map(|i| (i * 97 % 31_000) as u16).collect();
     let (mut decode, mut prefill) = (Vec::new(), Vec::new());
     for repeat in 0..=REPEATS {
-        let decoded = decode_speed(&mut generator, &tokens);
-        let read = prefill_speed(&mut generator, &tokens);
+        let decoded = decode_speed(&mut session, &tokens);
+        let read = prefill_speed(&mut session, &tokens);
         // The first round warms caches and pages up.
         if repeat > 0 {
             decode.push(decoded);
@@ -38,27 +40,26 @@ fn main() {
         }
     }
     let (decode, prefill) = (median(decode), median(prefill));
-    let kernels = generator.kernels();
     #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
     {
         println!(r#"{{"kernels": "{kernels}", "decode": {decode:.1}, "prefill": {prefill:.1}}}"#);
     }
 }
 
-fn decode_speed(generator: &mut Generator, tokens: &[u16]) -> f64 {
-    generator.truncate(0);
-    generator.feed(&tokens[..64]).expect("the prompt fits");
+fn decode_speed(session: &mut Session, tokens: &[u16]) -> f64 {
+    session.truncate(0);
+    session.feed(&tokens[..64]).expect("the prompt fits");
     let start = Instant::now();
     for token in &tokens[64..192] {
-        generator.feed(&[*token]).expect("the context has room");
+        session.feed(&[*token]).expect("the context has room");
     }
     128.0 / start.elapsed().as_secs_f64()
 }
 
-fn prefill_speed(generator: &mut Generator, tokens: &[u16]) -> f64 {
-    generator.truncate(0);
+fn prefill_speed(session: &mut Session, tokens: &[u16]) -> f64 {
+    session.truncate(0);
     let start = Instant::now();
-    generator.feed(tokens).expect("the prompt fits");
+    session.feed(tokens).expect("the prompt fits");
     tokens.len() as f64 / start.elapsed().as_secs_f64()
 }
 

@@ -1,6 +1,6 @@
-//! What a transformer is made of: the numbers and choices that fix its shape.
+//! The shape of a transformer: the numbers and choices that fix it.
 //!
-//! A `ModelConfig` is complete: every choice is spelled out, so that a `config.json`
+//! A `ModelConfig` is complete: every choice is spelled out, so that a `tinylm.json`
 //! written today means the same model after the presets or defaults have moved on.
 //! `Preset` names the starting points; an experiment file overrides fields of one.
 //!
@@ -21,7 +21,7 @@
 //! | `norm.weight`, `.bias` | `(D)` |
 //! | `head.weight` (untied), `head.bias` | `(V, D)`, `(V)` |
 //!
-//! What the numbers mean, for every implementation (`p` a token's position in its document):
+//! The numbers mean the same to every implementation (`p` a token's position in its document):
 //!
 //! - input: `embed[id] * embed_scale`, plus `positions[p]` (learned) or, at columns `2i` and
 //!   `2i + 1`, the sine and cosine of `p / 10000^(2i / D)` (sinusoidal);

@@ -21,7 +21,7 @@ use crate::dfdx_engine::Backend;
 use crate::engine::{Batch, EngineError, Score};
 use crate::kernels::attention::{Heads, Rows, attend, attend_backward};
 use crate::kernels::rows::{self, NORM_STATS, Write};
-use crate::kernels::{View, loss, matmul};
+use crate::kernels::{View, loss, math, matmul};
 use crate::model::{Weights, forward};
 use crate::noise::Place;
 use crate::ops::{Ops, Result, Scene, Then};
@@ -162,7 +162,7 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
         let (config, batch) = (self.scene.config, self.scene.batch);
         let (width, factor) = (config.d_model, config.embed_scale);
         let sinusoids = match config.positions {
-            Positions::Sinusoidal => rows::sinusoids(self.scene.n_positions(), width),
+            Positions::Sinusoidal => math::sinusoids(self.scene.n_positions(), width),
             Positions::Learned | Positions::Rope => Vec::new(),
         };
         let added = positions.map_or(sinusoids.as_slice(), |positions| &positions.data);
@@ -313,7 +313,7 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
         let (n_tokens, turned) = (self.scene.n_tokens(), heads.n_heads + heads.n_kv_heads);
         let angles = match config.positions {
             Positions::Rope => {
-                rows::rotations(self.scene.n_positions(), heads.d_head, config.rope_theta)
+                math::rotations(self.scene.n_positions(), heads.d_head, config.rope_theta)
             }
             Positions::Learned | Positions::Sinusoidal => Vec::new(),
         };

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 mod dfdx_engine;
 pub mod engine;
+pub mod folder;
 mod fused;
 pub mod generate;
 pub mod kernels;

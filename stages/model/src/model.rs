@@ -6,31 +6,31 @@ use crate::ops::{Ops, Result, Then};
 
 /// A model's tensors, each in its place.
 pub(crate) struct Weights<T> {
-    embed: T,
-    positions: Option<T>,
-    blocks: Vec<Block<T>>,
-    norm: Option<Norm<T>>,
-    head: Linear<T>,
+    pub(crate) embed: T,
+    pub(crate) positions: Option<T>,
+    pub(crate) blocks: Vec<Block<T>>,
+    pub(crate) norm: Option<Norm<T>>,
+    pub(crate) head: Linear<T>,
 }
 
-struct Block<T> {
-    norm1: Norm<T>,
-    qkv: Linear<T>,
-    proj: Linear<T>,
-    norm2: Norm<T>,
-    gate: Option<Linear<T>>,
-    up: Linear<T>,
-    down: Linear<T>,
+pub(crate) struct Block<T> {
+    pub(crate) norm1: Norm<T>,
+    pub(crate) qkv: Linear<T>,
+    pub(crate) proj: Linear<T>,
+    pub(crate) norm2: Norm<T>,
+    pub(crate) gate: Option<Linear<T>>,
+    pub(crate) up: Linear<T>,
+    pub(crate) down: Linear<T>,
 }
 
-struct Linear<T> {
-    weight: T,
-    bias: Option<T>,
+pub(crate) struct Linear<T> {
+    pub(crate) weight: T,
+    pub(crate) bias: Option<T>,
 }
 
-struct Norm<T> {
-    gain: T,
-    bias: Option<T>,
+pub(crate) struct Norm<T> {
+    pub(crate) gain: T,
+    pub(crate) bias: Option<T>,
 }
 
 impl<T> Weights<T> {

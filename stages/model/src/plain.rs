@@ -11,7 +11,7 @@ use rayon::ThreadPool;
 use crate::config::{Activation, ModelConfig, Norm, Positions};
 use crate::dfdx_engine::Backend;
 use crate::engine::{EngineError, Score};
-use crate::kernels::{loss, rows};
+use crate::kernels::{loss, math, rows};
 use crate::model::{Weights, forward};
 use crate::noise::{Mask, Place};
 use crate::ops::{Ops, Result, Scene, Then};
@@ -81,7 +81,7 @@ impl<D: Device<f32>, T: Tape<f32, D>> Plain<'_, D, T> {
     fn rotate(&self, x: Rows<D, T>, at: &[usize]) -> Result<Rows<D, T>> {
         let (n, d_head) = *x.shape();
         let half = d_head / 2;
-        let table = rows::rotations(
+        let table = math::rotations(
             self.scene.n_positions(),
             d_head,
             self.scene.config.rope_theta,
@@ -133,7 +133,7 @@ impl<D: Device<f32>, T: Tape<f32, D>> Ops for Plain<'_, D, T> {
             x = x.try_add(added).map_err(failed)?;
         }
         if config.positions == Positions::Sinusoidal {
-            let table = rows::sinusoids(self.scene.n_positions(), config.d_model);
+            let table = math::sinusoids(self.scene.n_positions(), config.d_model);
             let table = self.constant(table, config.d_model)?.retaped::<T>();
             x = x
                 .try_add(self.pick(table, widen(&batch.positions))?)

@@ -34,14 +34,14 @@ impl SurgeryError {
             }
             Self::OtherShape(_) => "leave it out, or pretrain a new model",
             Self::MissingTensor(_) => {
-                "give a whole model: its `model.safetensors` and `config.json`"
+                "give a whole model: its `model.safetensors` and `tinylm.json`"
             }
             Self::FreezeBlocks { .. } => "freeze no more blocks than there are",
         }
     }
 }
 
-/// What further training leaves as it is.
+/// Tensors that further training leaves as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Freeze {
     /// Token and position embeddings; a tied head with them.
@@ -50,7 +50,7 @@ pub struct Freeze {
     pub blocks: usize,
 }
 
-/// What new rows of a tensor start as.
+/// The start of a tensor's new rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NewRows {
     Mean,

@@ -1,18 +1,26 @@
-//! Tensors in safetensors files, read whole and written to the disk before returning.
+//! Tensors in safetensors files: the only reader and the only writer of that format.
 //!
-//! Written as f32 in name order without metadata, so equal tensors make equal bytes.
-//! Read from f32, f16 or bf16, because a model to go on from may come from elsewhere.
+//! Written as f32 in name order without metadata, so equal tensors make equal bytes, and
+//! written to the disk before `write_tensors` returns.
+//!
+//! Read from f32, f16 or bf16, because a model to go on from may come from elsewhere. A file
+//! is believed in nothing: its header must describe exactly the bytes that follow it, and no
+//! memory is taken for a tensor before that is known.
 
 use std::{
     borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::Metadata};
 
-use crate::engine::{Tensor, Tensors};
+use crate::{
+    config::Parameter,
+    engine::{Tensor, Tensors},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -20,7 +28,7 @@ pub enum WeightsError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write `{path}`")]
     Write { path: PathBuf, source: io::Error },
-    #[error("`{path}` is not a whole safetensors file: {reason}")]
+    #[error("`{path}` is damaged or cut short: {reason}")]
     Format { path: PathBuf, reason: String },
     #[error("`{path}` holds `{name}` as {dtype}, and f32, f16 or bf16 can be read")]
     Dtype {
@@ -28,28 +36,130 @@ pub enum WeightsError {
         name: String,
         dtype: String,
     },
+    #[error("`{name}` is missing from the weights")]
+    Missing { name: String },
+    #[error("`{name}` among the weights is not part of this model")]
+    Unknown { name: String },
+    #[error("`{name}` has shape {found:?}, the configuration needs {expected:?}")]
+    Shape {
+        name: String,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
+}
+
+/// A safetensors file whose tensors are turned into numbers one at a time.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the numbers begin.
+    start: usize,
+    metadata: Metadata,
+}
+
+impl TensorFile {
+    pub fn open(path: &Path) -> Result<TensorFile, WeightsError> {
+        let path = path.to_owned();
+        let bytes = match read_file(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(WeightsError::Read { path, source }),
+        };
+        let (n_header, metadata) = match SafeTensors::read_metadata(&bytes) {
+            Ok(read) => read,
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(WeightsError::Format { path, reason });
+            }
+        };
+        Ok(TensorFile {
+            path,
+            start: size_of::<u64>() + n_header,
+            bytes,
+            metadata,
+        })
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.metadata.info(name)?.shape)
+    }
+
+    /// Returns the numbers of a tensor that the file has.
+    pub fn get(&self, name: &str) -> Result<Tensor, WeightsError> {
+        let info = self.metadata.info(name);
+        let info = info.ok_or_else(|| WeightsError::Missing {
+            name: name.to_owned(),
+        })?;
+        let (from, to) = info.data_offsets;
+        let bytes = &self.bytes[self.start..][from..to];
+        let data = floats(info.dtype, bytes).ok_or_else(|| WeightsError::Dtype {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            dtype: format!("{:?}", info.dtype),
+        })?;
+        let shape = info.shape.clone();
+        Ok(Tensor { shape, data })
+    }
+
+    /// Refuses a file that does not hold exactly these tensors, before any is read.
+    pub fn check(&self, parameters: &[Parameter]) -> Result<(), WeightsError> {
+        let shapes = self.metadata.tensors().into_iter();
+        check_tensors(
+            parameters,
+            &shapes
+                .map(|(name, info)| (name, info.shape.clone()))
+                .collect(),
+        )
+    }
+
+    pub fn tensors(&self) -> Result<Tensors, WeightsError> {
+        let named = self.names().into_iter();
+        named
+            .map(|name| Ok((name.clone(), self.get(&name)?)))
+            .collect()
+    }
 }
 
 pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
-    let bytes = fs::read(path).map_err(|source| WeightsError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| WeightsError::Format {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let mut tensors = Tensors::new();
-    for (name, view) in file.iter() {
-        let data = floats(view.dtype(), view.data()).ok_or_else(|| WeightsError::Dtype {
-            path: path.to_owned(),
-            name: name.to_owned(),
-            dtype: format!("{:?}", view.dtype()),
-        })?;
-        let shape = view.shape().to_vec();
-        tensors.insert(name.to_owned(), Tensor { shape, data });
+    TensorFile::open(path)?.tensors()
+}
+
+/// Reads a whole file. A pipe, which might never end, is refused.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
     }
-    Ok(tensors)
+    fs::read(path)
+}
+
+/// Refuses tensors that are not exactly those of a model, by their names and shapes alone.
+pub(crate) fn check_tensors(
+    parameters: &[Parameter],
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> Result<(), WeightsError> {
+    for parameter in parameters {
+        let name = parameter.name.clone();
+        match shapes.get(&name) {
+            None => return Err(WeightsError::Missing { name }),
+            Some(found) if *found != parameter.shape => {
+                let (found, expected) = (found.clone(), parameter.shape.clone());
+                return Err(WeightsError::Shape {
+                    name,
+                    found,
+                    expected,
+                });
+            }
+            Some(_) => (),
+        }
+    }
+    let known: BTreeSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    match shapes.keys().find(|name| !known.contains(name.as_str())) {
+        Some(name) => Err(WeightsError::Unknown { name: name.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Writes `tensors` and waits until they are on the disk.
@@ -157,6 +267,58 @@ mod tests {
             let error = read_tensors(&path).unwrap_err().to_string();
             assert!(error.contains("model.safetensors"), "{len}: {error}");
         }
+    }
+
+    /// A file with this header and so many bytes behind it.
+    fn hostile(folder: &TempDir, header: &str, n_bytes: usize) -> String {
+        let path = folder.path().join("model.safetensors");
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.resize(bytes.len() + n_bytes, 0);
+        fs::write(&path, bytes).unwrap();
+        read_tensors(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_header_claims_is_refused_before_memory_is_taken_for_it() {
+        let folder = TempDir::new().unwrap();
+        let one = |shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        for header in [
+            // More than the file holds, and more than an address can count.
+            format!(
+                r#"{{"a":{}}}"#,
+                one("[1099511627776]", 0, 4_398_046_511_104)
+            ),
+            format!(r#"{{"a":{}}}"#, one("[4611686018427387904,4]", 0, 64)),
+            format!(r#"{{"a":{}}}"#, one("[4]", 0, u64::MAX)),
+            // Numbers that two tensors share, and some that none has.
+            format!(
+                r#"{{"a":{},"b":{}}}"#,
+                one("[8]", 0, 32),
+                one("[8]", 16, 48)
+            ),
+            format!(r#"{{"a":{}}}"#, one("[4]", 16, 32)),
+            format!(r#"{{"a":{}}}"#, one("[4]", 32, 16)),
+        ] {
+            let refused = hostile(&folder, &header, 64);
+            let expected = "model.safetensors` is damaged or cut short: ";
+            assert!(refused.contains(expected), "{header}: {refused}");
+        }
+        let path = folder.path().join("model.safetensors");
+        for n_header in [u64::MAX, 1 << 40, 99 << 20] {
+            fs::write(&path, n_header.to_le_bytes()).unwrap();
+            let refused = read_tensors(&path).unwrap_err().to_string();
+            assert!(refused.contains("damaged or cut short"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_an_error() {
+        let folder = TempDir::new().unwrap();
+        let error = read_tensors(folder.path()).unwrap_err();
+        assert!(matches!(error, WeightsError::Read { .. }), "{error}");
     }
 
     #[test]

@@ -17,40 +17,30 @@ use serde_json::json;
 use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
 use tinylm_pipeline::{
     Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    choices, copy_file, settings,
+    copy_file, settings,
 };
 
 use crate::kinds::tokenizer::write_json;
 use crate::shared::{
     documents::{Documents, RowGroup, Rows},
+    encode::{Block, Part, encode},
     template::Template,
     threads,
-    tokens::{FILE_NAMES, Tokenizer},
+    tokens::{TOKENIZER_NAMES, Tokenizer},
 };
 
-mod encode;
 mod split;
 mod stats;
 mod write;
 
+pub use crate::shared::encode::Targets;
 pub use split::Held;
 
-use encode::{Block, Part, Place, encode};
 use split::{Splits, TRAIN};
 use stats::Stats;
 use write::Writers;
 
 pub struct Binarize;
-
-choices! {
-    /// Which tokens of a dialogue a model learns to write.
-    pub enum Targets {
-        /// What the assistant says, and the token that ends its turn.
-        Assistant = "assistant",
-        /// Every token.
-        All = "all",
-    }
-}
 
 settings! {
     /// Turns documents into token ids that training reads.
@@ -111,7 +101,7 @@ impl Stage for Binarize {
         let folder = &io.input("tokenizer")?.path;
         let tokenizer = Tokenizer::load(folder)
             .map_err(|error| StageError::new(error.to_string()).is_final())?;
-        for name in FILE_NAMES {
+        for name in TOKENIZER_NAMES {
             let (from, to) = (folder.join(name), io.out().join(name));
             copy_file(&from, &to)?;
         }
@@ -119,39 +109,6 @@ impl Stage for Binarize {
         let done = pool.install(|| binarize(settings, &tokenizer, io))?;
         done.finish(settings, &tokenizer, io)
     }
-}
-
-/// A document as training would read it.
-pub(crate) struct EncodedDocument {
-    pub(crate) ids: Vec<u16>,
-    pub(crate) roles: Vec<u8>,
-    /// Bytes of contents.
-    pub(crate) bytes: u32,
-    pub(crate) source: String,
-}
-
-/// Returns documents as shards would hold them; those that cannot be encoded are left out.
-pub(crate) fn encode_documents(
-    rows: &Rows,
-    template: Template,
-    tokenizer: &Tokenizer,
-    io: &StageIo,
-) -> Result<Vec<EncodedDocument>, StageError> {
-    let places = rows.iter().map(|document| Place::whole(document, TRAIN));
-    let block = Block {
-        documents: places.collect(),
-    };
-    let part = encode(&block, template, tokenizer, Targets::Assistant, io)?;
-    let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
-    let documents = part.documents.into_iter();
-    Ok(documents
-        .map(|document| EncodedDocument {
-            ids: ids.by_ref().take(document.n_tokens).collect(),
-            roles: roles.by_ref().take(document.n_tokens).collect(),
-            bytes: document.bytes,
-            source: part.sources[document.source].clone(),
-        })
-        .collect())
 }
 
 /// What a run over all documents leaves behind.

@@ -7,19 +7,15 @@
 //! old token's id and adds new ones, for which the embedding grows. Another tokenizer would
 //! make every learned row mean something else, and a training that seems to work.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 use tinylm_model::{
     config::ModelConfig,
     engine::{EngineError, Tensors},
+    folder::{FolderError, ModelFolder, SHAPE_NAME, TOKENIZER_NAME, Which},
     shards::Shards,
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
-    weights::read_tensors,
 };
 use tinylm_pipeline::{
     At, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
@@ -27,7 +23,8 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::training::{
-    ModelSettings, TrainSettings, TrainWatch, Training, explained, machine, open_engine,
+    ModelSettings, TrainSettings, TrainWatch, Training, explained, folder_error, machine,
+    open_engine,
 };
 
 pub struct Finetune;
@@ -63,7 +60,7 @@ tinylm_pipeline::settings! {
     pub struct FinetuneSettings {
         /// A model folder, or a safetensors file, in place of the role `model`.
         pub from: Option<LocalPath> = None,
-        /// The model's shape, where `from` is a safetensors file alone; a `config.json` is not read then.
+        /// The model's shape, where `from` is a safetensors file alone; the folder's own description is not read then.
         pub model: Option<ModelSettings> = None,
         /// Which weights to start from: `best`, or `last` with `optimizer_state: keep`.
         pub start: Option<StartName> = None,
@@ -123,10 +120,10 @@ impl Stage for Finetune {
             context: settings.context.unwrap_or(from.context),
             ..from.clone()
         };
-        if settings.model.is_some() && origin.files.contains_key("config.json") {
+        if let (Some(_), Some(file)) = (&settings.model, origin.folder.shape_file()) {
             io.warn(format!(
-                "the shape is the one in `model`: the `config.json` of {} is not read",
-                origin.name
+                "the shape is the one in `model`: the `{file}` of {} is not read",
+                origin.folder.name()
             ));
         }
         origin.check_tokenizer(shards.folder(), io)?;
@@ -137,7 +134,7 @@ impl Stage for Finetune {
         let frozen = frozen(&to, freeze).map_err(|error| surgery_error(&error))?;
 
         let machine = machine(io, &settings.train, &to)?;
-        let mut weights = origin.weights(settings)?;
+        let mut weights = origin.weights(&from)?;
         adapt_weights(&mut weights, &from, &to).map_err(|error| surgery_error(&error))?;
         if to.vocab_size > from.vocab_size {
             let n_new = to.vocab_size - from.vocab_size;
@@ -163,7 +160,8 @@ impl Stage for Finetune {
             engine
                 .load_optimizer(&optimizer)
                 .map_err(|error| origin.optimizer_error(&error, &optimizer))?;
-            updates_before = origin.updates()?;
+            let updates = origin.folder.updates();
+            updates_before = updates.map_err(|error| folder_error(&error))?;
         }
         let training = Training {
             settings: &settings.train,
@@ -178,100 +176,62 @@ impl Stage for Finetune {
     }
 }
 
-/// The files of the model that training starts from, by name.
+/// The model that training starts from.
 struct Origin {
-    files: BTreeMap<String, PathBuf>,
-    /// How messages call it.
-    name: String,
+    folder: ModelFolder,
+    which: Which,
 }
 
 impl Origin {
     fn find(settings: &FinetuneSettings, io: &StageIo) -> Result<Self, StageError> {
-        match (io.optional_input("model"), &settings.from) {
+        let folder = match (io.optional_input("model"), &settings.from) {
             (Some(input), None) => {
-                let entries = fs::read_dir(&input.path).at(&input.path)?;
-                let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-                let paths: Result<Vec<PathBuf>, _> = paths.collect();
-                let named = paths.at(&input.path)?.into_iter().filter_map(|path| {
-                    let name = path.file_name()?.to_string_lossy().into_owned();
-                    Some((name, path))
-                });
-                Ok(Self {
-                    files: named.collect(),
-                    name: format!("stage `{}`", input.stage),
-                })
+                let folder =
+                    ModelFolder::open(&input.path).map_err(|error| folder_error(&error))?;
+                folder.called(format!("stage `{}`", input.stage))
             }
             (None, Some(from)) => {
                 let files = io.local_files("from").into_iter();
                 let named = files.map(|file| (file.name.clone(), file.path.clone()));
-                Ok(Self {
-                    files: named.collect(),
-                    name: format!("`{}`", from.0.display()),
-                })
+                ModelFolder::of_files(format!("`{}`", from.0.display()), named.collect())
             }
-            (Some(_), Some(_)) => Err(StageError::new(
-                "both `from` and the role `model` say where to start",
-            )
-            .help("leave one of them out")
-            .is_final()),
-            (None, None) => Err(StageError::new("nothing says which model to start from")
-                .help("name a stage in the role `model`, or a model folder in `from`")
-                .is_final()),
-        }
-    }
-
-    fn file(&self, name: &str) -> Result<&Path, StageError> {
-        let file = self.files.get(name).map(PathBuf::as_path);
-        file.ok_or_else(|| StageError::new(format!("{} has no `{name}`", self.name)).is_final())
-    }
-
-    /// A single safetensors file, whatever it is called.
-    fn only_file(&self) -> Option<&Path> {
-        let mut files = self.files.iter();
-        match (files.next(), files.next()) {
-            (Some((name, path)), None) if name.ends_with(".safetensors") => Some(path),
-            _ => None,
-        }
+            (Some(_), Some(_)) => {
+                let message = "both `from` and the role `model` say where to start";
+                let error = StageError::new(message).help("leave one of them out");
+                return Err(error.is_final());
+            }
+            (None, None) => {
+                let help = "name a stage in the role `model`, or a model folder in `from`";
+                let error = StageError::new("nothing says which model to start from").help(help);
+                return Err(error.is_final());
+            }
+        };
+        let which = match settings.start {
+            Some(StartName::Last) => Which::Last,
+            _ => Which::Best,
+        };
+        Ok(Self { folder, which })
     }
 
     fn config(&self, settings: &FinetuneSettings) -> Result<ModelConfig, StageError> {
-        if let Some(model) = &settings.model {
-            let weights = self.weights(settings)?;
-            let vocab_size = weights
-                .get("embed.weight")
-                .map_or(1, |embed| embed.shape[0]);
-            return Ok(model.config(vocab_size)?);
-        }
-        if self.only_file().is_some() {
-            return Err(
-                StageError::new(format!("{} does not say what model it is", self.name))
-                    .help("give the model's folder with its `config.json`, or its shape in `model`")
-                    .is_final(),
-            );
-        }
-        let path = self.file("config.json")?;
-        let config: ModelConfig = serde_json::from_value(read_json(path)?)
-            .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
-        config
-            .check()
-            .map_err(|error| explained(&error).is_final())?;
-        Ok(config)
+        let Some(model) = &settings.model else {
+            return self.folder.config().map_err(|error| no_config(&error));
+        };
+        let vocab_size = self.folder.vocab_size(self.which);
+        let vocab_size = vocab_size.map_err(|error| folder_error(&error))?;
+        Ok(model.config(vocab_size.unwrap_or(1))?)
     }
 
-    fn weights(&self, settings: &FinetuneSettings) -> Result<Tensors, StageError> {
-        let path = match (self.only_file(), settings.start) {
-            (Some(path), _) => path,
-            (None, Some(StartName::Last)) => self.file("last.safetensors")?,
-            (None, _) => self.file("model.safetensors")?,
-        };
-        read_tensors(path).map_err(|error| explained(&error))
+    fn weights(&self, config: &ModelConfig) -> Result<Tensors, StageError> {
+        let weights = self.folder.weights(self.which, config);
+        weights.map_err(|error| folder_error(&error))
     }
 
     fn optimizer(&self) -> Result<Tensors, StageError> {
-        let path = self.file("optimizer.safetensors").map_err(|error| {
-            error.help("set `keep_optimizer: true` in the stage that trained it, or `optimizer_state: reset` here")
-        })?;
-        read_tensors(path).map_err(|error| explained(&error))
+        self.folder.optimizer().map_err(|error| match &error {
+            FolderError::Missing { .. } => folder_error(&error).help("set `keep_optimizer: true` in the stage that trained it, or `optimizer_state: reset` here"),
+            _ => folder_error(&error),
+        })
     }
 
     /// Says why kept moments do not fit: another optimizer's, or of a training in which what
@@ -299,27 +259,18 @@ impl Origin {
         };
         StageError::new(format!(
             "`optimizer_state: keep` cannot go on: the optimizer's state of {} {problem}",
-            self.name
+            self.folder.name()
         ))
         .help(format!("{remedy}, or set `optimizer_state: reset`"))
         .is_final()
     }
 
-    /// Updates that the moments come from: AdamW's correction goes on from there.
-    fn updates(&self) -> Result<u64, StageError> {
-        let report = read_json(self.file("training.json")?)?;
-        Ok(report["updates"].as_u64().unwrap_or(0))
-    }
-
     /// Refuses shards in which an old token has another id.
     fn check_tokenizer(&self, shards: &Path, io: &StageIo) -> Result<(), StageError> {
-        let (Some(old), new) = (
-            self.files.get("tokenizer.json"),
-            shards.join("tokenizer.json"),
-        ) else {
+        let (Some(old), new) = (self.folder.tokenizer(), shards.join(TOKENIZER_NAME)) else {
             io.warn(format!(
-                "{} has no `tokenizer.json`, so it is not checked that the shards were made with its tokenizer",
-                self.name
+                "{} has no `{TOKENIZER_NAME}`, so it is not checked that the shards were made with its tokenizer",
+                self.folder.name()
             ));
             return Ok(());
         };
@@ -333,13 +284,23 @@ impl Origin {
                 };
                 let message = format!(
                     "the shards were made with another tokenizer: id {id} was `{token}` to the model of {}, and here it {now}",
-                    self.name
+                    self.folder.name()
                 );
                 Err(StageError::new(message)
                     .help("make the shards with the model's tokenizer, or with one that adds tokens to it")
                     .is_final())
             }
         }
+    }
+}
+
+/// Says what to do where nothing describes the model.
+fn no_config(error: &FolderError) -> StageError {
+    match error {
+        FolderError::NoShape { .. } => folder_error(error).help(format!(
+            "give the model's folder with its `{SHAPE_NAME}`, or its shape in `model`"
+        )),
+        _ => folder_error(error),
     }
 }
 

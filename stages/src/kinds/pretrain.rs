@@ -1,7 +1,7 @@
 //! Trains a model from random weights.
 //!
 //! Reads `shards`; writes a model folder: `model.safetensors` (the weights with the lowest
-//! validation loss), `last.safetensors`, `config.json`, `training.json` (the course of the
+//! validation loss), `last.safetensors`, `tinylm.json`, `training.json` (the course of the
 //! training, no times) and the tokenizer's files, so that the folder answers on its own.
 
 use tinylm_model::{config::ModelConfig, shards::Shards};

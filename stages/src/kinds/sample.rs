@@ -141,15 +141,6 @@ impl Stage for Sample {
     }
 }
 
-impl From<SpeakError> for StageError {
-    fn from(error: SpeakError) -> StageError {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let mut failed = StageError::new(error.to_string()).is_final();
-        failed.cause = cause.filter(|cause| *cause != failed.message);
-        failed
-    }
-}
-
 fn sampling(settings: &SampleSettings) -> Sampling {
     Sampling {
         temperature: settings.temperature as f32,
@@ -361,7 +352,7 @@ mod tests {
         assert!(
             error
                 .message
-                .ends_with("is no model: it has no `config.json`"),
+                .ends_with("is no model: it has no `tinylm.json`"),
             "{}",
             error.message
         );

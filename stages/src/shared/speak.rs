@@ -1,29 +1,30 @@
 //! A model folder that answers: text in, text out.
 //!
-//! What the `sample` stage, the samples shown during training and the commands `sample`
-//! and `chat` have in common: opening weights and tokenizer as one, turning a prompt
-//! into ids in the model's own template, and turning ids back into text while they come.
+//! The `sample` stage, the samples shown during training and the commands `sample` and `chat`
+//! all speak through it. It opens weights and tokenizer as one, turns a prompt into ids in the
+//! model's own template, and turns ids back into text while they come.
 //!
 //! A dialogue that has grown past the model's context loses its oldest turns, a user's
 //! with the answer to it; the system turn stays. What was left out is told, not hidden.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
     config::Precision,
-    generate::{Continuation, GenerateError, Generator, OpenError, Rules},
+    generate::{Continuation, GenerateError, Model, OpenError, Rules, Session},
     sampler::{Candidate, Sampling},
 };
+use tinylm_pipeline::StageError;
 
 use crate::shared::{
     template::{Role, Template},
     tokens::{Tokenizer, TokensError},
 };
 
-/// A model with its tokenizer.
+/// A session of a model, with the model's tokenizer.
 pub struct Speaker {
-    generator: Generator,
-    tokenizer: Tokenizer,
+    session: Session,
+    tokenizer: Arc<Tokenizer>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,15 @@ pub enum SpeakError {
     Generate(#[from] GenerateError),
     #[error("`{0}` of the prompt is outside what the model can read")]
     Id(u32),
+}
+
+impl From<SpeakError> for StageError {
+    fn from(error: SpeakError) -> StageError {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let mut failed = StageError::new(error.to_string()).is_final();
+        failed.cause = cause.filter(|cause| *cause != failed.message);
+        failed
+    }
 }
 
 /// How an answer is made.
@@ -114,7 +124,7 @@ pub struct Answer {
 
 /// A token as it comes.
 pub struct Said<'a> {
-    /// What can be printed now: whole characters, nothing that may become a stop text.
+    /// Text that can be printed now: whole characters, nothing that may become a stop text.
     pub text: &'a str,
     pub id: u16,
     pub candidates: &'a [Candidate],
@@ -127,17 +137,26 @@ impl Speaker {
         precision: Precision,
         n_threads: usize,
     ) -> Result<Speaker, SpeakError> {
-        let generator = Generator::open(folder, precision, n_threads)?;
-        Speaker::new(generator, Tokenizer::load(folder)?)
+        let model = Model::open(folder, precision)?;
+        Speaker::new(
+            Arc::new(model),
+            Arc::new(Tokenizer::load(folder)?),
+            n_threads,
+        )
     }
 
-    pub fn new(generator: Generator, tokenizer: Tokenizer) -> Result<Speaker, SpeakError> {
-        let (tokens, vocab_size) = (tokenizer.vocab_size(), generator.config().vocab_size);
+    /// Begins to speak with a model and a tokenizer that others may share.
+    pub fn new(
+        model: Arc<Model>,
+        tokenizer: Arc<Tokenizer>,
+        n_threads: usize,
+    ) -> Result<Speaker, SpeakError> {
+        let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config().vocab_size);
         if tokens != vocab_size {
             return Err(SpeakError::Mismatch { tokens, vocab_size });
         }
         Ok(Speaker {
-            generator,
+            session: Session::new(model, n_threads),
             tokenizer,
         })
     }
@@ -146,8 +165,8 @@ impl Speaker {
         &self.tokenizer
     }
 
-    pub fn generator(&mut self) -> &mut Generator {
-        &mut self.generator
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
     }
 
     /// Whether prompts are turns of a dialogue rather than the beginning of a text.
@@ -176,7 +195,7 @@ impl Speaker {
         turns: &[(Role, String)],
         max_tokens: usize,
     ) -> Result<Prompt, SpeakError> {
-        let context = self.generator.config().context;
+        let context = self.session.config().context;
         let room = context - max_tokens.min(context / 2);
         let system: Vec<(Role, &str)> = system
             .map(|text| (Role::System, text))
@@ -228,7 +247,7 @@ impl Speaker {
             n_stay: prompt.n_stay,
             n_candidates: manner.n_candidates,
         };
-        let mut continuation = Continuation::new(&mut self.generator, &prompt.ids, rules)?;
+        let mut continuation = Continuation::new(&mut self.session, &prompt.ids, rules)?;
         let mut stream = self.tokenizer.decode_stream();
         let mut held_back = HeldBack::new(&manner.stop);
         let (mut n_tokens, mut end) = (0, End::Length);

@@ -33,6 +33,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use tinylm_model::folder::{
+    CHAT_TEMPLATE_NAME, GENERATION_NAME, TOKENIZER_NAME, TOKENIZER_NAMES,
+};
 use tokenizers::{
     json::Json,
     pipeline::{PipelineToken, PipelineTokenizer},
@@ -45,15 +48,6 @@ pub(crate) mod unigram;
 pub(crate) mod words;
 
 use steps::{Buffers, Steps};
-
-/// The tokenizer itself, in Hugging Face's format.
-pub const TOKENIZER_NAME: &str = "tokenizer.json";
-/// The template for others' tools; never run here.
-pub const CHAT_TEMPLATE_NAME: &str = "chat_template.jinja";
-/// What generation must know: [`Generation`].
-pub const GENERATION_NAME: &str = "generation.json";
-/// Every file of a tokenizer artifact that a later artifact carries on.
-pub const FILE_NAMES: [&str; 3] = [TOKENIZER_NAME, CHAT_TEMPLATE_NAME, GENERATION_NAME];
 
 /// Ids are stored in 16 bits.
 pub const ID_MAX: u32 = u16::MAX as u32;

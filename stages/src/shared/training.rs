@@ -1,5 +1,5 @@
-//! What `pretrain` and `finetune` share: settings, the way to the training loop, and the
-//! model folder that they write.
+//! The part of `pretrain` and `finetune` that is the same: settings, the way to the training loop,
+//! and the writing of a model folder.
 //!
 //! The loop itself, and all that decides which bits come out, is in `tinylm_model::train`;
 //! here settings become its values, its events become the stage's, and its errors become
@@ -11,11 +11,11 @@ mod shape;
 
 use std::{fs, path::Path};
 
-use serde::Serialize;
 use tinylm_model::{
     CpuEngine, EngineSettings,
     config::{ModelConfig, Precision},
-    engine::{Engine, EngineError, Tensors},
+    engine::{Engine, EngineError},
+    folder::{FolderError, ModelFiles, ModelFolder},
     kernels,
     peak::measured_peak,
     shards::Shards,
@@ -23,11 +23,9 @@ use tinylm_model::{
         Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch,
         train,
     },
-    weights::write_tensors,
 };
-use tinylm_pipeline::{At, Metrics, StageError, StageIo, copy_file};
+use tinylm_pipeline::{Metrics, StageError, StageIo};
 
-use crate::shared::tokens;
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
 pub(crate) use shape::ModelSettings;
@@ -77,18 +75,20 @@ impl Training<'_> {
             true => Some(engine.optimizer().map_err(|error| explained(&error))?),
             false => None,
         };
-        write_model(
-            &config,
-            &trained,
-            optimizer.as_ref(),
-            self.shards.folder(),
-            io.out(),
-        )?;
+        let files = ModelFiles {
+            config: &config,
+            best: &trained.best,
+            last: &trained.last,
+            optimizer: optimizer.as_ref(),
+            report: &trained.report,
+            tokenizer: self.shards.folder(),
+        };
+        ModelFolder::write(io.out(), &files).map_err(|error| folder_error(&error))?;
         Ok(metrics(&config, &trained))
     }
 }
 
-/// What a training runs on, once it is known to fit: an engine takes its memory when it is
+/// The machine of a training, once it is known to fit: an engine takes its memory when it is
 /// opened, and the system may end the process over it without a word.
 pub(crate) fn machine(
     io: &StageIo,
@@ -102,7 +102,7 @@ pub(crate) fn machine(
     Ok(machine)
 }
 
-/// What a training would take of this machine's memory now.
+/// The memory that a training would take of this machine now.
 pub struct MemoryNeed {
     /// Rows computed at a time.
     pub n_rows: usize,
@@ -228,39 +228,6 @@ fn metrics(config: &ModelConfig, trained: &Trained) -> Metrics {
     }
 }
 
-/// Writes the model folder: weights, config, curve, and the tokenizer's files as they are.
-fn write_model(
-    config: &ModelConfig,
-    trained: &Trained,
-    optimizer: Option<&Tensors>,
-    shards: &Path,
-    out: &Path,
-) -> Result<(), StageError> {
-    let write = |name: &str, tensors: &Tensors| {
-        write_tensors(&out.join(name), tensors).map_err(|error| explained(&error))
-    };
-    write("model.safetensors", &trained.best)?;
-    write("last.safetensors", &trained.last)?;
-    if let Some(optimizer) = optimizer {
-        write("optimizer.safetensors", optimizer)?;
-    }
-    write_json(&out.join("config.json"), config)?;
-    write_json(&out.join("training.json"), &trained.report)?;
-    // All of them must be there: a model without its tokenizer is of no use to anybody.
-    for name in tokens::FILE_NAMES {
-        let from = shards.join(name);
-        copy_file(&from, &out.join(name))?;
-    }
-    Ok(())
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
-    text.push(b'\n');
-    fs::write(path, text).at(path)
-}
-
 /// Passes on what the training loop tells.
 struct StageWatcher<'a, 'b> {
     io: &'a StageIo<'b>,
@@ -324,6 +291,15 @@ fn stage_error(error: &TrainError, checkpoints: &Path) -> StageError {
     match error.help() {
         Some(help) => told.help(help),
         None => told,
+    }
+}
+
+/// The stage's error for one of a model's folder; what the files say does not change by itself.
+pub(crate) fn folder_error(error: &FolderError) -> StageError {
+    match error {
+        FolderError::Io { path, source, .. } => StageError::io(path, source),
+        FolderError::Weights(_) => explained(error),
+        _ => explained(error).is_final(),
     }
 }
 

@@ -3,14 +3,12 @@
 //! Keys are a matrix with one output per position, values one with an input per
 //! position, so attention is two more products by the kernels that do all others.
 
-use super::kernels::LANES;
-use crate::config::ModelConfig;
+use crate::{config::ModelConfig, kernels::tile::LANES};
 
 /// Room for `context` positions of every layer and key/value head.
 pub(crate) struct Cache {
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
-    pub(crate) layout: Layout,
 }
 
 /// Where things stand in a cache.
@@ -26,22 +24,25 @@ pub(crate) struct Layout {
 
 impl Cache {
     pub(crate) fn new(config: &ModelConfig) -> Cache {
-        let layout = Layout {
-            n_positions: config.context.next_multiple_of(LANES),
-            d_head: config.d_head(),
-            d_padded: config.d_head().next_multiple_of(LANES),
-            n_kv_heads: config.n_kv_heads,
-        };
+        let layout = Layout::new(config);
         let n = config.n_layers * config.n_kv_heads * layout.n_positions;
         Cache {
             keys: vec![0.0; n * layout.d_head],
             values: vec![0.0; n * layout.d_padded],
-            layout,
         }
     }
 }
 
 impl Layout {
+    pub(crate) fn new(config: &ModelConfig) -> Layout {
+        Layout {
+            n_positions: config.context.next_multiple_of(LANES),
+            d_head: config.d_head(),
+            d_padded: config.d_head().next_multiple_of(LANES),
+            n_kv_heads: config.n_kv_heads,
+        }
+    }
+
     /// Panel `i` holds positions `32 i ..`: `(d_head, 32)`.
     pub(crate) fn keys(&self, layer: usize, head: usize) -> usize {
         (layer * self.n_kv_heads + head) * self.n_positions * self.d_head

@@ -5,7 +5,7 @@
 //! positions are part of what is kept of a token, so sliding by one would mean reading
 //! everything again for each token. Some tokens at the beginning can be told to stay.
 
-use super::{FeedError, Generator};
+use super::session::{FeedError, Session};
 use crate::sampler::{Candidate, Draw, Sampling, SamplingError, candidates};
 
 /// How a prompt is continued.
@@ -44,11 +44,11 @@ pub enum GenerateError {
 
 /// A prompt being continued.
 pub struct Continuation<'a> {
-    generator: &'a mut Generator,
+    session: &'a mut Session,
     rules: Rules,
     /// Everything so far, also what has slid out.
     tokens: Vec<u16>,
-    /// What is to be fed before the next token can be chosen.
+    /// Tokens to be fed before the next token can be chosen.
     waiting: Vec<u16>,
     n_generated: usize,
     n_cropped: usize,
@@ -59,7 +59,7 @@ pub struct Continuation<'a> {
 impl<'a> Continuation<'a> {
     /// Checks prompt and rules; the prompt is read with the first token.
     pub fn new(
-        generator: &'a mut Generator,
+        session: &'a mut Session,
         prompt: &[u16],
         rules: Rules,
     ) -> Result<Self, GenerateError> {
@@ -67,15 +67,10 @@ impl<'a> Continuation<'a> {
         if prompt.is_empty() {
             return Err(FeedError::Empty.into());
         }
-        generator.check_ids(prompt)?;
-        let waiting = crop(
-            prompt,
-            rules.n_stay,
-            generator.config().context,
-            rules.n_max,
-        );
+        session.check_ids(prompt)?;
+        let waiting = crop(prompt, rules.n_stay, session.config().context, rules.n_max);
         Ok(Continuation {
-            generator,
+            session,
             tokens: prompt.to_vec(),
             n_cropped: prompt.len() - waiting.len(),
             waiting,
@@ -112,10 +107,10 @@ impl<'a> Continuation<'a> {
             position: self.n_generated as u64,
         };
         let logits = if self.n_generated == 0 {
-            self.generator.hold(&self.waiting)?
+            self.session.hold(&self.waiting)?
         } else {
             self.make_room();
-            self.generator.feed(&self.waiting)?
+            self.session.feed(&self.waiting)?
         };
         let id = self.rules.sampling.next(logits, &self.tokens, draw)?;
         let candidates = candidates(logits, self.rules.n_candidates);
@@ -133,8 +128,8 @@ impl<'a> Continuation<'a> {
 
     /// Drops the older half of what may slide when the next token does not fit.
     fn make_room(&mut self) {
-        let context = self.generator.config().context;
-        let held = self.generator.held();
+        let context = self.session.config().context;
+        let held = self.session.held();
         if held.len() + self.waiting.len() <= context {
             return;
         }
@@ -143,7 +138,7 @@ impl<'a> Continuation<'a> {
         let mut rest = held[held.len() - n_kept.min(held.len())..].to_vec();
         rest.append(&mut self.waiting);
         self.waiting = rest;
-        self.generator.truncate(n_stay);
+        self.session.truncate(n_stay);
         self.n_slides += 1;
     }
 }
@@ -167,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Precision,
-        generate::tests::{generator, tiny},
+        generate::tests::{session, tiny},
     };
 
     fn rules(n_max: usize) -> Rules {
@@ -186,8 +181,8 @@ mod tests {
     }
 
     fn ids(prompt: &[u16], rules: Rules) -> Vec<u16> {
-        let mut generator = generator(&tiny(), Precision::F32, 1);
-        let mut continuation = Continuation::new(&mut generator, prompt, rules).unwrap();
+        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut continuation = Continuation::new(&mut session, prompt, rules).unwrap();
         let mut ids = Vec::new();
         while let Some(step) = continuation.advance().unwrap() {
             ids.push(step.id);
@@ -197,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_continuation_outlives_the_context() {
-        let mut generator = generator(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), Precision::F32, 1);
         let rules = Rules {
             n_stay: 3,
             ..rules(200)
         };
-        let mut continuation = Continuation::new(&mut generator, &[9, 8, 7, 6], rules).unwrap();
+        let mut continuation = Continuation::new(&mut session, &[9, 8, 7, 6], rules).unwrap();
         let mut n = 0;
         while continuation.advance().unwrap().is_some() {
             n += 1;
@@ -210,7 +205,7 @@ mod tests {
         assert_eq!(n, 200);
         assert!(continuation.n_slides() > 4);
         let tokens = continuation.tokens().to_vec();
-        let held = generator.held();
+        let held = session.held();
         assert_eq!(held[..3], [9, 8, 7]);
         // The last token was chosen and not fed.
         assert!(tokens[..tokens.len() - 1].ends_with(&held[3..]));
@@ -249,18 +244,18 @@ mod tests {
     #[test]
     fn a_prompt_longer_than_the_context_keeps_its_end() {
         let prompt: Vec<u16> = (0..77).collect();
-        let mut generator = generator(&tiny(), Precision::F32, 1);
-        let mut continuation = Continuation::new(&mut generator, &prompt, rules(30)).unwrap();
+        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut continuation = Continuation::new(&mut session, &prompt, rules(30)).unwrap();
         assert!(continuation.n_cropped() > 77 - 45);
         continuation.advance().unwrap().unwrap();
-        assert!(prompt.ends_with(generator.held()));
+        assert!(prompt.ends_with(session.held()));
     }
 
     #[test]
     fn bad_prompts_and_settings_are_errors() {
-        let mut generator = generator(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), Precision::F32, 1);
         let mut message =
-            |prompt: &[u16], rules| match Continuation::new(&mut generator, prompt, rules) {
+            |prompt: &[u16], rules| match Continuation::new(&mut session, prompt, rules) {
                 Ok(_) => panic!("accepted"),
                 Err(error) => error.to_string(),
             };
@@ -279,13 +274,13 @@ mod tests {
 
     #[test]
     fn candidates_come_with_each_token() {
-        let mut generator = generator(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), Precision::F32, 1);
         let rules = Rules {
             sampling: Sampling::GREEDY,
             n_candidates: 5,
             ..rules(3)
         };
-        let mut continuation = Continuation::new(&mut generator, &[4], rules).unwrap();
+        let mut continuation = Continuation::new(&mut session, &[4], rules).unwrap();
         while let Some(step) = continuation.advance().unwrap() {
             assert_eq!(step.candidates.len(), 5);
             assert_eq!(step.candidates[0].id, step.id);

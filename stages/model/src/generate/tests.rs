@@ -1,10 +1,13 @@
 //! Generation against a reference that could not be simpler.
 
+use std::{sync::Arc, thread};
+
 use super::*;
 use crate::{
     CpuEngine, EngineSettings,
-    config::{Activation, Bias, Norm, NormAt, Parameter, Positions, Role},
-    engine::{Batch, Engine, Tensor},
+    config::{Activation, Bias, ModelConfig, Norm, NormAt, Parameter, Positions, Precision, Role},
+    engine::{Batch, Engine, Tensor, Tensors},
+    kernels::tiles::Tiles,
 };
 
 /// A number that looks random and is the same on every machine.
@@ -334,8 +337,18 @@ fn tokens(n: usize) -> Vec<u16> {
         .collect()
 }
 
-pub(super) fn generator(c: &ModelConfig, precision: Precision, n_threads: usize) -> Generator {
-    Generator::from_tensors(c.clone(), &random_tensors(c), precision, n_threads).unwrap()
+fn model(c: &ModelConfig, precision: Precision) -> Model {
+    Model::from_tensors(c.clone(), &random_tensors(c), precision).unwrap()
+}
+
+pub(super) fn session(c: &ModelConfig, precision: Precision, n_threads: usize) -> Session {
+    Session::new(Arc::new(model(c, precision)), n_threads)
+}
+
+/// A session whose products are computed by these tiles.
+fn session_of(c: &ModelConfig, precision: Precision, tiles: Tiles, n_threads: usize) -> Session {
+    let model = model(c, precision);
+    Session::new(Arc::new(Model { tiles, ..model }), n_threads)
 }
 
 #[track_caller]
@@ -355,13 +368,12 @@ fn logits_are_those_of_the_definition_for_every_option_and_cpu() {
         let want = Reference { c: &c, t: &tensors }.logits(&tokens);
         let largest = want.iter().flatten().fold(0f64, |a, b| a.max(b.abs()));
         assert!(largest > 0.5, "the logits say nothing");
-        for kernels in Kernels::supported() {
+        for tiles in Tiles::all() {
             for n_threads in [1, 2, 3] {
-                let mut generator = generator(&c, Precision::F32, n_threads);
-                generator.kernels = kernels;
+                let mut session = session_of(&c, Precision::F32, tiles, n_threads);
                 // A prompt, two more tokens, one more, and the rest.
                 for (from, to) in [(0, 17), (17, 19), (19, 20), (20, c.context)] {
-                    let logits = generator.feed(&tokens[from..to]).unwrap();
+                    let logits = session.feed(&tokens[from..to]).unwrap();
                     assert_close(logits, &want[to - 1], 5e-5);
                 }
             }
@@ -376,17 +388,16 @@ fn bf16_is_near_and_alike_on_every_cpu() {
         let tokens = tokens(30);
         let want = Reference { c: &c, t: &tensors }.logits(&tokens);
         let mut all = Vec::new();
-        let both_ways = |kernels: Kernels| {
-            [1, usize::MAX].map(|widen_from| Kernels {
+        let both_ways = |tiles: Tiles| {
+            [1, usize::MAX].map(|widen_from| Tiles {
                 widen_from,
-                ..kernels
+                ..tiles
             })
         };
-        for kernels in Kernels::supported().into_iter().flat_map(both_ways) {
-            let mut generator = generator(&c, Precision::Bf16, 2);
-            generator.kernels = kernels;
-            generator.feed(&tokens[..29]).unwrap();
-            let logits = generator.feed(&tokens[29..]).unwrap().to_vec();
+        for tiles in Tiles::all().into_iter().flat_map(both_ways) {
+            let mut session = session_of(&c, Precision::Bf16, tiles, 2);
+            session.feed(&tokens[..29]).unwrap();
+            let logits = session.feed(&tokens[29..]).unwrap().to_vec();
             assert_close(&logits, &want[29], 0.3);
             all.push(logits);
         }
@@ -402,9 +413,9 @@ fn bf16_is_near_and_alike_on_every_cpu() {
 fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
     let c = &all_options()[1];
     let tokens = tokens(40);
-    let mut once = generator(c, Precision::F32, 2);
+    let mut once = session(c, Precision::F32, 2);
     let want = once.feed(&tokens).unwrap().to_vec();
-    let mut other = generator(c, Precision::F32, 2);
+    let mut other = session(c, Precision::F32, 2);
     other.feed(&tokens[..30]).unwrap();
     other.feed(&[1, 2, 3, 4, 5]).unwrap();
     // Taking back leaves no trace, and `hold` finds the common beginning itself.
@@ -421,15 +432,49 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     for precision in [Precision::F32, Precision::Bf16] {
         let c = &all_options()[3];
         let logits = |n_threads| {
-            let mut generator = generator(c, precision, n_threads);
+            let mut session = session(c, precision, n_threads);
             let mut bits = Vec::new();
             for part in tokens(40).chunks(31) {
-                bits.extend(generator.feed(part).unwrap().iter().map(|x| x.to_bits()));
+                bits.extend(session.feed(part).unwrap().iter().map(|x| x.to_bits()));
             }
             bits
         };
         assert_eq!(logits(1), logits(2));
         assert_eq!(logits(1), logits(3));
+    }
+}
+
+/// The logits after each of some parts of a text, to the bit.
+fn said(session: &mut Session, parts: &[&[u16]]) -> Vec<Vec<u32>> {
+    let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect();
+    parts
+        .iter()
+        .map(|part| bits(session.feed(part).unwrap()))
+        .collect()
+}
+
+#[test]
+fn sessions_of_one_model_say_what_each_says_alone() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let model = Arc::new(model(&all_options()[1], precision));
+        let tokens = tokens(40);
+        let parts: [Vec<&[u16]>; 2] = [tokens.chunks(7).collect(), tokens[5..].chunks(6).collect()];
+        let session = || Session::new(Arc::clone(&model), 2);
+        let alone = parts.each_ref().map(|parts| said(&mut session(), parts));
+        assert_ne!(alone[0], alone[1]);
+
+        let mut sessions = [session(), session()];
+        for turn in 0..6 {
+            for (i, session) in sessions.iter_mut().enumerate() {
+                assert_eq!(said(session, &parts[i][turn..=turn])[0], alone[i][turn]);
+            }
+        }
+        thread::scope(|scope| {
+            let talks = parts
+                .each_ref()
+                .map(|parts| scope.spawn(|| said(&mut session(), parts)));
+            assert_eq!(talks.map(|talk| talk.join().unwrap()), alone);
+        });
     }
 }
 
@@ -439,8 +484,8 @@ fn scores_are_those_of_the_logits() {
     let tensors = random_tensors(c);
     let tokens = tokens(41);
     let want = Reference { c, t: &tensors }.logits(&tokens[..40]);
-    let mut generator = generator(c, Precision::F32, 2);
-    let scores = generator.score(&tokens[..40], 3, &tokens[4..]).unwrap();
+    let mut session = session(c, Precision::F32, 2);
+    let scores = session.score(&tokens[..40], 3, &tokens[4..]).unwrap();
     assert_eq!(scores.len(), 37);
     for (i, score) in scores.iter().enumerate() {
         let logits = &want[i + 3];
@@ -493,13 +538,13 @@ fn scores_are_those_of_the_training_engine_packed_or_not() {
         let ids = tokens(41);
         let batch = packed(&ids);
         let trained = engine.evaluate(&batch).unwrap();
-        let mut generator = generator(&c, Precision::F32, 2);
+        let mut session = session(&c, Precision::F32, 2);
         for (start, len) in [(0, 14), (14, 6), (20, 11)] {
             let (tokens, targets) = (
                 &batch.tokens[start..start + len],
                 &batch.targets[start..start + len],
             );
-            let scores = generator.score(tokens, 0, targets).unwrap();
+            let scores = session.score(tokens, 0, targets).unwrap();
             for (found, want) in scores.iter().zip(&trained[start..]) {
                 assert!(
                     (found.nll - want.nll).abs() < 1e-4,
@@ -514,58 +559,40 @@ fn scores_are_those_of_the_training_engine_packed_or_not() {
 #[test]
 fn what_cannot_be_fed_is_an_error_and_changes_nothing() {
     let c = &all_options()[0];
-    let mut generator = generator(c, Precision::F32, 1);
-    generator.feed(&[1, 2]).unwrap();
-    assert_eq!(generator.feed(&[]).unwrap_err(), FeedError::Empty);
+    let mut session = session(c, Precision::F32, 1);
+    session.feed(&[1, 2]).unwrap();
+    assert_eq!(session.feed(&[]).unwrap_err(), FeedError::Empty);
     let outside = FeedError::OutsideVocabulary {
         id: 77,
         vocab_size: 77,
     };
-    assert_eq!(generator.feed(&[3, 77]).unwrap_err(), outside);
+    assert_eq!(session.feed(&[3, 77]).unwrap_err(), outside);
     let long = FeedError::TooLong { n: 46, context: 45 };
-    assert_eq!(generator.feed(&[0; 44]).unwrap_err(), long);
-    assert_eq!(generator.held(), [1, 2]);
+    assert_eq!(session.feed(&[0; 44]).unwrap_err(), long);
+    assert_eq!(session.held(), [1, 2]);
 }
 
 mod folders {
     use std::fs;
 
-    use safetensors::{Dtype, serialize, tensor::TensorView};
     use tempfile::TempDir;
 
     use super::*;
+    use crate::{
+        folder::{OLD_SHAPE_NAME, SHAPE_NAME, WEIGHTS_NAME},
+        weights::write_tensors,
+    };
 
-    pub(super) fn write(c: &ModelConfig, tensors: &Tensors) -> TempDir {
+    fn write(c: &ModelConfig, tensors: &Tensors) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path().join("config.json"),
-            serde_json::to_vec(c).unwrap(),
-        )
-        .unwrap();
-        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-            .iter()
-            .map(|(name, tensor)| {
-                let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
-                (name.clone(), tensor.shape.clone(), bytes)
-            })
-            .collect();
-        let views = bytes.iter().map(|(name, shape, bytes)| {
-            (
-                name.clone(),
-                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
-            )
-        });
-        fs::write(
-            dir.path().join("model.safetensors"),
-            serialize(views, None).unwrap(),
-        )
-        .unwrap();
+        fs::write(dir.path().join(SHAPE_NAME), serde_json::to_vec(c).unwrap()).unwrap();
+        write_tensors(&dir.path().join(WEIGHTS_NAME), tensors).unwrap();
         dir
     }
 
     #[track_caller]
     fn refusal(dir: &TempDir) -> String {
-        let Err(error) = Generator::open(dir.path(), Precision::F32, 1) else {
+        let Err(error) = Model::open(dir.path(), Precision::F32) else {
             panic!("opened")
         };
         error
@@ -577,9 +604,23 @@ mod folders {
     fn a_folder_and_its_tensors_are_the_same_model() {
         let c = tiny();
         let dir = write(&c, &random_tensors(&c));
-        let mut opened = Generator::open(dir.path(), Precision::F32, 1).unwrap();
-        let mut built = generator(&c, Precision::F32, 1);
-        assert_eq!(opened.feed(&[5, 6]).unwrap(), built.feed(&[5, 6]).unwrap());
+        let open = || Arc::new(Model::open(dir.path(), Precision::F32).unwrap());
+        let mut built = session(&c, Precision::F32, 1);
+        let built = built.feed(&[5, 6]).unwrap();
+        assert_eq!(Session::new(open(), 1).feed(&[5, 6]).unwrap(), built);
+        // As earlier versions wrote it.
+        fs::rename(dir.path().join(SHAPE_NAME), dir.path().join(OLD_SHAPE_NAME)).unwrap();
+        assert_eq!(Session::new(open(), 1).feed(&[5, 6]).unwrap(), built);
+    }
+
+    #[test]
+    fn a_config_of_the_format_of_others_is_not_read_beside_our_own() {
+        let c = tiny();
+        let dir = write(&c, &random_tensors(&c));
+        let theirs = r#"{"model_type": "llama", "hidden_size": 24}"#;
+        fs::write(dir.path().join(OLD_SHAPE_NAME), theirs).unwrap();
+        let model = Model::open(dir.path(), Precision::F32).unwrap();
+        assert_eq!(*model.config(), c);
     }
 
     #[test]
@@ -589,18 +630,18 @@ mod folders {
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(
             refusal(&empty),
-            "`[DIR]` is no model: it has no `config.json`"
+            "`[DIR]` is no model: it has no `tinylm.json`"
         );
 
         let dir = write(&c, &tensors);
-        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        fs::remove_file(dir.path().join(WEIGHTS_NAME)).unwrap();
         assert_eq!(
             refusal(&dir),
             "`[DIR]` is no model: it has no `model.safetensors`"
         );
 
         let dir = write(&c, &tensors);
-        let file = dir.path().join("model.safetensors");
+        let file = dir.path().join(WEIGHTS_NAME);
         let bytes = fs::read(&file).unwrap();
         for n in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
             fs::write(&file, &bytes[..n]).unwrap();
@@ -612,7 +653,8 @@ mod folders {
         }
 
         let dir = write(&c, &tensors);
-        fs::write(dir.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
+        fs::remove_file(dir.path().join(SHAPE_NAME)).unwrap();
+        fs::write(dir.path().join(OLD_SHAPE_NAME), r#"{"model_type": "gpt2"}"#).unwrap();
         let found = refusal(&dir);
         assert!(
             found.starts_with("`[DIR]/config.json` does not describe a model of this program"),

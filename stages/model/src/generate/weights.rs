@@ -4,46 +4,32 @@
 //! passes through them, on huge pages where the system has them: decoding reads the
 //! whole of it once per token, and this is what bounds its speed.
 
-use std::{borrow::Cow, collections::BTreeSet, fs, io, path::Path, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, io};
 
 use memmap2::MmapMut;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
 
-use super::kernels::{LANES, bf16_pair};
 use crate::{
-    config::{Activation, ModelConfig, Norm, Positions, Precision},
+    config::{ModelConfig, Parameter, Positions, Precision},
     engine::Tensors,
+    folder::{FolderError, ModelFolder, Which},
+    kernels::{
+        math::{bf16_pair, rotations, sinusoids},
+        tile::LANES,
+    },
+    model,
+    weights::{TensorFile, WeightsError, check_tensors},
 };
 
 /// Why a model could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot read `{}`", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("`{}` is no model: it has no `{missing}`", path.display())]
-    NoModel {
-        path: PathBuf,
-        missing: &'static str,
-    },
-    #[error("`{}` does not describe a model of this program: {reason}", path.display())]
-    Config { path: PathBuf, reason: String },
-    #[error("`{}` is damaged or cut short: {reason}", path.display())]
-    Damaged { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     #[error("the model cannot be: {0}")]
     Impossible(String),
-    #[error("`{name}` is missing from the weights")]
-    MissingTensor { name: String },
-    #[error("`{name}` among the weights is not part of this model")]
-    UnknownTensor { name: String },
-    #[error("`{name}` has shape {found:?}, the configuration needs {expected:?}")]
-    Shape {
-        name: String,
-        found: Vec<usize>,
-        expected: Vec<usize>,
-    },
-    #[error("`{name}` holds numbers of type {found}, not f32")]
-    Type { name: String, found: String },
     #[error("no memory for the model: {0}")]
     Memory(io::Error),
 }
@@ -74,8 +60,9 @@ pub(crate) struct Block {
 }
 
 pub(crate) struct NormWeights {
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) gain: Vec<f32>,
+    /// Empty where the norm has none.
+    pub(crate) bias: Vec<f32>,
 }
 
 /// A matrix `(out, in)` in panels of 32 outputs, and its bias padded to whole panels.
@@ -88,16 +75,12 @@ pub(crate) struct Linear {
 }
 
 impl Weights {
-    /// Reads `config.json` and `model.safetensors` of a model folder.
-    pub(crate) fn read(folder: &Path, precision: Precision) -> Result<Weights, OpenError> {
-        let config = read_config(folder)?;
-        let path = folder.join("model.safetensors");
-        let bytes = read(&path, folder, "model.safetensors")?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| OpenError::Damaged {
-            path,
-            reason: error.to_string(),
-        })?;
-        Weights::build(config, precision, &mut InFile { tensors })
+    /// Reads the shape and the best weights of a model folder.
+    pub(crate) fn read(folder: &ModelFolder, precision: Precision) -> Result<Weights, OpenError> {
+        let config = folder.config()?;
+        let file = folder.tensor_file(Which::Best)?;
+        file.check(&config.parameters())?;
+        Weights::build(config, precision, &file)
     }
 
     pub(crate) fn from_tensors(
@@ -105,62 +88,53 @@ impl Weights {
         tensors: &Tensors,
         precision: Precision,
     ) -> Result<Weights, OpenError> {
-        Weights::build(config, precision, &mut InMemory { tensors })
+        config
+            .check()
+            .map_err(|error| OpenError::Impossible(error.to_string()))?;
+        let shapes = tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
+        check_tensors(&config.parameters(), &shapes.collect())?;
+        Weights::build(config, precision, tensors)
     }
 
+    /// Packs tensors that are known to be the model's.
     fn build(
         config: ModelConfig,
         precision: Precision,
-        source: &mut impl Source,
+        source: &impl Source,
     ) -> Result<Weights, OpenError> {
-        check(&config)?;
+        let parameters = config.parameters();
+        let by_name: BTreeMap<&str, &Parameter> =
+            parameters.iter().map(|p| (p.name.as_str(), p)).collect();
+        let model = model::Weights::find(&config, |name| by_name.get(name).copied());
+        let model = model
+            .ok_or_else(|| OpenError::Impossible("its list of tensors has a gap".to_owned()))?;
+        let n_elements = n_elements(&parameters, &config, precision);
         let mut builder = Builder {
-            arena: Arena::new(n_elements(&config, precision)).map_err(OpenError::Memory)?,
+            arena: Arena::new(n_elements).map_err(OpenError::Memory)?,
             precision,
             source,
-            used: BTreeSet::new(),
         };
-        let c = &config;
-        let (v, d, f) = (c.vocab_size, c.d_model, c.d_ff);
-        let embed = builder.tensor("embed.weight", &[v, d])?;
-        let positions = match c.positions {
-            Positions::Learned => builder.tensor("positions.weight", &[c.context, d])?,
-            Positions::Sinusoidal => sinusoids(c.context, d),
-            Positions::Rope => rotations(c.context, c.d_head(), c.rope_theta),
-        };
-        let mut blocks = Vec::new();
-        for i in 0..c.n_layers {
-            let name = |part: &str| format!("blocks.{i}.{part}");
-            let gated = c.activation == Activation::Swiglu;
-            blocks.push(Block {
-                norm1: builder.norm(&name("norm1"), c)?,
-                qkv: builder.linear(&name("qkv"), d + 2 * c.d_kv(), d, c.bias.qkv)?,
-                proj: builder.linear(&name("proj"), d, d, c.bias.proj)?,
-                norm2: builder.norm(&name("norm2"), c)?,
-                gate: gated
-                    .then(|| builder.linear(&name("gate"), f, d, c.bias.mlp))
-                    .transpose()?,
-                up: builder.linear(&name("up"), f, d, c.bias.mlp)?,
-                down: builder.linear(&name("down"), d, f, c.bias.mlp)?,
-            });
-        }
-        let norm = c.final_norm.then(|| builder.norm("norm", c)).transpose()?;
-        let bias = builder.bias("head", v, c.bias.head)?;
-        let head = if c.tied {
-            builder.pack(&embed, v, d, bias)
-        } else {
-            let weight = builder.tensor("head.weight", &[v, d])?;
-            builder.pack(&weight, v, d, bias)
-        };
-        builder.refuse_leftovers()?;
+        let blocks = model.blocks.iter().map(|block| builder.block(block));
+        let blocks = blocks.collect::<Result<_, _>>()?;
+        let norm = model.norm.as_ref().map(|norm| builder.norm(norm));
+        let (d, context) = (config.d_model, config.context);
         Ok(Weights {
+            blocks,
+            norm: norm.transpose()?,
+            head: builder.linear(&model.head)?,
+            embed: builder.plain(model.embed)?,
+            positions: match (config.positions, model.positions) {
+                (Positions::Sinusoidal, _) => sinusoids(context, d),
+                (Positions::Rope, _) => rotations(context, config.d_head(), config.rope_theta),
+                (Positions::Learned, learned) => match learned {
+                    Some(learned) => builder.plain(learned)?,
+                    None => Vec::new(),
+                },
+            },
             panels: builder.arena.map,
             precision,
-            embed,
-            positions,
-            blocks,
-            norm,
-            head,
             config,
         })
     }
@@ -178,67 +152,6 @@ impl Weights {
     }
 }
 
-/// Returns the configuration of a model folder, checked.
-pub fn read_config(folder: &Path) -> Result<ModelConfig, OpenError> {
-    let path = folder.join("config.json");
-    let bytes = read(&path, folder, "config.json")?;
-    let config = serde_json::from_slice(&bytes).map_err(|error| OpenError::Config {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    check(&config).map_err(|error| OpenError::Config {
-        path,
-        reason: error.to_string(),
-    })?;
-    Ok(config)
-}
-
-fn read(path: &Path, folder: &Path, name: &'static str) -> Result<Vec<u8>, OpenError> {
-    fs::read(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::NoModel {
-            path: folder.to_owned(),
-            missing: name,
-        },
-        _ => OpenError::Read {
-            path: path.to_owned(),
-            source,
-        },
-    })
-}
-
-/// Refuses what cannot be built, and sizes that only a damaged file has: they would be
-/// allocated before the weights are found to be others.
-fn check(c: &ModelConfig) -> Result<(), OpenError> {
-    c.check()
-        .map_err(|error| OpenError::Impossible(error.to_string()))
-}
-
-/// Angle `pos / 10000^(2 i / D)`: its sine at `2 i`, its cosine at `2 i + 1`.
-fn sinusoids(context: usize, d: usize) -> Vec<f32> {
-    let mut table = vec![0.0; context * d];
-    for (pos, row) in table.chunks_exact_mut(d).enumerate() {
-        for (i, x) in row.iter_mut().enumerate() {
-            let exponent = (i - i % 2) as f64 / d as f64;
-            let angle = pos as f64 / 10_000f64.powf(exponent);
-            *x = if i % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
-        }
-    }
-    table
-}
-
-/// Angle `pos / theta^(2 i / d)` for the pair `(i, i + d / 2)` of a head of width `d`.
-fn rotations(context: usize, d: usize, theta: f32) -> Vec<f32> {
-    let mut table = vec![0.0; context * d];
-    for (pos, row) in table.chunks_exact_mut(d).enumerate() {
-        let (cos, sin) = row.split_at_mut(d / 2);
-        for (i, (cos, sin)) in cos.iter_mut().zip(sin).enumerate() {
-            let angle = pos as f64 / f64::from(theta).powf(2.0 * i as f64 / d as f64);
-            (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
-        }
-    }
-    table
-}
-
 fn depth(n_in: usize, precision: Precision) -> usize {
     match precision {
         Precision::F32 => n_in,
@@ -246,72 +159,33 @@ fn depth(n_in: usize, precision: Precision) -> usize {
     }
 }
 
-/// Elements of all panels of a model.
-fn n_elements(c: &ModelConfig, precision: Precision) -> usize {
+/// Elements of all panels of a model: of its matrices in blocks and of its head.
+fn n_elements(parameters: &[Parameter], c: &ModelConfig, precision: Precision) -> usize {
     let matrix = |n_out: usize, n_in: usize| n_out.div_ceil(LANES) * LANES * depth(n_in, precision);
-    let (d, f) = (c.d_model, c.d_ff);
-    let n_up = if c.activation == Activation::Swiglu {
-        2
-    } else {
-        1
-    };
-    let block = matrix(d + 2 * c.d_kv(), d) + matrix(d, d) + n_up * matrix(f, d) + matrix(d, f);
-    c.n_layers * block + matrix(c.vocab_size, d)
+    let hidden = parameters.iter().filter(|p| p.role.is_hidden());
+    let blocks: usize = hidden.map(|p| matrix(p.shape[0], p.shape[1])).sum();
+    blocks + matrix(c.vocab_size, c.d_model)
 }
 
-/// A tensor's shape and numbers.
-type Found<'a> = (Vec<usize>, Cow<'a, [f32]>);
-
-/// Where tensors come from.
+/// Where tensors come from, once it is known that they are there.
 trait Source {
-    fn get(&self, name: &str) -> Result<Option<Found<'_>>, OpenError>;
-    fn names(&self) -> Vec<String>;
+    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError>;
 }
 
-struct InFile<'a> {
-    tensors: SafeTensors<'a>,
+impl Source for TensorFile {
+    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
+        Ok(Cow::Owned(TensorFile::get(self, name)?.data))
+    }
 }
 
-impl Source for InFile<'_> {
-    fn get(&self, name: &str) -> Result<Option<Found<'_>>, OpenError> {
-        let Ok(view) = self.tensors.tensor(name) else {
-            return Ok(None);
-        };
-        if view.dtype() != Dtype::F32 {
-            return Err(OpenError::Type {
+impl Source for Tensors {
+    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
+        match BTreeMap::get(self, name) {
+            Some(tensor) => Ok(Cow::Borrowed(&tensor.data)),
+            None => Err(WeightsError::Missing {
                 name: name.to_owned(),
-                found: format!("{:?}", view.dtype()).to_lowercase(),
-            });
+            }),
         }
-        let (quads, _) = view.data().as_chunks::<4>();
-        let data = quads
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
-        Ok(Some((view.shape().to_vec(), Cow::Owned(data))))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors
-            .names()
-            .into_iter()
-            .map(ToString::to_string)
-            .collect()
-    }
-}
-
-struct InMemory<'a> {
-    tensors: &'a Tensors,
-}
-
-impl Source for InMemory<'_> {
-    fn get(&self, name: &str) -> Result<Option<Found<'_>>, OpenError> {
-        let tensor = self.tensors.get(name);
-        Ok(tensor.map(|tensor| (tensor.shape.clone(), Cow::Borrowed(&tensor.data[..]))))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
     }
 }
 
@@ -344,92 +218,63 @@ impl Arena {
 struct Builder<'a, S> {
     arena: Arena,
     precision: Precision,
-    source: &'a mut S,
-    used: BTreeSet<String>,
+    source: &'a S,
 }
 
 impl<S: Source> Builder<'_, S> {
-    fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>, OpenError> {
-        self.used.insert(name.to_owned());
-        let Some((found, data)) = self.source.get(name)? else {
-            return Err(OpenError::MissingTensor {
-                name: name.to_owned(),
-            });
-        };
-        if found != expected || data.len() != expected.iter().product::<usize>() {
-            return Err(OpenError::Shape {
-                name: name.to_owned(),
-                found,
-                expected: expected.to_vec(),
-            });
-        }
-        Ok(data.into_owned())
-    }
-
-    fn norm(&mut self, name: &str, c: &ModelConfig) -> Result<NormWeights, OpenError> {
-        let biased = c.norm == Norm::Layer && c.bias.norm;
-        Ok(NormWeights {
-            weight: self.tensor(&format!("{name}.weight"), &[c.d_model])?,
-            bias: biased
-                .then(|| self.tensor(&format!("{name}.bias"), &[c.d_model]))
-                .transpose()?,
+    fn block(&mut self, block: &model::Block<&Parameter>) -> Result<Block, OpenError> {
+        Ok(Block {
+            norm1: self.norm(&block.norm1)?,
+            qkv: self.linear(&block.qkv)?,
+            proj: self.linear(&block.proj)?,
+            norm2: self.norm(&block.norm2)?,
+            gate: match &block.gate {
+                Some(gate) => Some(self.linear(gate)?),
+                None => None,
+            },
+            up: self.linear(&block.up)?,
+            down: self.linear(&block.down)?,
         })
     }
 
-    fn bias(&mut self, name: &str, n: usize, has: bool) -> Result<Option<Vec<f32>>, OpenError> {
-        if !has {
-            return Ok(None);
-        }
-        let mut bias = self.tensor(&format!("{name}.bias"), &[n])?;
-        bias.resize(n.next_multiple_of(LANES), 0.0);
-        Ok(Some(bias))
+    fn norm(&self, norm: &model::Norm<&Parameter>) -> Result<NormWeights, OpenError> {
+        Ok(NormWeights {
+            gain: self.plain(norm.gain)?,
+            bias: match norm.bias {
+                Some(bias) => self.plain(bias)?,
+                None => Vec::new(),
+            },
+        })
     }
 
-    fn linear(
-        &mut self,
-        name: &str,
-        n_out: usize,
-        n_in: usize,
-        has_bias: bool,
-    ) -> Result<Linear, OpenError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[n_out, n_in])?;
-        let bias = self.bias(name, n_out, has_bias)?;
-        Ok(self.pack(&weight, n_out, n_in, bias))
-    }
-
-    fn pack(
-        &mut self,
-        weight: &[f32],
-        n_out: usize,
-        n_in: usize,
-        bias: Option<Vec<f32>>,
-    ) -> Linear {
-        let n_panels = n_out.div_ceil(LANES);
-        let depth = depth(n_in, self.precision);
+    fn linear(&mut self, linear: &model::Linear<&Parameter>) -> Result<Linear, OpenError> {
+        let bias = match linear.bias {
+            Some(bias) => {
+                let mut bias = self.plain(bias)?;
+                bias.resize(bias.len().next_multiple_of(LANES), 0.0);
+                Some(bias)
+            }
+            None => None,
+        };
+        let weight = self.source.get(&linear.weight.name)?;
+        let (n_out, n_in) = (linear.weight.shape[0], linear.weight.shape[1]);
+        let (n_panels, depth) = (n_out.div_ceil(LANES), depth(n_in, self.precision));
         let precision = self.precision;
         let (start, panels) = self.arena.take(n_panels * depth * LANES);
         panels
             .par_chunks_exact_mut(depth * LANES)
             .zip(weight.par_chunks(n_in * LANES))
             .for_each(|(panel, rows)| fill_panel(panel, rows, n_in, precision));
-        Linear {
+        Ok(Linear {
             start,
             n_panels,
             depth,
             bias,
-        }
+        })
     }
 
-    fn refuse_leftovers(&self) -> Result<(), OpenError> {
-        match self
-            .source
-            .names()
-            .into_iter()
-            .find(|name| !self.used.contains(name))
-        {
-            Some(name) => Err(OpenError::UnknownTensor { name }),
-            None => Ok(()),
-        }
+    fn plain(&self, parameter: &Parameter) -> Result<Vec<f32>, OpenError> {
+        Ok(self.source.get(&parameter.name)?.into_owned())
     }
 }
 

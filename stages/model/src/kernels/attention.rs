@@ -6,8 +6,12 @@
 
 use rayon::prelude::*;
 
-use super::simd::{lane_max, lane_sum};
-use super::{Scratch, Shared, View, exp, multiply_local, simd};
+use super::math::exp;
+use super::matmul::multiply_local;
+use super::scratch::Scratch;
+use super::shared::Shared;
+use super::simd::{dot, lane_max, lane_sum, simd};
+use super::view::View;
 use crate::config::Precision;
 use crate::noise::{Line, Mask};
 
@@ -257,7 +261,7 @@ pub(crate) fn attend_backward(
                         x[visible.end..].fill(0.0);
                     }
                     let here = out_at + i * width;
-                    let delta = super::dot(&out[here..][..d_head], &d_out[here..][..d_head]);
+                    let delta = dot(&out[here..][..d_head], &d_out[here..][..d_head]);
                     let log_sum = log_sums[(row * heads.n_heads + head) * len + t];
                     let (p, d_s) = (&mut p[visible.clone()], &mut d_s[visible]);
                     match line {
@@ -376,7 +380,7 @@ mod tests {
         row([20, 64, 100]).chain(row([70, 127, 149])).collect()
     }
 
-    /// What attention is, in f64 and one query at a time.
+    /// The definition of attention, in f64 and one query at a time.
     struct Definition<'a> {
         heads: Heads,
         starts: &'a [u16],

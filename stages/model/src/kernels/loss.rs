@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::simd::{lane_max, lane_sum};
-use super::{exp, simd};
+use super::math::exp;
+use super::simd::{lane_max, lane_sum, simd};
 use crate::engine::Score;
 
 /// Rows of one task.
@@ -62,14 +62,17 @@ pub(crate) fn scores(logits: &[f32], targets: &[u16], out: &mut [Score]) {
         .zip(targets)
         .zip(out)
         .with_min_len(ROWS)
-        .for_each(|((row, &target), out)| {
-            let at_target = row[usize::from(target)];
-            let n_above = row.iter().filter(|&&x| x > at_target).count();
-            *out = Score {
-                nll: log_sum_exp(row) - at_target,
-                rank: n_above.min(255) as u8,
-            };
-        });
+        .for_each(|((row, &target), out)| *out = score(row, target));
+}
+
+/// Returns how well a row of logits predicted its target.
+pub(crate) fn score(row: &[f32], target: u16) -> Score {
+    let at_target = row[usize::from(target)];
+    let n_above = row.iter().filter(|&&x| x > at_target).count();
+    Score {
+        nll: log_sum_exp(row) - at_target,
+        rank: n_above.min(255) as u8,
+    }
 }
 
 simd! {

@@ -6,101 +6,11 @@
 //! Either way each number of the result is a sum in an order that depends on the shapes
 //! alone, so it is the same bits for any number of threads.
 
-#[cfg(target_arch = "x86_64")]
-use std::ops::Range;
-
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::ROWS;
+use super::{math::bf16_bits, scratch::Scratch, simd::ROWS, view::View};
 use crate::config::Precision;
-
-/// A read-only matrix: element `(i, j)` is `data[i * row + j * col]`.
-/// Building one checks its bounds, so that products need no checks of their own.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    strides: Strides,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Strides {
-    pub(crate) row: usize,
-    pub(crate) col: usize,
-}
-
-impl<'a> View<'a> {
-    /// All of `data` as a row-major matrix with this many columns.
-    ///
-    /// # Panics
-    /// When `data` is not a whole number of rows.
-    pub fn new(data: &'a [f32], cols: usize) -> Self {
-        assert!(cols > 0 && data.len().is_multiple_of(cols));
-        Self::strided(data, data.len() / cols, cols, cols)
-    }
-
-    /// A row-major matrix whose rows are `stride` numbers apart.
-    ///
-    /// # Panics
-    /// When `data` ends before the last row does.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len());
-        let strides = Strides {
-            row: stride,
-            col: 1,
-        };
-        View {
-            data,
-            rows,
-            cols,
-            strides,
-        }
-    }
-
-    /// The transpose.
-    pub fn t(self) -> Self {
-        View {
-            rows: self.cols,
-            cols: self.rows,
-            strides: Strides {
-                row: self.strides.col,
-                col: self.strides.row,
-            },
-            ..self
-        }
-    }
-
-    /// The part of these rows and columns.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
-        assert!(rows.end <= self.rows && cols.end <= self.cols);
-        let Strides { row, col } = self.strides;
-        View {
-            data: &self.data[rows.start * row + cols.start * col..],
-            rows: rows.len(),
-            cols: cols.len(),
-            ..self
-        }
-    }
-
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    pub(super) fn as_ptr(&self) -> *const f32 {
-        self.data.as_ptr()
-    }
-
-    pub(super) fn strides(&self) -> Strides {
-        self.strides
-    }
-}
 
 /// `out = a b`, or `out += a b` when `accumulate`; `out` is row-major, `a.rows() x b.cols()`.
 /// Runs on the current rayon pool.
@@ -132,13 +42,6 @@ pub fn matmul(out: &mut [f32], accumulate: bool, a: View, b: View, precision: Pr
             matmul(out, accumulate, a, b, Precision::F32);
         }
     }
-}
-
-/// Scratch of one thread for `multiply_local`.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    #[cfg(target_arch = "x86_64")]
-    pub(super) panels: Vec<super::panels::Line>,
 }
 
 /// A product of small matrices on the calling thread, `out`'s rows `stride` apart.
@@ -222,7 +125,7 @@ fn rounded(x: View) -> Vec<f32> {
         .for_each(|(i, row)| {
             for (j, out) in row.iter_mut().enumerate() {
                 let value = x.data[i * x.strides.row + j * x.strides.col];
-                *out = half::bf16::from_f32(value).to_f32();
+                *out = f32::from_bits(bf16_bits(value) << 16);
             }
         });
     out

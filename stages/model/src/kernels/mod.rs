@@ -1,4 +1,4 @@
-//! The arithmetic of the fused engine, on plain slices.
+//! Arithmetic on plain slices, for the fused engine and for generation.
 //!
 //! Which instructions are used is decided at run time (`level`), so one binary runs on any
 //! machine and still uses what it finds. Everything here is bit-identical for any number of
@@ -8,214 +8,22 @@
 //! compiler vectorises them. Only the matrix products are written with intrinsics.
 
 pub(crate) mod attention;
+pub(crate) mod level;
 pub(crate) mod loss;
+pub(crate) mod math;
 mod matmul;
 pub(crate) mod optimizer;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 pub(crate) mod rows;
+mod scratch;
+mod shared;
 mod simd;
+pub(crate) mod tile;
+pub(crate) mod tiles;
+mod view;
 
-pub(crate) use matmul::{Scratch, multiply_local};
-pub use matmul::{View, matmul};
-pub(crate) use simd::{CHUNK, ROWS, exp, simd};
-pub use simd::{add_scaled, dot, exp_into, max, sum};
-
-use std::sync::OnceLock;
-
-/// A kernel set, by what it asks of a CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// AVX-512 with fast products of bf16 pairs.
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-}
-
-static LEVEL: OnceLock<Level> = OnceLock::new();
-
-#[inline(always)]
-pub(crate) fn level() -> Level {
-    *LEVEL.get_or_init(first_choice)
-}
-
-/// The kernel set in use. Two machines with the same set compute the same bits.
-pub fn name() -> &'static str {
-    level().name()
-}
-
-/// The names of the kernel sets that this CPU can run, the one it uses first.
-pub fn supported() -> Vec<&'static str> {
-    supported_levels().into_iter().map(Level::name).collect()
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ChooseError {
-    #[error("this CPU has no kernel set `{0}`")]
-    Unsupported(String),
-    #[error("the kernel set `{0}` is in use already")]
-    TooLate(&'static str),
-}
-
-/// Uses this kernel set instead of the best one, for tests and benchmarks. All that a process
-/// computes is computed by one set, so this comes before anything is.
-pub fn choose(name: &str) -> Result<(), ChooseError> {
-    let mut levels = supported_levels().into_iter();
-    let level = levels.find(|level| level.name() == name);
-    let level = level.ok_or_else(|| ChooseError::Unsupported(name.to_owned()))?;
-    match LEVEL.get_or_init(|| level) {
-        used if *used == level => Ok(()),
-        used => Err(ChooseError::TooLate(used.name())),
-    }
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Plain => "plain",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => "avx512-bf16",
-        }
-    }
-}
-
-#[cfg(not(test))]
-fn first_choice() -> Level {
-    supported_levels()[0]
-}
-
-/// In this crate's own tests, a filter such as `kernels=avx2` matches none of them and names a set.
-#[cfg(test)]
-fn first_choice() -> Level {
-    let asked = tests::asked();
-    let mut levels = supported_levels().into_iter();
-    let is_asked = |level: &Level| asked.as_deref().is_none_or(|name| name == level.name());
-    levels.find(is_asked).expect("the set asked for exists")
-}
-
-/// What this CPU can run, the best first; never empty.
-fn supported_levels() -> Vec<Level> {
-    let mut levels = vec![Level::Plain];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        let pairs = is_x86_feature_detected!("avx512bf16");
-        let sets = [
-            (avx2, Level::Avx2),
-            (avx2 && avx512 && pairs && !is_amd(), Level::Avx512Bf16),
-            (avx2 && avx512, Level::Avx512),
-            (avx2 && avx512 && pairs && is_amd(), Level::Avx512Bf16),
-        ];
-        levels.extend(sets.iter().filter(|set| set.0).map(|set| set.1));
-    }
-    levels.reverse();
-    levels
-}
-
-/// Intel's cores multiply bf16 pairs at half the rate of f32 numbers (110 against 195 GFLOP/s
-/// on an Emerald Rapids), so that rounding the operands and multiplying in f32 is faster there.
-#[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
-    let vendor = std::arch::x86_64::__cpuid(0);
-    let letters = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
-    letters.concat() == b"AuthenticAMD"
-}
-
-/// Whether bf16 needs rounded copies of whole operands here.
-pub(crate) fn copies_operands() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return level() < Level::Avx512;
-    #[cfg(not(target_arch = "x86_64"))]
-    true
-}
-
-/// Whether `precision: bf16` is fast here; elsewhere operands are rounded and multiplied in f32.
-pub fn has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return level() == Level::Avx512Bf16;
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// A pointer that tasks share; each of them touches a part of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared<T>(pub(crate) *mut T);
-// SAFETY: tasks write disjoint parts, as said wherever one is used.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` must be within what the pointer was made from.
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{env, process::Command};
-
-    use super::*;
-
-    /// The set named on the command line.
-    pub(super) fn asked() -> Option<String> {
-        env::args().find_map(|arg| arg.strip_prefix("kernels=").map(str::to_owned))
-    }
-
-    #[test]
-    fn the_set_in_use_is_the_one_asked_for() {
-        assert_eq!(name(), asked().as_deref().unwrap_or(supported()[0]));
-    }
-
-    #[test]
-    fn a_set_in_use_stays_and_an_unknown_one_is_refused() {
-        let used = name();
-        assert!(choose(used).is_ok());
-        for other in supported().into_iter().filter(|other| *other != used) {
-            let refused = choose(other).unwrap_err().to_string();
-            assert_eq!(
-                refused,
-                format!("the kernel set `{used}` is in use already")
-            );
-        }
-        let refused = choose("abacus").unwrap_err();
-        assert_eq!(refused.to_string(), "this CPU has no kernel set `abacus`");
-    }
-
-    /// A process has one set, so each of the others gets a process: this program again.
-    #[test]
-    fn every_set_of_this_cpu_passes_the_tests_of_the_best_one() {
-        const TESTS: [&str; 6] = [
-            "kernels::",
-            "fused_operations_compute_what_plain_ones_do",
-            "fused_scores_are_plain_ones",
-            "blocks_of_queries_and_of_logits",
-            "any_number_of_threads_computes_the_same_bits",
-            "a_document_does_not_see_its_neighbour",
-        ];
-        for set in supported().into_iter().filter(|set| *set != name()) {
-            let mut again = Command::new(env::current_exe().unwrap());
-            again.args(TESTS).arg(format!("kernels={set}"));
-            again.args(["--skip", "every_set_of_this_cpu"]);
-            let output = again.output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{set}:\n{said}");
-            let used = "kernels::tests::the_set_in_use_is_the_one_asked_for ... ok";
-            assert!(said.contains(used), "{set} was not used:\n{said}");
-        }
-    }
-}
+pub(crate) use level::copies_operands;
+pub use level::{ChooseError, choose, has_bf16, name, supported};
+pub use matmul::matmul;
+pub use view::View;

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::simd::lane_sum;
-use super::{CHUNK, View, matmul, simd};
+use super::matmul::matmul;
+use super::simd::{CHUNK, lane_sum, simd};
+use super::view::View;
 use crate::config::Precision;
 
 /// The sum of squares, in f64 across chunks.
@@ -31,9 +32,9 @@ pub(crate) struct AdamStep {
     pub(crate) lr: f32,
     /// One over the second moment's bias correction.
     pub(crate) correction2: f32,
-    /// What a weight is multiplied by: 1 - learning rate x decay.
+    /// The factor of a weight: 1 - learning rate x decay.
     pub(crate) keep: f32,
-    /// What a gradient is multiplied by: clipping and averaging.
+    /// The factor of a gradient: clipping and averaging.
     pub(crate) scale: f32,
 }
 

@@ -20,7 +20,12 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{Level, Shared, View, level, matmul::Scratch};
+use super::{
+    level::{Level, level},
+    scratch::{Line, Scratch},
+    shared::Shared,
+    view::View,
+};
 use crate::config::Precision;
 
 const MR: usize = 12;
@@ -31,7 +36,7 @@ const DEPTH: usize = 128;
 /// Tiles of one task: 96 rows by 128 columns.
 const TASK_ROWS: usize = 8 * MR;
 const TASK_COLS: usize = 4 * NR;
-/// What is packed at a time: 4 MB of `a` and 1 MB of `b`, which the caches hold while it is used.
+/// The share of an operand that is packed at a time: 4 MB of `a` and 1 MB of `b`, which the caches hold while it is used.
 const BLOCK_ROWS: usize = 172 * MR;
 const BLOCK_COLS: usize = 16 * NR;
 const BLOCK_DEPTH: usize = 4 * DEPTH;
@@ -41,11 +46,6 @@ const PACK_DEPTH: usize = 16;
 const PACK_PANELS: usize = 4;
 /// Rows that one packing task copies into panels that lie by rows.
 const PACK_ROWS: usize = 4 * MR;
-
-/// One cache line of units.
-#[derive(Clone, Copy, Default)]
-#[repr(C, align(64))]
-pub(super) struct Line([u32; 16]);
 
 /// Buffers of packed operands that no product is using.
 static FREE: Mutex<Vec<[Vec<Line>; 2]>> = Mutex::new(Vec::new());
@@ -175,7 +175,7 @@ macro_rules! unit {
     };
 }
 
-/// What differs between ways to multiply.
+/// One of the ways to multiply.
 trait Unit {
     /// Numbers along `k` in one unit.
     const NUMBERS: usize;

@@ -1,9 +1,9 @@
-//! What is done to one row or one number at a time: norms, activations, look-ups, rotations.
+//! Work on one row or one number at a time: norms, activations, look-ups, rotations.
 
 use rayon::prelude::*;
 
-use super::simd::lane_sum;
-use super::{CHUNK, ROWS, exp, simd};
+use super::math::{gelu, gelu_tanh, silu};
+use super::simd::{CHUNK, ROWS, add_scaled, exp_into, lane_sum, max, simd};
 use crate::config::{Activation, Norm};
 use crate::noise::Mask;
 
@@ -49,6 +49,11 @@ simd! {
             stats.copy_from_slice(&[mean, inverse]);
         }
     }
+}
+
+/// `norm` of one row, for a pass without gradients.
+pub(crate) fn norm_row(kind: Norm, eps: f32, x: &[f32], gain: &[f32], bias: &[f32], y: &mut [f32]) {
+    norm_rows(kind, eps, x, gain, bias, y, &mut [0.0; NORM_STATS]);
 }
 
 /// Where a gradient goes: a new buffer of any content, or one that already holds some.
@@ -244,6 +249,18 @@ simd! {
     }
 }
 
+simd! {
+    /// `x = act(x)`, for a pass without gradients.
+    pub(crate) fn activate_in_place(activation: Activation, x: &mut [f32]) {
+        match activation {
+            Activation::GeluTanh => each_in_place(x, |x| gelu_tanh(x).0),
+            Activation::Gelu => each_in_place(x, |x| gelu(x).0),
+            Activation::Relu => each_in_place(x, |x| if x > 0.0 { x } else { 0.0 }),
+            Activation::Silu | Activation::Swiglu => each_in_place(x, |x| silu(x).0),
+        }
+    }
+}
+
 /// `d = act'(h) * dropout(d)` in place, and the sums of `d`'s columns are added to `d_bias` (unless empty).
 pub(crate) fn activate_backward(
     activation: Activation,
@@ -293,6 +310,13 @@ fn each(h: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
 }
 
 #[inline(always)]
+fn each_in_place(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in x {
+        *x = f(*x);
+    }
+}
+
+#[inline(always)]
 fn scale(h: &[f32], d: &mut [f32], f: impl Fn(f32) -> f32) {
     for (d, &h) in d.iter_mut().zip(h) {
         *d *= f(h);
@@ -320,6 +344,29 @@ simd! {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
             *y = silu(gate).0 * up;
         }
+    }
+}
+
+simd! {
+    /// `up = silu(gate) * up`, for a pass without gradients.
+    pub(crate) fn gate_in_place(gate: &[f32], up: &mut [f32]) {
+        for (up, &gate) in up.iter_mut().zip(gate) {
+            *up *= silu(gate).0;
+        }
+    }
+}
+
+/// Replaces scores by their probabilities after multiplying by `factor`.
+pub(crate) fn softmax(scores: &mut [f32], factor: f32) {
+    let shift = max(scores) * factor;
+    let inverse = 1.0 / exp_into(scores, factor, shift);
+    multiply(scores, inverse);
+}
+
+simd! {
+    /// `x *= factor`.
+    fn multiply(x: &mut [f32], factor: f32) {
+        each_in_place(x, |x| x * factor);
     }
 }
 
@@ -358,48 +405,6 @@ simd! {
     }
 }
 
-/// Value and slope of `x * sigmoid(x)`.
-#[inline(always)]
-fn silu(x: f32) -> (f32, f32) {
-    let s = 1.0 / (1.0 + exp(-x));
-    (x * s, s + x * s * (1.0 - s))
-}
-
-/// Value and slope of GELU in its tanh form, which is `x * sigmoid(2u)`.
-#[inline(always)]
-fn gelu_tanh(x: f32) -> (f32, f32) {
-    const TWICE_ROOT: f32 = 1.595_769; // 2 sqrt(2 / pi)
-    const CUBIC: f32 = 0.044_715;
-    let s = 1.0 / (1.0 + exp(-TWICE_ROOT * x * (1.0 + CUBIC * x * x)));
-    let slope = s + x * s * (1.0 - s) * TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x);
-    (x * s, slope)
-}
-
-/// Value and slope of the exact GELU, `x * Phi(x)`.
-#[inline(always)]
-fn gelu(x: f32) -> (f32, f32) {
-    // erf by Abramowitz and Stegun 7.1.26: within 1.5e-7.
-    const P: f32 = 0.327_591_1;
-    const A: [f32; 5] = [
-        0.254_829_6,
-        -0.284_496_72,
-        1.421_413_8,
-        -1.453_152,
-        1.061_405_4,
-    ];
-    const ROOT_TWO_PI: f32 = 0.398_942_3; // one over sqrt(2 pi)
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + P * z);
-    let bell = exp(-0.5 * x * x);
-    let tail = t * (A[0] + t * (A[1] + t * (A[2] + t * (A[3] + t * A[4])))) * bell;
-    let phi = if x >= 0.0 {
-        1.0 - 0.5 * tail
-    } else {
-        0.5 * tail
-    };
-    (x * phi, phi + x * ROOT_TWO_PI * bell)
-}
-
 /// `out[i] = table[tokens[i]] * factor + positions[at[i]]`; no positions where empty.
 pub(crate) fn embed(
     out: &mut [f32],
@@ -425,33 +430,8 @@ pub(crate) fn embed(
 pub(crate) fn scatter(d_table: &mut [f32], d: &[f32], width: usize, rows: &[u16], factor: f32) {
     // A thousand short additions are not worth waking another thread for.
     for (d, &row) in d.chunks_exact(width).zip(rows) {
-        super::add_scaled(&mut d_table[usize::from(row) * width..][..width], factor, d);
+        add_scaled(&mut d_table[usize::from(row) * width..][..width], factor, d);
     }
-}
-
-/// Rows of sines and cosines for positions up to `n`: `(n, width)`.
-pub(crate) fn sinusoids(n: usize, width: usize) -> Vec<f32> {
-    let mut out = vec![0.0; n * width];
-    for (p, row) in out.chunks_exact_mut(width).enumerate() {
-        for (i, pair) in row.chunks_exact_mut(2).enumerate() {
-            let angle = p as f64 / 10_000f64.powf(2.0 * i as f64 / width as f64);
-            (pair[0], pair[1]) = (angle.sin() as f32, angle.cos() as f32);
-        }
-    }
-    out
-}
-
-/// Cosines, then sines, of the rotation at each position up to `n`: `(n, d_head)`.
-pub(crate) fn rotations(n: usize, d_head: usize, theta: f32) -> Vec<f32> {
-    let half = d_head / 2;
-    let mut out = vec![0.0; n * d_head];
-    for (p, row) in out.chunks_exact_mut(d_head).enumerate() {
-        for i in 0..half {
-            let angle = p as f64 / f64::from(theta).powf(2.0 * i as f64 / d_head as f64);
-            (row[i], row[half + i]) = (angle.cos() as f32, angle.sin() as f32);
-        }
-    }
-    out
 }
 
 /// Rotates the first `n_heads` heads of each row of `x` by its position, or back.
@@ -476,7 +456,8 @@ pub(crate) fn rotate(
 }
 
 simd! {
-    fn rotate_head(x: &mut [f32], angles: &[f32], sign: f32) {
+    /// Rotates one head by these cosines and sines, or back with a sign of -1.
+    pub(crate) fn rotate_head(x: &mut [f32], angles: &[f32], sign: f32) {
         let half = x.len() / 2;
         let (low, high) = x.split_at_mut(half);
         let (cos, sin) = angles.split_at(half);
@@ -491,7 +472,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::matmul::testing::numbers;
+    use crate::kernels::{math::rotations, matmul::testing::numbers};
 
     /// The slope against a central difference, and the value against f64.
     fn check(activation: Activation, exact: impl Fn(f64) -> f64) {
@@ -618,5 +599,49 @@ mod tests {
         assert_eq!(y[36..40], x[36..40], "what is no head is not turned");
         rotate(&mut y, 20, (2, 8), (&table, &at), true);
         assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-5));
+    }
+
+    #[test]
+    fn functions_are_those_of_the_textbook() {
+        let x: Vec<f32> = (-400..400).map(|i| i as f32 / 40.0).collect();
+        type Function = fn(f64) -> f64;
+        let reference: [(Activation, Function); 4] = [
+            (Activation::Relu, |x| x.max(0.0)),
+            (Activation::Silu, |x| x / (1.0 + (-x).exp())),
+            (Activation::GeluTanh, |x| {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                0.5 * x * (1.0 + u.tanh())
+            }),
+            (Activation::Gelu, |x| x * normal_below(x)),
+        ];
+        for (activation, want) in reference {
+            let (mut found, mut copied) = (x.clone(), vec![0.0; x.len()]);
+            activate_in_place(activation, &mut found);
+            activate_rows(activation, &x, &mut copied);
+            assert_eq!(found, copied, "{activation:?}");
+            for (x, found) in x.iter().zip(found) {
+                let want = want(f64::from(*x));
+                let error = (f64::from(found) - want).abs();
+                assert!(error < 2e-6, "{activation:?}({x}): {found} {want}");
+            }
+        }
+    }
+
+    /// The normal distribution function, summed by Simpson's rule.
+    fn normal_below(x: f64) -> f64 {
+        let n = 2_000;
+        let h = x / f64::from(n);
+        let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let inner: f64 = (1..n)
+            .map(|i| density(f64::from(i) * h) * if i % 2 == 1 { 4.0 } else { 2.0 })
+            .sum();
+        0.5 + (density(0.0) + inner + density(x)) * h / 3.0
+    }
+
+    #[test]
+    fn softmax_sums_to_one_even_for_huge_scores() {
+        let mut scores: Vec<f32> = numbers(45, 1).iter().map(|x| x * 1e4).collect();
+        softmax(&mut scores, 1.0);
+        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
 }

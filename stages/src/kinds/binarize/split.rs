@@ -7,8 +7,8 @@ use tinylm_pipeline::{
     settings::{Shape, Shaped},
 };
 
-use super::encode::{Block, Place};
 use crate::shared::documents::{Digest, Document, Documents, Rows};
+use crate::shared::encode::{Block, Place};
 
 pub(super) const TRAIN: usize = 0;
 pub(super) const VALIDATION: usize = 1;

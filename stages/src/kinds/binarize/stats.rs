@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 use tinylm_model::shards::ShardsIndex;
 use tinylm_pipeline::{Metrics, StageError};
 
-use super::{
-    encode::{Part, Rejected},
-    split::NAMES,
-};
+use super::split::NAMES;
+use crate::shared::encode::{Part, Rejected};
 
 /// How many of the rejected documents are named in `shards.json`.
 const REJECTED_SHOWN: usize = 100;

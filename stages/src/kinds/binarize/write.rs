@@ -10,7 +10,8 @@ use std::{
 use tinylm_model::shards::{DocumentRecord, ShardFile, SplitIndex};
 use tinylm_pipeline::{At, StageError};
 
-use super::{encode::Part, split::NAMES};
+use super::split::NAMES;
+use crate::shared::encode::Part;
 
 /// One writer a split.
 pub(super) struct Writers {

@@ -1,18 +1,27 @@
-//! What a model is evaluated on: a split of shards, documents, or one text file.
+//! The text that a model is evaluated on: a split of shards, documents, or one file.
 
 use std::{fs, path::Path};
 
 use tinylm_model::shards::{Shards, ShardsError, Split, Stretch, TARGET};
-use tinylm_pipeline::{At, StageError, StageIo};
+use tinylm_pipeline::{At, StageError, StageIo, choices};
 
-use super::{EvaluateSettings, SplitName, Text};
-use crate::kinds::binarize::encode_documents;
+use super::text::Text;
 use crate::shared::{
     documents::{Document, Documents, RowGroup, Rows},
+    encode::encode_documents,
     speak::SpeakError,
     template::Template,
     tokens::Tokenizer,
 };
+
+choices! {
+    /// Which documents are read.
+    pub enum SplitName {
+        Validation = "validation",
+        Test = "test",
+        Train = "train",
+    }
+}
 
 pub(super) struct Corpus {
     what: What,
@@ -26,12 +35,17 @@ enum What {
 }
 
 impl Corpus {
-    pub(super) fn open(settings: &EvaluateSettings, io: &StageIo) -> Result<Corpus, StageError> {
+    /// Opens the one text that is given: `split` of shards, documents, or a file.
+    pub(super) fn open(
+        split: SplitName,
+        has_file: bool,
+        io: &StageIo,
+    ) -> Result<Corpus, StageError> {
         let shards = io.optional_input("shards");
         let documents = io.inputs("documents");
         let n_given = usize::from(shards.is_some())
             + usize::from(!documents.is_empty())
-            + usize::from(settings.file.is_some());
+            + usize::from(has_file);
         if n_given != 1 {
             let message = "a model is evaluated on one of `shards`, `documents` and `file`";
             let help = "inputs: { model: base, shards: shards }";
@@ -39,7 +53,7 @@ impl Corpus {
         }
         if let Some(input) = shards {
             let shards = Shards::open(&input.path).map_err(unreadable)?;
-            let name = split_name(settings.split);
+            let name = split_name(split);
             let split = shards.split(name).map_err(unreadable)?;
             let what = What::Shards { shards, split };
             return Ok(Corpus {
@@ -68,7 +82,7 @@ impl Corpus {
         })
     }
 
-    /// What the report calls it.
+    /// Its name in the report.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -57,7 +57,7 @@ pub(crate) fn tensors(config: &ModelConfig) -> Tensors {
 pub(crate) fn write_model(folder: &Path, config: &ModelConfig) {
     fs::create_dir_all(folder).unwrap();
     fs::write(
-        folder.join("config.json"),
+        folder.join("tinylm.json"),
         serde_json::to_vec(config).unwrap(),
     )
     .unwrap();

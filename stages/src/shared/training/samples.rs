@@ -1,15 +1,15 @@
-//! What the model says while it is being trained, to the same prompts every time.
+//! Answers of the model while it is being trained, to the same prompts every time.
 //!
 //! The same numbers are drawn at every step, so what differs between two answers is what
 //! the model learned. A model that cannot speak yet (its tokenizer cannot be read, its
 //! numbers have diverged) is told of once and does not end the training.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
     config::Precision,
     engine::{Engine, EngineError},
-    generate::Generator,
+    generate::Model,
 };
 use tinylm_pipeline::StageIo;
 
@@ -50,10 +50,10 @@ impl<'a> Samples<'a> {
         }
         let weights = engine.weights()?;
         let config = engine.config().clone();
-        let generator = Generator::from_tensors(config, &weights, Precision::F32, io.threads());
-        let told = generator
+        let model = Model::from_tensors(config, &weights, Precision::F32);
+        let told = model
             .map_err(SpeakError::from)
-            .and_then(|generator| self.answer_all(step, generator, io));
+            .and_then(|model| self.answer_all(step, model, io));
         if let Err(error) = told {
             io.warn(format!("no samples will be shown: {error}"));
             self.gave_up = true;
@@ -61,8 +61,9 @@ impl<'a> Samples<'a> {
         Ok(())
     }
 
-    fn answer_all(&self, step: u64, generator: Generator, io: &StageIo) -> Result<(), SpeakError> {
-        let mut speaker = Speaker::new(generator, Tokenizer::load(self.folder)?)?;
+    fn answer_all(&self, step: u64, model: Model, io: &StageIo) -> Result<(), SpeakError> {
+        let tokenizer = Arc::new(Tokenizer::load(self.folder)?);
+        let mut speaker = Speaker::new(Arc::new(model), tokenizer, io.threads())?;
         let manner = Manner {
             seed: self.seed,
             max_tokens: self.watch.sample_tokens,

@@ -1,6 +1,6 @@
 //! The shape of a model, as an author writes it: a preset, and the fields that differ from it.
 //!
-//! A preset is a starting point, not a name for a model: the key and `config.json` hold the
+//! A preset is a starting point, not a name for a model: the key and `tinylm.json` hold the
 //! numbers it comes to with the fields that were overridden.
 
 use serde_json::{Map, Value};

@@ -156,10 +156,10 @@ fn a_model_folder_answers_on_its_own_and_two_runs_make_the_same_bytes() {
         names(&one.out),
         [
             "chat_template.jinja",
-            "config.json",
             "generation.json",
             "last.safetensors",
             "model.safetensors",
+            "tinylm.json",
             "tokenizer.json",
             "training.json"
         ]
@@ -212,7 +212,7 @@ fn a_model_speaks_at_every_validation_and_that_changes_nothing() {
 
 #[test]
 fn a_model_without_its_tokenizer_is_never_made() {
-    for name in crate::shared::tokens::FILE_NAMES {
+    for name in crate::shared::tokens::TOKENIZER_NAMES {
         let bench = Bench::new();
         fs::remove_file(bench.dir.path().join("shards").join(name)).unwrap();
         let error = bench.pretrain(SMALL).unwrap_err();
@@ -382,9 +382,20 @@ fn finetuning_goes_on_with_a_larger_vocabulary() {
         .finetune(&words, "train: { steps: 3, batch: 4 }")
         .unwrap();
     let config: Value =
-        serde_json::from_slice(&fs::read(tuned.out.join("config.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(tuned.out.join("tinylm.json")).unwrap()).unwrap();
     assert_eq!(config["vocab_size"], 10);
     assert_eq!(config["d_model"], 16);
+}
+
+#[test]
+fn a_model_of_an_earlier_version_is_finetuned_to_the_same_bytes() {
+    let bench = Bench::new();
+    let made = bench.pretrain(SMALL).unwrap().out;
+    let tune = "train: { steps: 2, batch: 4 }";
+    let now = bytes(&bench.finetune(&WORDS, tune).unwrap().out);
+    fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).unwrap();
+    fs::rename(made.join("tinylm.json"), made.join("config.json")).unwrap();
+    assert_eq!(bytes(&bench.finetune(&WORDS, tune).unwrap().out), now);
 }
 
 #[test]
@@ -587,7 +598,7 @@ fn finetuning_says_what_it_did_not_check_or_will_not_learn() {
     fs::remove_dir_all(bench.dir.path().join("checkpoints-finetune")).unwrap();
     let tuned = bench.finetune(&words, &settings).unwrap();
     assert_snapshot!(warnings(&tuned).join("\n"), @"
-    the shape is the one in `model`: the `config.json` of stage `input1` is not read
+    the shape is the one in `model`: the `tinylm.json` of stage `input1` is not read
     stage `input1` has no `tokenizer.json`, so it is not checked that the shards were made with its tokenizer
     `freeze.embeddings` leaves the new tokens all alike: set it to false to learn them
     ");
@@ -642,13 +653,13 @@ fn finetuning_starts_from_files_of_ones_own() {
         });
         test.run::<Finetune>(&format!("from: mine\n{settings}\n{tune}"))
     };
-    let whole = ["config.json", "model.safetensors", "tokenizer.json"];
+    let whole = ["tinylm.json", "model.safetensors", "tokenizer.json"];
     let whole = bytes(&with_files(&whole, "").unwrap().out);
 
     let bare = with_files(&["model.safetensors"], "").unwrap_err();
     assert_snapshot!(said(&bare), @"
     `mine` does not say what model it is
-      give the model's folder with its `config.json`, or its shape in `model`
+      give the model's folder with its `tinylm.json`, or its shape in `model`
     ");
     let shape = SMALL
         .lines()
@@ -661,7 +672,7 @@ fn finetuning_starts_from_files_of_ones_own() {
     let both = bench
         .test()
         .input("model", &folder)
-        .local_file("from", &folder.join("config.json"));
+        .local_file("from", &folder.join("tinylm.json"));
     let both = both
         .run::<Finetune>(&format!("from: mine\n{tune}"))
         .unwrap_err();

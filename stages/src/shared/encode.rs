@@ -1,31 +1,40 @@
-//! Documents to ids, roles and targets, in one pass.
+//! Documents to ids, roles and targets, in one pass: for shards, and for measuring a model on documents.
 
 use tinylm_model::shards::{ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TEXT, ROLE_USER, TARGET};
-use tinylm_pipeline::{StageError, StageIo};
+use tinylm_pipeline::{StageError, StageIo, choices};
 
-use super::Targets;
 use crate::shared::{
-    documents::Document,
+    documents::{Document, Rows},
     template::{Piece, Role, Template, What},
     tokens::{Encoder, Tokenizer, TokensError},
 };
 
+choices! {
+    /// Which tokens of a dialogue a model learns to write.
+    pub enum Targets {
+        /// What the assistant says, and the token that ends its turn.
+        Assistant = "assistant",
+        /// Every token.
+        All = "all",
+    }
+}
+
 /// Documents that one thread encodes.
 #[derive(Default)]
-pub(super) struct Block<'a> {
-    pub(super) documents: Vec<Place<'a>>,
+pub(crate) struct Block<'a> {
+    pub(crate) documents: Vec<Place<'a>>,
 }
 
 /// A document, or a part of a raw text, and the split it belongs to.
-pub(super) struct Place<'a> {
-    pub(super) document: Document<'a>,
-    pub(super) split: usize,
+pub(crate) struct Place<'a> {
+    pub(crate) document: Document<'a>,
+    pub(crate) split: usize,
     /// The rest of the document is in the next place, so that it counts once.
-    pub(super) is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn whole(document: Document<'a>, split: usize) -> Self {
+    pub(crate) fn whole(document: Document<'a>, split: usize) -> Self {
         Self {
             document,
             split,
@@ -33,7 +42,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    pub(super) fn cut(document: Document<'a>, split: usize) -> Self {
+    pub(crate) fn cut(document: Document<'a>, split: usize) -> Self {
         Self {
             document,
             split,
@@ -44,39 +53,39 @@ impl<'a> Place<'a> {
 
 /// A block's tokens, document by document.
 #[derive(Default)]
-pub(super) struct Part {
-    pub(super) ids: Vec<u16>,
-    pub(super) roles: Vec<u8>,
-    pub(super) documents: Vec<Encoded>,
+pub(crate) struct Part {
+    pub(crate) ids: Vec<u16>,
+    pub(crate) roles: Vec<u8>,
+    pub(crate) documents: Vec<Encoded>,
     /// The names that documents' `source` counts into.
-    pub(super) sources: Vec<String>,
-    pub(super) rejected: Vec<Rejected>,
-    pub(super) n_read: u64,
+    pub(crate) sources: Vec<String>,
+    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) n_read: u64,
     /// Words, by white space, and unknown ids of all contents.
-    pub(super) n_words: u64,
-    pub(super) n_content_tokens: u64,
-    pub(super) n_unknown: u64,
-    pub(super) n_empty: u64,
+    pub(crate) n_words: u64,
+    pub(crate) n_content_tokens: u64,
+    pub(crate) n_unknown: u64,
+    pub(crate) n_empty: u64,
 }
 
 /// One document's place in its [`Part`].
-pub(super) struct Encoded {
-    pub(super) split: usize,
-    pub(super) n_tokens: usize,
-    pub(super) n_targets: u64,
+pub(crate) struct Encoded {
+    pub(crate) split: usize,
+    pub(crate) n_tokens: usize,
+    pub(crate) n_targets: u64,
     /// Bytes of contents.
-    pub(super) bytes: u32,
-    pub(super) source: usize,
+    pub(crate) bytes: u32,
+    pub(crate) source: usize,
 }
 
 /// A document that cannot be written with this vocabulary.
-pub(super) struct Rejected {
-    pub(super) id: String,
-    pub(super) source: String,
-    pub(super) reason: String,
+pub(crate) struct Rejected {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) reason: String,
 }
 
-pub(super) fn encode(
+pub(crate) fn encode(
     block: &Block,
     template: Template,
     tokenizer: &Tokenizer,
@@ -117,6 +126,39 @@ pub(super) fn encode(
     Ok(writer.part)
 }
 
+/// A document as training would read it.
+pub(crate) struct EncodedDocument {
+    pub(crate) ids: Vec<u16>,
+    pub(crate) roles: Vec<u8>,
+    /// Bytes of contents.
+    pub(crate) bytes: u32,
+    pub(crate) source: String,
+}
+
+/// Returns documents as shards would hold them; those that cannot be encoded are left out.
+pub(crate) fn encode_documents(
+    rows: &Rows,
+    template: Template,
+    tokenizer: &Tokenizer,
+    io: &StageIo,
+) -> Result<Vec<EncodedDocument>, StageError> {
+    let places = rows.iter().map(|document| Place::whole(document, 0));
+    let block = Block {
+        documents: places.collect(),
+    };
+    let part = encode(&block, template, tokenizer, Targets::Assistant, io)?;
+    let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
+    let documents = part.documents.into_iter();
+    Ok(documents
+        .map(|document| EncodedDocument {
+            ids: ids.by_ref().take(document.n_tokens).collect(),
+            roles: roles.by_ref().take(document.n_tokens).collect(),
+            bytes: document.bytes,
+            source: part.sources[document.source].clone(),
+        })
+        .collect())
+}
+
 fn other_template(documents: Template, tokenizer: Template) -> StageError {
     let (documents, tokenizer) = (documents.name(), tokenizer.name());
     StageError::new(format!(
@@ -126,7 +168,7 @@ fn other_template(documents: Template, tokenizer: Template) -> StageError {
     .is_final()
 }
 
-pub(super) fn hex(digest: &[u8]) -> String {
+pub(crate) fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,0 +1,168 @@
+//! One conversation with a model: the keys and values of the tokens fed so far.
+//!
+//! Feeding costs the new tokens only; `truncate` takes back the last ones, so a prompt is
+//! read once for many samples and a chat's beginning once for all its turns.
+
+use std::sync::Arc;
+
+use super::{
+    cache::Cache,
+    forward::{Machine, PASS_ROWS},
+    model::Model,
+    scratch::Scratch,
+    team::Team,
+};
+use crate::{config::ModelConfig, engine::Score};
+
+/// Rows whose logits are held at once while scoring.
+const SCORE_ROWS: usize = 48;
+
+/// Tokens fed to a model so far, and what comes next. Sessions of one model do not see each other.
+pub struct Session {
+    model: Arc<Model>,
+    team: Team,
+    scratch: Scratch,
+    cache: Cache,
+    held: Vec<u16>,
+}
+
+/// Why tokens could not be fed. Nothing was fed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedError {
+    #[error("nothing to read: the prompt has no tokens")]
+    Empty,
+    #[error(
+        "token {id} is outside the model's vocabulary of {vocab_size}: the tokenizer is not this model's"
+    )]
+    OutsideVocabulary { id: u16, vocab_size: usize },
+    #[error("{n} tokens do not fit the model's context of {context}")]
+    TooLong { n: usize, context: usize },
+}
+
+impl Session {
+    /// Begins with nothing held; `n_threads` work on each token.
+    pub fn new(model: Arc<Model>, n_threads: usize) -> Session {
+        Session {
+            cache: Cache::new(model.config()),
+            team: Team::new(n_threads),
+            scratch: Scratch::default(),
+            held: Vec::new(),
+            model,
+        }
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// The tokens fed so far.
+    pub fn held(&self) -> &[u16] {
+        &self.held
+    }
+
+    /// Takes back all but the first `n` tokens.
+    pub fn truncate(&mut self, n: usize) {
+        self.held.truncate(n);
+    }
+
+    /// Feeds tokens after those held and returns the logits of what comes next.
+    pub fn feed(&mut self, tokens: &[u16]) -> Result<&[f32], FeedError> {
+        self.check(tokens, self.held.len())?;
+        let (rest, last) = tokens.split_at((tokens.len() - 1) / PASS_ROWS * PASS_ROWS);
+        for chunk in rest.chunks(PASS_ROWS) {
+            self.pass(chunk, false);
+        }
+        self.pass(last, true);
+        let n = self.config().vocab_size;
+        Ok(&self.scratch.logits[..n])
+    }
+
+    /// Makes the held tokens exactly these, keeping what they begin with in common, and
+    /// returns the logits of what comes next.
+    pub fn hold(&mut self, tokens: &[u16]) -> Result<&[f32], FeedError> {
+        self.check(tokens, 0)?;
+        let n_common = self
+            .held
+            .iter()
+            .zip(tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
+        // The last token is always fed: its logits are what is asked for.
+        let n_kept = n_common.min(tokens.len() - 1);
+        self.truncate(n_kept);
+        self.feed(&tokens[n_kept..])
+    }
+
+    /// Scores how well each target is predicted by the tokens up to its place, from
+    /// `first` on: `targets[i]` stands for place `first + i`. Forgets what was held.
+    pub fn score(
+        &mut self,
+        tokens: &[u16],
+        first: usize,
+        targets: &[u16],
+    ) -> Result<Vec<Score>, FeedError> {
+        self.check(tokens, 0)?;
+        self.check_ids(targets)?;
+        assert_eq!(
+            first + targets.len(),
+            tokens.len(),
+            "a target for each place from `first` on"
+        );
+        self.truncate(0);
+        let mut scores = Vec::with_capacity(targets.len());
+        for chunk in tokens.chunks(PASS_ROWS) {
+            let start = self.held.len();
+            self.pass(chunk, false);
+            let mut row = first.saturating_sub(start).min(chunk.len());
+            while row < chunk.len() {
+                let end = chunk.len().min(row + SCORE_ROWS);
+                let targets = &targets[start + row - first..start + end - first];
+                let mut machine = Machine {
+                    model: &self.model,
+                    team: &mut self.team,
+                    scratch: &mut self.scratch,
+                };
+                scores.extend_from_slice(machine.score(&mut self.cache, row..end, targets));
+                row = end;
+            }
+        }
+        Ok(scores)
+    }
+
+    fn pass(&mut self, tokens: &[u16], last: bool) {
+        let n = tokens.len();
+        let start = self.held.len();
+        let heads = if last { n - 1..n } else { n..n };
+        let mut machine = Machine {
+            model: &self.model,
+            team: &mut self.team,
+            scratch: &mut self.scratch,
+        };
+        machine.pass(&mut self.cache, tokens, start, heads);
+        self.held.extend_from_slice(tokens);
+    }
+
+    fn check(&self, tokens: &[u16], n_held: usize) -> Result<(), FeedError> {
+        if tokens.is_empty() {
+            return Err(FeedError::Empty);
+        }
+        self.check_ids(tokens)?;
+        let (n, context) = (n_held + tokens.len(), self.config().context);
+        if n > context {
+            return Err(FeedError::TooLong { n, context });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_ids(&self, tokens: &[u16]) -> Result<(), FeedError> {
+        let vocab_size = self.config().vocab_size;
+        match tokens.iter().find(|&&id| usize::from(id) >= vocab_size) {
+            Some(&id) => Err(FeedError::OutsideVocabulary { id, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
