@@ -13,8 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tinylm_pipeline::{
-    Context, Happened, Interrupt, Observer, Outcome, Recorder, Resolve, RunOptions, Runner,
-    Settled, StageError, spec::Experiment,
+    Context, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve, RunOptions,
+    Runner, Settled, StageError, spec::Experiment,
 };
 use tinylm_registry::{Home, Lock, NewRun, Registry, Status, keys, names};
 
@@ -174,6 +174,7 @@ impl Job<'_> {
             context: &context,
             experiment: self.experiment,
             options: &self.options(&run_name)?,
+            executor: &executor()?,
             observer: &observer,
             interrupt: self.interrupt,
             history: &history,
@@ -265,13 +266,10 @@ impl Job<'_> {
 
     fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
         let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let program = env::current_exe()
-            .map_err(|error| Failure::wrong(format!("this program cannot be found: {error}")))?;
         Ok(RunOptions {
             run_id: self.run_id.clone(),
             run_name: run_name.to_owned(),
             host: host_name(),
-            program,
             force: self.force.to_vec(),
             n_jobs: self.how.jobs.map_or(n_cores, NonZero::get),
             n_threads: self.how.threads.map_or(n_cores, NonZero::get),
@@ -329,6 +327,13 @@ fn start_hashing_threads() -> Result<(), Failure> {
         // Of several runs of a sweep only the first starts them.
         _ => Ok(()),
     }
+}
+
+/// Carries stages out in children of this process, which are this binary again.
+fn executor() -> Result<Processes, Failure> {
+    let program = env::current_exe()
+        .map_err(|error| Failure::wrong(format!("this program cannot be found: {error}")))?;
+    Ok(Processes::new(program))
 }
 
 /// Makes the home if it can; returns whether it can be written to.

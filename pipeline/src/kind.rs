@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
+    content::Content,
     error::StageError,
     io::StageIo,
     metrics::Metrics,
@@ -25,6 +26,7 @@ pub struct Kind {
     pub name: &'static str,
     pub about: &'static str,
     pub revision: u32,
+    pub makes: Content,
     pub roles: Roles,
     pub heavy: bool,
     pub seeded: bool,
@@ -52,6 +54,7 @@ impl Kind {
             name: S::KIND,
             about: S::ABOUT,
             revision: S::REVISION,
+            makes: S::MAKES,
             roles: S::ROLES,
             heavy: S::HEAVY,
             seeded: S::SEEDED,

@@ -3,44 +3,61 @@
 //! Data flows one way: experiment file -> spec -> graph -> plan -> run -> events.
 //! This crate knows what a stage is (the [`Stage`] trait) and not one of them.
 
-mod child;
+mod attempt;
+mod content;
 pub mod context;
 mod copy;
+mod desk;
 mod error;
 pub mod event;
 pub mod exec;
+pub mod executor;
+mod follow;
 pub mod io;
 pub mod kind;
 mod local;
 pub mod lockfile;
 mod metrics;
 pub mod observe;
+mod order;
 mod outside;
 pub mod plan;
+mod processes;
 pub mod recipe;
 pub mod recorder;
 mod remote;
 mod role;
-pub mod runner;
+mod runner;
+mod schedule;
 pub mod spec;
 mod stage;
 pub mod sys;
 pub mod testing;
+mod usage;
+mod wish;
+mod work;
+mod worker;
 
+pub use content::Content;
 pub use context::{Context, Resolve};
 pub use copy::{copy_file, end_at_fault};
 pub use error::{At, StageError};
 pub use event::Event;
+pub use executor::Executor;
 pub use io::{Input, LocalFile, StageIo};
 pub use kind::Kind;
 pub use metrics::Metrics;
 pub use observe::{Happened, Observer, Outcome, Settled};
+pub use order::Order;
 pub use outside::Outside;
+pub use processes::Processes;
 pub use recorder::Recorder;
 pub use remote::{Pin, Remote};
 pub use role::{Role, Roles};
-pub use runner::{Interrupt, RunOptions, Runner};
+pub use runner::{RunOptions, Runner};
 pub use stage::Stage;
 pub use tinylm_settings::{
     self as settings, LocalPath, NoSettings, SettingError, Settings, choices, settings,
 };
+pub use usage::Usage;
+pub use wish::Interrupt;

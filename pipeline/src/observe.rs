@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tinylm_registry::Digest;
 
-use crate::{error::StageError, event::Event, metrics::Metrics, recipe::Entry, sys::Usage};
+use crate::{error::StageError, event::Event, metrics::Metrics, recipe::Entry, usage::Usage};
 
 /// Somebody who is told what happens. Called from several threads.
 pub trait Observer: Sync {

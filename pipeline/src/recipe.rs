@@ -288,6 +288,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        content::Content,
         error::StageError,
         io::StageIo,
         metrics::Metrics,
@@ -316,6 +317,7 @@ mod tests {
         const KIND: &'static str = "fake";
         const ABOUT: &'static str = "Does nothing.";
         const REVISION: u32 = 1;
+        const MAKES: Content = Content::Documents;
         const ROLES: Roles = Roles::Fixed(&[Role::many("documents", "What it reads.")]);
         const SEEDED: bool = true;
 

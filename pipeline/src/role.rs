@@ -1,5 +1,7 @@
 //! The roles of a kind: how many stages it reads, and as what.
 
+use crate::content::Content;
+
 /// All that a kind reads.
 #[derive(Debug, Clone, Copy)]
 pub enum Roles {
@@ -12,6 +14,8 @@ pub enum Roles {
 pub struct Role {
     pub name: &'static str,
     pub about: &'static str,
+    /// The sorts of artifact that may fill it; none named is any.
+    pub takes: &'static [Content],
     pub required: bool,
     /// Whether several stages may fill it, in order.
     pub many: bool,
@@ -22,6 +26,7 @@ impl Role {
         Self {
             name,
             about,
+            takes: &[],
             required: true,
             many: false,
         }
@@ -29,19 +34,21 @@ impl Role {
 
     pub const fn many(name: &'static str, about: &'static str) -> Self {
         Self {
-            name,
-            about,
-            required: true,
             many: true,
+            ..Self::one(name, about)
         }
     }
 
-    pub const fn optional(name: &'static str, about: &'static str) -> Self {
+    #[must_use]
+    pub const fn optional(self) -> Self {
         Self {
-            name,
-            about,
             required: false,
-            many: false,
+            ..self
         }
+    }
+
+    #[must_use]
+    pub const fn takes(self, takes: &'static [Content]) -> Self {
+        Self { takes, ..self }
     }
 }

@@ -6,6 +6,7 @@
 //! and a job on another machine can all run it.
 
 use crate::{
+    content::Content,
     error::StageError,
     io::StageIo,
     metrics::Metrics,
@@ -26,6 +27,8 @@ pub trait Stage: 'static {
     const ABOUT: &'static str;
     /// Raised when the same recipe would now make other bytes.
     const REVISION: u32;
+    /// The sort of artifact it writes.
+    const MAKES: Content;
     /// The first role is the one that a plain list of inputs fills.
     const ROLES: Roles;
     /// Heavy kinds run one at a time per device.

@@ -8,12 +8,7 @@
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// What the kernel says a finished process (and its waited-for children) used.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Usage {
-    pub cpu_seconds: f64,
-    pub peak_memory_bytes: u64,
-}
+use crate::usage::Usage;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +17,8 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// Waits for a child of this process; restarted when a signal interrupts it.
+/// Waits for a child of this process and returns what the kernel says it and its own waited-for
+/// children used; restarted when a signal interrupts it.
 pub(crate) fn wait(pid: u32) -> io::Result<(Exit, Usage)> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     let mut status = 0;

@@ -7,7 +7,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -16,11 +15,13 @@ use super::{
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
     experiment::StageSpec,
+    limits::{retries, timeout},
     nearest::nearest,
+    roles::{Read, StageId, check_filled, check_role},
     tree::{Data, Entry, Map, Node, Place},
 };
 use crate::kind::Kind;
-use crate::role::{Role, Roles};
+use crate::role::Roles;
 
 /// What may stand in a stage.
 const STAGE_KEYS: [&str; 6] = ["kind", "inputs", "with", "watch", "retries", "timeout"];
@@ -36,20 +37,11 @@ pub(crate) struct Unit {
     pub(crate) uses: Vec<(String, Option<usize>)>,
 }
 
-/// A stage of a unit, by position.
-type StageId = (usize, usize);
-
 /// A stage as read, with references resolved but not yet in order.
 struct Draft {
     spec: Option<StageSpec>,
     name: String,
     reads: Vec<Read>,
-}
-
-struct Read {
-    role: String,
-    target: Option<StageId>,
-    place: Place,
 }
 
 /// Returns every stage of the first unit and what they read, in order.
@@ -305,6 +297,7 @@ impl<'a> Graph<'a> {
         let mut read = Read {
             role,
             target: None,
+            kind: None,
             place: item.place.clone(),
         };
         let Some(name) = item.as_text() else {
@@ -320,7 +313,10 @@ impl<'a> Graph<'a> {
             return read;
         };
         match self.find(unit, name) {
-            Found::Stage(id) => read.target = Some(id),
+            Found::Stage(id) => {
+                read.target = Some(id);
+                read.kind = self.known_kind(id);
+            }
             // The file behind the alias could not be read, which has been said.
             Found::Unreadable => {}
             Found::Nothing => {
@@ -336,6 +332,14 @@ impl<'a> Graph<'a> {
             }
         }
         read
+    }
+
+    /// Returns the kind of a stage as far as it is written well; what is wrong is told elsewhere.
+    fn known_kind(&self, (unit, idx): StageId) -> Option<Kind> {
+        let stage = self.units[unit].stages.0[idx].node.as_map()?;
+        let name = stage.get("kind")?.as_text()?;
+        let known = self.catalog.iter().find(|kind| kind.name == name);
+        known.copied()
     }
 
     fn find(&self, unit: usize, name: &str) -> Found {
@@ -406,127 +410,12 @@ fn unknown_stage_key(key: &Entry, stage: &str) -> Diagnostic {
         .hint(&key.name, STAGE_KEYS)
 }
 
-fn check_role(entry: &Entry, role: &Entry, kind: Option<Kind>, wrong: &mut Diagnostics) {
-    let Some(kind) = kind else {
-        return;
-    };
-    let Roles::Fixed(roles) = kind.roles else {
-        return;
-    };
-    if roles.iter().any(|known| known.name == role.name) {
-        return;
-    }
-    let diagnostic = Diagnostic::new(format!(
-        "stage `{}`: a `{}` stage has no role `{}`",
-        entry.name, kind.name, role.name
-    ))
-    .at(&role.place, "unknown");
-    wrong.push(match roles {
-        [] => diagnostic.help(format!("a `{}` stage reads nothing", kind.name)),
-        _ => diagnostic.hint(&role.name, roles.iter().map(|role| role.name)),
-    });
-}
-
-/// Required roles that nothing fills, and single ones that several stages fill.
-fn check_filled(entry: &Entry, roles: &[Role], reads: &[Read], wrong: &mut Diagnostics) {
-    for role in roles {
-        let filling: Vec<&Read> = reads.iter().filter(|read| read.role == role.name).collect();
-        match filling.as_slice() {
-            [] if role.required => wrong.push(
-                Diagnostic::new(format!(
-                    "nothing fills the role `{}` of stage `{}`",
-                    role.name, entry.name
-                ))
-                .at(&entry.place, format!("reads no `{}`", role.name))
-                .help(format!("`{}`: {}", role.name, role.about)),
-            ),
-            [_, second, ..] if !role.many => wrong.push(
-                Diagnostic::new(format!(
-                    "the role `{}` of stage `{}` takes one stage, not {}",
-                    role.name,
-                    entry.name,
-                    filling.len()
-                ))
-                .at(&second.place, "one too many"),
-            ),
-            _ => {}
-        }
-    }
-}
-
 /// A missing value has no width of its own; its name does.
 fn place_or(node: &Node, name: &Place) -> Place {
     match node.data {
         Data::Null => name.clone(),
         _ => node.place.clone(),
     }
-}
-
-fn retries(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<u32> {
-    let node = node.filter(|node| !node.is_null() && !node.is_broken())?;
-    let retries = match &node.data {
-        Data::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()),
-        _ => None,
-    };
-    if retries.is_none() {
-        wrong.push(
-            Diagnostic::new(format!(
-                "`retries` of stage `{stage}` must be a whole number"
-            ))
-            .at(&node.place, format!("this is {}", node.sort())),
-        );
-    }
-    retries
-}
-
-fn timeout(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Option<Duration> {
-    let node = node.filter(|node| !node.is_null() && !node.is_broken())?;
-    let timeout = match &node.data {
-        Data::Number(number) => number.as_f64().and_then(seconds),
-        Data::Text(text) => parse_duration(text),
-        _ => None,
-    };
-    if timeout.is_none() {
-        wrong.push(
-            Diagnostic::new(format!("`timeout` of stage `{stage}` must be a duration"))
-                .at(&node.place, "")
-                .help("write seconds, or a duration such as `90s`, `30m`, `2h` or `1h30m`"),
-        );
-    }
-    timeout
-}
-
-/// Reads `90s`, `2h` or `1h30m`: numbers with units, added up.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut total = 0.0;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(digits);
-        let unit_len = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_len);
-        let scale = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * scale;
-        rest = after.trim_start();
-        if rest.is_empty() {
-            return seconds(total);
-        }
-    }
-}
-
-/// A time-out of nothing would end every attempt, so it is refused.
-fn seconds(number: f64) -> Option<Duration> {
-    let duration = Duration::try_from_secs_f64(number).ok()?;
-    (!duration.is_zero()).then_some(duration)
 }
 
 /// Gathers references by role: in the order the kind declares its roles, or by name where the

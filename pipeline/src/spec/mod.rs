@@ -14,6 +14,7 @@
 //! | `vars` | `${name}` in values |
 //! | `check` | each `with` against what its kind declares |
 //! | `graph` | references between stages, and their order |
+//! | `roles`, `limits` | what fills a stage's roles; its `retries` and `timeout` |
 //! | `experiment` | the result: stages whose settings are all known |
 //! | `resolved` | an experiment as plain data, for `resume` |
 //!
@@ -28,9 +29,11 @@ mod experiment;
 mod extends;
 mod files;
 mod graph;
+mod limits;
 mod nearest;
 mod request;
 mod resolved;
+mod roles;
 mod tree;
 mod vars;
 mod yaml;

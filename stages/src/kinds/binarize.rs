@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use serde_json::json;
 use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
 use tinylm_pipeline::{
-    Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    copy_file, settings,
+    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
+    StageIo, copy_file, settings,
 };
 
 use crate::kinds::tokenizer::write_json;
@@ -59,20 +59,14 @@ settings! {
 }
 
 const ROLES: &[InputRole] = &[
-    InputRole::many("documents", "what is encoded and split"),
-    InputRole::one("tokenizer", "what it is encoded with"),
-    InputRole {
-        name: "validation",
-        about: "documents of an official validation split",
-        required: false,
-        many: true,
-    },
-    InputRole {
-        name: "test",
-        about: "documents of an official test split",
-        required: false,
-        many: true,
-    },
+    InputRole::many("documents", "what is encoded and split").takes(&[Content::Documents]),
+    InputRole::one("tokenizer", "what it is encoded with").takes(&[Content::Tokenizer]),
+    InputRole::many("validation", "documents of an official validation split")
+        .optional()
+        .takes(&[Content::Documents]),
+    InputRole::many("test", "documents of an official test split")
+        .optional()
+        .takes(&[Content::Documents]),
 ];
 
 impl Stage for Binarize {
@@ -83,6 +77,7 @@ impl Stage for Binarize {
     const ABOUT: &'static str =
         "turns documents into shards of token ids, split for training and validation";
     const REVISION: u32 = 2;
+    const MAKES: Content = Content::Shards;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: BinarizeSettings) -> Result<BinarizeSettings, SettingError> {

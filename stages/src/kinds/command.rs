@@ -25,8 +25,8 @@ use std::{
 };
 
 use tinylm_pipeline::{
-    At, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo, copy_file,
-    settings, sys,
+    At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
+    copy_file, settings, sys,
 };
 
 /// How often the program is looked after.
@@ -85,6 +85,7 @@ impl Stage for Command {
     const KIND: &'static str = "command";
     const ABOUT: &'static str = "runs a program; its declared outputs are the artifact";
     const REVISION: u32 = 1;
+    const MAKES: Content = Content::Anything;
     const ROLES: Roles = Roles::Any;
 
     fn canonical(settings: CommandSettings) -> Result<CommandSettings, SettingError> {

@@ -21,8 +21,8 @@ use std::{
 
 use serde_json::json;
 use tinylm_pipeline::{
-    At, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    choices, settings,
+    At, Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
+    StageIo, choices, settings,
 };
 
 use crate::kinds::tokenizer::write_json;
@@ -77,13 +77,13 @@ settings! {
 }
 
 const ROLES: &[InputRole] = &[
-    InputRole::many("documents", "what is deduplicated"),
-    InputRole {
-        name: "evaluation",
-        about: "documents that must not occur in what is kept",
-        required: false,
-        many: true,
-    },
+    InputRole::many("documents", "what is deduplicated").takes(&[Content::Documents]),
+    InputRole::many(
+        "evaluation",
+        "documents that must not occur in what is kept",
+    )
+    .optional()
+    .takes(&[Content::Documents]),
 ];
 
 impl Stage for Dedupe {
@@ -94,6 +94,7 @@ impl Stage for Dedupe {
     const ABOUT: &'static str =
         "drops documents that repeat earlier ones, or that an evaluation set holds";
     const REVISION: u32 = 2;
+    const MAKES: Content = Content::Documents;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: DedupeSettings) -> Result<DedupeSettings, SettingError> {

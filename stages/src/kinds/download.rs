@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tinylm_pipeline::{
-    LocalPath, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError, Stage, StageError,
-    StageIo, choices, settings,
+    Content, LocalPath, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError, Stage,
+    StageError, StageIo, choices, settings,
 };
 
 pub(crate) use hub::{Repo, fetch_repo_files, hub_remote, resolve_repo};
@@ -102,6 +102,7 @@ impl Stage for Download {
     const KIND: &'static str = "download";
     const ABOUT: &'static str = "brings data in: hub, address, Kaggle, local files or inline rows";
     const REVISION: u32 = 1;
+    const MAKES: Content = Content::Files;
     const ROLES: Roles = Roles::Fixed(&[]);
 
     fn canonical(settings: DownloadSettings) -> Result<DownloadSettings, SettingError> {

@@ -21,7 +21,7 @@ use std::fs;
 
 use tinylm_model::config::Precision;
 use tinylm_pipeline::{
-    At, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
+    At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
     settings::{LocalPath, NoSettings, SettingError},
 };
 
@@ -74,15 +74,18 @@ impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
     const ABOUT: &'static str = "measures how well a model predicts a text";
     const REVISION: u32 = 2;
+    const MAKES: Content = Content::Figures;
     const ROLES: Roles = Roles::Fixed(&[
-        InputRole::one("model", "what is measured"),
-        InputRole::optional("shards", "what it reads: one of the splits"),
-        InputRole {
-            name: "documents",
-            about: "what it reads: whole documents, encoded with the model's tokenizer",
-            required: false,
-            many: true,
-        },
+        InputRole::one("model", "what is measured").takes(&[Content::Model]),
+        InputRole::one("shards", "what it reads: one of the splits")
+            .optional()
+            .takes(&[Content::Shards]),
+        InputRole::many(
+            "documents",
+            "what it reads: whole documents, encoded with the model's tokenizer",
+        )
+        .optional()
+        .takes(&[Content::Documents]),
     ]);
     const HEAVY: bool = true;
 

@@ -18,7 +18,7 @@ use tinylm_model::{
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
 };
 use tinylm_pipeline::{
-    At, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
+    At, Content, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, SettingError, defaults},
 };
 
@@ -86,9 +86,12 @@ impl Stage for Finetune {
     const KIND: &'static str = "finetune";
     const ABOUT: &'static str = "trains a model further on other documents";
     const REVISION: u32 = 1;
+    const MAKES: Content = Content::Model;
     const ROLES: Roles = Roles::Fixed(&[
-        Role::one("shards", "the tokens it is trained on"),
-        Role::optional("model", "where it starts from"),
+        Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards]),
+        Role::one("model", "where it starts from")
+            .optional()
+            .takes(&[Content::Model]),
     ]);
     const HEAVY: bool = true;
     const SEEDED: bool = true;

@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    At, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError, StageIo,
-    choices, settings,
+    At, Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
+    StageIo, choices, settings,
 };
 
 use crate::kinds::normalize::{
@@ -111,7 +111,9 @@ impl Stage for Normalize {
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
     const REVISION: u32 = 4;
-    const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")]);
+    const MAKES: Content = Content::Documents;
+    const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
+        .takes(&[Content::Files, Content::Documents, Content::Samples])]);
 
     fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {
         check_system(&settings)?;

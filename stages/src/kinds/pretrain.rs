@@ -5,7 +5,7 @@
 //! training, no times) and the tokenizer's files, so that the folder answers on its own.
 
 use tinylm_model::{config::ModelConfig, shards::Shards};
-use tinylm_pipeline::{Metrics, Role, Roles, SettingError, Stage, StageError, StageIo};
+use tinylm_pipeline::{Content, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo};
 
 pub use crate::shared::training::MemoryNeed;
 use crate::shared::training::{
@@ -35,7 +35,10 @@ impl Stage for Pretrain {
     const KIND: &'static str = "pretrain";
     const ABOUT: &'static str = "trains a model from random weights";
     const REVISION: u32 = 1;
-    const ROLES: Roles = Roles::Fixed(&[Role::one("shards", "the tokens it is trained on")]);
+    const MAKES: Content = Content::Model;
+    const ROLES: Roles = Roles::Fixed(&[
+        Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards])
+    ]);
     const HEAVY: bool = true;
     const SEEDED: bool = true;
 

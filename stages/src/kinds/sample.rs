@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs};
 use serde_json::{Value, json};
 use tinylm_model::{config::Precision, sampler::Sampling};
 use tinylm_pipeline::{
-    At, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
+    At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, NoSettings, SettingError},
 };
 
@@ -78,7 +78,9 @@ impl Stage for Sample {
     const KIND: &'static str = "sample";
     const ABOUT: &'static str = "answers prompts with a model";
     const REVISION: u32 = 1;
-    const ROLES: Roles = Roles::Fixed(&[InputRole::one("model", "what answers")]);
+    const MAKES: Content = Content::Samples;
+    const ROLES: Roles =
+        Roles::Fixed(&[InputRole::one("model", "what answers").takes(&[Content::Model])]);
     const HEAVY: bool = true;
     const SEEDED: bool = true;
 

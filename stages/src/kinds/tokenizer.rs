@@ -13,8 +13,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    At, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError, Stage,
-    StageError, StageIo, settings,
+    At, Content, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError,
+    Stage, StageError, StageIo, settings,
 };
 
 use crate::kinds::download::{Net, hub_remote, resolve_repo};
@@ -72,12 +72,13 @@ impl Stage for TokenizerStage {
     const ABOUT: &'static str =
         "trains a tokenizer, or takes an existing one and adds special tokens";
     const REVISION: u32 = 2;
-    const ROLES: Roles = Roles::Fixed(&[InputRole {
-        name: "documents",
-        about: "what it learns from; with `pretrained` only their template counts",
-        required: false,
-        many: true,
-    }]);
+    const MAKES: Content = Content::Tokenizer;
+    const ROLES: Roles = Roles::Fixed(&[InputRole::many(
+        "documents",
+        "what it learns from; with `pretrained` only their template counts",
+    )
+    .optional()
+    .takes(&[Content::Documents])]);
 
     fn remotes(settings: &TokenizerSettings) -> Vec<Remote> {
         let repo = settings.pretrained.as_ref().and_then(Pretrained::repo);

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     choices,
+    content::Content,
     error::StageError,
     io::StageIo,
     kind::Kind,
@@ -165,7 +166,7 @@ settings! {
 }
 
 macro_rules! stages {
-    ($($stage:ident $name:literal $settings:ty, $watch:ty, $roles:expr, $seeded:literal $(, $canonical:path)?;)+) => {$(
+    ($($stage:ident $name:literal $makes:ident $settings:ty, $watch:ty, $roles:expr, $seeded:literal $(, $canonical:path)?;)+) => {$(
         pub(super) struct $stage;
 
         impl Stage for $stage {
@@ -175,6 +176,7 @@ macro_rules! stages {
             const KIND: &'static str = $name;
             const ABOUT: &'static str = "A stage of a test.";
             const REVISION: u32 = 1;
+            const MAKES: Content = Content::$makes;
             const ROLES: Roles = $roles;
             const SEEDED: bool = $seeded;
 
@@ -190,25 +192,25 @@ macro_rules! stages {
 }
 
 stages! {
-    Download "download" DownloadSettings, NoSettings, Roles::Fixed(&[]), false;
-    Normalize "normalize" NormalizeSettings, NoSettings,
+    Download "download" Files DownloadSettings, NoSettings, Roles::Fixed(&[]), false;
+    Normalize "normalize" Documents NormalizeSettings, NoSettings,
         Roles::Fixed(&[Role::many("sources", "what is read")]), false;
-    Tokenizer "tokenizer" TokenizerSettings, NoSettings,
-        Roles::Fixed(&[Role::optional("documents", "what it is trained on")]), false;
-    Binarize "binarize" BinarizeSettings, NoSettings,
+    Tokenizer "tokenizer" Tokenizer TokenizerSettings, NoSettings,
+        Roles::Fixed(&[Role::one("documents", "what it is trained on").optional().takes(&[Content::Documents])]), false;
+    Binarize "binarize" Shards BinarizeSettings, NoSettings,
         Roles::Fixed(&[
-            Role::one("documents", "the text"),
-            Role::one("tokenizer", "what cuts it"),
-            Role::optional("validation", "an official split"),
+            Role::one("documents", "the text").takes(&[Content::Documents]),
+            Role::one("tokenizer", "what cuts it").takes(&[Content::Tokenizer]),
+            Role::one("validation", "an official split").optional().takes(&[Content::Documents]),
         ]), false;
-    Pretrain "pretrain" PretrainSettings, PretrainWatch,
-        Roles::Fixed(&[Role::one("shards", "the tokens")]), true, canonical_pretrain;
-    Evaluate "evaluate" NoSettings, NoSettings,
+    Pretrain "pretrain" Model PretrainSettings, PretrainWatch,
+        Roles::Fixed(&[Role::one("shards", "the tokens").takes(&[Content::Shards])]), true, canonical_pretrain;
+    Evaluate "evaluate" Figures NoSettings, NoSettings,
         Roles::Fixed(&[
-            Role::one("model", "what is measured"),
-            Role::one("shards", "what it is measured on"),
+            Role::one("model", "what is measured").takes(&[Content::Model]),
+            Role::one("shards", "what it is measured on").takes(&[Content::Shards]),
         ]), false;
-    Command "command" CommandSettings, NoSettings, Roles::Any, false;
+    Command "command" Anything CommandSettings, NoSettings, Roles::Any, false;
 }
 
 fn canonical_pretrain(settings: PretrainSettings) -> Result<PretrainSettings, SettingError> {

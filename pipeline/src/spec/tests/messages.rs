@@ -634,3 +634,33 @@ fn bytes_that_are_no_text_are_shown() {
       |      ^
     ");
 }
+
+#[test]
+fn a_stage_that_makes_something_else_than_a_role_takes_is_refused_where_it_is_named() {
+    let wrong = refused(
+        "stages:
+  corpus: { kind: download }
+  text: { kind: normalize, inputs: [corpus] }
+  model: { kind: pretrain, inputs: [text] }
+",
+    );
+    assert_snapshot!(wrong, @"
+    error: the role `shards` of stage `model` takes shards
+     --> a.yaml:4:37
+      |
+    4 |   model: { kind: pretrain, inputs: [text] }
+      |                                     ^^^^ a `normalize` stage makes documents
+      |
+      = help: `shards`: the tokens
+    ");
+}
+
+#[test]
+fn an_own_program_may_fill_any_role() {
+    loaded(
+        "stages:
+  own: { kind: command, with: { run: [x], outputs: [y] } }
+  model: { kind: pretrain, inputs: [own] }
+",
+    );
+}

@@ -1,0 +1,254 @@
+//! One attempt at a stage: a folder, a job, and an artifact if it worked.
+
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use tinylm_registry::{Condition, Digest, KeyRecord, Place, keys::write_key};
+
+use crate::{
+    context::{Sources, from_registry},
+    error::StageError,
+    event::Event,
+    executor::{Job, JobId},
+    follow::Follow,
+    io::{Assignment, Input},
+    metrics::Metrics,
+    observe::{Execution, Happened},
+    order::Order,
+    usage::Usage,
+    work::{Work, absolute},
+};
+
+pub(crate) struct Attempt<'a> {
+    pub(crate) work: &'a Work<'a>,
+    pub(crate) sources: &'a Sources,
+    pub(crate) execution: Execution,
+}
+
+/// The result of an attempt that worked.
+pub(crate) struct Made {
+    pub(crate) artifact: Digest,
+    pub(crate) bytes: u64,
+    pub(crate) execution_id: String,
+    pub(crate) metrics: Metrics,
+}
+
+/// How an attempt came out, and the pause before another one where there will be one.
+type Tried = (Result<Made, StageError>, Option<Duration>);
+
+impl Attempt<'_> {
+    /// Carries the attempt out, or goes on listening to the job that is at it already. The outer
+    /// error is ours (no room for a folder), the inner one the stage's; `again` says of that one
+    /// whether and when another attempt follows.
+    pub(crate) fn carry_out(
+        &self,
+        job: Option<JobId>,
+        again: &dyn Fn(&StageError) -> Option<Duration>,
+    ) -> Result<Tried, StageError> {
+        let started = Instant::now();
+        let folder = self.folder()?;
+        let log = self.work.runner.context.home.log_path(&self.execution.id);
+        self.see(&Happened::Started(&self.execution));
+        let job = match job {
+            Some(job) => job,
+            None => self.submit(&folder, &log)?,
+        };
+        let (result, usage, origin) = self.listen(job);
+        let result = self.inputs_still_stand().and(result);
+        let result = result
+            .and_then(|metrics| self.commit(&folder, metrics, origin.clone(), started.elapsed()));
+        self.clean_up(&folder, &log, result.is_ok());
+        let pause = result.as_ref().err().and_then(again);
+        self.tell_end(&result, usage, origin.as_ref(), pause);
+        Ok((result, pause))
+    }
+
+    fn submit(&self, folder: &Place, log: &Place) -> Result<JobId, StageError> {
+        let stage = self.work.stage;
+        self.work.runner.executor.submit(&Job {
+            order: Order {
+                kind: stage.kind.name.to_owned(),
+                settings: stage.with.clone(),
+                watch: stage.watch.clone(),
+                assignment: self.assignment(folder)?,
+            },
+            execution_id: self.execution.id.clone(),
+            work: self.work.folder(&self.execution.key)?,
+            log: log.clone(),
+        })
+    }
+
+    /// Passes on what the stage says until it ends; keeps where its bytes came from.
+    fn listen(&self, job: JobId) -> (Result<Metrics, StageError>, Usage, Option<Value>) {
+        let mut origin = None;
+        let mut on_event = |event: Event| {
+            if let Event::Origin { origin: told } = &event {
+                origin = Some(told.clone());
+            }
+            self.see(&Happened::Said {
+                stage: &self.work.stage.name,
+                execution_id: &self.execution.id,
+                event: &event,
+            });
+        };
+        let follow = Follow::new(self.work.desk, job, self.work.stage.timeout);
+        let (result, usage) = follow.to_end(&|| self.work.wish(), &mut on_event);
+        (result, usage, origin)
+    }
+
+    fn see(&self, happened: &Happened) {
+        self.work.runner.observer.see(happened);
+    }
+
+    fn folder(&self) -> Result<Place, StageError> {
+        let home = &self.work.runner.context.home;
+        let folder = home.attempt_dir(&self.execution.key, &self.execution.id);
+        for inner in [
+            folder.below("out"),
+            home.checkpoints_dir(&self.execution.key),
+        ] {
+            inner
+                .create_folder()
+                .map_err(|error| from_registry(&error))?;
+        }
+        Ok(folder)
+    }
+
+    /// Looks once more at the inputs, so that nothing is recorded, and nothing gone on
+    /// with, that was made from anything but what the key says.
+    fn inputs_still_stand(&self) -> Result<(), StageError> {
+        for ((_, names), (_, digests)) in self.work.stage.inputs.iter().zip(&self.work.inputs) {
+            for (name, digest) in names.iter().zip(digests) {
+                let condition = self.work.runner.context.store.condition(digest);
+                let what = match condition.map_err(|error| from_registry(&error))? {
+                    Condition::Whole(_) => continue,
+                    Condition::Missing => "it is missing".to_owned(),
+                    Condition::Damaged { path, what } => format!("`{}` {what}", path.display()),
+                };
+                self.work.forget_checkpoints(&self.execution.key)?;
+                return Err(StageError::new(format!("what it read of `{name}` was changed meanwhile"))
+                    .cause(what)
+                    .help("find out what writes into the store, then run the same command again: what is damaged is made anew")
+                    .is_final());
+            }
+        }
+        Ok(())
+    }
+
+    fn assignment(&self, folder: &Place) -> Result<Assignment, StageError> {
+        let mut inputs = Vec::new();
+        for ((role, names), (_, digests)) in self.work.stage.inputs.iter().zip(&self.work.inputs) {
+            for (name, digest) in names.iter().zip(digests) {
+                inputs.push(Input {
+                    role: role.clone(),
+                    stage: name.clone(),
+                    path: absolute(&self.work.runner.context.store.files(digest))?,
+                    digest: digest.to_string(),
+                });
+            }
+        }
+        Ok(Assignment {
+            inputs,
+            local_files: self.sources.local_files.clone(),
+            pins: self.sources.pins.clone(),
+            out: absolute(&folder.join("out"))?,
+            checkpoints: absolute(
+                &self
+                    .work
+                    .runner
+                    .context
+                    .home
+                    .checkpoints_dir(&self.execution.key),
+            )?,
+            seed: self.work.stage.seed,
+            threads: self.work.n_threads,
+            device: self.work.runner.options.device.clone(),
+        })
+    }
+
+    /// Makes the outputs an artifact, and the artifact the answer to the key.
+    fn commit(
+        &self,
+        folder: &Place,
+        metrics: Metrics,
+        origin: Option<Value>,
+        elapsed: Duration,
+    ) -> Result<Made, StageError> {
+        let context = self.work.runner.context;
+        let options = self.work.runner.options;
+        let execution = &self.execution;
+        let artifact = context
+            .store
+            .commit(&folder.below("out"))
+            .map_err(|error| from_registry(&error))?;
+        let record = KeyRecord {
+            version: KeyRecord::VERSION,
+            key: execution.key,
+            kind: execution.kind.to_owned(),
+            recipe: execution.recipe.clone(),
+            artifact: artifact.digest,
+            artifact_bytes: artifact.bytes,
+            run_id: options.run_id.clone(),
+            run_name: options.run_name.clone(),
+            stage: execution.stage.clone(),
+            execution_id: execution.id.clone(),
+            made_at: now_ms(),
+            seconds: elapsed.as_secs_f64(),
+            host: options.host.clone(),
+            device: options.device.clone(),
+            origin,
+            metrics: metrics.0.clone(),
+        };
+        write_key(&context.home, &record).map_err(|error| from_registry(&error))?;
+        Ok(Made {
+            artifact: artifact.digest,
+            bytes: artifact.bytes,
+            execution_id: execution.id.clone(),
+            metrics,
+        })
+    }
+
+    /// Removes what the attempt needed only while it ran. What cannot be removed is `gc`'s.
+    fn clean_up(&self, folder: &Place, log: &Place, is_made: bool) {
+        if is_made {
+            self.work
+                .runner
+                .context
+                .home
+                .work_dir(&self.execution.key)
+                .remove()
+                .ok();
+        } else {
+            folder.remove().ok();
+        }
+        if fs::metadata(log).is_ok_and(|log| log.len() == 0) {
+            log.remove().ok();
+        }
+    }
+
+    fn tell_end(
+        &self,
+        result: &Result<Made, StageError>,
+        usage: Usage,
+        origin: Option<&Value>,
+        pause: Option<Duration>,
+    ) {
+        let nothing = Metrics::default();
+        self.see(&Happened::Ended {
+            execution: &self.execution,
+            result: result.as_ref().map(|made| made.artifact),
+            usage,
+            metrics: result.as_ref().map_or(&nothing, |made| &made.metrics),
+            origin,
+            retry_in_seconds: pause.map(|pause| pause.as_secs()),
+        });
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}

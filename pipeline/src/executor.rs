@@ -1,0 +1,110 @@
+//! The door to whatever carries out stages.
+//!
+//! A run prepares orders and commits what came of them; between the two it knows nothing of
+//! processes, signals, locks or machines. [`Processes`](crate::Processes) is the one executor
+//! today. The trait is shaped for a cluster's scheduler as well:
+//!
+//! - An order is plain data, so it can be written to a file and read on another machine.
+//! - One question covers all jobs, because asking may be dear.
+//! - Not knowing is an answer of its own. Only [`News::Ended`] means that a job is over; silence
+//!   and [`News::Unknown`] mean that it may still be at work.
+//! - A stop is a request. The job is over when the executor says so.
+//! - A job may outlive its driver, and the next driver adopts it.
+
+use std::{any::Any, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
+
+use tinylm_registry::{Digest, Home, Place};
+
+use crate::{error::StageError, event::Event, metrics::Metrics, order::Order, usage::Usage};
+
+pub trait Executor: Sync {
+    /// Takes what only one may have at a time, waiting for whoever has it.
+    /// Returns nothing once `claim.cancelled` is set. The claim lasts until it is dropped.
+    fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError>;
+
+    /// Finds the job that a dead driver left at work in this folder. The caller holds the claim
+    /// on its key. `None` is a promise: nothing writes there any more.
+    fn adopt(&self, work: &std::path::Path) -> Result<Option<Adopted>, StageError>;
+
+    /// Starts a job, or puts it into a queue, and returns at once.
+    fn submit(&self, job: &Job) -> Result<JobId, StageError>;
+
+    /// Returns the news of these jobs, each job's in order; waits up to `patience` for some and
+    /// may return early with none. Nobody is told twice.
+    fn poll(&self, jobs: &[JobId], patience: Duration) -> Vec<(JobId, News)>;
+
+    /// Asks a job to stop. One that is over already is no error.
+    fn stop(&self, job: &JobId, how: Stop);
+}
+
+/// What only one run may have at a time.
+pub struct Claim<'a> {
+    pub home: &'a Home,
+    pub what: Exclusive<'a>,
+    /// Who claims it, for those who have to wait.
+    pub note: &'a str,
+    pub cancelled: &'a AtomicBool,
+    /// Told who has it, again whenever that changes.
+    pub on_wait: &'a dyn Fn(&str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exclusive<'a> {
+    /// The right to make what belongs to a key.
+    Key(&'a Digest),
+    /// The machine's device, for a heavy stage.
+    Device(&'a str),
+}
+
+/// A claim that was granted; an executor with nothing to hold returns `Box::new(())`.
+pub type Claimed = Box<dyn Any>;
+
+/// One attempt at a stage, ready to be carried out.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub order: Order,
+    /// Names this attempt among all.
+    pub execution_id: String,
+    /// The folder of all attempts at this recipe, absolute: [`Executor::adopt`] looks here.
+    pub work: PathBuf,
+    /// Takes what the stage prints.
+    pub log: Place,
+}
+
+/// An executor's own name for a job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub String);
+
+/// A job that another driver submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    pub job: JobId,
+    pub execution_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// It is at work: its time-out counts from here.
+    Running,
+    Said(Event),
+    /// Nothing could be found out, for this reason. The job may be well.
+    Unknown(String),
+    Ended(End, Usage),
+}
+
+/// The end of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    Finished(Metrics),
+    /// The stage said why it failed.
+    Failed(StageError),
+    /// The stage said nothing; this is what the executor knows.
+    Died(StageError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Stop at the next safe point.
+    Gently,
+    AtOnce,
+}

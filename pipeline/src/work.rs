@@ -1,0 +1,46 @@
+//! The work on one stage of one run, once everything that it reads is there.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use tinylm_registry::Digest;
+
+use crate::{
+    context::from_registry, desk::Desk, error::StageError, runner::Runner, spec::StageSpec,
+    wish::Wish,
+};
+
+pub(crate) struct Work<'a> {
+    pub(crate) runner: &'a Runner<'a>,
+    pub(crate) desk: &'a Desk<'a>,
+    pub(crate) stage: &'a StageSpec,
+    /// Set once another stage failed.
+    pub(crate) stop: &'a AtomicBool,
+    pub(crate) n_threads: usize,
+    /// The contents of what it reads, role by role.
+    pub(crate) inputs: Vec<(String, Vec<Digest>)>,
+}
+
+impl Work<'_> {
+    pub(crate) fn wish(&self) -> Wish {
+        self.runner.interrupt.wish(self.stop)
+    }
+
+    /// Returns the folder of all attempts at a key.
+    pub(crate) fn folder(&self, key: &Digest) -> Result<PathBuf, StageError> {
+        absolute(&self.runner.context.home.work_dir(key))
+    }
+
+    pub(crate) fn forget_checkpoints(&self, key: &Digest) -> Result<(), StageError> {
+        let checkpoints = self.runner.context.home.checkpoints_dir(key);
+        checkpoints
+            .remove()
+            .map_err(|error| from_registry(&error).is_final())
+    }
+}
+
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, StageError> {
+    std::path::absolute(path).map_err(|error| StageError::io(path, &error))
+}

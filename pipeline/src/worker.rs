@@ -1,0 +1,264 @@
+//! One stage of one run, on its own thread: whether it is fresh, and if not, making it.
+
+use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tinylm_registry::{Digest, KeyRecord, names};
+
+use crate::{
+    attempt::{Attempt, Made},
+    context::{Kept, Resolve, Sources, recipe},
+    error::StageError,
+    executor::{Adopted, Claim, Claimed, Exclusive, Stop},
+    follow::Follow,
+    metrics::Metrics,
+    observe::{Execution, Happened, Outcome, Settled},
+    recipe::{Entry, changes, explanation, key},
+    wish::Wish,
+    work::Work,
+};
+
+/// The longest pause before a stage is tried again.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+pub(crate) struct Worker<'a> {
+    pub(crate) work: Work<'a>,
+    /// Whether an earlier attempt may have read bytes that were not what its key said.
+    pub(crate) was_misled: bool,
+}
+
+impl Worker<'_> {
+    pub(crate) fn carry_out(&self) -> Settled {
+        let started = Instant::now();
+        // Whatever happens here is told: a loop that waits for a dead thread would wait for ever.
+        let carried_out = panic::catch_unwind(AssertUnwindSafe(|| self.try_carry_out()))
+            .unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let mut settled = carried_out.unwrap_or_else(|error| {
+            let outcome = if error.cancelled {
+                Outcome::Cancelled
+            } else {
+                Outcome::Failed(error)
+            };
+            Settled::without_artifact(&self.work.stage.name, outcome)
+        });
+        settled.seconds = started.elapsed().as_secs_f64();
+        settled
+    }
+
+    fn try_carry_out(&self) -> Result<Settled, StageError> {
+        let context = self.work.runner.context;
+        self.tell_what_is_asked()?;
+        let sources = context.sources(self.work.stage, self.work.runner.options.resolve)?;
+        let recipe = recipe(self.work.stage, &self.work.inputs, &sources);
+        let key = key(&recipe);
+        if let Kept::Whole(record) = self.kept(&key)? {
+            return Ok(self.hit(key, &record));
+        }
+        let _key = self.claim(Exclusive::Key(&key))?;
+        // Whoever had the claim may have made it meanwhile.
+        let kept = match self.kept(&key)? {
+            Kept::Whole(record) => return Ok(self.hit(key, &record)),
+            kept => kept,
+        };
+        let device = Exclusive::Device(&self.work.runner.options.device);
+        let _device = match self.work.stage.kind.heavy {
+            true => Some(self.claim(device)?),
+            false => None,
+        };
+        let mut left = self.work.runner.executor.adopt(&self.work.folder(&key)?)?;
+        if self.is_forced() || self.was_misled {
+            if let Some(left) = left.take() {
+                self.end(left);
+            }
+            self.work.forget_checkpoints(&key)?;
+        }
+        let explanation = explanation(&recipe);
+        let why = self.why(&kept, &explanation);
+        let made = self.make(key, &sources, &explanation, &why, left)?;
+        Ok(Settled {
+            key: Some(key),
+            artifact: Some(made.artifact),
+            artifact_bytes: made.bytes,
+            execution_id: Some(made.execution_id),
+            metrics: made.metrics,
+            why,
+            healed: matches!(kept, Kept::Damaged(_)),
+            ..Settled::without_artifact(&self.work.stage.name, Outcome::Made)
+        })
+    }
+
+    /// Says what this stage is about to ask the outside, which may take long.
+    fn tell_what_is_asked(&self) -> Result<(), StageError> {
+        let context = self.work.runner.context;
+        if context.outside.offline || self.work.runner.options.resolve != Resolve::IfNew {
+            return Ok(());
+        }
+        for remote in context.unpinned(self.work.stage)? {
+            self.work.runner.observer.see(&Happened::Asking {
+                stage: &self.work.stage.name,
+                source: &remote.id,
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns what the store has, unless the stage is forced.
+    fn kept(&self, key: &Digest) -> Result<Kept, StageError> {
+        if self.is_forced() {
+            return Ok(Kept::Nothing);
+        }
+        self.work.runner.context.kept(key)
+    }
+
+    fn is_forced(&self) -> bool {
+        self.work
+            .runner
+            .options
+            .force
+            .contains(&self.work.stage.name)
+    }
+
+    fn hit(&self, key: Digest, record: &KeyRecord) -> Settled {
+        let is_ours = record.run_id == self.work.runner.options.run_id;
+        Settled {
+            key: Some(key),
+            artifact: Some(record.artifact),
+            artifact_bytes: record.artifact_bytes,
+            execution_id: Some(record.execution_id.clone()),
+            made_by: (!is_ours).then(|| record.run_name.clone()),
+            metrics: Metrics(record.metrics.clone()),
+            ..Settled::without_artifact(&self.work.stage.name, Outcome::Hit)
+        }
+    }
+
+    /// Waits for a claim, saying who has it.
+    fn claim(&self, what: Exclusive) -> Result<Claimed, StageError> {
+        let Work { runner, stage, .. } = &self.work;
+        let note = format!(
+            "`{}` of run {} (process {})",
+            stage.name,
+            runner.options.run_name,
+            std::process::id()
+        );
+        let on_wait = |holder: &str| {
+            runner.observer.see(&Happened::Waiting {
+                stage: &stage.name,
+                holder,
+            });
+        };
+        let claim = Claim {
+            home: &runner.context.home,
+            what,
+            note: &note,
+            cancelled: &runner.interrupt.asked,
+            on_wait: &on_wait,
+        };
+        let claimed = runner.executor.claim(&claim)?;
+        claimed.ok_or_else(StageError::cancelled)
+    }
+
+    /// Ends a job that a dead driver left and that this run cannot use.
+    fn end(&self, left: Adopted) {
+        self.work.runner.executor.stop(&left.job, Stop::AtOnce);
+        let follow = Follow::new(self.work.desk, left.job, None);
+        // Its last word does not count, and a wish to stop finds it stopped already.
+        let _ = follow.to_end(&|| Wish::GoOn, &mut |_| {});
+    }
+
+    fn why(&self, kept: &Kept, now: &[Entry]) -> Vec<String> {
+        if self.is_forced() {
+            return vec!["forced".to_owned()];
+        }
+        if let Some(loss) = kept.loss() {
+            return vec![loss];
+        }
+        let Some(last) = (self.work.runner.history)(&self.work.stage.name) else {
+            return vec!["never run".to_owned()];
+        };
+        let differences = changes(&last, now, true);
+        if differences.is_empty() {
+            return vec!["not finished before".to_owned()];
+        }
+        differences.iter().map(ToString::to_string).collect()
+    }
+
+    /// Makes the artifact, trying again as often as the stage allows. A job that is at work
+    /// already is the first attempt.
+    fn make(
+        &self,
+        key: Digest,
+        sources: &Sources,
+        recipe: &[Entry],
+        why: &[String],
+        left: Option<Adopted>,
+    ) -> Result<Made, StageError> {
+        let (mut id, mut job) = match left {
+            Some(left) => (left.execution_id, Some(left.job)),
+            None => (names::new_id(), None),
+        };
+        let mut n = 1;
+        loop {
+            let attempt = Attempt {
+                work: &self.work,
+                sources,
+                execution: Execution {
+                    id,
+                    stage: self.work.stage.name.clone(),
+                    kind: self.work.stage.kind.name,
+                    key,
+                    recipe: recipe.to_vec(),
+                    attempt: n,
+                    threads: self.work.n_threads,
+                    device: self.work.runner.options.device.clone(),
+                    why: why.to_vec(),
+                },
+            };
+            let again = |error: &StageError| self.pause_after(n, error);
+            match attempt.carry_out(job.take(), &again)? {
+                (Ok(made), _) => return Ok(made),
+                (Err(error), None) => return Err(error),
+                (Err(_), Some(pause)) => self.pause(pause)?,
+            }
+            id = names::new_id();
+            n += 1;
+        }
+    }
+
+    /// Returns how long to wait before another attempt; nothing where this was the last.
+    fn pause_after(&self, attempt: u32, error: &StageError) -> Option<Duration> {
+        let is_last = attempt > self.work.stage.retries || error.cancelled || error.is_final;
+        (!is_last).then(|| back_off(attempt))
+    }
+
+    /// Waits before another try, unless the run is being stopped.
+    fn pause(&self, time: Duration) -> Result<(), StageError> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if self.work.wish() != Wish::GoOn {
+                return Err(StageError::cancelled());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// 1, 2, 4, ... seconds.
+fn back_off(attempt: u32) -> Duration {
+    let seconds = 1_u64 << attempt.saturating_sub(1).min(6);
+    Duration::from_secs(seconds).min(BACK_OFF_MAX)
+}
+
+/// A bug in this program, told as the failure of the stage that it was working for.
+fn panicked(panic: &(dyn Any + Send)) -> StageError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    StageError::new("the thread that looks after this stage panicked, which is a bug in tinylm")
+        .cause(text.unwrap_or_else(|| "it left no message".to_owned()))
+        .help("what other stages made is kept; run the same command again, and report this")
+        .is_final()
+}
