@@ -1,4 +1,4 @@
-//! What planning and running share: the home, and what was seen of the world outside it.
+//! The ground that planning and running share: the home, and the files and sources outside it.
 
 use std::{
     collections::HashMap,
@@ -41,7 +41,7 @@ pub enum Resolve {
     Always,
 }
 
-/// What a stage reads that is not another stage.
+/// The inputs of a stage that are not other stages.
 pub struct Sources {
     pub local_files: Vec<LocalFile>,
     pub pins: Vec<Pinned>,
@@ -51,7 +51,7 @@ pub struct Sources {
     pub unpinned: Vec<Remote>,
 }
 
-/// What the store has for a key.
+/// The store's answer to a key.
 pub enum Kept {
     Whole(Box<KeyRecord>),
     Nothing,

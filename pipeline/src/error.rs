@@ -78,6 +78,14 @@ impl StageError {
         self
     }
 
+    /// Fills in the address of the stage, which only a run knows: `RUN/STAGE` in a help.
+    #[must_use]
+    pub fn addressed(mut self, run: &str, stage: &str) -> Self {
+        let help = self.help.take();
+        self.help = help.map(|help| help.replace("RUN/STAGE", &format!("{run}/{stage}")));
+        self
+    }
+
     #[must_use]
     pub fn is_final(mut self) -> Self {
         self.is_final = true;

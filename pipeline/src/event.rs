@@ -1,4 +1,4 @@
-//! What a running stage tells: one JSON object a line, from the child to its parent.
+//! The words of a running stage: one JSON object a line, from the child to its parent.
 //!
 //! The console's bars and the registry's recorder are two observers of this stream.
 
@@ -15,7 +15,7 @@ pub enum Event {
         done: u64,
         total: Option<u64>,
         unit: String,
-        /// What the work is at the moment, where one word helps (`epoch 2`).
+        /// The part of the work that is under way, where one word helps (`epoch 2`).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },

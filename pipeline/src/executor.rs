@@ -37,7 +37,7 @@ pub trait Executor: Sync {
     fn stop(&self, job: &JobId, how: Stop);
 }
 
-/// What only one run may have at a time.
+/// A right that only one run may have at a time.
 pub struct Claim<'a> {
     pub home: &'a Home,
     pub what: Exclusive<'a>,

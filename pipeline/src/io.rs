@@ -1,4 +1,4 @@
-//! All that a running stage sees of the world.
+//! Everything that a running stage sees of the world.
 //!
 //! Inputs as folders, one folder to write to, one folder that outlives the attempt,
 //! the seed, the threads, the way to tell what is going on and the way to hear that
@@ -37,7 +37,7 @@ pub struct Input {
 pub struct LocalFile {
     /// The setting that names it: `path`, `pretrained.path`, `files.0`.
     pub setting: String,
-    /// What it is called in the key and in an artifact: its base name, its path inside the folder,
+    /// Its name in the key and in an artifact: its base name, its path inside the folder,
     /// or its path below a glob's last folder without a wildcard.
     pub name: String,
     pub path: PathBuf,
@@ -52,7 +52,7 @@ pub struct Pinned {
     pub pin: Pin,
 }
 
-/// What one attempt is given; plain data, so that it can cross to a child process.
+/// The givens of one attempt; plain data, so that it can cross to a child process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub inputs: Vec<Input>,
@@ -60,7 +60,7 @@ pub struct Assignment {
     pub pins: Vec<Pinned>,
     /// Empty at the start; what is in it at the end is the artifact.
     pub out: PathBuf,
-    /// What a later attempt at the same recipe finds again.
+    /// Kept for a later attempt at the same recipe.
     pub checkpoints: PathBuf,
     pub seed: u64,
     pub threads: usize,

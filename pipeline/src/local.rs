@@ -76,7 +76,7 @@ pub(crate) fn local_files(
 }
 
 /// Returns the files behind one path setting, each with the name it goes by, sorted by name.
-fn named_files(path: &Path) -> Result<Vec<(String, PathBuf)>, StageError> {
+pub(crate) fn named_files(path: &Path) -> Result<Vec<(String, PathBuf)>, StageError> {
     let mut files = Vec::new();
     match fs::metadata(path) {
         Ok(_) => {

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::remote::Pin;
+use crate::{plain_file::read_plain, remote::Pin};
 
 /// The format that this program writes.
 const VERSION: u32 = 1;
@@ -78,7 +78,7 @@ impl LockFile {
 
     /// Reads the lock at `path`; a missing file is an empty lock.
     pub fn read(path: &Path) -> Result<Self, LockFileError> {
-        let text = match fs::read_to_string(path) {
+        let text = match read_plain(path).and_then(utf8) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => {
@@ -122,6 +122,10 @@ impl LockFile {
         fs::write(&temporary, format!("{HEAD}{body}")).map_err(at)?;
         fs::rename(&temporary, path).map_err(at)
     }
+}
+
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

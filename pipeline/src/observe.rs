@@ -1,4 +1,4 @@
-//! What happens during a run, as the console and the registry's recorder see it.
+//! The happenings of a run, as the console and the registry's recorder see it.
 
 use serde_json::Value;
 use tinylm_registry::Digest;
@@ -92,6 +92,17 @@ impl Outcome {
             Self::Failed(_) => "failed",
             Self::Skipped(_) => "skipped",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Its place in a count of outcomes: what was made first, what was left undone last.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Made => 0,
+            Self::Hit => 1,
+            Self::Failed(_) => 2,
+            Self::Skipped(_) => 3,
+            Self::Cancelled => 4,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What would run, and why.
+//! The stages that would run, and why.
 //!
 //! A plan walks the stages in order and asks of each what the runner would ask: its
 //! key, and whether the store has it whole. It cannot see past the first dirty stage,
@@ -33,7 +33,7 @@ pub struct Planned {
     pub kind: &'static str,
     pub state: State,
     pub key: Option<Digest>,
-    /// What differs from its last execution.
+    /// Differences from its last execution.
     pub changes: Vec<Change>,
     /// Reasons that are not a difference: never run, damaged, forced.
     pub reasons: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Planned {
     pub waits_for: Vec<String>,
 }
 
-/// What a plan may ignore or must obey.
+/// The wishes that a plan obeys.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
     pub force: Vec<String>,
@@ -159,7 +159,7 @@ impl Planned {
                 .iter()
                 .map(|name| format!("`{name}`"))
                 .collect();
-            // What a stage reads comes first only when nothing of its own changed.
+            // Its inputs come first only when nothing of its own changed.
             why.retain(|reason| reason != "never run");
             why.push(format!("reads {}", names.join(", ")));
         }

@@ -1,4 +1,4 @@
-//! What a stage's bytes depend on, and the key that names it.
+//! The recipe of a stage: everything its bytes depend on, and the key that names it.
 //!
 //! One function, [`walk`], visits everything that is in the key as `path = value`
 //! entries. [`key`] hashes what it visits; [`explanation`] writes it down. Because
@@ -42,7 +42,7 @@ pub struct Recipe<'a> {
 /// One `path = value` of a recipe.
 pub type Entry = (String, String);
 
-/// What happens to each entry: it is hashed, or it is written down.
+/// The use made of each entry: it is hashed, or it is written down.
 trait Visit {
     fn entry(&mut self, path: &str, value: &str);
 }

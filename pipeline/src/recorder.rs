@@ -1,4 +1,4 @@
-//! Writes what happens during a run into the registry.
+//! Writes the happenings of a run into the registry.
 //!
 //! An observer like the console, with a thread of its own: stages never wait for the
 //! disk, and numbers are written by the batch, so that recording costs training

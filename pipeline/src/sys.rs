@@ -109,7 +109,7 @@ pub fn begin_to_store(file: &std::fs::File) {
     {
         use std::os::fd::AsRawFd;
         // SAFETY: the descriptor is open as long as `file` is, and no memory is touched.
-        // What fails here is done when the artifact is flushed, which does look for errors.
+        // A failure here is made up for when the artifact is flushed, which does look for errors.
         unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     }
     #[cfg(not(target_os = "linux"))]

@@ -19,7 +19,7 @@ use crate::{
     stage::Stage,
 };
 
-/// What a stage in a test is given; `StageTest::new(dir)` and then the fields that matter.
+/// The givens of a stage in a test: `StageTest::new(dir)` and then the fields that matter.
 #[derive(Debug, Clone)]
 pub struct StageTest {
     pub dir: PathBuf,
@@ -32,7 +32,7 @@ pub struct StageTest {
     pub threads: usize,
 }
 
-/// What came of it.
+/// The result of a stage in a test.
 #[derive(Debug)]
 pub struct Outcome {
     pub out: PathBuf,

@@ -33,20 +33,17 @@ pub(crate) struct Worker<'a> {
 
 impl Worker<'_> {
     pub(crate) fn carry_out(&self) -> Settled {
-        let started = Instant::now();
         // Whatever happens here is told: a loop that waits for a dead thread would wait for ever.
         let carried_out = panic::catch_unwind(AssertUnwindSafe(|| self.try_carry_out()))
             .unwrap_or_else(|panic| Err(panicked(&*panic)));
-        let mut settled = carried_out.unwrap_or_else(|error| {
+        carried_out.unwrap_or_else(|error| {
             let outcome = if error.cancelled {
                 Outcome::Cancelled
             } else {
                 Outcome::Failed(error)
             };
             Settled::without_artifact(&self.work.stage.name, outcome)
-        });
-        settled.seconds = started.elapsed().as_secs_f64();
-        settled
+        })
     }
 
     fn try_carry_out(&self) -> Result<Settled, StageError> {
@@ -78,6 +75,7 @@ impl Worker<'_> {
         }
         let explanation = explanation(&recipe);
         let why = self.why(&kept, &explanation);
+        let begun = Instant::now();
         let made = self.make(key, &sources, &explanation, &why, left)?;
         Ok(Settled {
             key: Some(key),
@@ -85,6 +83,8 @@ impl Worker<'_> {
             artifact_bytes: made.bytes,
             execution_id: Some(made.execution_id),
             metrics: made.metrics,
+            // Not the time in which it waited for others.
+            seconds: begun.elapsed().as_secs_f64(),
             why,
             healed: matches!(kept, Kept::Damaged(_)),
             ..Settled::without_artifact(&self.work.stage.name, Outcome::Made)

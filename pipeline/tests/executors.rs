@@ -21,7 +21,7 @@ use tinylm_pipeline::{
     Content, Context, Event, Executor, Happened, Interrupt, Kind, Metrics, NoSettings, Observer,
     Order, Outcome, Outside, Resolve, Role, Roles, RunOptions, Runner, Settled, Stage, StageError,
     StageIo, Usage, exec,
-    executor::{Adopted, Claim, Claimed, End, Job, JobId, News, Stop},
+    executor::{Adopted, Claim, Claimed, End, Exclusive, Job, JobId, News, Stop},
     spec,
 };
 use tinylm_registry::Home;
@@ -93,6 +93,8 @@ struct Threads {
     state: Arc<Mutex<State>>,
     /// How long a job stands in the queue.
     queue: Duration,
+    /// How long somebody else has the device.
+    device_is_busy: Duration,
     /// The driver dies when it asks next.
     is_deadly: AtomicBool,
 }
@@ -111,7 +113,10 @@ struct Running {
 }
 
 impl Executor for Threads {
-    fn claim(&self, _: &Claim) -> Result<Option<Claimed>, StageError> {
+    fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
+        if let Exclusive::Device(_) = claim.what {
+            thread::sleep(self.device_is_busy);
+        }
         Ok(Some(Box::new(())))
     }
 
@@ -311,6 +316,18 @@ fn time_in_a_queue_does_not_count_as_time_at_work() {
         panic!("{settled:?}");
     };
     assert!(error.message.contains("`timeout` of 0.1 s"), "{error}");
+}
+
+#[test]
+fn a_stages_time_is_that_of_its_work_and_not_of_its_wait() {
+    let project = Project::new(TWO);
+    let executor = Threads {
+        device_is_busy: Duration::from_millis(500),
+        ..Threads::default()
+    };
+    let settled = project.run(&executor, &[], &Watcher::default());
+    assert_eq!(outcomes(&settled), ["made", "made"]);
+    assert!(settled[1].seconds < 0.4, "{} s", settled[1].seconds);
 }
 
 #[test]

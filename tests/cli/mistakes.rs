@@ -152,7 +152,7 @@ fn what_is_no_experiment_is_refused_in_a_moment_with_what_to_do() {
         ("bomb.yaml", "its aliases make it too large"),
         ("itself.yaml", "this alias stands inside what it names"),
         ("bytes.yaml", "the file is not UTF-8"),
-        ("/dev/zero", "`/dev/zero` is larger than 64 MB"),
+        ("/dev/zero", "cannot read `/dev/zero`: it is a device, not a file"),
     ];
     for (file, words) in said {
         let output = project.tinylm(&format!("run {file}")).failure(2);

@@ -1,4 +1,4 @@
-//! What stands under `with:` and `watch:` against what the kind declares.
+//! The settings under `with:` and `watch:`, checked against the kind's declaration.
 //!
 //! Unknown names, missing settings and settings that exclude each other are found by
 //! walking the declaration, all of them at once; typing comes after, so that a typing
@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map as JsonMap, Value};
 
 use super::{
+    deeper::deeper,
     diagnostic::{Diagnostic, Diagnostics, listed},
     nearest::nearest,
     tree::{Data, Entry, Map, Node, Place},
@@ -67,7 +68,7 @@ impl Declared<'_> {
             Err(error) => {
                 match self.in_words(map, &error) {
                     Some(found) => wrong.push(self.wrong_value(&found)),
-                    // What typing says may only follow from what is missing.
+                    // Typing may only complain of what is missing.
                     None if incomplete => {}
                     None => wrong.push(self.refused(map, &error)),
                 }
@@ -167,6 +168,10 @@ impl Declared<'_> {
         if list.is_empty() {
             return diagnostic.help(format!("there is nothing to set under `{}`", self.section));
         }
+        let written: Vec<&str> = path.split('.').collect();
+        if let [one] = deeper(self.list, &written).as_slice() {
+            return diagnostic.help(format!("did you mean `{one}`?"));
+        }
         match nearest(&entry.name, names.clone()) {
             Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
             None => diagnostic.help(format!("there is {}", listed(&names.collect::<Vec<_>>()))),
@@ -244,7 +249,7 @@ impl Declared<'_> {
         found.into_iter().find(is_it)
     }
 
-    /// What typing said, pointing at the value it is about or the nearest thing around it.
+    /// The complaint of typing, pointing at the value it is about or the nearest thing around it.
     fn refused(&self, map: &Map, error: &SettingError) -> Diagnostic {
         let message = plainly(&error.message);
         let is_clause = [

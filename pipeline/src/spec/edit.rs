@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use serde_json::Value;
 
 use super::{
+    deeper::deeper,
     diagnostic::{Diagnostic, Diagnostics},
     extends::{child, settings_shape, unset_others},
     nearest::nearest,
@@ -221,7 +222,7 @@ pub(crate) fn apply(
         };
         return Some((first.name.clone(), edit));
     }
-    wrong.push(unknown_target(edit, first, tree));
+    wrong.push(unknown_target(edit, first, tree, catalog));
     None
 }
 
@@ -260,7 +261,7 @@ fn set_setting(
         );
         return;
     }
-    // What is no map is refused when the stage is read.
+    // Anything but a map is refused when the stage is read.
     let Some(stage) = stage.as_map_mut() else {
         return;
     };
@@ -280,7 +281,7 @@ fn set_setting(
     }
 }
 
-fn unknown_target(edit: &Edit, first: &Segment, tree: &Map) -> Diagnostic {
+fn unknown_target(edit: &Edit, first: &Segment, tree: &Map, catalog: &[Kind]) -> Diagnostic {
     let inside = |key: &str| tree.get(key).and_then(Node::as_map);
     let stages = inside("stages").into_iter().flat_map(Map::names);
     let aliases = inside("use").into_iter().flat_map(Map::names);
@@ -288,6 +289,11 @@ fn unknown_target(edit: &Edit, first: &Segment, tree: &Map) -> Diagnostic {
     let name = &first.name;
     let diagnostic = Diagnostic::new(format!("there is no stage `{name}`"))
         .at(&first.place, "no stage has this name");
+    let settings = settings_called(edit, tree, catalog);
+    if !settings.is_empty() {
+        let settings: Vec<String> = settings.iter().map(|path| format!("`{path}`")).collect();
+        return diagnostic.help(format!("did you mean {}?", settings.join(" or ")));
+    }
     if let Some(near) = nearest(name, known.iter().copied()) {
         return diagnostic.help(format!("did you mean `{near}`?"));
     }
@@ -295,6 +301,28 @@ fn unknown_target(edit: &Edit, first: &Segment, tree: &Map) -> Diagnostic {
         [_] => diagnostic.help(format!("name the stage it is for: `STAGE.{name}=VALUE`")),
         _ => diagnostic.hint(name, known),
     }
+}
+
+/// Returns the settings of stages of this file that end like the path of an edit.
+fn settings_called(edit: &Edit, tree: &Map, catalog: &[Kind]) -> Vec<String> {
+    let path: Vec<&str> = edit.path.iter().map(|part| part.name.as_str()).collect();
+    let stages = tree.get("stages").and_then(Node::as_map);
+    let mut found = Vec::new();
+    for stage in stages.into_iter().flat_map(|stages| &stages.0) {
+        let kind = stage
+            .node
+            .as_map()
+            .and_then(|stage| stage.get("kind")?.as_text());
+        let Some(kind) = catalog.iter().find(|known| Some(known.name) == kind) else {
+            continue;
+        };
+        let list = (kind.settings)();
+        let own = list.iter().filter(|setting| path == [setting.name]);
+        let own = own.map(|setting| setting.name.to_owned());
+        let all = own.chain(deeper(&list, &path));
+        found.extend(all.map(|path| format!("{}.{path}", stage.name)));
+    }
+    found
 }
 
 /// Sets the value at `path`, making maps on the way and unsetting what excludes it.

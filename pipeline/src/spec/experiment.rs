@@ -19,7 +19,7 @@ pub struct Experiment {
     pub seed: u64,
     /// Each after what it reads, otherwise in the order of the file.
     pub stages: Vec<StageSpec>,
-    /// What a sweep set in this one of its combinations.
+    /// The settings of this one of a sweep's combinations.
     pub sweep_point: Vec<(String, Value)>,
 }
 
@@ -43,6 +43,8 @@ pub struct StageSpec {
     pub timeout: Option<Duration>,
     /// The file whose lock holds this stage's pins.
     pub home_file: PathBuf,
+    /// The files, folders and globs that its settings name, and where.
+    pub paths: Vec<(PathBuf, Place)>,
     /// Where the stage's name stands; `None` in an experiment that was not read from its file.
     pub place: Option<Place>,
 }

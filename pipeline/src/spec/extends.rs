@@ -1,4 +1,4 @@
-//! What `extends` means: one tree laid over another.
+//! `extends`: one tree laid over another.
 //!
 //! Maps merge, lists and scalars replace, `null` deletes. Two rules need to know the kinds:
 //! setting one of several exclusive settings unsets the others, so that a child can say

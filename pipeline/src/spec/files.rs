@@ -21,12 +21,12 @@ use super::{
     tree::{Data, Entry, Map, Node, Place, Source},
     vars, yaml,
 };
-use crate::kind::Kind;
+use crate::{kind::Kind, plain_file::open_plain};
 
 /// More than any experiment needs, its rows written in it.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// What may stand at the top of a file.
+/// The keys at the top of a file.
 const KEYS: [&str; 7] = ["name", "seed", "extends", "use", "vars", "sweep", "stages"];
 
 /// Reads an experiment: one for each combination of a sweep, which is usually one.
@@ -48,7 +48,7 @@ pub fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diag
     wrong.or(experiments)
 }
 
-/// What all files of one request are read with.
+/// The givens with which all files of one request are read.
 struct Loader<'a> {
     catalog: &'a [Kind],
     current_dir: PathBuf,
@@ -206,7 +206,7 @@ impl Loader<'_> {
         }
     }
 
-    /// What messages call a file: its path from the current folder where it is below that.
+    /// The name of a file in messages: its path from the current folder where it is below that.
     fn title(&self, path: &Path) -> String {
         match path.strip_prefix(&self.current_dir) {
             Ok(short) if short.as_os_str().is_empty() => ".".to_owned(),
@@ -293,16 +293,16 @@ impl File {
     }
 }
 
-/// Reads no more of a file than shows that it is too long: a device may have no end.
+/// Reads no more of a file than shows that it is too long.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?
+    open_plain(path)?
         .take(BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// What stands at the top of a file, typed.
+/// The top of a file, typed.
 struct Head {
     name: Option<String>,
     seed: u64,

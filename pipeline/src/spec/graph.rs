@@ -17,13 +17,14 @@ use super::{
     experiment::StageSpec,
     limits::{retries, timeout},
     nearest::nearest,
+    paths::paths,
     roles::{Read, StageId, check_filled, check_role},
     tree::{Data, Entry, Map, Node, Place},
 };
 use crate::kind::Kind;
 use crate::role::Roles;
 
-/// What may stand in a stage.
+/// The keys of a stage.
 const STAGE_KEYS: [&str; 6] = ["kind", "inputs", "with", "watch", "retries", "timeout"];
 
 /// One experiment file, all edits made.
@@ -177,6 +178,7 @@ impl<'a> Graph<'a> {
                 retries: retries.unwrap_or(0),
                 timeout,
                 home_file: unit.home_file.clone(),
+                paths: paths(map.get("with"), &(kind.settings)()),
                 place: Some(entry.place.clone()),
             });
         }

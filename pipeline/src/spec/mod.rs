@@ -23,6 +23,7 @@
 //! file would mean had it been written so.
 
 mod check;
+mod deeper;
 mod diagnostic;
 mod edit;
 mod experiment;
@@ -31,6 +32,7 @@ mod files;
 mod graph;
 mod limits;
 mod nearest;
+mod paths;
 mod request;
 mod resolved;
 mod roles;

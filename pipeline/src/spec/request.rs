@@ -10,6 +10,6 @@ pub struct Request {
     pub overrides: Vec<String>,
     /// `--sweep STAGE.path=a,b`.
     pub sweep: Vec<String>,
-    /// What `file` and the paths in `overrides` count from; absolute.
+    /// The folder that `file` and the paths in `overrides` count from; absolute.
     pub current_dir: PathBuf,
 }

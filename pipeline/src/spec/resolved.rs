@@ -149,6 +149,7 @@ fn restored(stage: RecordedStage, catalog: &[Kind]) -> Result<StageSpec, Resolve
         retries: stage.retries,
         timeout: stage.timeout_ms.map(Duration::from_millis),
         home_file: stage.home_file,
+        paths: Vec::new(),
         place: None,
     })
 }

@@ -11,7 +11,7 @@ use serde_json::{Number, Value};
 /// A text that values come from: an experiment file, or what followed `-S`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
-    /// What messages call it.
+    /// Its name in messages.
     pub title: String,
     pub text: String,
     /// The folder that its relative paths count from.
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    /// What sort of value this is, for messages.
+    /// Returns the sort of this value in a word, for messages.
     pub(crate) fn sort(&self) -> &'static str {
         match &self.data {
             Data::Null | Data::Broken => "nothing",

@@ -97,7 +97,7 @@ impl Text<'_> {
 
     fn refused(&self, error: &serde_yaml::Error) -> Diagnostics {
         let at = error.location().map_or(0, |at| at.index());
-        // What is missing at the end is missing after the last thing written.
+        // Something missing at the end is missing after the last thing written.
         let at = at.min(self.text.trim_end().len());
         let message = without_positions(&error.to_string());
         let message = match message.as_str() {
@@ -245,7 +245,7 @@ impl Text<'_> {
     }
 
     /// Reads the events; what cannot be read is `Unknown`, for `serde_yaml` to complain about.
-    /// What nests without end is refused here: reading it there takes minutes.
+    /// Endless nesting is refused here: reading it there takes minutes.
     fn outline(&self) -> Result<Rc<Outline>, Diagnostics> {
         let mut builder = Builder::new(self.text);
         for event in Parser::new_from_str(self.text) {
@@ -282,7 +282,7 @@ struct Builder {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Rc<Outline>>,
     root: Option<Rc<Outline>>,
-    /// What nests too deeply, and how.
+    /// The value that nests too deeply, and how.
     endless: Option<(Range<usize>, &'static str)>,
 }
 

@@ -42,6 +42,8 @@ pub enum ScheduleError {
     LearningRate(f64),
     #[error("`{name}` is {value}, and must be at least 0")]
     Negative { name: &'static str, value: Amount },
+    #[error("`{name}` is {value}, which is more than the whole training")]
+    MoreThanAll { name: &'static str, value: Amount },
     #[error("`floor` is {floor}, which is above `lr` ({lr})")]
     FloorAboveRate { floor: f64, lr: f64 },
 }
@@ -51,7 +53,7 @@ impl ScheduleError {
     pub fn help(&self) -> String {
         match self {
             Self::LearningRate(_) => "set `lr` to a value such as 1e-3".to_owned(),
-            Self::Negative { name, .. } => {
+            Self::Negative { name, .. } | Self::MoreThanAll { name, .. } => {
                 format!("set `{name}` to a number, or to a share such as \"10%\"")
             }
             Self::FloorAboveRate { .. } => {
@@ -78,6 +80,11 @@ impl Schedule {
             .find(|(_, value)| !matches!(value.of(1.0), 0.0..));
         if let Some((name, value)) = negative {
             return Err(ScheduleError::Negative { name, value });
+        }
+        let whole = [("warmup", self.warmup), ("decay", self.decay)];
+        let longer = |(_, value): &(_, Amount)| matches!(value, Amount::Share(share) if *share > 1.0);
+        if let Some((name, value)) = whole.into_iter().find(longer) {
+            return Err(ScheduleError::MoreThanAll { name, value });
         }
         let (floor, lr) = (self.floor.of(self.lr), self.lr);
         if floor > lr {
@@ -247,6 +254,8 @@ mod tests {
         }
         let negative = schedule(Shape::Cosine, "-5").check().unwrap_err();
         assert!(negative.to_string().starts_with("`warmup` is -5"));
+        let long = schedule(Shape::Cosine, "200%").check().unwrap_err();
+        assert_snapshot!(long, @"`warmup` is 200%, which is more than the whole training");
         let high = Schedule {
             floor: Amount::Number(2.0),
             ..schedule(Shape::Cosine, "0")

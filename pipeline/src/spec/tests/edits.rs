@@ -587,3 +587,15 @@ fn an_experiment_survives_being_recorded() {
     let unknown = Experiment::from_resolved(&recorded, &CATALOG[1..]).unwrap_err();
     assert_snapshot!(unknown, @"stage `dialogs` is of the kind `download`, which this version does not have");
 }
+
+#[test]
+fn a_setting_named_without_its_stage_or_its_map_is_found() {
+    let text = "stages:\n  a: { kind: pretrain }\n  b: { kind: pretrain }\n";
+    let desk = Desk::new(&[("a.yaml", text)]);
+    let said = |edit: &str| desk.load("a.yaml", &[edit]).unwrap_err().to_string();
+    let help = "did you mean `a.train.lr` or `b.train.lr`?";
+    assert!(said("lr=1").contains(help), "{}", said("lr=1"));
+    assert!(said("train.lr=1").contains(help), "{}", said("train.lr=1"));
+    let help = "did you mean `train.lr`?";
+    assert!(said("a.lr=1").contains(help), "{}", said("a.lr=1"));
+}
