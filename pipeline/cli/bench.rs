@@ -259,7 +259,7 @@ fn tinylm(dir: &Path, args: &[&str]) -> Result<Duration> {
     }
 }
 
-/// What all threads of this process have had of the processors.
+/// The processor time that all threads of this process have had.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)

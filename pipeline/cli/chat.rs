@@ -24,8 +24,9 @@ use tinylm_stages::shared::{
 
 use crate::{
     failure::Failure,
+    manner::{MannerArgs, length, printable},
+    model::open,
     project::{self, Project},
-    sample::{MannerArgs, length, open, printable},
 };
 
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ const HELP: &str = "\
 /help         this list
 /quit         leave (also quit, exit, ##)";
 
-/// What a line means.
+/// The meaning of a line.
 #[derive(Debug, Clone, PartialEq)]
 enum Line {
     Say(String),

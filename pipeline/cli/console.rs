@@ -1,4 +1,4 @@
-//! What a person sees of a run while it goes on.
+//! A run as a person sees it while it goes on.
 //!
 //! On a terminal, one line with a bar for each running stage; elsewhere a plain line
 //! now and then. Both go to standard error. As each stage settles, its line of the
@@ -14,7 +14,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tinylm_pipeline::{Event, Happened, Observer, Outcome, Settled, observe::Execution};
 
-use crate::{args::Global, project};
+use crate::{global::Global, project};
 
 /// How often a plain log tells how far a stage is.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);

@@ -1,22 +1,44 @@
 //! `tinylm dag`: an experiment's graph as text, Mermaid, DOT or JSON.
 
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use tinylm_pipeline::spec::{Experiment, StageSpec};
 
-use crate::{
-    args::{DagArgs, DagFormat},
-    failure::Failure,
-    print_line,
-    project::Project,
-};
+use crate::{experiment::FileArgs, failure::Failure, output::print_line, project::Project};
+
+#[derive(Debug, Args)]
+pub(crate) struct DagArgs {
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+    /// How to draw it
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: DagFormat,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DagFormat {
+    Text,
+    Mermaid,
+    Dot,
+    #[value(hide = true)]
+    Json,
+}
 
 pub(crate) fn dag(project: &Project, args: &DagArgs) -> Result<(), Failure> {
-    let experiments = project.load(&args.file)?;
+    let experiments = args.file.load(project)?;
     // The points of a sweep differ in settings, never in shape.
     let Some(experiment) = experiments.first() else {
         return Ok(());
     };
-    let text = match args.format {
+    let format = if args.json {
+        DagFormat::Json
+    } else {
+        args.format
+    };
+    let text = match format {
         DagFormat::Text => as_text(experiment),
         DagFormat::Mermaid => as_mermaid(experiment),
         DagFormat::Dot => as_dot(experiment),

@@ -4,35 +4,55 @@
 //! turns a failure into a message and an exit code, and that is all there is here.
 
 mod args;
+mod cache;
 mod chat;
+mod completions;
 mod console;
 mod dag;
+mod datasets;
+mod doctor;
+mod experiment;
 mod failure;
+mod gc;
+mod global;
+mod history;
+mod host;
+mod init;
+mod job;
+mod list;
+mod lookup;
+mod manner;
+mod model;
 mod outcome;
+mod output;
 mod plan;
 mod project;
 mod report;
+mod resume;
+mod rm;
 mod run;
 mod runs;
 mod sample;
-mod setup;
 mod shape;
-mod store;
+mod show;
+mod signals;
+mod stages;
+mod tag;
+mod update;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::{
     args::{Cli, Command},
     failure::Failure,
+    output::eprint,
     project::Project,
 };
 
 fn main() -> ExitCode {
+    signals::survive_file_limits();
     let cli = Cli::parse();
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,26 +73,26 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     let project = Project::new(cli.global)?;
     match &cli.command {
         Command::Run(args) => run::run(&project, args),
-        Command::Resume(args) => run::resume(&project, args),
+        Command::Resume(args) => resume::resume(&project, args),
         Command::Plan(args) => plan::plan(&project, args),
         Command::Dag(args) => dag::dag(&project, args),
         Command::Runs(args) => runs::runs(&project, args),
-        Command::Show(args) => runs::show(&project, args),
-        Command::Tag(args) => runs::tag(&project, args),
-        Command::Note(args) => runs::note(&project, args),
-        Command::Rm(args) => runs::rm(&project, args),
+        Command::Show(args) => show::show(&project, args),
+        Command::Tag(args) => tag::tag(&project, args),
+        Command::Note(args) => tag::note(&project, args),
+        Command::Rm(args) => rm::rm(&project, args),
         Command::Report(args) => report::run(&project, args),
         Command::Sample(args) => sample::run(&project, args),
         Command::Chat(args) => chat::run(&project, args),
-        Command::Datasets(args) => setup::datasets(args),
-        Command::Stages(args) => setup::stages(&project, args),
-        Command::Cache(command) => store::cache(&project, command),
-        Command::Gc(args) => store::gc(&project, args),
-        Command::Init(args) => setup::init(&project, args),
-        Command::Doctor(args) => setup::doctor(&project, args),
-        Command::Update(args) => setup::update(&project, args),
+        Command::Datasets(args) => datasets::datasets(args),
+        Command::Stages(args) => stages::stages(&project, args),
+        Command::Cache(command) => cache::cache(&project, command),
+        Command::Gc(args) => gc::gc(&project, args),
+        Command::Init(args) => init::init(&project, args),
+        Command::Doctor(args) => doctor::doctor(&project, args),
+        Command::Update(args) => update::update(&project, args),
         Command::Completions(args) => {
-            completions(args.shell);
+            completions::print(Cli::command(), args);
             Ok(())
         }
         Command::ExecStage => Ok(()),
@@ -86,21 +106,4 @@ fn exec_stage() -> Result<(), Failure> {
         Ok(code) => Err(Failure::said(code)),
         Err(_) => Err(Failure::said(1)),
     }
-}
-
-fn completions(shell: clap_complete::Shell) {
-    let mut command = Cli::command();
-    clap_complete::generate(shell, &mut command, "tinylm", &mut io::stdout());
-}
-
-/// Prints a line of the result. A closed pipe (`| head`) ends the program quietly.
-fn print_line(line: &str) {
-    if writeln!(io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// Prints a line that is no result. Nobody may be listening any more; that is no reason to stop.
-fn eprint(line: &str) {
-    writeln!(io::stderr(), "{line}").ok();
 }

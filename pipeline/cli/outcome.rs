@@ -1,8 +1,8 @@
-//! What a run came to: the numbers and the texts that its author was waiting for.
+//! The end of a run: the numbers and the texts that its author was waiting for.
 
 use std::fs;
 
-use tinylm_pipeline::{Settled, spec::Experiment};
+use tinylm_pipeline::{Content, Settled, spec::Experiment};
 use tinylm_registry::Home;
 
 use crate::console::Console;
@@ -21,9 +21,9 @@ const TEXTS_MAX: usize = 5;
 /// Prints the numbers of every evaluation and the first texts of every sample stage.
 pub(crate) fn print(console: &Console, home: &Home, experiment: &Experiment, settled: &[Settled]) {
     for (stage, settled) in experiment.stages.iter().zip(settled) {
-        match stage.kind.name {
-            "evaluate" => print_numbers(console, settled),
-            "sample" => print_texts(console, home, settled),
+        match stage.kind.makes {
+            Content::Figures => print_numbers(console, settled),
+            Content::Samples => print_texts(console, home, settled),
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
 //! `tinylm plan`: what would run, and why.
 
+use clap::Args;
 use serde_json::json;
 use tinylm_pipeline::{
     plan::{self, PlanOptions, Planned, State},
@@ -8,29 +9,38 @@ use tinylm_pipeline::{
 use tinylm_registry::Registry;
 
 use crate::{
-    args::PlanArgs,
+    experiment::FileArgs,
     failure::Failure,
-    print_line,
+    history::last_recipe,
+    output::print_line,
     project::{self, Project},
-    run::last_recipe,
     shape,
 };
 
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 pub(crate) fn plan(project: &Project, args: &PlanArgs) -> Result<(), Failure> {
-    let experiments = project.load(&args.file)?;
-    print(project, &experiments, &args.file.force, args.json)
+    let experiments = args.file.load_whole(project)?;
+    print(project, &experiments, &args.file, args.json)
 }
 
 /// Prints the plan of each experiment; writes nothing.
 pub(crate) fn print(
     project: &Project,
     experiments: &[Experiment],
-    force: &[String],
+    file: &FileArgs,
     as_json: bool,
 ) -> Result<(), Failure> {
     let mut plans = Vec::new();
     for experiment in experiments {
-        plans.push((experiment, planned(project, experiment, force)?));
+        plans.push((experiment, planned(project, experiment, &file.force)?));
     }
     if as_json {
         let stages = plans.iter().flat_map(|(experiment, stages)| {
@@ -50,7 +60,7 @@ pub(crate) fn print(
                 .collect();
             print_line(&words.join("  "));
         }
-        print_plan(project, experiment, stages);
+        print_plan(project, experiment, stages, file);
     }
     Ok(())
 }
@@ -76,7 +86,7 @@ fn planned(
     planned.map_err(|error| Failure::from(error).before_running())
 }
 
-fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {
+fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned], file: &FileArgs) {
     let color = project::stdout_has_color();
     let is_full = project.global.verbose || !std::io::IsTerminal::is_terminal(&std::io::stdout());
     let width = stages
@@ -109,7 +119,7 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {
             print_line(&format!("{:9}{:width$}  {reason}", "", ""));
         }
     }
-    print_line(&conclusion(project, experiment, stages));
+    print_line(&conclusion(&file.words(project), stages));
     if project.global.verbose {
         for stage in &experiment.stages {
             shape::print(&project.home(), stage, stages);
@@ -118,12 +128,12 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned]) {
 }
 
 /// "`tinylm run tiny.yaml` would run 1 stage, then at most 2 that read it."
-fn conclusion(project: &Project, experiment: &Experiment, stages: &[Planned]) -> String {
+fn conclusion(words: &str, stages: &[Planned]) -> String {
     let count =
         |state: fn(&State) -> bool| stages.iter().filter(|stage| state(&stage.state)).count();
     let n_dirty = count(|state| matches!(state, State::Dirty));
     let n_pending = count(|state| matches!(state, State::Pending));
-    let command = format!("`tinylm run {}`", project.shown(&experiment.file));
+    let command = format!("`tinylm run {words}`");
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     match (n_dirty, n_pending) {
         (0, 0) => format!("{command} has nothing to do."),

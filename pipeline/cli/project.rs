@@ -3,20 +3,17 @@
 //! The only place that reads the environment. Everything below is handed values.
 
 use std::{
-    env, fs,
+    env,
     io::IsTerminal,
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tinylm_pipeline::{Context, Kind, Outside, spec};
+use tinylm_pipeline::{Content, Context, Kind, Outside, read_plain};
 use tinylm_registry::{Home, Registry};
 
-use crate::{
-    args::{FileArgs, Global},
-    failure::Failure,
-};
+use crate::{failure::Failure, global::Global};
 
 pub(crate) struct Project {
     pub(crate) global: Global,
@@ -60,40 +57,35 @@ impl Project {
         Context::new(self.home(), outside())
     }
 
+    /// Returns what a recorded stage of this kind made, unless only another tinylm knows the kind.
+    pub(crate) fn makes(&self, kind: &str) -> Option<Content> {
+        let known = self.catalog.iter().find(|known| known.name == kind);
+        known.map(|kind| kind.makes)
+    }
+
     /// Opens the registry to read it; without one there is nothing to read.
     pub(crate) fn registry(&self) -> Result<Registry, Failure> {
         let home = self.checked_home()?;
-        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| no_runs(&home))
+        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| self.no_runs(&home))
     }
 
     /// Opens the registry to write to it, which never makes one: what is changed is there.
     pub(crate) fn registry_to_write(&self) -> Result<Registry, Failure> {
         let home = self.checked_home()?;
         if !home.registry_path().exists() {
-            return Err(no_runs(&home));
+            return Err(self.no_runs(&home));
         }
         Ok(Registry::open(&home.registry_path())?)
     }
 
-    /// Reads an experiment file; one experiment for each point of a sweep.
-    pub(crate) fn load(&self, args: &FileArgs) -> Result<Vec<spec::Experiment>, Failure> {
-        let request = spec::Request {
-            file: args.file.clone(),
-            overrides: args.set.clone(),
-            sweep: args.sweep.clone(),
-            current_dir: self.current_dir.clone(),
+    fn no_runs(&self, home: &Home) -> Failure {
+        let quickstart = "experiments/quickstart.yaml";
+        let help = match self.current_dir.join(quickstart).is_file() {
+            true => format!("`tinylm run {quickstart}` makes the first"),
+            false => "`tinylm init` writes an experiment to begin with".to_owned(),
         };
-        let mut experiments = spec::load(&request, &self.catalog)?;
-        // The points of a sweep have the same stages.
-        if let Some(first) = experiments.first() {
-            check_stages(args.force.iter().chain(&args.until), first)?;
-        }
-        if !args.until.is_empty() {
-            for experiment in &mut experiments {
-                keep_until(experiment, &args.until);
-            }
-        }
-        Ok(experiments)
+        let root = home.root().display();
+        Failure::wrong(format!("there are no runs in `{root}` yet")).help(help)
     }
 
     /// Returns a path as a person would write it from here.
@@ -103,48 +95,9 @@ impl Project {
     }
 }
 
-fn no_runs(home: &Home) -> Failure {
-    let root = home.root().display();
-    Failure::wrong(format!("there are no runs in `{root}` yet"))
-        .help("`tinylm run experiments/quickstart.yaml` makes the first")
-}
-
-fn check_stages<'a>(
-    names: impl Iterator<Item = &'a String>,
-    experiment: &spec::Experiment,
-) -> Result<(), Failure> {
-    let known = || experiment.stages.iter().map(|stage| stage.name.as_str());
-    let unknown = names.filter(|name| !known().any(|stage| stage == *name));
-    let failures = unknown.map(|name| {
-        let failure = Failure::wrong(format!("`{}` has no stage `{name}`", experiment.name));
-        match spec::nearest(name, known()) {
-            Some(near) => failure.help(format!("did you mean `{near}`?")),
-            None => failure.help(format!("it has {}", quoted(known()))),
-        }
-    });
-    Failure::all(failures.collect())
-}
-
 pub(crate) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
-}
-
-/// Keeps the named stages and what they read, directly or not.
-fn keep_until(experiment: &mut spec::Experiment, until: &[String]) {
-    let mut kept: Vec<String> = until.to_vec();
-    // Stages stand after what they read, so one pass from the end finds all.
-    for stage in experiment.stages.iter().rev() {
-        if kept.contains(&stage.name) {
-            kept.extend(
-                stage
-                    .inputs
-                    .iter()
-                    .flat_map(|(_, names)| names.iter().cloned()),
-            );
-        }
-    }
-    experiment.stages.retain(|stage| kept.contains(&stage.name));
 }
 
 /// Reads from the environment what concerns stages.
@@ -186,14 +139,15 @@ fn hf_home() -> Option<PathBuf> {
 /// The token that `hf auth login` wrote down.
 fn stored_token() -> Option<String> {
     let path = folder("HF_TOKEN_PATH").or_else(|| Some(hf_home()?.join("token")))?;
-    let token = fs::read_to_string(path).ok()?.trim().to_owned();
+    let token = String::from_utf8(read_plain(&path).ok()?).ok()?;
+    let token = token.trim().to_owned();
     (!token.is_empty()).then_some(token)
 }
 
 /// The user and the key in `kaggle.json`, where Kaggle's own tools look for it.
 fn stored_kaggle_key() -> Option<(String, String)> {
     let folder = folder("KAGGLE_CONFIG_DIR").or_else(|| Some(folder("HOME")?.join(".kaggle")))?;
-    let stored = fs::read(folder.join("kaggle.json")).ok()?;
+    let stored = read_plain(&folder.join("kaggle.json")).ok()?;
     let stored: serde_json::Value = serde_json::from_slice(&stored).ok()?;
     let text = |name: &str| stored[name].as_str().map(str::to_owned);
     text("username").zip(text("key"))

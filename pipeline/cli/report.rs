@@ -3,17 +3,18 @@
 use std::{fs, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use tinylm_pipeline::spec::nearest;
 use tinylm_registry::{Filter, Registry, Run, RunQuery};
 use tinylm_reports::{
-    Axis, ReportOptions, Selection, Sort, html, tables,
+    Axis, Error, ReportOptions, Selection, Sort, html, tables,
     terminal::{self, TerminalOptions},
 };
 
 use crate::{
     failure::Failure,
-    print_line,
-    project::{self, Project},
-    runs::find_runs,
+    lookup::find_runs,
+    output::print_line,
+    project::{self, Project, quoted},
 };
 
 #[derive(Debug, Args)]
@@ -174,13 +175,47 @@ fn put(
 }
 
 fn failure(error: tinylm_reports::Error) -> Failure {
-    let help = error.help();
+    let help = match &error {
+        Error::UnknownMetric { name, known } | Error::UnknownSort { name, known } => {
+            meant(name, known)
+        }
+        _ => None,
+    };
     let failure = match error {
-        tinylm_reports::Error::Registry(error) => Failure::from(error),
+        Error::Registry(error) => Failure::from(error),
         error => Failure::wrong(error.to_string()),
     };
     match help {
         Some(help) => failure.help(help),
         None => failure,
+    }
+}
+
+/// Names that an unknown one may have meant, rather than all of a hundred.
+const NAMES_SHOWN: usize = 8;
+
+fn meant(name: &str, known: &[String]) -> Option<String> {
+    if let Some(near) = nearest(name, known) {
+        return Some(format!("did you mean `{near}`?"));
+    }
+    let shown = quoted(known.iter().take(NAMES_SHOWN).map(String::as_str));
+    match known.len() {
+        0 => None,
+        n if n > NAMES_SHOWN => Some(format!("there are {shown} and {} more", n - NAMES_SHOWN)),
+        _ => Some(format!("there are {shown}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_hundred_names_the_nearest_is_told_or_a_few() {
+        let known: Vec<String> = (0..100).map(|n| format!("a.metric_{n}")).collect();
+        let near = meant("a.metrc_7", &known).unwrap();
+        assert_eq!(near, "did you mean `a.metric_7`?");
+        let few = meant("nosuch", &known).unwrap();
+        assert!(few.ends_with("`a.metric_7` and 92 more"), "{few}");
     }
 }

@@ -1,7 +1,4 @@
 //! `tinylm sample`: a model goes on from prompts.
-//!
-//! Flags and defaults are llama.cpp's where both have them; the spellings of the systems
-//! that tinylm unites are taken too, from one table, and left out of `--help`.
 
 use std::{
     fs,
@@ -11,57 +8,19 @@ use std::{
     time::Duration,
 };
 
-use clap::{
-    Args, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tinylm_model::{config::Precision, sampler::Sampling};
-use tinylm_pipeline::settings::Choice;
 use tinylm_stages::shared::{
-    speak::{Answer, Manner, Prompt, Said, SpeakError, Speaker},
+    speak::{Answer, Manner, Prompt, Said, Speaker},
     template::Role,
 };
 
 use crate::{
     failure::Failure,
-    project::{Project, now_ms, quoted},
-    runs::find_stage,
+    manner::{MannerArgs, at_least_one, printable, spellings},
+    model::open,
+    project::Project,
 };
-
-/// Other spellings of a flag, by its name.
-const SPELLINGS: &[(&str, &[&str])] = &[
-    ("temperature", &["temp", "Temp"]),
-    ("top-k", &["top_k", "Top_K", "topk"]),
-    ("top-p", &["top_p"]),
-    ("min-p", &["min_p"]),
-    ("repeat-penalty", &["repeat_penalty", "repetition_penalty"]),
-    ("repeat-last-n", &["repeat_last_n"]),
-    (
-        "predict",
-        &[
-            "n-predict",
-            "max-tokens",
-            "max_tokens",
-            "max_new_tokens",
-            "max_length",
-            "length",
-        ],
-    ),
-    ("file", &["prompt-file", "prompt_file"]),
-    ("output", &["output_file"]),
-    ("samples", &["num_samples", "num-samples"]),
-    ("nonstop", &["non-stop", "non_stop", "ignore-eos"]),
-    ("show-steps", &["show_steps"]),
-    ("system", &["system-prompt", "system_prompt"]),
-    ("stop", &["reverse-prompt"]),
-    ("precision", &["dtype"]),
-];
-
-fn spellings(name: &str) -> impl Iterator<Item = &'static str> {
-    let found = SPELLINGS.iter().find(|(known, _)| *known == name);
-    found.map_or(&[][..], |(_, others)| others).iter().copied()
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
@@ -88,8 +47,17 @@ pub(crate) struct SampleArgs {
     /// List the N best candidates of each step with their probabilities
     #[arg(long, value_name = "N", default_value_t = 0, aliases = spellings("show-steps"))]
     show_steps: usize,
-    /// How to write answers
-    #[arg(long, value_enum, default_value = "text")]
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The same, as it was first spelled
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        hide = true,
+        conflicts_with = "json"
+    )]
     format: Format,
     /// Wait this long after each token
     #[arg(long, value_name = "MS", default_value_t = 0)]
@@ -104,72 +72,9 @@ enum Format {
     Json,
 }
 
-/// How answers are made, for `sample` and `chat` alike.
-#[derive(Debug, Args)]
-pub(crate) struct MannerArgs {
-    /// 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = Sampling::default().temperature, allow_negative_numbers = true, aliases = spellings("temperature"))]
-    pub(crate) temperature: f32,
-    /// Choose among this many of the most likely tokens; 0 is all
-    #[arg(long, value_name = "N", default_value_t = Sampling::default().top_k, aliases = spellings("top-k"))]
-    pub(crate) top_k: usize,
-    /// Choose among the most likely tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = Sampling::default().top_p, aliases = spellings("top-p"))]
-    top_p: f32,
-    /// Choose among tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P", default_value_t = Sampling::default().min_p, aliases = spellings("min-p"))]
-    min_p: f32,
-    /// Tokens said lately count as this much less likely
-    #[arg(long, value_name = "X", default_value_t = Sampling::default().repeat_penalty, aliases = spellings("repeat-penalty"))]
-    repeat_penalty: f32,
-    /// How many of the last tokens the penalty looks at
-    #[arg(long, value_name = "N", default_value_t = Sampling::default().repeat_last_n, aliases = spellings("repeat-last-n"))]
-    repeat_last_n: usize,
-    /// Most tokens of an answer; -1 is no end
-    #[arg(
-        short = 'n', long, value_name = "N", default_value_t = Manner::default().max_tokens, value_parser = length,
-        allow_negative_numbers = true, aliases = spellings("predict"),
-    )]
-    pub(crate) predict: usize,
-    /// The same seed gives the same answers; without one, each time others
-    #[arg(short, long, value_name = "N")]
-    seed: Option<u64>,
-    /// Also stop at this text
-    #[arg(long, value_name = "TEXT", aliases = spellings("stop"))]
-    stop: Vec<String>,
-    /// Go on past the marks that end an answer
-    #[arg(long, aliases = spellings("nonstop"))]
-    nonstop: bool,
-    /// What is said before the first turn
-    #[arg(long, value_name = "TEXT", aliases = spellings("system"))]
-    pub(crate) system: Option<String>,
-    /// Numbers the weights are rounded to
-    #[arg(long, value_parser = choice::<Precision>(), default_value = "f32", aliases = spellings("precision"))]
-    precision: Precision,
-    /// Threads; without it, one for each core
-    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
-    threads: Option<usize>,
-}
-
-/// Reads a number of tokens; -1, as in llama.cpp, is no end.
-pub(crate) fn length(text: &str) -> Result<usize, String> {
-    match text {
-        "-1" => Ok(usize::MAX),
-        _ => at_least_one(text),
-    }
-}
-
-/// Reads one of the words of a choice.
-fn choice<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
-    let words = C::ALL.iter().map(|choice| choice.word());
-    PossibleValuesParser::new(words).try_map(|word| C::of_word(&word).ok_or("it is no choice"))
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("it must be at least 1".to_owned()),
-        Ok(n) => Ok(n),
-        Err(_) => Err("it must be a whole number".to_owned()),
+impl SampleArgs {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
     }
 }
 
@@ -184,7 +89,7 @@ pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
         let prompt = prompt(&speaker, args, text, is_chat)?;
         for sample_idx in 0..args.samples {
             let draw = (prompt_idx * args.samples + sample_idx) as u64;
-            let begin = match args.format {
+            let begin = match args.format() {
                 Format::Json => None,
                 Format::Text if args.show_steps > 0 => None,
                 Format::Text if is_chat && prompts.len() == 1 => Some(String::new()),
@@ -194,7 +99,7 @@ pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
             let several = prompts.len() * args.samples > 1;
             let (answer, steps) =
                 speak(&mut speaker, &prompt, draw, &manner, args, begin, &mut out)?;
-            if args.format == Format::Text {
+            if args.format() == Format::Text {
                 out.write(if several { "\n\n" } else { "\n" })?;
             } else {
                 rows.push(row(text, sample_idx, &answer, manner.seed, steps));
@@ -202,7 +107,7 @@ pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
             note_cropped(&answer);
         }
     }
-    if args.format == Format::Json {
+    if args.format() == Format::Json {
         out.write(&format!("{}\n", Value::Array(rows)))?;
     }
     Ok(())
@@ -246,7 +151,7 @@ fn speak(
     };
     let mut listed = Vec::new();
     for (idx, (chosen, candidates)) in steps.into_iter().enumerate() {
-        if args.format == Format::Text {
+        if args.format() == Format::Text {
             out.write(&step_line(idx, chosen, &candidates, name))?;
         }
         let candidates = candidates
@@ -255,7 +160,7 @@ fn speak(
         let candidates: Vec<Value> = candidates.collect();
         listed.push(json!({"id": chosen, "text": name(chosen), "candidates": candidates}));
     }
-    if args.format == Format::Text && !streams {
+    if args.format() == Format::Text && !streams {
         out.write(&printable(&answer.text))?;
     }
     Ok((answer, listed))
@@ -355,133 +260,6 @@ fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
     })
 }
 
-impl MannerArgs {
-    pub(crate) fn manner(&self, n_candidates: usize) -> Result<Manner, Failure> {
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            repeat_last_n: self.repeat_last_n,
-        };
-        sampling
-            .check()
-            .map_err(|error| Failure::wrong(error.to_string()))?;
-        Ok(Manner {
-            sampling,
-            seed: self.seed.unwrap_or_else(|| now_ms().unsigned_abs()),
-            max_tokens: self.predict,
-            stop: self.stop.clone(),
-            nonstop: self.nonstop,
-            n_candidates,
-        })
-    }
-}
-
-/// Opens RUN, RUN/STAGE or a folder.
-pub(crate) fn open(project: &Project, model: &str, args: &MannerArgs) -> Result<Speaker, Failure> {
-    let folder = folder(project, model)?;
-    let cores = || thread::available_parallelism().map_or(1, |n| n.get());
-    Ok(Speaker::open(
-        &folder,
-        args.precision,
-        args.threads.unwrap_or_else(cores),
-    )?)
-}
-
-fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
-    let path = project.current_dir.join(model);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    if path.is_file() {
-        let failure = Failure::wrong(format!("`{model}` is a file, and a model is a folder"));
-        return Err(failure.help("give the folder that holds it"));
-    }
-    if model.starts_with(['.', '/', '~']) {
-        return Err(Failure::wrong(format!("there is no folder `{model}`")));
-    }
-    let no_folder =
-        |failure: Failure| failure.note("note", format!("`{model}` is no folder either"));
-    let registry = project.registry().map_err(no_folder)?;
-    let (name, stage) = match model.split_once('/') {
-        Some((run, stage)) => (run, Some(stage)),
-        None => (model, None),
-    };
-    let run = registry
-        .find_run(name)
-        .map_err(|error| no_folder(error.into()))?;
-    let stages = registry.stages(&run.id)?;
-    let makes_model = |kind: &str| matches!(kind, "pretrain" | "finetune");
-    let stage = match stage {
-        Some(stage) => find_stage(&stages, &run, stage)?,
-        None => {
-            let models = stages.iter().filter(|stage| makes_model(&stage.kind));
-            let made = models.clone().rfind(|stage| stage.artifact.is_some());
-            made.ok_or_else(|| match models.clone().next() {
-                Some(stage) => {
-                    Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
-                        .help(format!("`tinylm resume {}`", run.name))
-                }
-                None => Failure::wrong(format!("{} has no stage that makes a model", run.name))
-                    .help("name another run; `tinylm runs` lists them"),
-            })?
-        }
-    };
-    let digest = stage
-        .artifact
-        .as_deref()
-        .and_then(|digest| digest.parse().ok());
-    let Some(digest) = digest else {
-        return Err(Failure::wrong(format!(
-            "`{}` of {} has no artifact",
-            stage.name, run.name
-        )));
-    };
-    if !makes_model(&stage.kind) {
-        let models = stages.iter().filter(|stage| makes_model(&stage.kind));
-        let failure = Failure::wrong(format!(
-            "`{}` of {} is no model but a `{}`",
-            stage.name, run.name, stage.kind
-        ));
-        return Err(failure.help(format!(
-            "its models: {}",
-            quoted(models.map(|stage| stage.name.as_str()))
-        )));
-    }
-    let files = project.home().artifact_files(&digest);
-    if !files.is_dir() {
-        let failure = Failure::wrong(format!(
-            "the model of `{}` of {} is no longer in the store",
-            stage.name, run.name
-        ));
-        return Err(failure.help(format!("`tinylm run {}` makes it again", run.file)));
-    }
-    Ok(files.to_path_buf())
-}
-
-impl From<SpeakError> for Failure {
-    fn from(error: SpeakError) -> Self {
-        let failure = Failure::wrong(error.to_string());
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        match source.filter(|source| *source != error.to_string()) {
-            Some(source) => failure.note("cause", source),
-            None => failure,
-        }
-    }
-}
-
-/// A model's words cannot move the cursor, colour the screen or turn a line around.
-pub(crate) fn printable(text: &str) -> String {
-    let is_harmful = |c: char| match c {
-        '\n' | '\t' => false,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        c => c.is_control(),
-    };
-    text.replace(is_harmful, "\u{fffd}")
-}
-
 /// Standard output or a file, written as text comes.
 struct Out {
     to: Box<dyn Write>,
@@ -535,7 +313,7 @@ mod tests {
     fn every_spelling_in_the_table_is_taken_and_none_is_shown() {
         let mut command = Cli::command();
         let help = command.render_long_help().to_string();
-        for (name, others) in SPELLINGS {
+        for (name, others) in crate::manner::SPELLINGS {
             assert!(help.contains(&format!("--{name}")), "{name} is no flag");
             for other in *others {
                 assert!(!help.contains(&format!("--{other} ")), "{other} is shown");
@@ -550,6 +328,15 @@ mod tests {
                     "{other}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn json_is_asked_for_as_everywhere_else_and_as_before() {
+        for words in [&["--json"][..], &["--format", "json"]] {
+            let words = ["x", "m"].iter().chain(words);
+            let sample = Cli::try_parse_from(words).unwrap().sample;
+            assert_eq!(sample.format(), Format::Json);
         }
     }
 

@@ -1,4 +1,4 @@
-//! `tinylm plan -v`: what a model to be trained will be made of, and what it will cost.
+//! `tinylm plan -v`: the parts and the cost of a model to be trained.
 //!
 //! Known once the vocabulary is, which is when the shards are there.
 
@@ -7,20 +7,21 @@ use std::fs;
 use serde_json::Value;
 use tinylm_model::config::ModelConfig;
 use tinylm_pipeline::{
+    Stage,
     plan::{Planned, State},
     spec::StageSpec,
 };
 use tinylm_registry::Home;
-use tinylm_stages::kinds::pretrain::{MemoryNeed, PretrainSettings};
+use tinylm_stages::kinds::pretrain::{MemoryNeed, Pretrain, PretrainSettings};
 
 use crate::{
     console::{bytes, grouped},
-    print_line,
+    output::print_line,
 };
 
 /// Prints the shape of the model that a `pretrain` stage would train; other kinds have none.
 pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
-    if stage.kind.name != "pretrain" {
+    if stage.kind.name != Pretrain::KIND {
         return;
     }
     print_line("");

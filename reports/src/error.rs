@@ -14,24 +14,3 @@ pub enum Error {
     #[error("there is no run to report")]
     NoRuns,
 }
-
-impl Error {
-    /// Returns what could have been meant.
-    pub fn help(&self) -> Option<String> {
-        let (what, known) = match self {
-            Error::UnknownMetric { known, .. } => ("there are", known),
-            Error::UnknownSort { known, .. } => ("one of", known),
-            Error::Registry(_) | Error::NoRuns => return None,
-        };
-        (!known.is_empty()).then(|| {
-            format!(
-                "{what} {}",
-                known
-                    .iter()
-                    .map(|name| format!("`{name}`"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )
-        })
-    }
-}

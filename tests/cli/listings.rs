@@ -64,14 +64,44 @@ fn the_ten_kinds_are_listed_with_their_settings() {
 }
 
 #[test]
+fn a_kind_asked_for_as_json_comes_alone_and_with_its_inputs() {
+    let project = Project::new();
+    let output = project.tinylm("stages pretrain --json").success();
+    let kinds: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(kinds.as_array().unwrap().len(), 1, "{output}");
+    assert_eq!(kinds[0]["makes"], "a model");
+    assert_eq!(kinds[0]["inputs"][0]["role"], "shards");
+    assert_eq!(kinds[0]["inputs"][0]["takes"][0], "shards");
+}
+
+#[test]
+fn a_plan_ends_with_the_command_that_it_planned() {
+    let project = Project::chain();
+    let words = [
+        "plan",
+        "chain.yaml",
+        "-S",
+        "seed=7",
+        "-S",
+        "sorted.run=[echo, a b]",
+    ];
+    let planned = project.tinylm_words(&words).success();
+    let last = planned.stdout.lines().last().unwrap();
+    let command = "`tinylm run chain.yaml -S seed=7 -S 'sorted.run=[echo, a b]'` would run";
+    assert!(last.starts_with(command), "{planned}");
+}
+
+#[test]
 fn every_listing_has_json() {
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
     let listings = [
         "runs --json",
         "plan chain.yaml --json",
+        "dag chain.yaml --json",
         "dag chain.yaml --format json",
         "stages --json",
+        "stages dedupe --json",
         "datasets --json",
         "doctor --json",
         "cache du --json",

@@ -101,7 +101,12 @@ fn a_missing_local_file_is_named_before_anything_runs() {
     let output = project.tinylm("run chain.yaml").failure(2);
     assert_snapshot!(output.stderr, @"
     error: `[ROOT]/corpse.txt` does not exist
-      help: did you mean `corpus.txt`?
+     --> chain.yaml:5:19
+      |
+    5 |     with: { path: corpse.txt }
+      |                   ^^^^^^^^^^
+      |
+      = help: did you mean `corpus.txt`?
     ");
 }
 
@@ -121,6 +126,8 @@ fn a_failed_stage_says_what_happened_and_what_to_type_next() {
     assert_eq!(project.outcomes(), "corpus made, sorted made, first failed");
     let shown = project.tinylm("show @last/first").success();
     assert!(shown.stdout.contains("on my way"), "{shown}");
+    let address = format!("`tinylm show {}/first`", project.last_run("name"));
+    assert!(output.stderr.contains(&address), "{output}");
 }
 
 #[test]
@@ -152,7 +159,10 @@ fn what_is_no_experiment_is_refused_in_a_moment_with_what_to_do() {
         ("bomb.yaml", "its aliases make it too large"),
         ("itself.yaml", "this alias stands inside what it names"),
         ("bytes.yaml", "the file is not UTF-8"),
-        ("/dev/zero", "cannot read `/dev/zero`: it is a device, not a file"),
+        (
+            "/dev/zero",
+            "cannot read `/dev/zero`: it is a device, not a file",
+        ),
     ];
     for (file, words) in said {
         let output = project.tinylm(&format!("run {file}")).failure(2);
@@ -243,4 +253,102 @@ fn a_page_that_cannot_be_written_says_where_to() {
       cause: No such file or directory (os error 2)
       help: name a file in a folder that exists and can be written to
     ");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for() {
+    let project = Project::new();
+    project.write("extending.yaml", "extends: pipe.yaml\nstages: {}\n");
+    project.write(
+        "hub.yaml",
+        "stages: { a: { kind: download, with: { hub: someone/else } } }\n",
+    );
+    project.write("model/model.safetensors", "");
+    let made = project.output(&mut project.shell("mkfifo pipe.yaml hub.lock model/config.json"));
+    made.success();
+    let said = [
+        ("plan pipe.yaml", "cannot read `pipe.yaml`"),
+        ("plan extending.yaml", "cannot read `pipe.yaml`"),
+        ("plan hub.yaml", "hub.lock`"),
+        ("sample model -p hi", "model/config.json`"),
+    ];
+    for (words, place) in said {
+        let line = format!("exec timeout -s KILL 20 tinylm {words}");
+        let output = project.output(&mut project.shell(&line)).failure(2);
+        let what = format!("{place}: it is a pipe, not a file");
+        assert!(output.stderr.contains(&what), "{words}: {output}");
+    }
+}
+
+#[test]
+fn a_file_beyond_its_limit_is_an_error_with_its_path() {
+    let project = Project::chain();
+    let output = project.output(&mut project.shell("ulimit -f 0; exec tinylm run chain.yaml"));
+    let output = output.failure(1);
+    let failed = "error: stage `corpus` failed: `[ROOT]/.tinylm/work/";
+    assert!(output.stderr.contains(failed), "{output}");
+    let why = "File too large (os error 27)\n  help: raise the limit on files (`ulimit -f`)";
+    assert!(output.stderr.contains(why), "{output}");
+}
+
+#[test]
+fn documents_are_no_shards_and_the_file_says_where() {
+    let project = Project::new();
+    project.write(
+        "x.yaml",
+        "stages:
+  rows: { kind: download, with: { rows: [{ text: hello }] } }
+  text: { kind: normalize, inputs: [rows] }
+  model:
+    kind: pretrain
+    inputs: [text]
+    with: { model: { preset: mini }, train: { steps: 3, lr: 1e-3, batch: 4 } }
+",
+    );
+    let output = project.tinylm("plan x.yaml").failure(2);
+    assert_snapshot!(output.stderr, @"
+    error: the role `shards` of stage `model` takes shards
+     --> x.yaml:6:14
+      |
+    6 |     inputs: [text]
+      |              ^^^^ a `normalize` stage makes documents
+      |
+      = help: `shards`: the tokens it is trained on
+    ");
+}
+
+#[test]
+fn a_model_that_cannot_be_divided_is_pointed_at() {
+    let project = Project::new();
+    project.write(
+        "x.yaml",
+        "stages:
+  own: { kind: command, with: { run: [x], outputs: [y] } }
+  model:
+    kind: pretrain
+    inputs: [own]
+    with:
+      train: { steps: 3, lr: 1e-3, batch: 4 }
+      model: { preset: mini, d_model: 100, n_heads: 3 }
+",
+    );
+    let output = project.tinylm("plan x.yaml").failure(2);
+    assert_snapshot!(output.stderr, @"
+    error: stage `model`: `model`: `d_model` (100) must be a multiple of `n_heads` (3)
+     --> x.yaml:8:7
+      |
+    8 |       model: { preset: mini, d_model: 100, n_heads: 3 }
+      |       ^^^^^
+    ");
+}
+
+#[test]
+fn a_folder_without_a_quickstart_is_not_sent_to_one() {
+    let project = Project::new();
+    let output = project.tinylm("runs").failure(2);
+    assert!(output.stderr.contains("`tinylm init`"), "{output}");
+    project.write("experiments/quickstart.yaml", "");
+    let output = project.tinylm("runs").failure(2);
+    let words = "`tinylm run experiments/quickstart.yaml`";
+    assert!(output.stderr.contains(words), "{output}");
 }

@@ -1,19 +1,27 @@
-//! `tinylm cache` and `tinylm gc`: looking after the artifact store.
+//! `tinylm cache`: looking into the artifact store.
 
-use std::sync::atomic::AtomicBool;
-
+use clap::Subcommand;
 use serde_json::json;
-use tinylm_registry::{Condition, Digest, Lock, Registry, RunQuery, Status, Store, gc, keys};
+use tinylm_registry::{Condition, Digest, Store, keys};
 
 use crate::{
-    args::{CacheCommand, GcArgs, ListArgs},
     console::{bytes, grouped},
-    eprint,
     failure::{DAMAGED, Failure},
-    print_line,
+    list::ListArgs,
+    lookup::find_stage,
+    output::print_line,
     project::Project,
-    runs::find_stage,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Hash every artifact again and name the damaged ones
+    Verify(ListArgs),
+    /// Print where a stage's artifact is: RUN/STAGE, a key or a digest
+    Path { what: String },
+    /// Say how much room the store takes
+    Du(ListArgs),
+}
 
 pub(crate) fn cache(project: &Project, command: &CacheCommand) -> Result<(), Failure> {
     match command {
@@ -127,74 +135,4 @@ fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
         project.shown(&home.artifacts())
     ));
     Ok(())
-}
-
-pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
-    let plan = swept(project, args.dry_run)?;
-    if args.json {
-        print_line(&json!(plan.items).to_string());
-        return Ok(());
-    }
-    for item in &plan.items {
-        let what = format!("{:?}", item.what).to_lowercase();
-        let from = item.from.as_deref().unwrap_or("");
-        let size = bytes(item.bytes);
-        let line = format!(
-            "{what:<11}  {size:>8}  {}  {from}",
-            project.shown(&item.path)
-        );
-        print_line(line.trim_end());
-    }
-    let (would, size) = (
-        if args.dry_run { "would free" } else { "freed" },
-        bytes(plan.bytes()),
-    );
-    print_line(&format!("{would} {size} in {} places", plan.items.len()));
-    if plan.n_unknown > 0 {
-        let n = plan.n_unknown;
-        print_line(&format!(
-            "{n} kept because the registry does not know the run that made them"
-        ));
-    }
-    Ok(())
-}
-
-/// Removes what no run needs, or only lists it.
-fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
-    let home = project.checked_home()?;
-    if !home.root().is_dir() {
-        return Ok(gc::Plan::default());
-    }
-    // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
-    let registry = Registry::open(&home.registry_path())?;
-    if is_dry_run {
-        return Ok(gc::plan(&home, &registry)?);
-    }
-    let never = AtomicBool::new(false);
-    let note = format!("`tinylm gc` (process {})", std::process::id());
-    let say = |holder: &str| {
-        if !project.global.quiet {
-            eprint(&format!(
-                "waiting for {}",
-                runs_under_way(&registry, holder)
-            ));
-        }
-    };
-    match Lock::wait_exclusive(&home.store_lock(), &note, &never, say)? {
-        Some(lock) => Ok(gc::sweep(&home, &registry, &lock)?),
-        None => Ok(gc::Plan::default()),
-    }
-}
-
-/// Names the runs that hold the store. Its lock knows only the last that came, which may have
-/// ended; the registry knows all but those that could not be recorded.
-fn runs_under_way(registry: &Registry, holder: &str) -> String {
-    let runs = registry.runs(&RunQuery::default()).unwrap_or_default();
-    let running = runs.iter().filter(|run| run.status == Status::Running);
-    let names: Vec<&str> = running.map(|run| run.name.as_str()).collect();
-    match names.len() {
-        0 => holder.to_owned(),
-        1 => format!("run {}", names[0]),
-        _ => format!("runs {}", names.join(", ")),
-    }
 }

@@ -1,0 +1,132 @@
+//! `tinylm doctor`: this machine and this project.
+
+use std::{num::NonZero, thread};
+
+use serde_json::{Value, json};
+use tinylm_registry::{Registry, Store};
+
+use crate::{
+    console::bytes,
+    failure::{DAMAGED, Failure},
+    list::ListArgs,
+    output::print_line,
+    project::{Project, outside},
+};
+
+/// One line of `doctor`: what was looked at, whether it is well, what was found.
+struct Finding {
+    what: &'static str,
+    is_well: bool,
+    found: String,
+}
+
+pub(crate) fn doctor(project: &Project, args: &ListArgs) -> Result<(), Failure> {
+    let findings = findings(project);
+    if args.json {
+        let rows = findings.iter();
+        let rows =
+            rows.map(|one| json!({"what": one.what, "well": one.is_well, "found": one.found}));
+        print_line(&Value::Array(rows.collect()).to_string());
+    } else {
+        for one in &findings {
+            let word = if one.is_well { "well" } else { "WRONG" };
+            print_line(&format!("{word:<6} {:<9} {}", one.what, one.found));
+        }
+    }
+    match findings.iter().all(|one| one.is_well) {
+        true => Ok(()),
+        false => Err(Failure::said(DAMAGED)),
+    }
+}
+
+fn findings(project: &Project) -> Vec<Finding> {
+    let home = project.home();
+    let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut findings = vec![Finding {
+        what: "machine",
+        is_well: true,
+        found: format!(
+            "{n_cores} cores; kernels for {}",
+            tinylm_model::kernels::name()
+        ),
+    }];
+    let mut add = |what, result: Result<String, String>| {
+        let is_well = result.is_ok();
+        let found = result.unwrap_or_else(|error| error);
+        findings.push(Finding {
+            what,
+            is_well,
+            found,
+        });
+    };
+    let root = home.root().display().to_string();
+    if !home.root().is_dir() {
+        add("home", Ok(format!("none yet; a run would make `{root}`")));
+    } else {
+        add(
+            "home",
+            match (home.check(), home.is_writable()) {
+                (Err(error), _) => Err(error.to_string()),
+                (Ok(_), false) => Err(format!(
+                    "`{root}` cannot be written to: hits only, nothing recorded"
+                )),
+                (Ok(_), true) => Ok(root),
+            },
+        );
+        let registry = Registry::open_to_read(&home.registry_path());
+        let checked = registry.and_then(|registry| {
+            registry.map_or(Ok(0), |registry| {
+                registry.verify()?;
+                Ok(registry.runs(&tinylm_registry::RunQuery::default())?.len())
+            })
+        });
+        add(
+            "registry",
+            checked
+                .map(|n| format!("{n} runs"))
+                .map_err(|error| error.to_string()),
+        );
+        let usage = Store::new(home.clone()).usage();
+        add(
+            "store",
+            usage
+                .map(|usage| format!("{} in {} artifacts", bytes(usage.bytes), usage.n_artifacts))
+                .map_err(|error| error.to_string()),
+        );
+    }
+    let place = if home.root().is_dir() {
+        home.root()
+    } else {
+        &project.current_dir
+    };
+    let free = rustix::fs::statvfs(place).map(|stat| stat.f_bavail * stat.f_frsize);
+    add(
+        "disk",
+        match free {
+            Ok(free) if free < 1_000_000_000 => Err(format!("only {} are free", bytes(free))),
+            Ok(free) => Ok(format!("{} are free", bytes(free))),
+            Err(error) => Err(error.to_string()),
+        },
+    );
+    let outside = outside();
+    let token = if outside.hf_token.is_some() {
+        "with"
+    } else {
+        "without"
+    };
+    let endpoint = outside.hf_endpoint.as_deref().unwrap_or("the public hub");
+    add(
+        "hub",
+        Ok(match outside.offline {
+            true => "offline: nothing is asked of the network".to_owned(),
+            false => format!("{endpoint}, {token} a token"),
+        }),
+    );
+    let cuda = if cfg!(feature = "cuda") {
+        "built in"
+    } else {
+        "not built in (`--features cuda`)"
+    };
+    add("cuda", Ok(cuda.to_owned()));
+    findings
+}

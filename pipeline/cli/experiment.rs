@@ -1,0 +1,122 @@
+//! The experiment file that a command is given, and what is changed in it from the command line.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tinylm_pipeline::spec;
+
+use crate::{
+    failure::Failure,
+    project::{Project, quoted},
+};
+
+/// The experiment file, and what is changed in it from here.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FileArgs {
+    /// The experiment file
+    pub(crate) file: PathBuf,
+    /// Override a setting: STAGE.path=value, seed=N, or vars.NAME=value
+    #[arg(short = 'S', long = "set", value_name = "K=V")]
+    pub(crate) set: Vec<String>,
+    /// One run for each value (for each combination, when given more than once)
+    #[arg(long, value_name = "K=A,B")]
+    pub(crate) sweep: Vec<String>,
+    /// Only these stages and what they read
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) until: Vec<String>,
+    /// Run these stages even when they are fresh
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) force: Vec<String>,
+}
+
+impl FileArgs {
+    /// Returns the words that name the same experiment and the same stages on a command line.
+    pub(crate) fn words(&self, project: &Project) -> String {
+        let mut words = vec![shell_word(&project.shown(&self.file))];
+        let given = [
+            ("-S", &self.set),
+            ("--sweep", &self.sweep),
+            ("--until", &self.until),
+            ("--force", &self.force),
+        ];
+        for (flag, values) in given {
+            for value in values {
+                words.push(flag.to_owned());
+                words.push(shell_word(value));
+            }
+        }
+        words.join(" ")
+    }
+
+    /// Reads an experiment whose stages are about to be looked at: what they name must be there.
+    pub(crate) fn load_whole(&self, project: &Project) -> Result<Vec<spec::Experiment>, Failure> {
+        let experiments = self.load(project)?;
+        for experiment in &experiments {
+            experiment.check_paths()?;
+        }
+        Ok(experiments)
+    }
+
+    /// Reads an experiment file; one experiment for each point of a sweep.
+    pub(crate) fn load(&self, project: &Project) -> Result<Vec<spec::Experiment>, Failure> {
+        let request = spec::Request {
+            file: self.file.clone(),
+            overrides: self.set.clone(),
+            sweep: self.sweep.clone(),
+            current_dir: project.current_dir.clone(),
+        };
+        let mut experiments = spec::load(&request, &project.catalog)?;
+        // The points of a sweep have the same stages.
+        if let Some(first) = experiments.first() {
+            check_stages(self.force.iter().chain(&self.until), first)?;
+        }
+        if !self.until.is_empty() {
+            for experiment in &mut experiments {
+                keep_until(experiment, &self.until);
+            }
+        }
+        Ok(experiments)
+    }
+}
+
+/// A word as a shell takes it for itself.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./=,:@+%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn check_stages<'a>(
+    names: impl Iterator<Item = &'a String>,
+    experiment: &spec::Experiment,
+) -> Result<(), Failure> {
+    let known = || experiment.stages.iter().map(|stage| stage.name.as_str());
+    let unknown = names.filter(|name| !known().any(|stage| stage == *name));
+    let failures = unknown.map(|name| {
+        let failure = Failure::wrong(format!("`{}` has no stage `{name}`", experiment.name));
+        match spec::nearest(name, known()) {
+            Some(near) => failure.help(format!("did you mean `{near}`?")),
+            None => failure.help(format!("it has {}", quoted(known()))),
+        }
+    });
+    Failure::all(failures.collect())
+}
+
+/// Keeps the named stages and what they read, directly or not.
+fn keep_until(experiment: &mut spec::Experiment, until: &[String]) {
+    let mut kept: Vec<String> = until.to_vec();
+    // Stages stand after what they read, so one pass from the end finds all.
+    for stage in experiment.stages.iter().rev() {
+        if kept.contains(&stage.name) {
+            kept.extend(
+                stage
+                    .inputs
+                    .iter()
+                    .flat_map(|(_, names)| names.iter().cloned()),
+            );
+        }
+    }
+    experiment.stages.retain(|stage| kept.contains(&stage.name));
+}

@@ -1,0 +1,383 @@
+//! One run of one experiment, from its locks to its last line.
+
+use std::{
+    env,
+    error::Error as _,
+    io, mem,
+    num::NonZero,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+use tinylm_pipeline::{
+    Context, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve, RunOptions,
+    Runner, Settled, StageError, spec::Experiment,
+};
+use tinylm_registry::{Home, Lock, NewRun, Registry, Status, names};
+
+use crate::{
+    console::Console,
+    failure::{DAMAGED, Failure, STAGE_FAILED},
+    history::last_recipe,
+    host::{command_line, git_state, host, host_name},
+    outcome,
+    output::eprint,
+    project::{self, Project, now_ms},
+    signals,
+};
+
+/// How to run, which never changes what comes out.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HowArgs {
+    /// Stages running at the same time
+    #[arg(short = 'j', long, value_name = "N")]
+    pub(crate) jobs: Option<NonZero<usize>>,
+    /// Threads, divided among running stages
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZero<usize>>,
+    /// Where models are trained: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// Finish what does not depend on a failed stage
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+}
+
+/// One run of one experiment, first or resumed.
+pub(crate) struct Job<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) experiment: &'a Experiment,
+    pub(crate) how: &'a HowArgs,
+    pub(crate) force: &'a [String],
+    pub(crate) resolve: Resolve,
+    pub(crate) run_id: String,
+    pub(crate) is_resumed: bool,
+    pub(crate) sweep: Option<String>,
+    pub(crate) tags: &'a [String],
+    pub(crate) interrupt: &'a Arc<Interrupt>,
+}
+
+impl Job<'_> {
+    /// Runs the experiment, tells how it went, and returns the exit code.
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        self.project.checked_home()?;
+        start_hashing_threads()?;
+        let mut context = self.project.context();
+        context.outside.stop = Arc::clone(&self.interrupt.asked);
+        let is_writable = prepare_home(&context.home)?;
+        let _locks = match is_writable {
+            true => Some(self.lock(&context.home)?),
+            false => None,
+        };
+        let (registry, unrecorded) = self.open_registry(&context.home, is_writable)?;
+        let run_name = match &registry {
+            Some(registry) => self.record(registry, &context)?,
+            None => names::run_name(&self.run_id),
+        };
+        let stage_names: Vec<&str> = self
+            .experiment
+            .stages
+            .iter()
+            .map(|s| s.name.as_str())
+            .collect();
+        let console = Console::new(&self.project.global, &stage_names);
+        let recorder = match registry {
+            Some(_) => Some(Recorder::start(
+                Registry::open(&context.home.registry_path())?,
+                &self.run_id,
+                self.experiment,
+            )?),
+            None => None,
+        };
+        let observer = Both(&console, recorder.as_ref());
+        let history = |stage: &str| {
+            let path = context.home.registry_path();
+            let registry = Registry::open_to_read(&path).ok().flatten()?;
+            last_recipe(&registry, &context.home, self.experiment, stage)
+        };
+        let settled = Runner {
+            context: &context,
+            experiment: self.experiment,
+            options: &self.options(&run_name)?,
+            executor: &executor()?,
+            observer: &observer,
+            interrupt: self.interrupt,
+            history: &history,
+        }
+        .run();
+        let status = status(&settled);
+        let problem = recorder.and_then(|recorder| recorder.finish(status));
+        self.tell(&console, &run_name, &settled, status);
+        if let Some(why) = unrecorded.or(problem.map(|error| error.to_string())) {
+            console.say(&format!("warning: this run was not recorded: {why}"));
+        }
+        let is_damage =
+            |one: &Settled| matches!(&one.outcome, Outcome::Failed(error) if error.is_damage);
+        match settled.iter().any(is_damage) {
+            true => Ok(DAMAGED),
+            false => Ok(self.exit_code(status)),
+        }
+    }
+
+    /// Holds the run's own lock (it is alive) and the store's (nothing is collected).
+    fn lock(&self, home: &Home) -> Result<[Lock; 2], Failure> {
+        let name = names::run_name(&self.run_id);
+        let note = format!("run {name} (process {})", std::process::id());
+        let run = Lock::try_exclusive(&home.run_lock(&self.run_id), &note)?
+            .ok_or_else(|| Failure::wrong("this run is still going on in another process"))?;
+        let on_wait = |holder: &str| {
+            if !self.project.global.quiet {
+                eprint(&format!("waiting for {holder}"));
+            }
+        };
+        let asked = &self.interrupt.asked;
+        let store = Lock::wait_shared(&home.store_lock(), &note, asked, on_wait)?;
+        let store = store.ok_or_else(|| Failure::said(self.exit_code(Status::Cancelled)))?;
+        Ok([run, store])
+    }
+
+    /// Opens the registry. One that is damaged ends the command before anything runs; one
+    /// that cannot be written to does not, since it is only history.
+    fn open_registry(
+        &self,
+        home: &Home,
+        is_writable: bool,
+    ) -> Result<(Option<Registry>, Option<String>), Failure> {
+        if !is_writable {
+            let why = format!("`{}` cannot be written to", home.root().display());
+            return Ok((None, Some(why)));
+        }
+        match Registry::open(&home.registry_path()) {
+            Ok(registry) => Ok((Some(registry), None)),
+            Err(error) if error.is_damage() => Err(error.into()),
+            Err(error) => Ok((None, Some(error.to_string()))),
+        }
+    }
+
+    /// Writes down what is about to run; returns the run's name.
+    fn record(&self, registry: &Registry, context: &Context) -> Result<String, Failure> {
+        let (git_commit, git_dirty) = git_state(self.experiment.file.parent());
+        let name = registry.insert_run(&NewRun {
+            id: self.run_id.clone(),
+            experiment: self.experiment.name.clone(),
+            file: self.experiment.file.display().to_string(),
+            text: self.experiment.text.clone(),
+            resolved: self.resolved(context)?.to_string(),
+            seed: Some(self.experiment.seed),
+            started_at: now_ms(),
+            host: host().to_string(),
+            device: device(&self.how.device)?,
+            git_commit,
+            git_dirty,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: command_line(),
+            sweep: self.sweep.clone(),
+        })?;
+        if !self.is_resumed {
+            registry.insert_params(&self.run_id, &params(self.experiment))?;
+        }
+        for tag in self.tags {
+            registry.add_tag(&self.run_id, tag)?;
+        }
+        Ok(name)
+    }
+
+    /// The experiment as plain data, with what its local files held.
+    fn resolved(&self, context: &Context) -> Result<Value, Failure> {
+        let mut resolved = self.experiment.resolved();
+        resolved["local_files"] = local_digests(context, self.experiment)?;
+        Ok(resolved)
+    }
+
+    fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
+        let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Ok(RunOptions {
+            run_id: self.run_id.clone(),
+            run_name: run_name.to_owned(),
+            host: host_name(),
+            force: self.force.to_vec(),
+            n_jobs: self.how.jobs.map_or(n_cores, NonZero::get),
+            n_threads: self.how.threads.map_or(n_cores, NonZero::get),
+            device: device(&self.how.device)?,
+            keep_going: self.how.keep_going,
+            resolve: self.resolve,
+        })
+    }
+
+    fn tell(&self, console: &Console, run_name: &str, settled: &[Settled], status: Status) {
+        for one in settled {
+            if let Outcome::Failed(error) = &one.outcome {
+                let mut told = error.clone().addressed(run_name, &one.stage);
+                told.message = format!("stage `{}` failed: {}", one.stage, error.message);
+                let failure = Failure::from(told);
+                console.say("");
+                eprint(&failure.render(project::stderr_has_color()));
+            }
+        }
+        if self.project.global.quiet {
+            return;
+        }
+        if status == Status::Done {
+            outcome::print(console, &self.project.home(), self.experiment, settled);
+        }
+        console.result("");
+        console.result(&closing_line(run_name, settled, status));
+    }
+
+    fn exit_code(&self, status: Status) -> u8 {
+        match status {
+            Status::Done => 0,
+            Status::Cancelled if self.interrupt.asked.load(Ordering::Relaxed) => {
+                signals::exit_code()
+            }
+            _ => STAGE_FAILED,
+        }
+    }
+}
+
+/// Starts the threads that hash files, which otherwise start at first use and panic where the
+/// system allows none. A few are enough to be faster than a disk.
+fn start_hashing_threads() -> Result<(), Failure> {
+    let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_cores.min(8));
+    match pool.build_global() {
+        Err(error) if error.source().is_some() => {
+            let error = io::Error::other(error.to_string());
+            Err(Failure::from(StageError::no_thread(&error)))
+        }
+        // Of several runs of a sweep only the first starts them.
+        _ => Ok(()),
+    }
+}
+
+/// Carries stages out in children of this process, which are this binary again.
+fn executor() -> Result<Processes, Failure> {
+    let program = env::current_exe()
+        .map_err(|error| Failure::wrong(format!("this program cannot be found: {error}")))?;
+    Ok(Processes::new(program))
+}
+
+/// Makes the home if it can; returns whether it can be written to.
+fn prepare_home(home: &Home) -> Result<bool, Failure> {
+    match home.create() {
+        Ok(()) => Ok(home.is_writable()),
+        Err(error) if error.is_damage() => Err(error.into()),
+        // A home that is there and may only be read still serves hits.
+        Err(_) if home.root().is_dir() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn closing_line(run_name: &str, settled: &[Settled], status: Status) -> String {
+    let mut counts: Vec<(&Outcome, usize)> = Vec::new();
+    let is_alike = |a: &Outcome, b: &Outcome| mem::discriminant(a) == mem::discriminant(b);
+    for Settled { outcome, .. } in settled {
+        match counts
+            .iter_mut()
+            .find(|(known, _)| is_alike(known, outcome))
+        {
+            Some((_, n)) => *n += 1,
+            None => counts.push((outcome, 1)),
+        }
+    }
+    counts.sort_by_key(|(outcome, _)| outcome.rank());
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(outcome, n)| format!("{n} {}", outcome.word()))
+        .collect();
+    let next = match status {
+        Status::Done => format!("`tinylm report {run_name}`"),
+        _ => format!("go on with `tinylm resume {run_name}`"),
+    };
+    format!("{run_name}: {}; {next}", counts.join(", "))
+}
+
+fn status(settled: &[Settled]) -> Status {
+    let any = |is: fn(&Outcome) -> bool| settled.iter().any(|one| is(&one.outcome));
+    if any(|outcome| matches!(outcome, Outcome::Failed(_))) {
+        Status::Failed
+    } else if any(|outcome| matches!(outcome, Outcome::Cancelled)) {
+        Status::Cancelled
+    } else if any(|outcome| matches!(outcome, Outcome::Skipped(_))) {
+        Status::Failed
+    } else {
+        Status::Done
+    }
+}
+
+/// Two observers of one stream of events.
+struct Both<'a>(&'a Console, Option<&'a Recorder>);
+
+impl Observer for Both<'_> {
+    fn see(&self, happened: &Happened) {
+        self.0.see(happened);
+        if let Some(recorder) = self.1 {
+            recorder.see(happened);
+        }
+    }
+}
+
+/// Every setting by its dotted name, and whether it is the default.
+fn params(experiment: &Experiment) -> Vec<(String, String, bool)> {
+    let mut params = vec![("seed".to_owned(), experiment.seed.to_string(), false)];
+    for stage in &experiment.stages {
+        flatten(&stage.name, &stage.with, &stage.given, &mut params);
+        flatten(
+            &format!("{}.watch", stage.name),
+            &stage.watch,
+            &Value::Null,
+            &mut params,
+        );
+    }
+    params
+}
+
+fn flatten(path: &str, value: &Value, given: &Value, params: &mut Vec<(String, String, bool)>) {
+    match value {
+        Value::Object(map) => {
+            for (name, inner) in map {
+                flatten(&format!("{path}.{name}"), inner, &given[name], params);
+            }
+        }
+        Value::Null if given.is_null() => {}
+        Value::String(text) => params.push((path.to_owned(), text.clone(), given.is_null())),
+        other => {
+            let text = other.to_string();
+            // `epochs: 20` is a number like any other, and is written as it was.
+            let text = text.strip_suffix(".0").unwrap_or(&text);
+            params.push((path.to_owned(), text.to_owned(), given.is_null()));
+        }
+    }
+}
+
+/// The digests of every stage's local files, as they are when the run begins.
+pub(crate) fn local_digests(context: &Context, experiment: &Experiment) -> Result<Value, Failure> {
+    let mut files = serde_json::Map::new();
+    for stage in &experiment.stages {
+        for file in context.local_files(stage).map_err(before_running)? {
+            files.insert(file.path.display().to_string(), json!(file.digest));
+        }
+    }
+    Ok(Value::Object(files))
+}
+
+/// A stage's error before anything ran is a mistake in the file.
+fn before_running(error: tinylm_pipeline::StageError) -> Failure {
+    Failure::from(error).before_running()
+}
+
+fn device(asked: &str) -> Result<String, Failure> {
+    match asked {
+        "auto" | "cpu" => Ok("cpu".to_owned()),
+        "cuda" if cfg!(feature = "cuda") => Ok("cuda:0".to_owned()),
+        cuda if cuda.starts_with("cuda:") && cfg!(feature = "cuda") => Ok(cuda.to_owned()),
+        cuda if cuda.starts_with("cuda") => {
+            Err(Failure::wrong("this tinylm was built without CUDA")
+                .help("build it with `cargo build --release --features cuda`"))
+        }
+        other => Err(Failure::wrong(format!("`{other}` is not a device"))
+            .help("there is `auto`, `cpu`, `cuda` and `cuda:N`")),
+    }
+}

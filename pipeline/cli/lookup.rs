@@ -1,0 +1,38 @@
+//! Finding runs and stages by the names that a person gives.
+
+use tinylm_registry::{Registry, Run, StageRow};
+
+use crate::{failure::Failure, project::quoted};
+
+/// Finds every run that is named, or tells of all that are not there.
+pub(crate) fn find_runs<'a>(
+    registry: &Registry,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<Vec<Run>, Failure> {
+    let (mut runs, mut unknown) = (Vec::new(), Vec::new());
+    for name in names {
+        match registry.find_run(name) {
+            Ok(run) => runs.push(run),
+            Err(error) => unknown.push(Failure::from(error)),
+        }
+    }
+    Failure::all(unknown).map(|()| runs)
+}
+
+pub(crate) fn find_stage<'a>(
+    stages: &'a [StageRow],
+    run: &Run,
+    name: &str,
+) -> Result<&'a StageRow, Failure> {
+    stages
+        .iter()
+        .find(|stage| stage.name == name)
+        .ok_or_else(|| {
+            let names = || stages.iter().map(|stage| stage.name.as_str());
+            let failure = Failure::wrong(format!("{} has no stage `{name}`", run.name));
+            match tinylm_pipeline::spec::nearest(name, names()) {
+                Some(near) => failure.help(format!("did you mean `{near}`?")),
+                None => failure.help(format!("it has {}", quoted(names()))),
+            }
+        })
+}

@@ -1,0 +1,15 @@
+//! The two ways out: results to standard output, everything else to standard error.
+
+use std::io::{self, Write};
+
+/// Prints a line of the result. A closed pipe (`| head`) ends the program quietly.
+pub(crate) fn print_line(line: &str) {
+    if writeln!(io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a line that is no result. Nobody may be listening any more; that is no reason to stop.
+pub(crate) fn eprint(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
+}

@@ -1,0 +1,50 @@
+//! `tinylm tag` and `tinylm note`: what a person adds to a run.
+
+use clap::{Args, builder::NonEmptyStringValueParser};
+
+use crate::{
+    failure::Failure,
+    project::{Project, now_ms, quoted},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    pub(crate) run: String,
+    #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) tags: Vec<String>,
+    /// Take the tags away instead
+    #[arg(long, short)]
+    pub(crate) delete: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NoteArgs {
+    pub(crate) run: String,
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+}
+
+pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
+    let registry = project.registry_to_write()?;
+    let run = registry.find_run(&args.run)?;
+    for tag in &args.tags {
+        match args.delete {
+            false => registry.add_tag(&run.id, tag)?,
+            true if registry.remove_tag(&run.id, tag)? => {}
+            true => {
+                let failure = Failure::wrong(format!("{} has no tag `{tag}`", run.name));
+                return Err(failure.help(match run.tags.is_empty() {
+                    true => "it has none".to_owned(),
+                    false => format!("it has {}", quoted(run.tags.iter().map(String::as_str))),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn note(project: &Project, args: &NoteArgs) -> Result<(), Failure> {
+    let registry = project.registry_to_write()?;
+    let run = registry.find_run(&args.run)?;
+    Ok(registry.add_note(&run.id, &args.text.join(" "), now_ms())?)
+}
