@@ -4,7 +4,7 @@ use std::fs;
 
 use clap::Args;
 use serde_json::json;
-use tinylm_registry::{Registry, Run};
+use tinylm_registry::{Registry, Run, StageRow};
 
 use crate::{
     console::{bytes, seconds},
@@ -183,7 +183,29 @@ fn show_stage(
         }
         print_log(project, &execution.id);
     }
+    print_made(project, stage);
     Ok(())
+}
+
+/// Prints what a kind shows of what it made, while that is still there.
+fn print_made(project: &Project, stage: &StageRow) {
+    let kind = project.catalog.iter().find(|kind| kind.name == stage.kind);
+    let digest = stage.artifact.as_deref();
+    let digest = digest.and_then(|digest| digest.parse().ok());
+    let (Some(kind), Some(digest)) = (kind, digest) else {
+        return;
+    };
+    let files = project.home().artifact_files(&digest);
+    let lines = match files.exists() {
+        true => (kind.show)(&files).unwrap_or_else(|error| vec![error.message]),
+        false => Vec::new(),
+    };
+    if !lines.is_empty() {
+        print_line("");
+    }
+    for line in lines {
+        print_line(&printable(&line));
+    }
 }
 
 /// Prints the end of what the stage wrote to its standard error, if it wrote anything.

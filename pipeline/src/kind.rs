@@ -1,6 +1,6 @@
 //! A [`Stage`] with its types erased, so that a catalog can be a list.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::{
 
 type TypeFn = fn(&Value) -> Result<Value, SettingError>;
 type ResolveFn = fn(&Value, &Remote, &Outside) -> Result<Pin, StageError>;
+type ShowFn = fn(&Path) -> Result<Vec<String>, StageError>;
 type RunFn = fn(&Value, &Value, &StageIo) -> Result<Metrics, StageError>;
 
 /// A [`Stage`] with its types erased.
@@ -39,6 +40,7 @@ pub struct Kind {
     pub canonical_watch: TypeFn,
     pub remotes: fn(&Value) -> Vec<Remote>,
     pub resolve: ResolveFn,
+    pub show: ShowFn,
     pub run: RunFn,
 }
 
@@ -68,6 +70,7 @@ impl Kind {
             canonical_watch: |value| Ok(plain(&typed::<S::Watch>(value)?)),
             remotes: |value| typed(value).map_or_else(|_| Vec::new(), |s| S::remotes(&s)),
             resolve: |value, remote, outside| S::resolve(&typed(value)?, remote, outside),
+            show: S::show,
             run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
         }
     }

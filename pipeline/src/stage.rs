@@ -5,6 +5,8 @@
 //! [`StageIo`]. It knows neither the graph nor the registry, so a test, a child process
 //! and a job on another machine can all run it.
 
+use std::path::Path;
+
 use crate::{
     content::Content,
     error::StageError,
@@ -57,6 +59,11 @@ pub trait Stage: 'static {
             "nothing here can resolve `{}`",
             remote.id
         )))
+    }
+
+    /// Returns lines of an artifact in which a person sees what was made, for `tinylm show`.
+    fn show(_artifact: &Path) -> Result<Vec<String>, StageError> {
+        Ok(Vec::new())
     }
 
     /// Does the work: reads `io`'s inputs, writes into `io.out()`.

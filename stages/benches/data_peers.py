@@ -11,8 +11,8 @@ What is compared, and what is in our disfavour:
 
 - binarize reads Parquet, renders, encodes, and writes ids, roles and an index; the peer is
   given a list of contents in memory and only its encoding and the writing of ids is timed.
-- normalize and exact dedupe read JSON and write ids, groups, spans and reports besides the
-  text, twice; the polars script renders the same text in one lazy query. It is measured
+- normalize and exact dedupe read JSON and write ids, groups and reports besides the messages,
+  twice; the polars script renders them as text in one lazy query. It is measured
   comparing what is compared here, case and spacing evened out, and comparing text as it is.
 - minhash measures every pair that it proposes; datasketch drops what its index finds. What
   each finds is held against the exact Jaccard of all pairs, on the slice that both read.
@@ -115,7 +115,7 @@ EXPERIMENT = """
 name: peers
 stages:
   source:    {{ kind: download, with: {{ path: {corpus} }} }}
-  chat:      {{ kind: normalize, inputs: [source], with: {{ template: chatml }} }}
+  chat:      {{ kind: normalize, inputs: [source] }}
   exact:     {{ kind: dedupe, inputs: [chat], with: {{ method: exact }} }}
   near:      {{ kind: dedupe, inputs: [chat], with: {minhash} }}
   bpe:       {{ kind: tokenizer, inputs: [part_chat], with: {{ vocab_size: 8000, sample_mb: 2048 }} }}
@@ -123,10 +123,10 @@ stages:
   unigram:   {{ kind: tokenizer, inputs: [part_chat], with: {{ algorithm: unigram, vocab_size: 8000, sample_mb: 2048 }} }}
   shards:    {{ kind: binarize, inputs: {{ documents: chat, tokenizer: bpe }} }}
   part:      {{ kind: download, with: {{ path: {part} }} }}
-  part_chat: {{ kind: normalize, inputs: [part], with: {{ template: chatml }} }}
+  part_chat: {{ kind: normalize, inputs: [part] }}
   part_near: {{ kind: dedupe, inputs: [part_chat], with: {minhash} }}
   held:      {{ kind: download, with: {{ path: {held} }} }}
-  held_chat: {{ kind: normalize, inputs: [held], with: {{ template: chatml }} }}
+  held_chat: {{ kind: normalize, inputs: [held] }}
   clean:     {{ kind: dedupe, inputs: {{ documents: chat, evaluation: held_chat }}, with: {{ method: contamination }} }}
   part_clean: {{ kind: dedupe, inputs: {{ documents: part_chat, evaluation: held_chat }}, with: {{ method: contamination }} }}
   {t5}
@@ -166,13 +166,11 @@ class Run:
         """The rows of the slice that were dropped. Of those with one id, the first is kept."""
         import polars
 
-        def column(stage, files, name):
-            return polars.read_parquet(self.folder(stage) / files, columns=[name])[name].to_list()
-
         rows = defaultdict(list)
-        for row, id in enumerate(column("part_chat", "documents-*.parquet", "id")):
+        ids = polars.read_parquet(self.folder("part_chat") / "documents-*.parquet", columns=["id"])["id"]
+        for row, id in enumerate(ids.bin.encode("hex")):
             rows[id].append(row)
-        dropped = Counter(column("part_near", "duplicates.parquet", "id"))
+        dropped = Counter(polars.read_ndjson(self.folder("part_near") / "duplicates.jsonl")["id"])
         return {row for id, n in dropped.items() for row in rows[id][-n:]}
 
 

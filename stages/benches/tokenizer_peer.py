@@ -111,8 +111,8 @@ name: peers
 stages:
   corpus: {{ kind: download, with: {{ path: {data}/tinyshakespeare/input.txt }} }}
   fuzz:   {{ kind: download, with: {{ path: texts.jsonl }} }}
-  learnt: {{ kind: normalize, inputs: [corpus], with: {{ template: plain }} }}
-  texts:  {{ kind: normalize, inputs: [fuzz], with: {{ template: plain, format: text, rejects_max: 0.0 }} }}
+  learnt: {{ kind: normalize, inputs: [corpus] }}
+  texts:  {{ kind: normalize, inputs: [fuzz], with: {{ format: text, rejects_max: 0.0 }} }}
 """
 STAGES = """
   {name}: {{ kind: tokenizer, inputs: [learnt], with: {settings} }}
@@ -141,9 +141,9 @@ def settings_of(data, work):
         "of_a_pattern": work / "of_a_pattern.json",
     }
     of_a_pattern((data / "tinyshakespeare" / "input.txt").read_text(), pretrained["of_a_pattern"])
-    settings = {name: f"{{ pretrained: {{ path: {path} }} }}" for name, path in pretrained.items()}
+    settings = {name: f"{{ pretrained: {{ path: {path} }}, template: plain }}" for name, path in pretrained.items()}
     for algorithm in ["byte-level-bpe", "sentencepiece-bpe", "unigram", "wordpiece", "word-level"]:
-        settings[algorithm.replace("-", "_")] = f"{{ algorithm: {algorithm}, vocab_size: 2000 }}"
+        settings[algorithm.replace("-", "_")] = f"{{ algorithm: {algorithm}, vocab_size: 2000, template: plain }}"
     return settings
 
 

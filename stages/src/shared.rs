@@ -8,7 +8,10 @@ pub(crate) mod decimal;
 pub(crate) mod documents;
 pub(crate) mod encode;
 pub(crate) mod files;
+pub(crate) mod hex;
+pub(crate) mod json;
 pub(crate) mod parallel;
+pub(crate) mod shown;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod threads;

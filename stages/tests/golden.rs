@@ -70,16 +70,16 @@ fn normalize() {
     let dir = tempfile::tempdir().unwrap();
     let test = StageTest::new(dir.path()).input("sources", &downloaded(dir.path()));
     let whole = golden::<Normalize>(&test, "rejects_max: 0.5");
-    let pairs = "{rejects_max: 0.5, pairs: sliding, template: start-end}";
+    let pairs = "{rejects_max: 0.5, pairs: sliding}";
     let pairs = golden::<Normalize>(&test, pairs);
     insta::assert_snapshot!(format!("{whole}\n{pairs}"), @r"
-    normalize 4
+    normalize 5
     documents-00000.parquet 03a372d18cbc50e3
-    rejected.parquet c8ebe50bc80d402f
+    rejected.jsonl c8ebe50bc80d402f
     stats.json 9cd8c144cdfec7c8
-    normalize 4
+    normalize 5
     documents-00000.parquet 3674b18df4e3fa29
-    rejected.parquet c8ebe50bc80d402f
+    rejected.jsonl c8ebe50bc80d402f
     stats.json 049d7451d77c3f88
     ");
 }
@@ -109,13 +109,13 @@ fn dedupe() {
     let exact = golden::<Dedupe>(&test, "{}");
     let near = golden::<Dedupe>(&test, "{method: minhash, threshold: 0.5, ngram: 2}");
     insta::assert_snapshot!(format!("{exact}\n{near}"), @"
-    dedupe 2
+    dedupe 3
     documents-00000.parquet 7ea6b616c915e8a2
-    duplicates.parquet 1e82a81a581dfc1f
+    duplicates.jsonl 1e82a81a581dfc1f
     stats.json e87e4be5bd79a954
-    dedupe 2
+    dedupe 3
     documents-00000.parquet 7ea6b616c915e8a2
-    duplicates.parquet 1e82a81a581dfc1f
+    duplicates.jsonl 1e82a81a581dfc1f
     stats.json 5261dc5b0e891305
     ");
 }
@@ -136,27 +136,27 @@ fn tokenizer() {
         golden::<TokenizerStage>(&test, &settings)
     });
     insta::assert_snapshot!(digests.join("\n"), @"
-    tokenizer 2
+    tokenizer 3
     chat_template.jinja e746bbb77ac74603
     generation.json 0f50630b9d8a5021
     stats.json 0046f2b318cd63df
     tokenizer.json 0b4bf79029cef8b8
-    tokenizer 2
+    tokenizer 3
     chat_template.jinja e746bbb77ac74603
     generation.json 053f530d6a8a5239
     stats.json 5205bc262483c0ac
     tokenizer.json c090327644938261
-    tokenizer 2
+    tokenizer 3
     chat_template.jinja e746bbb77ac74603
     generation.json 748fa0eebf6e3232
     stats.json c51fa34173c0c282
     tokenizer.json 5747364706dfc61f
-    tokenizer 2
+    tokenizer 3
     chat_template.jinja e746bbb77ac74603
     generation.json b567f69f62409a15
     stats.json d0f09b9b4d340234
     tokenizer.json 8515135b3acb5ffd
-    tokenizer 2
+    tokenizer 3
     chat_template.jinja e746bbb77ac74603
     generation.json 2efa472a2cd54b22
     stats.json 65160077837f4a7e
@@ -177,7 +177,7 @@ fn binarize() {
     let dir = tempfile::tempdir().unwrap();
     let test = shards(dir.path());
     insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"
-    binarize 2
+    binarize 3
     chat_template.jinja e746bbb77ac74603
     generation.json 26473d545d7919f3
     shards.json f94a725f5bc2f2a2

@@ -3,6 +3,7 @@
 
 mod collecting;
 mod damage;
+mod documents;
 mod experiments;
 mod freshness;
 mod harness;

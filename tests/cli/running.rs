@@ -150,7 +150,7 @@ fn heavy_stages_take_turns_with_all_threads_each() {
         "pair.yaml",
         "stages:
   data:   { kind: download, with: { rows: [one two three four, five six seven eight] } }
-  text:   { kind: normalize, inputs: [data], with: { template: plain } }
+  text:   { kind: normalize, inputs: [data] }
   tokens: { kind: tokenizer, inputs: [text], with: { vocab_size: 256, template: plain } }
   shards: { kind: binarize, inputs: { documents: text, tokenizer: tokens }, with: { validation: 0 } }
   one:

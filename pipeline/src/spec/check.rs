@@ -24,6 +24,8 @@ pub(crate) struct Declared<'a> {
     pub(crate) stage: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) list: &'a [Setting],
+    /// Returns the kinds that have a setting of this name.
+    pub(crate) owners: &'a dyn Fn(&str) -> Vec<&'static str>,
     pub(crate) exclusive: &'a [&'a [&'a str]],
     pub(crate) canonical: fn(&Value) -> Result<Value, SettingError>,
     /// Where to point when nothing was written.
@@ -174,7 +176,10 @@ impl Declared<'_> {
         }
         match nearest(&entry.name, names.clone()) {
             Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-            None => diagnostic.help(format!("there is {}", listed(&names.collect::<Vec<_>>()))),
+            None => diagnostic.help(match (self.owners)(path).as_slice() {
+                [] => format!("there is {}", listed(&names.collect::<Vec<_>>())),
+                owners => format!("`{path}` is a setting of {}", listed(owners)),
+            }),
         }
     }
 

@@ -150,6 +150,7 @@ impl<'a> Graph<'a> {
             stage: &entry.name,
             kind: kind.name,
             list: &(kind.settings)(),
+            owners: &|name| self.owners(name),
             exclusive: kind.exclusive,
             canonical: kind.canonical,
             place: &entry.place,
@@ -158,6 +159,7 @@ impl<'a> Graph<'a> {
         let declared = Declared {
             section: "watch",
             list: &(kind.watch)(),
+            owners: &|_| Vec::new(),
             exclusive: &[],
             canonical: kind.canonical_watch,
             ..declared
@@ -218,6 +220,16 @@ impl<'a> Graph<'a> {
             );
         }
         known.copied()
+    }
+
+    /// Returns the kinds that have a setting of this name.
+    fn owners(&self, name: &str) -> Vec<&'static str> {
+        let has = |kind: &&Kind| (kind.settings)().iter().any(|setting| setting.name == name);
+        self.catalog
+            .iter()
+            .filter(has)
+            .map(|kind| kind.name)
+            .collect()
     }
 
     fn reads(

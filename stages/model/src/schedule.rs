@@ -82,7 +82,8 @@ impl Schedule {
             return Err(ScheduleError::Negative { name, value });
         }
         let whole = [("warmup", self.warmup), ("decay", self.decay)];
-        let longer = |(_, value): &(_, Amount)| matches!(value, Amount::Share(share) if *share > 1.0);
+        let longer =
+            |(_, value): &(_, Amount)| matches!(value, Amount::Share(share) if *share > 1.0);
         if let Some((name, value)) = whole.into_iter().find(longer) {
             return Err(ScheduleError::MoreThanAll { name, value });
         }

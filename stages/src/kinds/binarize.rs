@@ -20,11 +20,10 @@ use tinylm_pipeline::{
     StageIo, copy_file, settings,
 };
 
-use crate::kinds::tokenizer::write_json;
 use crate::shared::{
     documents::{Documents, RowGroup, Rows},
     encode::{Block, Part, encode},
-    template::Template,
+    json::write_json,
     threads,
     tokens::{TOKENIZER_NAMES, Tokenizer},
 };
@@ -76,7 +75,7 @@ impl Stage for Binarize {
     const KIND: &'static str = "binarize";
     const ABOUT: &'static str =
         "turns documents into shards of token ids, split for training and validation";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const MAKES: Content = Content::Shards;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
@@ -170,16 +169,7 @@ fn run_corpus(
         let before = std::mem::take(&mut encoded);
         let (written, parts) = rayon::join(
             || done.take(before),
-            || {
-                encode_groups(
-                    groups,
-                    &mut splits,
-                    documents.template(),
-                    settings,
-                    tokenizer,
-                    io,
-                )
-            },
+            || encode_groups(groups, &mut splits, settings, tokenizer, io),
         );
         written?;
         encoded = parts?;
@@ -191,7 +181,6 @@ fn run_corpus(
 fn encode_groups(
     groups: &[RowGroup],
     splits: &mut Splits,
-    template: Template,
     settings: &BinarizeSettings,
     tokenizer: &Tokenizer,
     io: &StageIo,
@@ -206,7 +195,7 @@ fn encode_groups(
     }
     let parts = blocks.par_iter();
     parts
-        .map(|block| encode(block, template, tokenizer, settings.targets, io))
+        .map(|block| encode(block, tokenizer, settings.targets, io))
         .collect()
 }
 

@@ -25,11 +25,11 @@ use tinylm_pipeline::{
     StageIo, choices, settings,
 };
 
-use crate::kinds::tokenizer::write_json;
 use crate::shared::{
     documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, RowGroup, Rows},
+    json::write_json,
     parallel::{Turns, in_order},
-    threads,
+    shown, threads,
 };
 
 mod contamination;
@@ -93,13 +93,19 @@ impl Stage for Dedupe {
     const KIND: &'static str = "dedupe";
     const ABOUT: &'static str =
         "drops documents that repeat earlier ones, or that an evaluation set holds";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const MAKES: Content = Content::Documents;
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: DedupeSettings) -> Result<DedupeSettings, SettingError> {
         check(&settings)?;
         Ok(settings)
+    }
+
+    fn show(artifact: &Path) -> Result<Vec<String>, StageError> {
+        let mut lines = shown::first_documents(artifact)?;
+        lines.extend(report::shown(artifact)?);
+        Ok(lines)
     }
 
     fn run(settings: &DedupeSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
@@ -260,7 +266,7 @@ impl<'a> Work<'a> {
         let total = Some(documents.n_documents());
         in_order(
             self.io.threads(),
-            |(group, _): &(&RowGroup, T)| group.text_bytes(),
+            |(group, _): &(&RowGroup, T)| group.content_bytes(),
             || {
                 let next = groups.next();
                 next.map(|group| Ok((group, give(group)?))).transpose()
@@ -403,8 +409,8 @@ fn write(
     work: &Work,
 ) -> Result<Metrics, StageError> {
     let io = work.io;
-    let mut writer = DocumentsWriter::create(io.out(), documents.template())?;
-    let mut duplicates = DuplicatesWriter::create(&io.out().join("duplicates.parquet"))?;
+    let mut writer = DocumentsWriter::create(io.out());
+    let mut duplicates = DuplicatesWriter::create(&io.out().join(report::NAME))?;
     let encoder = writer.encoder();
     let verdicts = dropped.verdicts.sorted();
     let mut verdicts = Verdicts::new(verdicts.reader()?)?;
@@ -472,7 +478,7 @@ fn write(
 
 fn without(rows: &Rows, verdicts: &[(usize, Verdict)]) -> Rows {
     let mut kept = Rows::default();
-    kept.reserve(rows.len(), rows.n_bytes(), rows.n_turns());
+    kept.reserve_for(rows);
     let mut dropped = verdicts.iter().map(|(row, _)| *row).peekable();
     for (row, document) in rows.iter().enumerate() {
         match dropped.next_if_eq(&row) {

@@ -1,16 +1,16 @@
 //! Turns data of any shape into documents of one.
 //!
 //! Each file's layout follows from its name, its shape from its first rows (or from
-//! `format`); then rows go through in chunks: found on one thread, read, cleaned,
-//! rendered and encoded on the others, written in order. Nothing is loaded whole and
+//! `format`); then rows go through in chunks: found on one thread, read, cleaned and
+//! encoded on the others, written in order. Nothing is loaded whole and
 //! the artifact does not depend on the number of threads.
 //!
-//! No row is lost in silence: what cannot be read is in `rejected.parquet` with its
+//! No row is lost in silence: what cannot be read is in `rejected.jsonl` with its
 //! file, row and reason, and too many of those fail the stage. A row of more than
 //! `row_bytes_max` or a million turns is one of them: it is passed over, not held (of
 //! Parquet, the part of a row group that it stands in is). Ids and groups are taken from
-//! what was said as it was read, before cleaning, system prompts and templates, so that
-//! none of these moves a document across a split.
+//! what was said as it was read, before cleaning and system prompts, so that neither moves
+//! a document across a split.
 
 mod cell;
 mod clean;
@@ -23,11 +23,11 @@ mod rows;
 pub(crate) mod shapes;
 mod table;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    At, Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
+    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
     StageIo, choices, settings,
 };
 
@@ -37,8 +37,10 @@ use crate::kinds::normalize::{
 };
 use crate::shared::{
     documents::{self, DocumentsWriter, Written},
+    json::write_json,
     parallel::in_order,
-    template::{Role, Template},
+    shown,
+    template::Role,
 };
 use files::Source;
 use rejected::Rejections;
@@ -83,8 +85,6 @@ settings! {
         pub files: Vec<String> = Vec::new(),
         /// Whether CSV and TSV files open with names; without it, this is recognised.
         pub header: Option<bool> = None,
-        /// How dialogues are written.
-        pub template: Template = Template::Chatml,
         /// What happens to system prompts.
         pub system: SystemPrompts = SystemPrompts::Keep,
         /// The prompt that `system: add` adds.
@@ -110,7 +110,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 4;
+    const REVISION: u32 = 5;
     const MAKES: Content = Content::Documents;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
         .takes(&[Content::Files, Content::Documents, Content::Samples])]);
@@ -129,7 +129,7 @@ impl Stage for Normalize {
                 "a share lies between 0 and 1",
             ));
         }
-        // Rendered, the shortest turns take some ten times their bytes.
+        // In columns, the shortest turns take several times their bytes.
         if !(1..=1 << 27).contains(&settings.row_bytes_max) {
             let message = "a row may have between 1 and 134217728 bytes";
             return Err(SettingError::new("row_bytes_max", message));
@@ -140,6 +140,12 @@ impl Stage for Normalize {
             }
         }
         Ok(settings)
+    }
+
+    fn show(artifact: &Path) -> Result<Vec<String>, StageError> {
+        let mut lines = shown::first_documents(artifact)?;
+        lines.extend(rejected::shown(artifact)?);
+        Ok(lines)
     }
 
     fn run(
@@ -190,7 +196,7 @@ impl<'a> Run<'a> {
             settings,
             io,
             sources,
-            writer: Some(DocumentsWriter::create(io.out(), settings.template)?),
+            writer: Some(DocumentsWriter::create(io.out())),
             rejections: Rejections::create(io.out())?,
             tallies: vec![Tally::default(); sources.len()],
             bytes_total: sources.iter().map(|source| source.bytes).sum(),
@@ -282,10 +288,8 @@ impl<'a> Run<'a> {
         };
         let written = writer.finish()?;
         self.rejections.finish()?;
-        let stats = stats(self.settings, self.sources, &self.tallies, &total, written);
-        let path = self.io.out().join("stats.json");
-        let text = format!("{stats:#}\n");
-        std::fs::write(&path, text).at(&path)?;
+        let stats = stats(self.sources, &self.tallies, &total, written);
+        write_json(&self.io.out().join("stats.json"), &stats)?;
         Ok(Metrics::default()
             .count("documents", written.n_documents)
             .count("bytes", written.n_bytes)
@@ -310,7 +314,7 @@ impl<'a> Run<'a> {
                 .cause(self.rejections.examples())
                 .help(
                     "name the shape with `format` or `columns`, or raise `rejects_max`; \
-                     `rejects_max: 1.0` keeps the whole list, `rejected.parquet`",
+                     `rejects_max: 1.0` keeps the whole list, `rejected.jsonl`",
                 )
                 .is_final());
         }
@@ -322,13 +326,7 @@ impl<'a> Run<'a> {
     }
 }
 
-fn stats(
-    settings: &NormalizeSettings,
-    sources: &[Source],
-    tallies: &[Tally],
-    total: &Tally,
-    written: Written,
-) -> Value {
+fn stats(sources: &[Source], tallies: &[Tally], total: &Tally, written: Written) -> Value {
     let files: Vec<Value> = sources
         .iter()
         .zip(tallies)
@@ -344,7 +342,6 @@ fn stats(
         .collect();
     let mut stats = Map::new();
     stats.insert("version".to_owned(), json!(1));
-    stats.insert("template".to_owned(), json!(settings.template));
     stats.insert("bytes".to_owned(), json!(written.n_bytes));
     total.write(&mut stats);
     stats.insert("documents".to_owned(), json!(written.n_documents));

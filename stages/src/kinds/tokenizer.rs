@@ -20,6 +20,7 @@ use tinylm_pipeline::{
 use crate::kinds::download::{Net, hub_remote, resolve_repo};
 use crate::shared::{
     documents::Documents,
+    json::write_json,
     template::Template,
     tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
 };
@@ -57,8 +58,8 @@ settings! {
         pub coverage: f64 = 0.9999,
         /// Learns from about this many megabytes of text, evenly spread; all of a smaller corpus.
         pub sample_mb: u64 = 256,
-        /// The chat template; the one of the documents unless given.
-        pub template: Option<Template> = None,
+        /// The chat template: how dialogues are written and told from raw text.
+        pub template: Template = Template::Chatml,
         /// Further tokens that no text can produce, in the order of their ids.
         pub special_tokens: Vec<String> = Vec::new(),
     }
@@ -71,11 +72,11 @@ impl Stage for TokenizerStage {
     const KIND: &'static str = "tokenizer";
     const ABOUT: &'static str =
         "trains a tokenizer, or takes an existing one and adds special tokens";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const MAKES: Content = Content::Tokenizer;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many(
         "documents",
-        "what it learns from; with `pretrained` only their template counts",
+        "what it learns from; not read with `pretrained`",
     )
     .optional()
     .takes(&[Content::Documents])]);
@@ -118,19 +119,16 @@ impl Stage for TokenizerStage {
             true => None,
             false => Some(Documents::open(&folders)?),
         };
-        let template = settings
-            .template
-            .unwrap_or_else(|| words::template_of(documents.as_ref()));
         let (mut json, mut stats) = match (&settings.pretrained, &documents) {
             (Some(pretrained), _) => (pretrained.read(io)?, json!({"pretrained": true})),
             (None, Some(documents)) => train(settings, documents, io)?,
             (None, None) => return Err(nothing_to_learn_from()),
         };
-        let generation = add_specials(&mut json, template, &settings.special_tokens)?;
+        let generation = add_specials(&mut json, settings.template, &settings.special_tokens)?;
         let tokenizer = write(io.out(), &json, generation)?;
         stats["vocab_size"] = json!(tokenizer.vocab_size());
         stats["special_tokens"] = json!(tokenizer.specials());
-        stats["template"] = json!(template);
+        stats["template"] = json!(settings.template);
         write_json(&io.out().join("stats.json"), &stats)?;
         Ok(Metrics::default().count("vocab_size", tokenizer.vocab_size() as u64))
     }
@@ -203,7 +201,7 @@ fn train(
     )?;
     if words.is_empty() {
         return Err(StageError::new("the documents hold no words to learn from")
-            .help("see the `rejected.parquet` of the stage that made them")
+            .help("see the `rejected.jsonl` of the stage that made them")
             .is_final());
     }
     io.progress_note(0, None, "", Some("learning"))?;
@@ -333,10 +331,13 @@ fn write(out: &Path, json: &Value, generation: Generation) -> Result<Tokenizer, 
     let text = tokenizer_text(json);
     let path = out.join(TOKENIZER_NAME);
     fs::write(&path, text).at(&path)?;
-    let path = out.join(CHAT_TEMPLATE_NAME);
-    fs::write(&path, generation.template.jinja()).at(&path)?;
     write_json(&out.join(GENERATION_NAME), &json!(generation))?;
-    Tokenizer::load(out).map_err(|error| StageError::new(error.to_string()).is_final())
+    let tokenizer =
+        Tokenizer::load(out).map_err(|error| StageError::new(error.to_string()).is_final())?;
+    let jinja = generation.template.jinja(tokenizer.spacing());
+    let path = out.join(CHAT_TEMPLATE_NAME);
+    fs::write(&path, jinja).at(&path)?;
+    Ok(tokenizer)
 }
 
 /// Returns `json` with its parts in the order that the libraries write them in.
@@ -356,12 +357,6 @@ fn tokenizer_text(json: &Value) -> String {
     let mut text = Value::Object(Map::from_iter(parts)).to_string();
     text.push('\n');
     text
-}
-
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
-    let mut text = format!("{value:#}");
-    text.push('\n');
-    fs::write(path, text).at(path)
 }
 
 #[cfg(test)]

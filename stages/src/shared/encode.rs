@@ -4,8 +4,9 @@ use tinylm_model::shards::{ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TEXT, ROLE_USER, TA
 use tinylm_pipeline::{StageError, StageIo, choices};
 
 use crate::shared::{
-    documents::{Document, Rows},
-    template::{Piece, Role, Template, What},
+    documents::{Contents, Document, Rows},
+    hex::hex,
+    template::{Piece, Role, What},
     tokens::{Encoder, Tokenizer, TokensError},
 };
 
@@ -87,7 +88,6 @@ pub(crate) struct Rejected {
 
 pub(crate) fn encode(
     block: &Block,
-    template: Template,
     tokenizer: &Tokenizer,
     targets: Targets,
     io: &StageIo,
@@ -99,7 +99,6 @@ pub(crate) fn encode(
         encoder: tokenizer.encoder(),
         unknown_id: tokenizer.unknown_id(),
         targets,
-        ids: Vec::new(),
         part: Part::default(),
     };
     for Place {
@@ -108,18 +107,7 @@ pub(crate) fn encode(
         is_cut,
     } in &block.documents
     {
-        // Raw text has no tags of its template in it, so any template can frame it.
-        let pieces = if document.turns.is_empty() {
-            Ok(tokenizer.template().text_pieces(document.text))
-        } else if template == tokenizer.template() {
-            template.read(document.text, document.turns)
-        } else {
-            return Err(other_template(template, tokenizer.template()));
-        };
-        let pieces = pieces.map_err(|error| {
-            let id = hex(&document.id);
-            StageError::new(format!("document {id} is damaged")).cause(error)
-        })?;
+        let pieces = tokenizer.pieces_of(document.contents);
         writer.part.n_read += u64::from(!is_cut);
         writer.document(document, *split, &pieces);
     }
@@ -138,7 +126,6 @@ pub(crate) struct EncodedDocument {
 /// Returns documents as shards would hold them; those that cannot be encoded are left out.
 pub(crate) fn encode_documents(
     rows: &Rows,
-    template: Template,
     tokenizer: &Tokenizer,
     io: &StageIo,
 ) -> Result<Vec<EncodedDocument>, StageError> {
@@ -146,7 +133,7 @@ pub(crate) fn encode_documents(
     let block = Block {
         documents: places.collect(),
     };
-    let part = encode(&block, template, tokenizer, Targets::Assistant, io)?;
+    let part = encode(&block, tokenizer, Targets::Assistant, io)?;
     let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
     let documents = part.documents.into_iter();
     Ok(documents
@@ -159,25 +146,10 @@ pub(crate) fn encode_documents(
         .collect())
 }
 
-fn other_template(documents: Template, tokenizer: Template) -> StageError {
-    let (documents, tokenizer) = (documents.name(), tokenizer.name());
-    StageError::new(format!(
-        "the documents have the template `{documents}`, and the tokenizer `{tokenizer}`"
-    ))
-    .help(format!("set `template: {documents}` in the `tokenizer` stage, or `template: {tokenizer}` in `normalize`"))
-    .is_final()
-}
-
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 struct DocumentEncoder<'a> {
     encoder: Encoder<'a>,
     unknown_id: Option<u32>,
     targets: Targets,
-    /// Ids of the piece at hand.
-    ids: Vec<u32>,
     part: Part,
 }
 
@@ -189,7 +161,7 @@ impl DocumentEncoder<'_> {
             return;
         }
         let start = self.part.ids.len();
-        match self.pieces(pieces, document.turns.is_empty()) {
+        match self.pieces(pieces, matches!(document.contents, Contents::Text(_))) {
             Ok(bytes) => {
                 let source = self.source(document.source);
                 let roles = &self.part.roles[start..];
@@ -224,36 +196,37 @@ impl DocumentEncoder<'_> {
 
     /// Appends the pieces of a document and returns its bytes of content.
     fn pieces(&mut self, pieces: &[Piece], is_raw: bool) -> Result<u32, TokensError> {
+        let Self {
+            encoder,
+            unknown_id,
+            targets,
+            part,
+        } = self;
+        let is_all = is_raw || *targets == Targets::All;
         let mut bytes = 0;
-        for piece in pieces {
-            self.ids.clear();
-            self.encoder.piece(piece, &mut self.ids)?;
-            let role = role_byte(piece)
-                | if self.is_target(piece, is_raw) {
-                    TARGET
-                } else {
-                    0
-                };
+        encoder.pieces(pieces, |piece, ids| {
+            let is_target = is_all || is_learnt(piece);
+            let role = role_byte(piece) | if is_target { TARGET } else { 0 };
             if piece.what == What::Content {
                 bytes += piece.text.len();
-                self.part.n_words += n_words(piece.text);
-                self.part.n_content_tokens += self.ids.len() as u64;
-                if let Some(unknown) = self.unknown_id {
-                    let n = self.ids.iter().filter(|&&id| id == unknown).count();
-                    self.part.n_unknown += n as u64;
+                part.n_words += n_words(piece.text);
+                part.n_content_tokens += ids.len() as u64;
+                if let Some(unknown) = unknown_id {
+                    part.n_unknown += ids.iter().filter(|id| *id == unknown).count() as u64;
                 }
             }
             // A tokenizer with an id above 16 bits cannot be loaded.
-            self.part.ids.extend(self.ids.iter().map(|&id| id as u16));
-            self.part.roles.resize(self.part.ids.len(), role);
-        }
+            part.ids.extend(ids.iter().map(|&id| id as u16));
+            part.roles.resize(part.ids.len(), role);
+        })?;
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
     }
+}
 
-    fn is_target(&self, piece: &Piece, is_raw: bool) -> bool {
-        let is_said = piece.what == What::Content || piece.closes;
-        is_raw || self.targets == Targets::All || (is_said && piece.role == Some(Role::Assistant))
-    }
+/// Whether an assistant is to learn to write it.
+fn is_learnt(piece: &Piece) -> bool {
+    let is_said = piece.what == What::Content || piece.closes;
+    is_said && piece.role == Some(Role::Assistant)
 }
 
 fn role_byte(piece: &Piece) -> u8 {

@@ -6,13 +6,13 @@ use tinylm_pipeline::testing::StageTest;
 
 use crate::kinds::tokenizer::TokenizerStage;
 use crate::shared::{
-    documents::{Digest, Document, DocumentsWriter},
-    template::{Role, Template},
+    documents::{Digest, DocumentsWriter, Rows},
+    template::Role,
 };
 
 /// Documents in memory.
+#[derive(Default)]
 pub(crate) struct Corpus {
-    template: Template,
     rows: Vec<Row>,
 }
 
@@ -28,11 +28,8 @@ fn digest(text: &str) -> Digest {
 }
 
 impl Corpus {
-    pub(crate) fn new(template: Template) -> Self {
-        Self {
-            template,
-            rows: Vec::new(),
-        }
+    pub(crate) fn new() -> Self {
+        Self::default()
     }
 
     pub(crate) fn dialogue(&mut self, turns: &[(Role, &str)]) {
@@ -76,24 +73,20 @@ impl Corpus {
 
     pub(crate) fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
-        let mut writer = DocumentsWriter::create(folder, self.template).unwrap();
+        let mut rows = Rows::default();
         for row in &self.rows {
-            let turns: Vec<(Role, &str)> =
-                row.turns.iter().map(|(r, t)| (*r, t.as_str())).collect();
-            let rendered = self.template.render(&turns);
-            let text = row.text.as_deref().unwrap_or(&rendered.text);
-            let document = Document {
-                id: digest(&format!("{:?}{:?}", row.turns, row.text)),
-                group: row.group,
-                source: row.source,
-                text,
-                turns: if row.text.is_some() {
-                    &[]
-                } else {
-                    &rendered.turns
-                },
-            };
-            writer.push(&document).unwrap();
+            let id = digest(&format!("{:?}{:?}", row.turns, row.text));
+            match &row.text {
+                Some(text) => rows.push_text(id, row.group, row.source, text),
+                None => {
+                    let turns = row.turns.iter().map(|(role, text)| (*role, text.as_str()));
+                    rows.push_dialogue(id, row.group, row.source, turns);
+                }
+            }
+        }
+        let mut writer = DocumentsWriter::create(folder);
+        for row in rows.iter() {
+            writer.push(&row).unwrap();
         }
         writer.finish().unwrap();
     }

@@ -7,7 +7,7 @@ use tinylm_pipeline::{
     settings::{Shape, Shaped},
 };
 
-use crate::shared::documents::{Digest, Document, Documents, Rows};
+use crate::shared::documents::{Contents, Digest, Document, Documents, Rows};
 use crate::shared::encode::{Block, Place};
 
 pub(super) const TRAIN: usize = 0;
@@ -95,7 +95,7 @@ pub(super) enum Splits {
     Tail(Tail),
 }
 
-/// The bytes of text at which validation and test begin.
+/// The bytes of contents at which validation and test begin.
 pub(super) struct Tail {
     starts: [u64; 2],
     at: u64,
@@ -124,7 +124,7 @@ impl Splits {
                 Ok(Self::Shares(bounds))
             }
             Some(Held::Tail(_)) => {
-                let total = text_bytes(documents, io)? as f64;
+                let total = content_bytes(documents, io)? as f64;
                 let tail = |amount: f64| (total * (1.0 - amount)) as u64;
                 Ok(Self::Tail(Tail {
                     starts: [tail(validation_amount + test_amount), tail(test_amount)],
@@ -140,7 +140,7 @@ impl Splits {
         let mut block = Block::default();
         let mut n_bytes = 0;
         for document in rows.iter() {
-            n_bytes += document.text.len();
+            n_bytes += document.contents.n_bytes();
             self.place(document, &mut block.documents);
             if n_bytes >= BLOCK_BYTES {
                 blocks.push(std::mem::take(&mut block));
@@ -182,39 +182,36 @@ impl Tail {
 
     fn place<'a>(&mut self, document: Document<'a>, placed: &mut Vec<Place<'a>>) {
         let start = self.at;
-        self.at += document.text.len() as u64;
-        if !document.turns.is_empty() {
+        self.at += document.contents.n_bytes() as u64;
+        let Contents::Text(mut rest) = document.contents else {
             let with_before = self.before.filter(|(group, _)| *group == document.group);
             let split = with_before.map_or_else(|| self.split_at(start), |(_, split)| split);
             self.before = Some((document.group, split));
             placed.push(Place::whole(document, split));
             return;
-        }
+        };
         // A raw text is cut where a part begins, at the start of a line or a word.
-        let mut rest = document;
+        let part = |text| Document {
+            contents: Contents::Text(text),
+            ..document
+        };
         let mut from = start;
         for (idx, split_start) in self.starts.into_iter().enumerate() {
-            let inside = split_start > from && split_start < from + rest.text.len() as u64;
+            let inside = split_start > from && split_start < from + rest.len() as u64;
             if !inside {
                 continue;
             }
-            let cut = cut_near(rest.text, (split_start - from) as usize);
-            let (before, after) = rest.text.split_at(cut);
+            let cut = cut_near(rest, (split_start - from) as usize);
+            let (before, after) = rest.split_at(cut);
             if before.is_empty() || after.is_empty() {
                 continue;
             }
-            placed.push(Place::cut(
-                Document {
-                    text: before,
-                    ..rest
-                },
-                idx,
-            ));
+            placed.push(Place::cut(part(before), idx));
             from += cut as u64;
-            rest.text = after;
+            rest = after;
         }
         let split = self.split_at(from.max(start));
-        placed.push(Place::whole(rest, split));
+        placed.push(Place::whole(part(rest), split));
     }
 }
 
@@ -232,7 +229,7 @@ fn cut_near(text: &str, at: usize) -> usize {
     }
 }
 
-fn text_bytes(documents: &Documents, io: &StageIo) -> Result<u64, StageError> {
+fn content_bytes(documents: &Documents, io: &StageIo) -> Result<u64, StageError> {
     let mut total = 0;
     let mut done = 0;
     for group in documents.row_groups() {

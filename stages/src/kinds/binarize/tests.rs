@@ -76,7 +76,7 @@ fn written(out: &Path, split: &str) -> Vec<String> {
 
 #[test]
 fn what_the_assistant_says_and_how_it_ends_are_learnt() {
-    let mut corpus = Corpus::new(Template::Chatml);
+    let mut corpus = Corpus::new();
     corpus.dialogue(&[
         (Role::System, "Be kind."),
         (Role::User, "hi"),
@@ -91,7 +91,7 @@ fn what_the_assistant_says_and_how_it_ends_are_learnt() {
 
 #[test]
 fn raw_text_is_learnt_whole() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     corpus.text("Once upon a time.");
     let fixture = Fixture::new(&corpus, SMALL);
     let out = fixture.run("{}").unwrap().out;
@@ -101,9 +101,11 @@ fn raw_text_is_learnt_whole() {
 #[test]
 fn every_template_closes_what_is_learnt_with_what_generation_stops_at() {
     for template in Template::ALL {
-        let mut corpus = Corpus::new(template);
+        let mut corpus = Corpus::new();
         corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
-        let fixture = Fixture::new(&corpus, SMALL);
+        let name = template.name();
+        let settings = format!("{{vocab_size: 300, min_frequency: 1, template: {name}}}");
+        let fixture = Fixture::new(&corpus, &settings);
         let out = fixture.run("{}").unwrap().out;
         let split = Shards::open(&out).unwrap().split("train").unwrap();
         let tokens = split.tokens(&split.documents()[0]);
@@ -149,12 +151,14 @@ fn no_text_can_forge_a_turn() {
     ] {
         for template in Template::ALL {
             let counts = ["plain words", HOSTILE].map(|reply| {
-                let mut corpus = Corpus::new(template);
+                let mut corpus = Corpus::new();
                 corpus.dialogue(&[(Role::User, reply), (Role::Assistant, reply)]);
                 corpus.text(reply);
                 corpus.more_words();
-                let settings =
-                    format!("{{algorithm: {algorithm}, vocab_size: 400, min_frequency: 1}}");
+                let template = template.name();
+                let settings = format!(
+                    "{{algorithm: {algorithm}, template: {template}, vocab_size: 400, min_frequency: 1}}"
+                );
                 let fixture = Fixture::new(&corpus, &settings);
                 n_special(&fixture.run("{}").unwrap().out, "train")
             });
@@ -166,7 +170,7 @@ fn no_text_can_forge_a_turn() {
 #[test]
 fn pairs_of_one_dialogue_stay_on_one_side_and_new_ones_move_nothing() {
     let split_of = |n_groups: usize| {
-        let mut corpus = Corpus::new(Template::Chatml);
+        let mut corpus = Corpus::new();
         for group in 0..n_groups {
             for pair in 0..3 {
                 let text = format!("group {group} pair {pair}");
@@ -201,7 +205,7 @@ fn pairs_of_one_dialogue_stay_on_one_side_and_new_ones_move_nothing() {
 
 #[test]
 fn the_tail_of_a_single_text_is_held_back() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     let lines: Vec<String> = (0..100).map(|n| format!("line {n:02}")).collect();
     corpus.text(&lines.join("\n"));
     let fixture = Fixture::new(&corpus, SMALL);
@@ -222,7 +226,7 @@ fn the_tail_of_a_single_text_is_held_back() {
 
 #[test]
 fn a_document_counts_once_wherever_it_falls() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..10 {
         corpus.text(&format!("line {n:02} of ten that are alike"));
     }
@@ -236,10 +240,10 @@ fn a_document_counts_once_wherever_it_falls() {
 
 #[test]
 fn official_splits_are_taken_whole() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     corpus.text("training text");
     let fixture = Fixture::new(&corpus, SMALL);
-    let mut official = Corpus::new(Template::Plain);
+    let mut official = Corpus::new();
     official.text("held back text");
     let folder = fixture.dir.path().join("official");
     official.write(&folder);
@@ -252,7 +256,7 @@ fn official_splits_are_taken_whole() {
 
 #[test]
 fn documents_are_never_cut_between_files() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..50 {
         corpus.text(&format!("document number {n} {}", "word ".repeat(n % 7)));
     }
@@ -274,7 +278,7 @@ fn documents_are_never_cut_between_files() {
 
 #[test]
 fn shards_are_bare_little_endian_numbers_that_any_tool_can_map() {
-    let mut corpus = Corpus::new(Template::Chatml);
+    let mut corpus = Corpus::new();
     corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
     corpus.text("raw text");
     let fixture = Fixture::new(&corpus, SMALL);
@@ -304,7 +308,7 @@ fn shards_are_bare_little_endian_numbers_that_any_tool_can_map() {
 
 #[test]
 fn tokens_are_counted_by_source_and_split() {
-    let mut corpus = Corpus::new(Template::Chatml);
+    let mut corpus = Corpus::new();
     corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
     corpus.text("raw text");
     let fixture = Fixture::new(&corpus, SMALL);
@@ -324,7 +328,7 @@ fn tokens_are_counted_by_source_and_split() {
 #[test]
 fn any_number_of_threads_makes_the_same_bytes() {
     let corpora = [0, 1, 2].map(|salt: usize| {
-        let mut corpus = Corpus::new(Template::Chatml);
+        let mut corpus = Corpus::new();
         for n in 0..1200 {
             let text = format!("some text {n} {salt} {}", "again ".repeat(n % 31));
             corpus.pair_of_group(n, &text);
@@ -363,11 +367,9 @@ fn any_number_of_threads_makes_the_same_bytes() {
 
 #[test]
 fn what_cannot_be_used_is_said() {
-    let empty = Corpus::new(Template::Chatml);
-    let mut users = Corpus::new(Template::Chatml);
+    let empty = Corpus::new();
+    let mut users = Corpus::new();
     users.dialogue(&[(Role::User, "hi"), (Role::User, "anyone?")]);
-    let mut tags = Corpus::new(Template::Tags);
-    tags.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello")]);
     let fixture = Fixture::new(&users, SMALL);
     let complaint = |corpus: &Corpus| {
         let folder = fixture.dir.path().join("documents");
@@ -376,11 +378,10 @@ fn what_cannot_be_used_is_said() {
         let error = fixture.run("{}").unwrap_err();
         format!("{}; {}", error.message, error.help.unwrap_or_default())
     };
-    let complaints = [complaint(&users), complaint(&empty), complaint(&tags)];
+    let complaints = [complaint(&users), complaint(&empty)];
     insta::assert_snapshot!(complaints.join("\n"), @"
     no token of the training split is to be learnt; the dialogues have no assistant: set `targets: all`
     there are no documents; see what the stages before rejected
-    the documents have the template `tags`, and the tokenizer `chatml`; set `template: tags` in the `tokenizer` stage, or `template: chatml` in `normalize`
     ");
     for bad in [
         "{validation: 1.5}",
@@ -394,7 +395,7 @@ fn what_cannot_be_used_is_said() {
 
 #[test]
 fn documents_that_the_vocabulary_cannot_write_are_counted() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     corpus.text("");
     corpus.text("one two");
     let fixture = Fixture::new(
@@ -427,7 +428,7 @@ proptest! {
     fn decoding_the_targets_gives_back_what_the_assistant_said(
         replies in proptest::collection::vec(content(), 1..6),
     ) {
-        let mut corpus = Corpus::new(Template::Chatml);
+        let mut corpus = Corpus::new();
         for reply in &replies {
             corpus.dialogue(&[(Role::User, "say"), (Role::Assistant, reply)]);
         }

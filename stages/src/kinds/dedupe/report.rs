@@ -1,60 +1,29 @@
-//! `duplicates.parquet`: what was dropped, in whose favour, and why.
+//! `duplicates.jsonl`: what was dropped, in whose favour, and why.
 
 use std::{
     fs::File,
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use arrow_array::{ArrayRef, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray};
-use arrow_buffer::Buffer;
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
-    errors::ParquetError,
-    file::properties::WriterProperties,
-};
+use serde_json::Value;
 use tinylm_pipeline::{At, StageError};
 
 use super::{Verdict, Why};
-use crate::shared::documents::Digest;
+use crate::shared::{documents::Digest, hex::hex, shown};
 
-const ROWS_HELD: usize = 1 << 16;
+pub(super) const NAME: &str = "duplicates.jsonl";
 
 pub(super) struct DuplicatesWriter {
     path: PathBuf,
-    writer: ArrowWriter<File>,
-    ids: Vec<u8>,
-    kept_ids: Vec<u8>,
-    similarities: Vec<f32>,
-    reasons: Vec<&'static str>,
-}
-
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::FixedSizeBinary(32), false),
-        Field::new("kept_id", DataType::FixedSizeBinary(32), false),
-        Field::new("similarity", DataType::Float32, false),
-        Field::new("reason", DataType::Utf8, false),
-    ]))
+    file: BufWriter<File>,
 }
 
 impl DuplicatesWriter {
     pub(super) fn create(path: &Path) -> Result<Self, StageError> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by("tinylm".to_owned())
-            .build();
-        let file = File::create_new(path).at(path)?;
-        let writer = ArrowWriter::try_new(file, schema(), Some(properties));
         Ok(Self {
             path: path.to_owned(),
-            writer: writer.map_err(|error| complaint(path, &error))?,
-            ids: Vec::new(),
-            kept_ids: Vec::new(),
-            similarities: Vec::new(),
-            reasons: Vec::new(),
+            file: BufWriter::new(File::create_new(path).at(path)?),
         })
     }
 
@@ -64,46 +33,45 @@ impl DuplicatesWriter {
         kept: Digest,
         verdict: &Verdict,
     ) -> Result<(), StageError> {
-        self.ids.extend_from_slice(&id);
-        self.kept_ids.extend_from_slice(&kept);
-        self.similarities.push(verdict.similarity);
-        self.reasons.push(match verdict.why {
+        let why = match verdict.why {
             Why::Exact => "exact",
             Why::Near => "near",
             Why::Contamination => "contamination",
-        });
-        if self.reasons.len() >= ROWS_HELD {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), StageError> {
-        let digests = |bytes: &mut Vec<u8>| -> ArrayRef {
-            let bytes = Buffer::from_vec(std::mem::take(bytes));
-            Arc::new(FixedSizeBinaryArray::new(32, bytes, None))
         };
-        let columns: Vec<ArrayRef> = vec![
-            digests(&mut self.ids),
-            digests(&mut self.kept_ids),
-            Arc::new(Float32Array::from(std::mem::take(&mut self.similarities))),
-            Arc::new(StringArray::from(std::mem::take(&mut self.reasons))),
-        ];
-        let batch = RecordBatch::try_new(schema(), columns)
-            .map_err(|error| StageError::new(error.to_string()))?;
-        self.writer
-            .write(&batch)
-            .map_err(|error| complaint(&self.path, &error))
+        let (id, kept, similarity) = (hex(&id), hex(&kept), verdict.similarity);
+        writeln!(
+            self.file,
+            r#"{{"id":"{id}","kept_id":"{kept}","similarity":{similarity},"reason":"{why}"}}"#
+        )
+        .at(&self.path)
     }
 
     pub(super) fn finish(mut self) -> Result<(), StageError> {
-        self.flush()?;
-        let Self { path, writer, .. } = self;
-        writer.close().map_err(|error| complaint(&path, &error))?;
-        Ok(())
+        self.file.flush().at(&self.path)
     }
 }
 
-fn complaint(path: &Path, error: &ParquetError) -> StageError {
-    StageError::new(format!("`{}`: {error}", path.display()))
+/// Returns the first duplicates as lines for a person, each with the document kept for it.
+pub(super) fn shown(artifact: &Path) -> Result<Vec<String>, StageError> {
+    let entries = shown::first_entries(&artifact.join(NAME))?;
+    let word = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let ids: Vec<String> = entries.iter().map(|entry| word(entry, "kept_id")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let found = shown::documents_of(artifact, &ids)?;
+    let mut lines = Vec::new();
+    if !entries.is_empty() {
+        lines.extend([String::new(), format!("dropped (all are in `{NAME}`):")]);
+    }
+    for entry in &entries {
+        let (reason, kept) = (word(entry, "reason"), word(entry, "kept_id"));
+        let share = 100.0 * entry["similarity"].as_f64().unwrap_or_default();
+        lines.push(String::new());
+        lines.push(format!(
+            "  {reason}, {share:.0} % the same as {}",
+            &kept[..kept.len().min(12)]
+        ));
+        let of_id = found.iter().find(|(id, _)| *id == kept);
+        lines.extend(of_id.into_iter().flat_map(|(_, text)| text.clone()));
+    }
+    Ok(lines)
 }

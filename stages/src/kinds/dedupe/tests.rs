@@ -8,17 +8,12 @@ use std::{
     time::Duration,
 };
 
-use arrow_array::{RecordBatch, cast::AsArray, types::Float32Type};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tinylm_pipeline::testing::{Outcome, StageTest};
 
 use super::*;
-use crate::shared::{
-    template::{Role, Template},
-    testing::Corpus,
-};
+use crate::shared::{hex::hex, template::Role, testing::Corpus};
 
 fn test(corpus: &Corpus) -> (TempDir, StageTest) {
     let dir = TempDir::new().unwrap();
@@ -32,45 +27,29 @@ fn kept(outcome: &Outcome) -> Vec<String> {
     let documents = Documents::open(&[&outcome.out]).unwrap();
     let mut texts = Vec::new();
     for group in documents.row_groups() {
-        texts.extend(
-            group
-                .read()
-                .unwrap()
-                .iter()
-                .map(|document| document.text.to_owned()),
-        );
+        for document in group.read().unwrap().iter() {
+            let contents = document.contents.iter().map(|(_, text)| text);
+            texts.push(contents.collect::<Vec<&str>>().join("\n"));
+        }
     }
     texts
 }
 
 fn dedupe(texts: &[&str], settings: &str) -> Vec<String> {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     texts.iter().for_each(|text| corpus.text(text));
     let (_dir, test) = test(&corpus);
     kept(&test.run::<Dedupe>(settings).unwrap())
 }
 
 /// What was dropped: `(id, kept id, similarity, reason)`.
-fn duplicates(outcome: &Outcome) -> Vec<(Vec<u8>, Vec<u8>, f32, String)> {
-    let file = fs::File::open(outcome.out.join("duplicates.parquet")).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .unwrap()
-        .build()
-        .unwrap();
-    let rows = reader.map(Result::unwrap).flat_map(|batch: RecordBatch| {
-        let ids = batch.column(0).as_fixed_size_binary().clone();
-        let kept = batch.column(1).as_fixed_size_binary().clone();
-        let similarities = batch.column(2).as_primitive::<Float32Type>().clone();
-        let reasons = batch.column(3).as_string::<i32>().clone();
-        (0..batch.num_rows()).map(move |row| {
-            let reason = reasons.value(row).to_owned();
-            (
-                ids.value(row).to_vec(),
-                kept.value(row).to_vec(),
-                similarities.value(row),
-                reason,
-            )
-        })
+fn duplicates(outcome: &Outcome) -> Vec<(String, String, f32, String)> {
+    let text = fs::read_to_string(outcome.out.join("duplicates.jsonl")).unwrap();
+    let rows = text.lines().map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let word = |name: &str| row[name].as_str().unwrap().to_owned();
+        let similarity = row["similarity"].as_f64().unwrap() as f32;
+        (word("id"), word("kept_id"), similarity, word("reason"))
     });
     rows.collect()
 }
@@ -90,7 +69,7 @@ fn the_first_of_those_that_say_the_same_is_kept() {
 
 #[test]
 fn system_prompts_are_not_compared_and_roles_are() {
-    let mut corpus = Corpus::new(Template::Chatml);
+    let mut corpus = Corpus::new();
     let said = [(Role::User, "hi"), (Role::Assistant, "hello")];
     corpus.dialogue(&said);
     corpus.dialogue(&[(Role::System, "Be kind."), said[0], said[1]]);
@@ -104,7 +83,7 @@ fn system_prompts_are_not_compared_and_roles_are() {
 
 #[test]
 fn the_report_names_who_was_kept() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for text in ["one", "two", "ONE", "Two", "one "] {
         corpus.text(text);
     }
@@ -113,9 +92,9 @@ fn the_report_names_who_was_kept() {
     let documents = Documents::open(&[&outcome.out]).unwrap();
     let rows = documents.row_groups()[0].read().unwrap();
     let listed = duplicates(&outcome);
-    let kept: Vec<&[u8]> = listed.iter().map(|(_, kept, ..)| kept.as_slice()).collect();
-    let (one, two) = (rows.get(0).id, rows.get(1).id);
-    assert_eq!(kept, [one, two, one]);
+    let kept: Vec<&str> = listed.iter().map(|(_, kept, ..)| kept.as_str()).collect();
+    let (one, two) = (hex(&rows.get(0).id), hex(&rows.get(1).id));
+    assert_eq!(kept, [&one, &two, &one]);
     assert!(
         listed
             .iter()
@@ -179,7 +158,7 @@ fn overlap(a: &BTreeSet<String>, b: &BTreeSet<String>) -> f64 {
 
 /// 400 texts of which many are changed copies of others.
 fn copies() -> Corpus {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..400_u32 {
         corpus.text(&words(n % 90, 60, (n / 90) * 3));
     }
@@ -257,13 +236,13 @@ fn what_stands_in_other_row_groups_is_compared_too() {
     let mut test = StageTest::new(dir.path());
     let mut ids = Vec::new();
     for (idx, some) in texts.chunks(97).enumerate() {
-        let mut corpus = Corpus::new(Template::Plain);
+        let mut corpus = Corpus::new();
         some.iter().for_each(|text| corpus.text(text));
         let folder = dir.path().join(format!("documents-{idx}"));
         corpus.write(&folder);
         let documents = Documents::open(&[&folder]).unwrap();
         let rows = documents.row_groups()[0].read().unwrap();
-        ids.extend(rows.iter().map(|document| document.id.to_vec()));
+        ids.extend(rows.iter().map(|document| hex(&document.id)));
         test = test.input("documents", &folder);
     }
     let (mut seen, mut first, mut repeated) = (HashMap::new(), Vec::new(), Vec::new());
@@ -288,8 +267,15 @@ fn what_stands_in_other_row_groups_is_compared_too() {
             let outcome = test.run::<Dedupe>(settings).unwrap();
             assert_eq!(kept(&outcome), first, "{settings}");
             let listed = duplicates(&outcome);
-            let listed: Vec<_> = listed.iter().map(|(id, kept, ..)| (id, kept)).collect();
-            assert!(listed == repeated, "{settings}");
+            let listed = listed
+                .iter()
+                .map(|(id, kept, ..)| (id.as_str(), kept.as_str()));
+            assert!(
+                listed.eq(repeated
+                    .iter()
+                    .map(|(id, kept)| (id.as_str(), kept.as_str()))),
+                "{settings}"
+            );
         }
     }
 }
@@ -299,11 +285,11 @@ fn what_stands_in_other_row_groups_is_compared_too() {
 #[test]
 fn reading_once_and_reading_twice_drop_the_same() {
     let n_texts = 16_000_u64;
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..n_texts {
         corpus.text(&format!("Number {}", n * n % 9973));
     }
-    let mut evaluation = Corpus::new(Template::Plain);
+    let mut evaluation = Corpus::new();
     (0..50).for_each(|n: u64| evaluation.text(&format!("number {}", n * n)));
     let (dir, mut test) = test(&corpus);
     let documents = Documents::open(&[&dir.path().join("documents")]).unwrap();
@@ -332,7 +318,7 @@ fn reading_once_and_reading_twice_drop_the_same() {
 /// Texts that are all a little like each other: every band is shared by many, and every
 /// document stands in hundreds of pairs.
 fn alike(n_texts: u32) -> Corpus {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..n_texts {
         let word = |idx: u32| match idx == n % 50 {
             true => format!("own{n}"),
@@ -386,9 +372,9 @@ fn it_can_be_interrupted_in_the_midst_of_pairs() {
 fn an_evaluation_set_that_does_not_fit_into_memory_drops_the_same() {
     // Some 15,000 n-grams in the evaluation set, where one megabyte holds some 13,000.
     let text = |n: u32| -> String { (0..400).map(|idx| format!("t{n}w{idx} ")).collect() };
-    let mut evaluation = Corpus::new(Template::Plain);
+    let mut evaluation = Corpus::new();
     (0..40).for_each(|n| evaluation.text(&text(n)));
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     (0..40).for_each(|n| corpus.text(&format!("{} {}", text(n + 20), text(n + 45))));
     let (dir, test) = test(&corpus);
     let folder = dir.path().join("evaluation");
@@ -406,12 +392,12 @@ fn an_evaluation_set_that_does_not_fit_into_memory_drops_the_same() {
 fn what_an_evaluation_set_holds_is_dropped() {
     let held =
         "the quick brown fox jumps over the lazy dog while seven wizards brew strong potions";
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     corpus.text(&format!("Before. {held}. And after."));
     corpus.text("the quick brown fox jumps over the lazy dog");
     corpus.text("Short one!");
     corpus.text("short two");
-    let mut evaluation = Corpus::new(Template::Chatml);
+    let mut evaluation = Corpus::new();
     evaluation.dialogue(&[(Role::User, held), (Role::Assistant, "yes")]);
     evaluation.dialogue(&[(Role::User, "short"), (Role::Assistant, "one")]);
     let (dir, test) = test(&corpus);
@@ -444,7 +430,7 @@ fn it_stops_when_told_to() {
 
 #[test]
 fn settings_out_of_bounds_are_refused() {
-    let (_dir, test) = test(&Corpus::new(Template::Plain));
+    let (_dir, test) = test(&Corpus::new());
     for bad in [
         "threshold: 0",
         "threshold: 1.1",

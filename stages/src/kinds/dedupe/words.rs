@@ -6,18 +6,9 @@ use crate::shared::{documents::Document, template::Role};
 pub(super) fn compared<'a>(
     document: &Document<'a>,
 ) -> impl Iterator<Item = (u8, &'a str)> + use<'a> {
-    let text = document.text;
-    let whole = document.turns.is_empty().then_some((0, text));
-    let spans: Vec<(u8, usize, usize)> = document
-        .turns
-        .iter()
-        .filter(|turn| turn.role != Role::System)
-        .map(|turn| (1 + turn.role as u8, turn.start as usize, turn.end as usize))
-        .collect();
-    let turns = spans
-        .into_iter()
-        .filter_map(move |(role, start, end)| Some((role, text.get(start..end)?)));
-    whole.into_iter().chain(turns)
+    let compared = document.contents.iter();
+    let compared = compared.filter(|(role, _)| *role != Some(Role::System));
+    compared.map(|(role, text)| (role.map_or(0, |role| 1 + role as u8), text))
 }
 
 /// Appends `text` with case and spacing evened out: no space at either end, one between any
@@ -198,14 +189,14 @@ pub(super) fn jaccard(a: &[u64], b: &[u64]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::documents::Contents;
 
     fn grams(text: &str, n: usize) -> Vec<u64> {
         let document = Document {
             id: [0; 32],
             group: [0; 32],
             source: "",
-            text,
-            turns: &[],
+            contents: Contents::Text(text),
         };
         let mut grams = Vec::new();
         Ngrams::default().of(&document, n, &mut grams);

@@ -7,10 +7,9 @@ use tinylm_pipeline::{At, StageError, StageIo, choices};
 
 use super::text::Text;
 use crate::shared::{
-    documents::{Document, Documents, RowGroup, Rows},
+    documents::{Documents, RowGroup, Rows},
     encode::encode_documents,
     speak::SpeakError,
-    template::Template,
     tokens::Tokenizer,
 };
 
@@ -162,7 +161,7 @@ impl Corpus {
                 let tokenizer = Tokenizer::load(model).map_err(SpeakError::from)?;
                 for group in documents.row_groups() {
                     let rows = RowGroup::read(group)?;
-                    if !each_row(&rows, documents.template(), &tokenizer, io, read)? {
+                    if !each_row(&rows, &tokenizer, io, read)? {
                         break;
                     }
                 }
@@ -171,14 +170,8 @@ impl Corpus {
             What::File(text) => {
                 let tokenizer = Tokenizer::load(model).map_err(SpeakError::from)?;
                 let mut rows = Rows::default();
-                rows.push(&Document {
-                    id: [0; 32],
-                    group: [0; 32],
-                    source: &self.name,
-                    text,
-                    turns: &[],
-                });
-                each_row(&rows, tokenizer.template(), &tokenizer, io, read).map(drop)
+                rows.push_text([0; 32], [0; 32], &self.name, text);
+                each_row(&rows, &tokenizer, io, read).map(drop)
             }
         }
     }
@@ -186,12 +179,11 @@ impl Corpus {
 
 fn each_row(
     rows: &Rows,
-    template: Template,
     tokenizer: &Tokenizer,
     io: &StageIo,
     read: &mut dyn FnMut(Text) -> Result<bool, StageError>,
 ) -> Result<bool, StageError> {
-    for document in encode_documents(rows, template, tokenizer, io)? {
+    for document in encode_documents(rows, tokenizer, io)? {
         let go_on = read(Text {
             ids: document.ids,
             roles: document.roles,

@@ -7,7 +7,7 @@ use tinylm_pipeline::StageError;
 use super::text::{Scored, Text};
 use crate::shared::{
     speak::SpeakError,
-    template::{Role, What},
+    template::{Piece, Role, What},
     tokens::{Tokenizer, TokensError},
 };
 
@@ -61,17 +61,16 @@ impl Tags {
     pub(super) fn of(tokenizer: &Tokenizer) -> Result<Tags, TokensError> {
         let specials = tokenizer.specials().values().copied();
         let marks = specials.filter(|&id| Some(id) != tokenizer.unknown_id());
-        let turns = [Role::System, Role::User, Role::Assistant].map(|role| (role, ""));
-        let pieces = tokenizer.template().pieces(&turns);
+        let turns = Role::ALL.map(|role| (role, ""));
+        let pieces = tokenizer.template().pieces(turns, tokenizer.spacing());
         let mut pairs = Vec::new();
         for pair in pieces.windows(2) {
             if !matches!((pair[0].what, pair[1].what), (What::Special(_), What::Tag)) {
                 continue;
             }
             let mut ids = Vec::new();
-            for piece in pair {
-                tokenizer.encoder().piece(piece, &mut ids)?;
-            }
+            let take = |_: &Piece, some: &[u32]| ids.extend_from_slice(some);
+            tokenizer.encoder().pieces(pair, take)?;
             pairs.push(narrow(ids).collect());
         }
         Ok(Tags {

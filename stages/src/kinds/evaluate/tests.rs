@@ -16,7 +16,7 @@ use tinylm_pipeline::testing::StageTest;
 use super::{windows::rolling_scores, *};
 use crate::shared::{
     speak::fixture::{END_OF_TEXT, IM_END, config, dialogue, tensors, write_model, write_shards},
-    template::{Role, Template},
+    template::Role,
     testing::Corpus,
 };
 
@@ -360,7 +360,7 @@ fn a_file_and_documents_are_read_like_shards() {
     assert_eq!(read.metrics.get("tokens"), Some(16.0));
     assert_eq!(read.metrics.get("words"), Some(4.0));
 
-    let mut corpus = Corpus::new(Template::Chatml);
+    let mut corpus = Corpus::new();
     corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello there")]);
     corpus.write(&dir.path().join("documents"));
     let test = test.input("documents", &dir.path().join("documents"));

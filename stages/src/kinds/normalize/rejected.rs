@@ -1,30 +1,26 @@
-//! `rejected.parquet`: what was left out, where it stood and why.
+//! `rejected.jsonl`: what was left out, where it stood and why.
 
-use std::{fs::File, path::Path, sync::Arc};
-
-use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow_schema::{DataType, Field, Schema};
-use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
-    file::properties::WriterProperties,
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
 };
+
+use serde_json::json;
 use tinylm_pipeline::{At, StageError};
 
 use super::{files::Source, rows::Rejection};
+use crate::shared::shown;
 
-const BATCH_ROWS: usize = 1 << 14;
+pub(super) const NAME: &str = "rejected.jsonl";
 /// So many reasons are quoted when a stage fails.
 const N_EXAMPLES: usize = 10;
 /// So many are told apart; reasons may quote what is in the rows.
 const REASONS_MAX: usize = 100;
 
 pub(super) struct Rejections {
-    writer: ArrowWriter<File>,
-    sources: Vec<String>,
-    files: Vec<String>,
-    rows: Vec<u64>,
-    reasons: Vec<String>,
+    path: PathBuf,
+    file: BufWriter<File>,
     examples: Vec<Example>,
     /// How many more were rejected, for reasons that are not among the examples.
     n_others: u64,
@@ -38,19 +34,6 @@ struct Example {
     n_more: u64,
 }
 
-fn failed(error: impl std::fmt::Display) -> StageError {
-    StageError::new(format!("`rejected.parquet`: {error}"))
-}
-
-fn schema() -> Arc<Schema> {
-    Arc::new(Schema::new(vec![
-        Field::new("source", DataType::Utf8, false),
-        Field::new("file", DataType::Utf8, false),
-        Field::new("row", DataType::UInt64, false),
-        Field::new("reason", DataType::Utf8, false),
-    ]))
-}
-
 impl Example {
     fn said(&self) -> String {
         match self.n_more {
@@ -62,18 +45,11 @@ impl Example {
 
 impl Rejections {
     pub(super) fn create(folder: &Path) -> Result<Self, StageError> {
-        let path = folder.join("rejected.parquet");
-        let file = File::create_new(&path).at(&path)?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by("tinylm".to_owned())
-            .build();
+        let path = folder.join(NAME);
+        let file = BufWriter::new(File::create_new(&path).at(&path)?);
         Ok(Self {
-            writer: ArrowWriter::try_new(file, schema(), Some(properties)).map_err(failed)?,
-            sources: Vec::new(),
-            files: Vec::new(),
-            rows: Vec::new(),
-            reasons: Vec::new(),
+            path,
+            file,
             examples: Vec::new(),
             n_others: 0,
         })
@@ -83,14 +59,13 @@ impl Rejections {
         if !row.is_filtered {
             self.take_example(source, row);
         }
-        self.sources.push(source.name.clone());
-        self.files.push(source.file.clone());
-        self.rows.push(row.row);
-        self.reasons.push(row.reason.clone());
-        if self.rows.len() == BATCH_ROWS {
-            self.flush()?;
-        }
-        Ok(())
+        let entry = json!({
+            "source": source.name,
+            "file": source.file,
+            "row": row.row,
+            "reason": row.reason,
+        });
+        writeln!(self.file, "{entry}").at(&self.path)
     }
 
     fn take_example(&mut self, source: &Source, row: &Rejection) {
@@ -124,22 +99,25 @@ impl Rejections {
     }
 
     pub(super) fn finish(mut self) -> Result<(), StageError> {
-        self.flush()?;
-        self.writer.close().map_err(failed)?;
-        Ok(())
+        self.file.flush().at(&self.path)
     }
+}
 
-    fn flush(&mut self) -> Result<(), StageError> {
-        let texts = |column: &mut Vec<String>| -> ArrayRef {
-            Arc::new(StringArray::from(std::mem::take(column)))
-        };
-        let columns = vec![
-            texts(&mut self.sources),
-            texts(&mut self.files),
-            Arc::new(UInt64Array::from(std::mem::take(&mut self.rows))),
-            texts(&mut self.reasons),
-        ];
-        let batch = RecordBatch::try_new(schema(), columns).map_err(failed)?;
-        self.writer.write(&batch).map_err(failed)
+/// Returns the first rejections as lines for a person, if there are any.
+pub(super) fn shown(artifact: &Path) -> Result<Vec<String>, StageError> {
+    let entries = shown::first_entries(&artifact.join(NAME))?;
+    let mut lines = Vec::new();
+    if !entries.is_empty() {
+        lines.extend([String::new(), format!("left out (all are in `{NAME}`):")]);
     }
+    lines.extend(entries.iter().map(|entry| {
+        let word = |name: &str| entry[name].as_str().unwrap_or_default();
+        format!(
+            "  `{}`, row {}: {}",
+            word("file"),
+            entry["row"],
+            word("reason")
+        )
+    }));
+    Ok(lines)
 }

@@ -16,7 +16,7 @@ use crate::kinds::normalize::{
     shapes::{Said, Turn},
 };
 use crate::shared::{
-    documents::{Digest, Document, Encoded, Encoder, Rows},
+    documents::{Digest, Encoded, Encoder, Rows},
     template::Role,
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Made {
 
 pub(super) enum Documents {
     /// Few rows, to be put together with others.
-    Rows(Rows),
+    Rows(Box<Rows>),
     Encoded(Encoded),
 }
 
@@ -115,8 +115,7 @@ impl<'a> Recipe<'a> {
         }
         match chunk.rows {
             read::Rows::Units { bytes, units } => {
-                // Tags take about what the marks of the format took.
-                making.rows.reserve(units.len(), bytes.len(), 0);
+                making.reserve(units.len(), bytes.len());
                 making.units(&bytes, &units)?;
             }
             read::Rows::Table { table, first_row } => {
@@ -145,6 +144,15 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    /// Makes room for the contents of so many bytes of a file.
+    fn reserve(&mut self, n_rows: usize, n_bytes: usize) {
+        self.rows.reserve_rows(n_rows);
+        match self.source.shape.format.is_of_raw_text() {
+            true => self.rows.reserve_texts(n_bytes),
+            false => self.rows.reserve_contents(n_bytes),
+        }
+    }
+
     /// Closes a row group.
     fn close(&mut self) -> Result<(), StageError> {
         let rows = std::mem::take(&mut self.rows);
@@ -152,7 +160,7 @@ impl Making<'_> {
         let is_counted = self.recipe.settings.max_documents.is_some();
         self.documents
             .push(if is_counted || rows.n_bytes() < GROUP_BYTES_MIN {
-                Documents::Rows(rows)
+                Documents::Rows(Box::new(rows))
             } else {
                 Documents::Encoded(self.encoder.encode(rows)?)
             });
@@ -290,13 +298,7 @@ impl Making<'_> {
         }
         self.tally.documents += 1;
         self.tally.content_bytes += text.len() as u64;
-        self.rows.push(&Document {
-            id,
-            group: id,
-            source: &self.source.name,
-            text: &text,
-            turns: &[],
-        });
+        self.rows.push_text(id, id, &self.source.name, &text);
         self.close_if_full()
     }
 
@@ -372,9 +374,8 @@ impl Making<'_> {
         self.tally.documents += 1;
         self.tally.turns += turns.len() as u64;
         self.tally.content_bytes += turns.iter().map(|(_, text)| text.len() as u64).sum::<u64>();
-        let template = self.recipe.settings.template;
-        self.rows
-            .push_rendered(id, group, &self.source.name, template, turns);
+        let turns = turns.iter().copied();
+        self.rows.push_dialogue(id, group, &self.source.name, turns);
         self.close_if_full()
     }
 

@@ -180,6 +180,14 @@ impl Format {
         )
     }
 
+    /// Whether what a row of it says is a raw text.
+    pub(crate) fn is_of_raw_text(self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Lines | Self::Paragraphs | Self::Stories
+        )
+    }
+
     /// Whether a row of it is a text rather than named values.
     pub(crate) fn is_of_text(self) -> bool {
         matches!(

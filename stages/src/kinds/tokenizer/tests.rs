@@ -8,7 +8,10 @@ use tinylm_pipeline::testing::{Outcome, StageTest};
 mod jinja;
 
 use super::*;
-use crate::shared::{template::Role, testing::Corpus};
+use crate::shared::{
+    template::{Role, Spacing, written},
+    testing::Corpus,
+};
 
 const ALGORITHMS: [&str; 5] = [
     "byte-level-bpe",
@@ -18,14 +21,18 @@ const ALGORITHMS: [&str; 5] = [
     "word-level",
 ];
 
-fn corpus(template: Template) -> Corpus {
-    let mut corpus = Corpus::new(template);
+fn corpus() -> Corpus {
+    let mut corpus = Corpus::new();
     corpus.more_words();
     corpus.dialogue(&[
         (Role::User, "How are you?"),
         (Role::Assistant, "I am well."),
     ]);
     corpus
+}
+
+fn with_template(template: Template, settings: &str) -> String {
+    format!("{{template: {}, {settings}}}", template.name())
 }
 
 struct Fixture {
@@ -79,9 +86,15 @@ impl Fixture {
 fn special_tokens_are_one_id_each_behind_what_is_learnt() {
     for algorithm in ALGORITHMS {
         for template in Template::ALL {
-            let fixture = Fixture::new(&corpus(template));
+            let fixture = Fixture::new(&corpus());
             fixture
-                .run(2, &format!("{{algorithm: {algorithm}, vocab_size: 350}}"))
+                .run(
+                    2,
+                    &with_template(
+                        template,
+                        &format!("algorithm: {algorithm}, vocab_size: 350"),
+                    ),
+                )
                 .unwrap();
             let tokenizer = fixture.tokenizer();
             let mut ids: Vec<u32> = template
@@ -103,7 +116,7 @@ fn any_number_of_threads_and_any_repetition_makes_the_same_bytes() {
     // More row groups than one thread takes at a time, with words of their own.
     let corpora: Vec<Corpus> = (0..7)
         .map(|idx| {
-            let mut corpus = corpus(Template::Chatml);
+            let mut corpus = corpus();
             for n in 0..20 {
                 corpus.text(&format!("part{idx} says {} and {}", n * idx, n + 31 * idx));
             }
@@ -123,12 +136,11 @@ fn any_number_of_threads_and_any_repetition_makes_the_same_bytes() {
 }
 
 #[test]
-fn tags_and_system_prompts_of_the_template_are_not_learnt_from() {
+fn no_template_changes_what_is_learnt() {
+    let fixture = Fixture::new(&corpus());
     let words = |template| {
-        let fixture = Fixture::new(&corpus(template));
-        fixture
-            .run(2, "{algorithm: word-level, min_frequency: 1}")
-            .unwrap();
+        let settings = with_template(template, "algorithm: word-level, min_frequency: 1");
+        fixture.run(2, &settings).unwrap();
         fixture.json("tokenizer.json")["model"].clone()
     };
     assert_eq!(words(Template::Chatml), words(Template::StartEnd));
@@ -137,7 +149,7 @@ fn tags_and_system_prompts_of_the_template_are_not_learnt_from() {
 /// The word tokenizer of the `toiny` system: lower-cased `\w+`, most frequent first.
 #[test]
 fn words_are_lower_cased_counted_and_kept_in_order() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     corpus.text("The cat, the DOG and the bird: and_so on!");
     let fixture = Fixture::new(&corpus);
     fixture
@@ -154,7 +166,7 @@ fn words_are_lower_cased_counted_and_kept_in_order() {
 
 #[test]
 fn a_vocabulary_of_bytes_alone_is_a_vocabulary_of_characters() {
-    let fixture = Fixture::new(&corpus(Template::Plain));
+    let fixture = Fixture::new(&corpus());
     fixture.run(1, "{vocab_size: 256}").unwrap();
     let ids = fixture.tokenizer().encode("The cat.").unwrap();
     assert_eq!(ids.len(), "The cat.".len());
@@ -162,7 +174,7 @@ fn a_vocabulary_of_bytes_alone_is_a_vocabulary_of_characters() {
 
 #[test]
 fn generation_knows_where_to_stop() {
-    let fixture = Fixture::new(&corpus(Template::Chatml));
+    let fixture = Fixture::new(&corpus());
     fixture
         .run(1, "{vocab_size: 255, special_tokens: [<mark>]}")
         .unwrap_err();
@@ -195,7 +207,7 @@ fn generation_knows_where_to_stop() {
     "#);
     assert_eq!(
         fixture.file("chat_template.jinja"),
-        Template::Chatml.jinja().as_bytes()
+        Template::Chatml.jinja(Spacing::Nowhere).as_bytes()
     );
 }
 
@@ -212,23 +224,31 @@ fn the_jinja_template_writes_what_is_trained_on() {
         &[SYSTEM, HI, HI],
         &[],
     ];
-    for template in Template::ALL {
-        let fixture = Fixture::new(&corpus(template));
-        fixture.run(1, "{vocab_size: 300}").unwrap();
-        let written = String::from_utf8(fixture.file("chat_template.jinja")).unwrap();
+    for (template, algorithm) in Template::ALL
+        .into_iter()
+        .flat_map(|template| ALGORITHMS.map(|algorithm| (template, algorithm)))
+    {
+        let fixture = Fixture::new(&corpus());
+        let settings = format!("algorithm: {algorithm}, vocab_size: 400");
+        fixture.run(1, &with_template(template, &settings)).unwrap();
+        let jinja = String::from_utf8(fixture.file("chat_template.jinja")).unwrap();
+        let spacing = fixture.tokenizer().spacing();
         for turns in dialogues {
-            let rendered = jinja::render(&written, turns, false);
-            assert_eq!(rendered, template.render(turns).text, "{template:?}");
-            let prompt = template.prompt(turns);
-            let prompt: String = prompt.iter().map(|piece| piece.text).collect();
-            assert_eq!(jinja::render(&written, turns, true), prompt, "{template:?}");
+            let turns = || turns.iter().copied();
+            let messages: Vec<(Role, &str)> = turns().collect();
+            let pieces = template.pieces(turns(), spacing);
+            let rendered = jinja::render(&jinja, &messages, false);
+            assert_eq!(rendered, written(&pieces), "{algorithm} {template:?}");
+            let prompt = written(&template.prompt(turns(), spacing));
+            let rendered = jinja::render(&jinja, &messages, true);
+            assert_eq!(rendered, prompt, "{algorithm} {template:?}");
         }
     }
 }
 
 #[test]
 fn a_sample_is_a_share_of_the_documents() {
-    let mut corpus = Corpus::new(Template::Plain);
+    let mut corpus = Corpus::new();
     for n in 0..3000 {
         corpus.text(&format!("document {n} {}", "with many words ".repeat(40)));
     }
@@ -242,10 +262,10 @@ fn a_sample_is_a_share_of_the_documents() {
 
 #[test]
 fn nothing_to_learn_from_is_an_error() {
-    let mut wordless = Corpus::new(Template::Plain);
+    let mut wordless = Corpus::new();
     wordless.text("... !?");
     let complaints = [
-        Fixture::new(&Corpus::new(Template::Plain))
+        Fixture::new(&Corpus::new())
             .run(1, "{}")
             .unwrap_err()
             .message,
@@ -257,15 +277,15 @@ fn nothing_to_learn_from_is_an_error() {
             .run(1, "{algorithm: unigram, min_frequency: 5}")
             .unwrap_err()
             .message,
-        Fixture::new(&corpus(Template::Plain))
+        Fixture::new(&corpus())
             .run(1, "{vocab_size: 100}")
             .unwrap_err()
             .message,
-        Fixture::new(&corpus(Template::Plain))
+        Fixture::new(&corpus())
             .run(1, "{vocab_size: 65536}")
             .unwrap_err()
             .message,
-        Fixture::new(&corpus(Template::Plain))
+        Fixture::new(&corpus())
             .run(1, "{coverage: 0}")
             .unwrap_err()
             .message,
@@ -297,7 +317,7 @@ fn taken_over(fixture: &Fixture, settings: &str) -> (TempDir, Result<Outcome, St
 
 #[test]
 fn an_existing_tokenizer_keeps_its_ids_and_gets_more() {
-    let fixture = Fixture::new(&corpus(Template::Plain));
+    let fixture = Fixture::new(&corpus());
     fixture
         .run(1, "{vocab_size: 300, min_frequency: 1}")
         .unwrap();
@@ -367,7 +387,7 @@ mod reference {
     }
 
     fn trained_on(text: &str, settings: &str) -> Fixture {
-        let mut corpus = Corpus::new(Template::Plain);
+        let mut corpus = Corpus::new();
         corpus.text(text);
         let fixture = Fixture::new(&corpus);
         fixture.run(2, settings).unwrap();

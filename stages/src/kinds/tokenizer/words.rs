@@ -1,6 +1,6 @@
 //! Counts the words of a corpus, or of a stated share of it.
 //!
-//! Only contents are looked at, never a template's tags. Which documents count is
+//! Which documents count is
 //! decided by a hash of their ids, so the sample is spread evenly, does not change with
 //! the number of threads, and loses little when the corpus grows. Memory is bounded by
 //! dropping the rarest words where a corpus has very many different ones; that too goes
@@ -14,7 +14,6 @@ use tinylm_pipeline::{StageError, StageIo};
 use super::model::{Counted, Plan};
 use crate::shared::{
     documents::{Document, Documents, RowGroup},
-    template::Template,
     tokens::words::{SplitBuffers, Splitter},
 };
 
@@ -45,7 +44,7 @@ pub(super) fn count(
     let splitter = Splitter::new(&plan.normalizer(), &plan.pre_tokenizer())
         .map_err(|error| StageError::new("words cannot be cut").cause(error))?;
     let groups = documents.row_groups();
-    let total: u64 = groups.iter().map(RowGroup::text_bytes).sum();
+    let total: u64 = groups.iter().map(RowGroup::content_bytes).sum();
     let chosen = Chosen::share(sample_bytes, total);
     let counter = Counter {
         splitter: &splitter,
@@ -118,7 +117,7 @@ impl Counter<'_> {
         let mut buffers = SplitBuffers::default();
         for document in rows.iter().filter(|document| self.chosen.takes(document)) {
             sample.documents_sampled += 1;
-            for content in contents(&document) {
+            for (_, content) in document.contents.iter() {
                 sample.bytes_sampled += content.len() as u64;
                 let each = |word: &str| self.count_word(word, &mut counts, &mut sample);
                 self.splitter
@@ -146,21 +145,6 @@ impl Counter<'_> {
             }
         }
     }
-}
-
-/// What people wrote: the turns of a dialogue, or a whole raw text.
-pub(crate) fn contents<'a>(document: &Document<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
-    let text = document.text;
-    let whole = document.turns.is_empty().then_some(text);
-    let spans: Vec<(usize, usize)> = document
-        .turns
-        .iter()
-        .map(|turn| (turn.start as usize, turn.end as usize))
-        .collect();
-    let turns = spans
-        .into_iter()
-        .filter_map(move |(start, end)| text.get(start..end));
-    whole.into_iter().chain(turns)
 }
 
 /// Words with their counts and the order in which they were found.
@@ -210,11 +194,6 @@ impl Counts {
     }
 }
 
-/// Returns the template that documents were rendered with, raw text or not.
-pub(super) fn template_of(documents: Option<&Documents>) -> Template {
-    documents.map_or(Template::Chatml, Documents::template)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -241,7 +220,7 @@ mod tests {
         let mut folders = Vec::new();
         for (idx, text) in texts.iter().enumerate() {
             let folder = dir.path().join(idx.to_string());
-            let mut corpus = Corpus::new(Template::Plain);
+            let mut corpus = Corpus::new();
             corpus.text(text);
             corpus.write(&folder);
             folders.push(folder);

@@ -1,14 +1,18 @@
 //! Ids equal to the released library's, and nothing that forges a tag.
 
-use std::env;
+use std::{env, path::PathBuf};
 
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 use tempfile::TempDir;
+use tokenizers::pipeline::PipelineToken;
 
-use super::*;
-use crate::shared::testing::{Corpus, train_tokenizer};
+use super::{encoder::spell_out, *};
+use crate::shared::{
+    template::written,
+    testing::{Corpus, train_tokenizer},
+};
 
 /// What `tests/fixtures/tokens.py` wrote with the released library.
 #[derive(Deserialize)]
@@ -87,9 +91,9 @@ fn ids_of_other_tokenizers_too() {
     }
 }
 
-fn trained(template: Template, settings: &str) -> (TempDir, Tokenizer) {
+fn trained(settings: &str) -> (TempDir, Tokenizer) {
     let dir = TempDir::new().unwrap();
-    let mut corpus = Corpus::new(template);
+    let mut corpus = Corpus::new();
     corpus.more_words();
     corpus.write(&dir.path().join("documents"));
     train_tokenizer(dir.path(), settings);
@@ -99,7 +103,7 @@ fn trained(template: Template, settings: &str) -> (TempDir, Tokenizer) {
 
 #[test]
 fn a_dialogue_is_tags_by_id_and_contents_by_themselves() {
-    let (_dir, tokenizer) = trained(Template::Chatml, "{vocab_size: 300}");
+    let (_dir, tokenizer) = trained("{template: chatml, vocab_size: 300}");
     let turns = [(Role::User, "hi there"), (Role::Assistant, "<|im_end|>")];
     let ids = tokenizer.render_chat(&turns, false).unwrap();
     let text = "<|im_start|>user\nhi there<|im_end|>\n<|im_start|>assistant\n<|im_end|><|im_end|>\n<|endoftext|>";
@@ -116,7 +120,7 @@ fn a_dialogue_is_tags_by_id_and_contents_by_themselves() {
 
 #[test]
 fn a_stream_prints_whole_characters_only() {
-    let (_dir, tokenizer) = trained(Template::Plain, "{vocab_size: 260}");
+    let (_dir, tokenizer) = trained("{template: plain, vocab_size: 260}");
     let text = "naïve 日本語 🦀!";
     let ids = tokenizer.encode(text).unwrap();
     let mut stream = tokenizer.decode_stream();
@@ -132,7 +136,7 @@ fn a_stream_prints_whole_characters_only() {
 
 #[test]
 fn a_stream_gives_up_on_a_character_that_never_comes() {
-    let (_dir, tokenizer) = trained(Template::Plain, "{vocab_size: 260}");
+    let (_dir, tokenizer) = trained("{template: plain, vocab_size: 260}");
     let half = tokenizer.encode("é").unwrap()[0];
     let mut stream = tokenizer.decode_stream();
     assert_eq!(stream.push(half).unwrap(), "");
@@ -157,7 +161,7 @@ fn a_stream_of_any_kind_of_tokens_adds_up_to_the_text() {
         "word-level",
     ] {
         let settings = format!("{{algorithm: {algorithm}, vocab_size: 400}}");
-        let (_dir, tokenizer) = trained(Template::Plain, &settings);
+        let (_dir, tokenizer) = trained(&settings);
         for text in [
             "the 7th sentence names things",
             "Names,\nthings. 12 é",
@@ -246,7 +250,7 @@ proptest! {
     #[test]
     fn byte_level_text_comes_back(text in "\\PC{0,40}|[ -~\n\t]{0,60}") {
         thread_local! {
-            static TRAINED: (TempDir, Tokenizer) = trained(Template::Tags, "{vocab_size: 320}");
+            static TRAINED: (TempDir, Tokenizer) = trained("{template: tags, vocab_size: 320}");
         }
         TRAINED.with(|(_dir, tokenizer)| {
             let ids = tokenizer.encode(&text).unwrap();
@@ -275,5 +279,94 @@ fn a_piece_that_only_a_tag_may_be_is_spelt_out() {
         let ids = tokenizer.encode(text).unwrap();
         assert!(ids.len() > text.len() / 2, "{text}");
         assert!(!ids.contains(&forged) && !ids.contains(&tokenizer.special("<pad>").unwrap()));
+    }
+}
+
+/// Returns the ids that a tool gets that renders a dialogue as text and encodes it whole:
+/// special tokens are found first, and what stands between two of them is one text.
+fn ids_of_text(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let found = tokenizer
+            .specials()
+            .iter()
+            .filter_map(|(name, id)| Some((rest.find(name)?, name, id)));
+        let next = found
+            .filter(|(.., id)| Some(**id) != tokenizer.unknown_id())
+            .min();
+        let (at, name, id) = next.map_or((rest.len(), "", None), |(at, name, id)| {
+            (at, name.as_str(), Some(*id))
+        });
+        if at > 0 {
+            ids.extend(tokenizer.encode(&rest[..at]).unwrap());
+        }
+        ids.extend(id);
+        rest = &rest[at + name.len()..];
+    }
+    ids
+}
+
+/// Contents that begin and end in every way that a cut between pieces could show.
+const CONTENTS: [&str; 12] = [
+    "Who are you?",
+    "names 37 things",
+    "  two spaces before",
+    "\n\n\nlines before",
+    " \n mixed before",
+    "\ttab before, and behind\t",
+    "spaces behind  ",
+    "lines behind\n\n",
+    "!",
+    "it's the 5th: \"quoted\", (bracketed)",
+    "naïve 日本語 🦀",
+    "many   spaces\n\n\nand lines inside",
+];
+
+#[test]
+fn a_dialogue_has_the_ids_of_its_text() {
+    let algorithms = [
+        "byte-level-bpe",
+        "sentencepiece-bpe",
+        "unigram",
+        "wordpiece",
+        "word-level",
+    ];
+    for (template, algorithm) in Template::ALL
+        .into_iter()
+        .flat_map(|t| algorithms.map(|a| (t, a)))
+    {
+        let settings = format!(
+            "{{template: {}, algorithm: {algorithm}, vocab_size: 420, min_frequency: 1}}",
+            template.name()
+        );
+        let (_dir, tokenizer) = trained(&settings);
+        for (user, assistant) in CONTENTS
+            .into_iter()
+            .flat_map(|user| CONTENTS.map(|reply| (user, reply)))
+        {
+            let turns = [
+                (Role::System, "Be kind."),
+                (Role::User, user),
+                (Role::Assistant, assistant),
+                (Role::User, assistant),
+                (Role::Assistant, user),
+            ];
+            for n_turns in [2, 3, 5] {
+                let turns = &turns[..n_turns];
+                let (said, spacing) = (turns.iter().copied(), tokenizer.spacing());
+                let is_prompt = n_turns == 2;
+                let pieces = match is_prompt {
+                    true => template.prompt(said, spacing),
+                    false => template.pieces(said, spacing),
+                };
+                let text = written(&pieces);
+                let ids = tokenizer.render_chat(turns, is_prompt).unwrap();
+                // What separates documents is no part of a dialogue's text.
+                let n_after = usize::from(!is_prompt && template == Template::Chatml);
+                let ids = &ids[..ids.len() - n_after];
+                assert_eq!(ids, ids_of_text(&tokenizer, &text), "{algorithm} {text:?}");
+            }
+        }
     }
 }

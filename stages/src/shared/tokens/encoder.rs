@@ -1,0 +1,204 @@
+//! Texts and the pieces of dialogues turned into ids.
+
+use tokenizers::pipeline::PipelineToken;
+
+use super::{Tokenizer, error::TokensError, steps::Buffers};
+use crate::shared::{
+    documents::Contents,
+    template::{Piece, Role, Spacing, What, written},
+};
+
+impl Tokenizer {
+    /// Returns the ids of a text that somebody wrote; none of them is a tag's.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        let mut ids = Vec::with_capacity(text.len() / 4);
+        let space = self.spacing == Spacing::Everywhere;
+        self.encoder().text(text, space, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Returns an encoder, whose buffers serve call after call on one thread.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder {
+            tokenizer: self,
+            buffers: Some(self.steps.take_buffers()),
+            output: Vec::new(),
+            spaced: String::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    /// Returns a dialogue's ids; with `add_generation_prompt` they end where a reply begins.
+    pub fn render_chat(
+        &self,
+        turns: &[(Role, &str)],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TokensError> {
+        let turns = turns.iter().copied();
+        let pieces = match add_generation_prompt {
+            true => self.template().prompt(turns, self.spacing),
+            false => self.template().pieces(turns, self.spacing),
+        };
+        let mut ids = Vec::new();
+        let take = |_: &Piece, some: &[u32]| ids.extend_from_slice(some);
+        self.encoder().pieces(&pieces, take)?;
+        Ok(ids)
+    }
+
+    /// Returns the pieces of a document, framed and spaced as this tokenizer needs it.
+    pub(crate) fn pieces_of<'t>(&self, contents: Contents<'t>) -> Vec<Piece<'t>> {
+        match contents {
+            Contents::Text(text) => self.template().text_pieces(text, self.spacing),
+            Contents::Dialogue(turns) => self.template().pieces(turns.iter(), self.spacing),
+        }
+    }
+}
+
+/// Encodes texts one after the other without allocating for each.
+pub struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Until they are given back.
+    buffers: Option<Buffers>,
+    output: Vec<PipelineToken>,
+    spaced: String,
+    /// Ids of the piece at hand.
+    ids: Vec<u32>,
+}
+
+impl Drop for Encoder<'_> {
+    fn drop(&mut self) {
+        if let Some(buffers) = self.buffers.take() {
+            self.tokenizer.steps.give_back(buffers);
+        }
+    }
+}
+
+impl Encoder<'_> {
+    /// Hands over each piece of a document with its ids, which are those of the document
+    /// as one text.
+    pub fn pieces<'p>(
+        &mut self,
+        pieces: &[Piece<'p>],
+        mut take: impl FnMut(&Piece<'p>, &[u32]),
+    ) -> Result<(), TokensError> {
+        let mut ids = std::mem::take(&mut self.ids);
+        let mut pieces = pieces.iter().peekable();
+        while let Some(piece) = pieces.next() {
+            ids.clear();
+            if let Some(content) = pieces.next_if(|content| are_joined(piece, content)) {
+                let n_of_tag = self.joined(piece, content, &mut ids)?;
+                take(piece, &ids[..n_of_tag]);
+                take(content, &ids[n_of_tag..]);
+            } else {
+                self.piece(piece, &mut ids)?;
+                take(piece, &ids);
+            }
+        }
+        self.ids = ids;
+        Ok(())
+    }
+
+    /// Appends the ids of one piece by itself.
+    fn piece(&mut self, piece: &Piece<'_>, ids: &mut Vec<u32>) -> Result<(), TokensError> {
+        match piece.what {
+            What::Content => self.text(piece.text, piece.space, ids),
+            What::Special(name) => {
+                let id = self.tokenizer.special(name);
+                ids.push(id.ok_or_else(|| self.tokenizer.missing(name))?);
+                Ok(())
+            }
+            What::Tag => match self.tokenizer.tag(piece) {
+                Some(known) => {
+                    ids.extend_from_slice(known);
+                    Ok(())
+                }
+                None => self.text(piece.text, piece.space, ids),
+            },
+        }
+    }
+
+    /// Appends the ids of a tag and a content that are cut as one text; returns how many
+    /// are the tag's. A token of both is the content's.
+    fn joined(
+        &mut self,
+        tag: &Piece<'_>,
+        content: &Piece<'_>,
+        ids: &mut Vec<u32>,
+    ) -> Result<usize, TokensError> {
+        let mut of_tag = Vec::new();
+        self.piece(tag, &mut of_tag)?;
+        let text = written(&[
+            Piece {
+                space: false,
+                ..*tag
+            },
+            *content,
+        ]);
+        self.text(&text, tag.space, ids)?;
+        let same = of_tag.iter().zip(ids.iter()).take_while(|(a, b)| a == b);
+        Ok(same.count())
+    }
+
+    /// Appends the ids of a text without special tokens, where `space` behind a space.
+    fn text(&mut self, text: &str, space: bool, ids: &mut Vec<u32>) -> Result<(), TokensError> {
+        let Self {
+            tokenizer,
+            buffers,
+            output,
+            spaced,
+            ..
+        } = self;
+        let steps = &tokenizer.steps;
+        let buffers = buffers.get_or_insert_with(|| steps.take_buffers());
+        let mut text = text;
+        if tokenizer.puts_space_before(text, space) {
+            spaced.clear();
+            spaced.push(' ');
+            spaced.push_str(text);
+            text = spaced;
+        }
+        output.clear();
+        let encoded = steps.encode(text, buffers, output);
+        encoded.map_err(|reason| TokensError::Encode {
+            bytes: text.len(),
+            reason,
+        })?;
+        let reserved = &tokenizer.reserved;
+        if output.iter().any(|token| reserved.contains(token.id())) {
+            return spell_out(tokenizer, output, ids);
+        }
+        ids.extend_from_slice(PipelineToken::cast_slice(output));
+        Ok(())
+    }
+}
+
+/// Whether a tag's white space and a content's may be one token.
+fn are_joined(tag: &Piece, content: &Piece) -> bool {
+    (tag.what, content.what) == (What::Tag, What::Content)
+        && content.text.starts_with(char::is_whitespace)
+        && tag.text.ends_with(char::is_whitespace)
+}
+
+/// Copies ids, with those that only a tag may have written out in others.
+pub(super) fn spell_out(
+    tokenizer: &Tokenizer,
+    output: &[PipelineToken],
+    ids: &mut Vec<u32>,
+) -> Result<(), TokensError> {
+    for token in output {
+        let id = token.id();
+        if !tokenizer.reserved.contains(id) {
+            ids.push(id);
+            continue;
+        }
+        let spelling = tokenizer.spellings.get(&id);
+        match spelling.and_then(|spelling| spelling.ids.as_ref()) {
+            Some(spelt) => ids.extend_from_slice(spelt),
+            None => {
+                let name = spelling.map_or_else(String::new, |spelling| spelling.name.clone());
+                return Err(TokensError::Unspellable { name });
+            }
+        }
+    }
+    Ok(())
+}
