@@ -95,7 +95,7 @@ impl Attempt<'_> {
             });
         };
         let follow = Follow::new(self.work.desk, job, self.work.stage.timeout);
-        let (result, usage) = follow.to_end(&|| self.work.wish(), &mut on_event);
+        let (result, usage) = follow.until_over(&|| self.work.wish(), &mut on_event);
         (result, usage, origin)
     }
 

@@ -56,7 +56,7 @@ impl<'a> Follow<'a> {
     }
 
     /// Passes events on, heeds wishes, and returns when the job is over.
-    pub(crate) fn to_end(
+    pub(crate) fn until_over(
         mut self,
         wish: &dyn Fn() -> Wish,
         on_event: &mut dyn FnMut(Event),

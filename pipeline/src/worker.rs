@@ -166,7 +166,7 @@ impl Worker<'_> {
         self.work.runner.executor.stop(&left.job, Stop::AtOnce);
         let follow = Follow::new(self.work.desk, left.job, None);
         // Its last word does not count, and a wish to stop finds it stopped already.
-        let _ = follow.to_end(&|| Wish::GoOn, &mut |_| {});
+        let _ = follow.until_over(&|| Wish::GoOn, &mut |_| {});
     }
 
     fn why(&self, kept: &Kept, now: &[Entry]) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use crate::settings::{Setting, Shape};
 
-/// Returns the dotted paths of all settings whose path ends like `path`, short of that itself.
+/// Returns the dotted paths of all settings whose path ends with `path`.
 pub(crate) fn deeper(list: &[Setting], path: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     walk(list, &mut Vec::new(), path, &mut found);
@@ -12,7 +12,7 @@ pub(crate) fn deeper(list: &[Setting], path: &[&str]) -> Vec<String> {
 fn walk<'a>(list: &'a [Setting], at: &mut Vec<&'a str>, wanted: &[&str], found: &mut Vec<String>) {
     for setting in list {
         at.push(setting.name);
-        if at.len() > wanted.len() && at.ends_with(wanted) {
+        if at.ends_with(wanted) {
             found.push(at.join("."));
         }
         if let Shape::Map(inner, _) = &setting.shape {

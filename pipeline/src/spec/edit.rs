@@ -316,11 +316,8 @@ fn settings_called(edit: &Edit, tree: &Map, catalog: &[Kind]) -> Vec<String> {
         let Some(kind) = catalog.iter().find(|known| Some(known.name) == kind) else {
             continue;
         };
-        let list = (kind.settings)();
-        let own = list.iter().filter(|setting| path == [setting.name]);
-        let own = own.map(|setting| setting.name.to_owned());
-        let all = own.chain(deeper(&list, &path));
-        found.extend(all.map(|path| format!("{}.{path}", stage.name)));
+        let paths = deeper(&(kind.settings)(), &path).into_iter();
+        found.extend(paths.map(|path| format!("{}.{path}", stage.name)));
     }
     found
 }

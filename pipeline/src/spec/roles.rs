@@ -65,10 +65,11 @@ pub(crate) fn check_filled(entry: &Entry, roles: &[Role], reads: &[Read], wrong:
                 ))
                 .at(&second.place, "one too many"),
             ),
-            _ => {}
-        }
-        for read in filling {
-            check_content(entry, role, read, wrong);
+            filling => {
+                for read in filling {
+                    check_content(entry, role, read, wrong);
+                }
+            }
         }
     }
 }

@@ -299,6 +299,14 @@ stages:
     4 |   one: { kind: download, with: { hub: "${HOME}/x", path: "${", url: "x${list}" } }
       |                                                                       ^^^^^^^
 
+    error: the role `shards` of stage `six` takes shards
+     --> a.yaml:6:35
+      |
+    6 |   six: { kind: pretrain, inputs: [one], with: { train: { lr: "${lr}", epochs: "${l}" } } }
+      |                                   ^^^ a `download` stage makes files
+      |
+      = help: `shards`: the tokens
+
     error: there is no variable `l`
      --> a.yaml:6:80
       |
@@ -440,7 +448,7 @@ fn wrong_overrides_are_refused_at_once() {
     1 | lr=1
       | ^^ no stage has this name
       |
-      = help: name the stage it is for: `STAGE.lr=VALUE`
+      = help: did you mean `base.train.lr`?
 
     error: there is no stage `seeed`
      --> -S:1:1

@@ -308,6 +308,14 @@ stages:
        |
        = help: quotes make it text: "1"
 
+    error: the role `shards` of stage `j` takes shards
+      --> a.yaml:12:33
+       |
+    12 |   j: { kind: pretrain, inputs: [b], with: { train: { batch: 1e3, epochs: 1_000 }, model: tiny } }
+       |                                 ^ a `normalize` stage makes documents
+       |
+       = help: `shards`: the tokens
+
     error: stage `j`: `model` must be a map of settings
       --> a.yaml:12:90
        |
@@ -440,11 +448,27 @@ fn a_kinds_own_words_say_what_fits() {
         "stages:\n  a: { kind: download }\n  b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }\n  c: { kind: pretrain, inputs: [a], with: { train: { warmup: 30%, lr: -1 } } }\n",
     );
     assert_snapshot!(wrong, @"
+    error: the role `shards` of stage `b` takes shards
+     --> a.yaml:3:33
+      |
+    3 |   b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }
+      |                                 ^ a `download` stage makes files
+      |
+      = help: `shards`: the tokens
+
     error: stage `b`: `train.warmup` must be a number, or a share such as 30%
      --> a.yaml:3:62
       |
     3 |   b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }
       |                                                              ^^^^ this is a list
+
+    error: the role `shards` of stage `c` takes shards
+     --> a.yaml:4:33
+      |
+    4 |   c: { kind: pretrain, inputs: [a], with: { train: { warmup: 30%, lr: -1 } } }
+      |                                 ^ a `download` stage makes files
+      |
+      = help: `shards`: the tokens
 
     error: stage `c`: `train.lr` must be above 0
      --> a.yaml:4:71
