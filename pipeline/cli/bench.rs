@@ -224,7 +224,7 @@ fn nothing(dir: &Path) -> Assignment {
         checkpoints: dir.to_owned(),
         seed: 1,
         threads: 1,
-        device: "cpu".to_owned(),
+        device: tinylm_pipeline::Device::Cpu,
     }
 }
 

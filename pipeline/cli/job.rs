@@ -12,8 +12,8 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
-    Context, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve, RunOptions,
-    Runner, Settled, StageError, spec::Experiment,
+    Context, Device, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve,
+    RunOptions, Runner, Settled, StageError, settings::NotADevice, spec::Experiment,
 };
 use tinylm_registry::{Home, Lock, NewRun, Registry, Status, names};
 
@@ -168,7 +168,7 @@ impl Job<'_> {
             seed: Some(self.experiment.seed),
             started_at: now_ms(),
             host: host().to_string(),
-            device: device(&self.how.device)?,
+            device: device(&self.how.device)?.to_string(),
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -368,16 +368,19 @@ fn before_running(error: tinylm_pipeline::StageError) -> Failure {
     Failure::from(error).before_running()
 }
 
-fn device(asked: &str) -> Result<String, Failure> {
-    match asked {
-        "auto" | "cpu" => Ok("cpu".to_owned()),
-        "cuda" if cfg!(feature = "cuda") => Ok("cuda:0".to_owned()),
-        cuda if cuda.starts_with("cuda:") && cfg!(feature = "cuda") => Ok(cuda.to_owned()),
-        cuda if cuda.starts_with("cuda") => {
+fn device(asked: &str) -> Result<Device, Failure> {
+    if asked == "auto" {
+        return Ok(Device::Cpu);
+    }
+    let device = asked.parse().map_err(|error: NotADevice| {
+        let help = "there is `auto`, `cpu`, `cuda` and `cuda:N`";
+        Failure::wrong(error.to_string()).help(help)
+    })?;
+    match device {
+        Device::Cuda(_) if !cfg!(feature = "cuda") => {
             Err(Failure::wrong("this tinylm was built without CUDA")
                 .help("build it with `cargo build --release --features cuda`"))
         }
-        other => Err(Failure::wrong(format!("`{other}` is not a device"))
-            .help("there is `auto`, `cpu`, `cuda` and `cuda:N`")),
+        device => Ok(device),
     }
 }

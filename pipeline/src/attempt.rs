@@ -165,7 +165,7 @@ impl Attempt<'_> {
             )?,
             seed: self.work.stage.seed,
             threads: self.work.n_threads,
-            device: self.work.runner.options.device.clone(),
+            device: self.execution.device,
         })
     }
 
@@ -198,7 +198,7 @@ impl Attempt<'_> {
             made_at: now_ms(),
             seconds: elapsed.as_secs_f64(),
             host: options.host.clone(),
-            device: options.device.clone(),
+            device: execution.device.to_string(),
             origin,
             metrics: metrics.0.clone(),
         };

@@ -15,7 +15,9 @@ use std::{any::Any, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
 use tinylm_registry::{Digest, Home, Place};
 
-use crate::{error::StageError, event::Event, metrics::Metrics, order::Order, usage::Usage};
+use crate::{
+    error::StageError, event::Event, metrics::Metrics, order::Order, settings::Device, usage::Usage,
+};
 
 pub trait Executor: Sync {
     /// Takes what only one may have at a time, waiting for whoever has it.
@@ -53,7 +55,7 @@ pub enum Exclusive<'a> {
     /// The right to make what belongs to a key.
     Key(&'a Digest),
     /// The machine's device, for a heavy stage.
-    Device(&'a str),
+    Device(Device),
 }
 
 /// A claim that was granted; an executor with nothing to hold returns `Box::new(())`.

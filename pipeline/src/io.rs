@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{error::StageError, event::Event, outside::Outside, remote::Pin};
+use crate::{error::StageError, event::Event, outside::Outside, remote::Pin, settings::Device};
 
 /// The longest a progress bar stands still while work goes on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -64,8 +64,7 @@ pub struct Assignment {
     pub checkpoints: PathBuf,
     pub seed: u64,
     pub threads: usize,
-    /// `cpu` or `cuda:N`.
-    pub device: String,
+    pub device: Device,
 }
 
 pub struct StageIo<'a> {
@@ -141,8 +140,8 @@ impl<'a> StageIo<'a> {
         self.assignment.threads
     }
 
-    pub fn device(&self) -> &'a str {
-        &self.assignment.device
+    pub fn device(&self) -> Device {
+        self.assignment.device
     }
 
     pub fn outside(&self) -> &'a Outside {

@@ -12,7 +12,7 @@ use crate::{
     outside::Outside,
     remote::{Pin, Remote},
     role::Roles,
-    settings::{Setting, SettingError, Settings, plain},
+    settings::{Device, Setting, SettingError, Settings, plain},
     stage::Stage,
 };
 
@@ -30,6 +30,7 @@ pub struct Kind {
     pub makes: Content,
     pub roles: Roles,
     pub heavy: bool,
+    pub on_device: bool,
     pub seeded: bool,
     pub settings: fn() -> Vec<Setting>,
     pub exclusive: &'static [&'static [&'static str]],
@@ -59,6 +60,7 @@ impl Kind {
             makes: S::MAKES,
             roles: S::ROLES,
             heavy: S::HEAVY,
+            on_device: S::ON_DEVICE,
             seeded: S::SEEDED,
             settings: S::Settings::list,
             exclusive: S::Settings::EXCLUSIVE,
@@ -72,6 +74,14 @@ impl Kind {
             resolve: |value, remote, outside| S::resolve(&typed(value)?, remote, outside),
             show: S::show,
             run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
+        }
+    }
+
+    /// Returns where a stage of this kind computes in a run on `asked`.
+    pub fn device(&self, asked: Device) -> Device {
+        match self.on_device {
+            true => asked,
+            false => Device::Cpu,
         }
     }
 }

@@ -59,7 +59,7 @@ pub use role::{Role, Roles};
 pub use runner::{RunOptions, Runner};
 pub use stage::Stage;
 pub use tinylm_settings::{
-    self as settings, LocalPath, NoSettings, SettingError, Settings, choices, settings,
+    self as settings, Device, LocalPath, NoSettings, SettingError, Settings, choices, settings,
 };
 pub use usage::Usage;
 pub use wish::Interrupt;

@@ -49,7 +49,7 @@ pub struct Execution {
     pub recipe: Vec<Entry>,
     pub attempt: u32,
     pub threads: usize,
-    pub device: String,
+    pub device: crate::settings::Device,
     /// Why the stage was not fresh.
     pub why: Vec<String>,
 }

@@ -60,7 +60,7 @@ impl Executor for Processes {
     fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
         let path = match claim.what {
             Exclusive::Key(key) => claim.home.key_lock(key),
-            Exclusive::Device(device) => claim.home.device_lock(device),
+            Exclusive::Device(device) => claim.home.device_lock(&device.to_string()),
         };
         let lock = Lock::wait_exclusive(&path, claim.note, claim.cancelled, claim.on_wait);
         let lock = lock.map_err(|error| from_registry(&error))?;

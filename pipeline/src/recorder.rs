@@ -113,7 +113,7 @@ impl Recorder {
             kind: execution.kind.to_owned(),
             attempt: execution.attempt,
             started_at: now_ms(),
-            device: execution.device.clone(),
+            device: execution.device.to_string(),
             threads: u32::try_from(execution.threads).ok(),
             recipe: recipe_text(execution),
         };

@@ -8,6 +8,7 @@ use crate::{
     executor::Executor,
     observe::Observer,
     plan::History,
+    settings::Device,
     spec::Experiment,
     wish::Interrupt,
 };
@@ -20,8 +21,8 @@ pub struct RunOptions {
     pub force: Vec<String>,
     pub n_jobs: usize,
     pub n_threads: usize,
-    /// `cpu` or `cuda:N`.
-    pub device: String,
+    /// Where stages that can compute there do.
+    pub device: Device,
     pub keep_going: bool,
     pub resolve: Resolve,
 }

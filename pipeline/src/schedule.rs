@@ -20,6 +20,7 @@ use crate::{
     error::StageError,
     observe::{Happened, Outcome, Settled},
     runner::Runner,
+    settings::Device,
     spec::StageSpec,
     wish::Wish,
     work::Work,
@@ -41,7 +42,7 @@ impl Runner<'_> {
                 let n_free = self.options.n_jobs.max(1) - running.len();
                 let starting = &ready[..ready.len().min(n_free)];
                 running.extend(starting);
-                let n_threads = self.options.n_threads / n_at_work(&running);
+                let n_threads = self.options.n_threads / n_at_work(&running, self.options.device);
                 for &stage in starting {
                     started.insert(&stage.name);
                     let worker = Worker {
@@ -136,10 +137,12 @@ impl Runner<'_> {
     }
 }
 
-/// How many stages share the threads: heavy ones take turns at their device, so they count as one.
-fn n_at_work(running: &[&StageSpec]) -> usize {
-    let n_heavy = running.iter().filter(|stage| stage.kind.heavy).count();
-    (running.len() - n_heavy + n_heavy.min(1)).max(1)
+/// How many stages share the threads: heavy ones take turns at their device, so those of one count as one.
+fn n_at_work(running: &[&StageSpec], asked: Device) -> usize {
+    let heavy = running.iter().filter(|stage| stage.kind.heavy);
+    let devices: Vec<Device> = heavy.map(|stage| stage.kind.device(asked)).collect();
+    let n_devices = devices.iter().collect::<HashSet<_>>().len();
+    (running.len() - devices.len() + n_devices).max(1)
 }
 
 /// Returns the contents digests of what a stage reads, role by role.

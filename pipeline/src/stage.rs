@@ -35,6 +35,8 @@ pub trait Stage: 'static {
     const ROLES: Roles;
     /// Heavy kinds run one at a time per device.
     const HEAVY: bool = false;
+    /// Whether it computes on the device that was asked for; all others compute on the CPU.
+    const ON_DEVICE: bool = false;
     /// Whether the seed is part of the recipe.
     const SEEDED: bool = false;
 

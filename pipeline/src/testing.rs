@@ -15,7 +15,7 @@ use crate::{
     kind::typed,
     metrics::Metrics,
     outside::Outside,
-    settings::{Settings, with_defaults},
+    settings::{Device, Settings, with_defaults},
     stage::Stage,
 };
 
@@ -104,7 +104,7 @@ impl StageTest {
             checkpoints,
             seed: self.seed,
             threads: self.threads,
-            device: "cpu".to_owned(),
+            device: Device::Cpu,
         };
         let events = Mutex::new(Vec::new());
         let send = |event| events.lock().expect("no test thread panicked").push(event);

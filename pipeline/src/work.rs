@@ -8,8 +8,8 @@ use std::{
 use tinylm_registry::Digest;
 
 use crate::{
-    context::from_registry, desk::Desk, error::StageError, runner::Runner, spec::StageSpec,
-    wish::Wish,
+    context::from_registry, desk::Desk, error::StageError, runner::Runner, settings::Device,
+    spec::StageSpec, wish::Wish,
 };
 
 pub(crate) struct Work<'a> {
@@ -26,6 +26,11 @@ pub(crate) struct Work<'a> {
 impl Work<'_> {
     pub(crate) fn wish(&self) -> Wish {
         self.runner.interrupt.wish(self.stop)
+    }
+
+    /// Returns where this stage computes.
+    pub(crate) fn device(&self) -> Device {
+        self.stage.kind.device(self.runner.options.device)
     }
 
     /// Returns the folder of all attempts at a key.

@@ -61,7 +61,7 @@ impl Worker<'_> {
             Kept::Whole(record) => return Ok(self.hit(key, &record)),
             kept => kept,
         };
-        let device = Exclusive::Device(&self.work.runner.options.device);
+        let device = Exclusive::Device(self.work.device());
         let _device = match self.work.stage.kind.heavy {
             true => Some(self.claim(device)?),
             false => None,
@@ -213,7 +213,7 @@ impl Worker<'_> {
                     recipe: recipe.to_vec(),
                     attempt: n,
                     threads: self.work.n_threads,
-                    device: self.work.runner.options.device.clone(),
+                    device: self.work.device(),
                     why: why.to_vec(),
                 },
             };

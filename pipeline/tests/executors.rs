@@ -252,7 +252,7 @@ impl Project {
                 force: force.iter().map(|name| (*name).to_owned()).collect(),
                 n_jobs: 4,
                 n_threads: 1,
-                device: "cpu".to_owned(),
+                device: tinylm_pipeline::Device::Cpu,
                 keep_going: false,
                 resolve: Resolve::IfNew,
             },

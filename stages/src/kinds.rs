@@ -29,3 +29,27 @@ pub fn catalog() -> Vec<Kind> {
         Kind::of::<command::Command>(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use tinylm_pipeline::Device;
+
+    use super::*;
+
+    /// All others compute on the CPU, whatever was asked for, and so wait for its lock and not a GPU's.
+    #[test]
+    fn only_training_computes_on_a_gpu() {
+        let gpu = Device::Cuda(1);
+        let kinds = catalog().into_iter();
+        let (on_gpu, others): (Vec<Kind>, Vec<Kind>) =
+            kinds.partition(|kind| kind.device(gpu) == gpu);
+        let names: Vec<&str> = on_gpu.iter().map(|kind| kind.name).collect();
+        assert_eq!(names, ["pretrain", "finetune"]);
+        assert!(others.iter().all(|kind| kind.device(gpu) == Device::Cpu));
+        assert!(
+            on_gpu
+                .iter()
+                .all(|kind| kind.device(Device::Cpu) == Device::Cpu)
+        );
+    }
+}

@@ -37,11 +37,13 @@
 //! ```
 
 mod declare;
+mod device;
 mod error;
 mod fill;
 mod shape;
 
 pub use declare::{Choice, NoSettings, Settings, doc_text, plain};
+pub use device::{Device, NotADevice};
 pub use error::SettingError;
 pub use fill::{defaults, with_defaults};
 pub use shape::{LocalPath, Setting, Shape, Shaped};

@@ -5,16 +5,22 @@
 
 use std::{fs, path::PathBuf};
 
+use tinylm_settings::Device;
+
 use crate::{
     config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions},
     engine::{
-        Batch, Engine, EngineError, LossSum, Pass, Score, Tensor, Tensors, Update, UpdateStats,
+        Batch, Engine, EngineError, EngineSettings, LossSum, Pass, Score, Tensor, Tensors, Update,
+        UpdateStats,
     },
+    machine::Machine,
 };
 
 #[derive(Debug)]
 pub(crate) struct Bigram {
     config: ModelConfig,
+    settings: EngineSettings,
+    pub(crate) machine: Machine,
     weights: Vec<f32>,
     momentum: Vec<f32>,
     gradient: Vec<f64>,
@@ -73,6 +79,12 @@ impl Bigram {
         let n = vocab_size * vocab_size;
         Self {
             config: config(vocab_size),
+            settings: EngineSettings::default(),
+            machine: Machine {
+                device: Device::Cpu,
+                kernels: "plain".to_owned(),
+                memory_bytes: None,
+            },
             weights: vec![0.0; n],
             momentum: vec![0.0; n],
             gradient: vec![0.0; n],
@@ -112,6 +124,20 @@ fn data(tensors: &Tensors, name: &str) -> Result<Vec<f32>, EngineError> {
 impl Engine for Bigram {
     fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+        let mut gradient: Vec<f32> = self.gradient.iter().map(|g| *g as f32).collect();
+        f("table", &mut gradient);
+        self.gradient = gradient.into_iter().map(f64::from).collect();
     }
 
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
@@ -215,6 +241,18 @@ impl Engine for Bigram {
 impl<E: Engine> Engine for Mortal<E> {
     fn config(&self) -> &ModelConfig {
         self.engine.config()
+    }
+
+    fn settings(&self) -> &EngineSettings {
+        self.engine.settings()
+    }
+
+    fn machine(&self) -> &Machine {
+        self.engine.machine()
+    }
+
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+        self.engine.each_gradient(f);
     }
 
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {

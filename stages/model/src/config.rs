@@ -38,8 +38,7 @@ mod presets;
 use serde::{Deserialize, Serialize};
 use tinylm_settings::choices;
 
-pub(crate) use parameters::HEAD_ROWS;
-pub use parameters::{MemoryEstimate, Parameter, Role};
+pub use parameters::{Parameter, Role};
 pub use presets::Preset;
 
 /// The shape of a decoder-only transformer.

@@ -5,30 +5,19 @@
 //! the weights and the optimizer's moments and nothing else, so saving what
 //! `weights` and `optimizer` return and loading it again is a complete checkpoint.
 
-use std::collections::BTreeMap;
+mod batch;
+mod error;
+mod settings;
+mod tensors;
 
-use crate::config::{ConfigError, ModelConfig};
+pub use batch::Batch;
+pub use error::EngineError;
+pub use settings::EngineSettings;
+pub use tensors::{Tensor, Tensors};
+pub(crate) use tensors::{find, no_strangers};
 
-/// One micro-batch: `n_rows` sequences of `len` tokens, row after row.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Batch {
-    pub n_rows: usize,
-    pub len: usize,
-    /// Input ids, `n_rows * len`.
-    pub tokens: Vec<u16>,
-    /// The id to predict at each place, `n_rows * len`.
-    pub targets: Vec<u16>,
-    /// How much each place counts in the loss: 1.0 or 0.0 (0.0 for padding and masked tokens).
-    pub weights: Vec<f32>,
-    /// Position of each token inside its own document (packing resets it).
-    pub positions: Vec<u16>,
-    /// For each token, the index *within its row* where its document starts:
-    /// attention at `t` sees `starts[t]..=t` only.
-    pub starts: Vec<u16>,
-    /// Index of the first row in the step's global batch: random numbers depend on
-    /// it, so the same row draws the same dropout however the batch is divided.
-    pub row_offset: usize,
-}
+use crate::config::ModelConfig;
+use crate::machine::Machine;
 
 /// What a gradient pass may vary besides its batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,41 +56,21 @@ pub struct UpdateStats {
     pub applied: bool,
 }
 
-/// Named f32 tensors with their shapes, in name order.
-pub type Tensors = BTreeMap<String, Tensor>;
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
-    pub shape: Vec<usize>,
-    pub data: Vec<f32>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error("`{name}` has shape {found:?}, the model needs {expected:?}")]
-    Shape {
-        name: String,
-        found: Vec<usize>,
-        expected: Vec<usize>,
-    },
-    #[error("`{0}` is missing")]
-    MissingTensor(String),
-    #[error("`{0}` is not part of this model")]
-    UnknownTensor(String),
-    #[error("the batch is not usable: {0}")]
-    Batch(String),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("device: {0}")]
-    Device(String),
-}
-
 /// A model with its optimizer on some device.
 pub trait Engine {
     fn config(&self) -> &ModelConfig;
 
+    fn settings(&self) -> &EngineSettings;
+
+    /// What it runs on, as it was before the engine took its memory.
+    fn machine(&self) -> &Machine;
+
     /// Runs forward and backward and adds to the gradients held since the last update.
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError>;
+
+    /// Shows `f` the held gradient of each tensor that is trained, by name, in the order of
+    /// `ModelConfig::parameters`; zeros where none is held.
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32]));
 
     /// Applies the held gradients and drops them. A non-finite norm changes nothing.
     fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError>;

@@ -10,72 +10,29 @@
 //! What follows from other values that are kept by one cheap pass over them is not kept for
 //! the backward pass but made again there (`Again`).
 
+mod cpu;
+mod gradients;
+mod linear;
+mod node;
+
 use std::sync::Arc;
 
 use dfdx::prelude::*;
-use rayon::{ThreadPool, prelude::*};
 
 use crate::buffer::{Buf, Pool};
-use crate::config::{HEAD_ROWS, ModelConfig, Positions};
-use crate::dfdx_engine::Backend;
-use crate::engine::{Batch, EngineError, Score};
+use crate::config::Positions;
+use crate::engine::{Batch, Score};
 use crate::kernels::attention::{Heads, Rows, attend, attend_backward};
 use crate::kernels::rows::{self, NORM_STATS, Write};
 use crate::kernels::{View, loss, math, matmul};
-use crate::model::{Weights, forward};
+use crate::memory::HEAD_ROWS;
 use crate::noise::Place;
 use crate::ops::{Ops, Result, Scene, Then};
 use crate::profile::span;
 
-type Grads = Gradients<f32, Cpu>;
-type Slot = Tensor<(usize,), f32, Cpu>;
-type Done = std::result::Result<(), CpuError>;
-
-/// Makes a matrix again, to the bit.
-type Again = Arc<dyn Fn() -> Buf<f32> + Send + Sync>;
-
-/// A matrix of `width` columns, and where its gradient goes (`None`: nobody wants it).
-#[derive(Clone)]
-struct Node {
-    data: Arc<Buf<f32>>,
-    width: usize,
-    slot: Option<Slot>,
-    /// What the backward pass holds on to instead of the data, where that takes less.
-    again: Option<Again>,
-}
-
-impl Node {
-    fn view(&self) -> View<'_> {
-        View::new(&self.data, self.width)
-    }
-
-    fn or_again(self, again: impl Fn() -> Buf<f32> + Send + Sync + 'static) -> Self {
-        let again: Option<Again> = Some(Arc::new(again));
-        Node { again, ..self }
-    }
-}
-
-/// A node's data as the backward pass holds it.
-enum Kept {
-    Whole(Arc<Buf<f32>>),
-    Again(Again),
-}
-
-impl Kept {
-    fn of(node: &Node) -> Self {
-        match &node.again {
-            Some(again) => Kept::Again(Arc::clone(again)),
-            None => Kept::Whole(Arc::clone(&node.data)),
-        }
-    }
-
-    fn data(self) -> Arc<Buf<f32>> {
-        match self {
-            Kept::Whole(data) => data,
-            Kept::Again(again) => Arc::new(again()),
-        }
-    }
-}
+pub(crate) use cpu::FusedCpu;
+use gradients::{Done, Grads, Slot, device_error, give, put, take, take_or_new};
+use node::{Node, Target};
 
 /// The fused operations during one pass: taped for training, untaped for evaluation.
 struct Fused<'a, T> {
@@ -146,6 +103,24 @@ impl<T: Tape<f32, Cpu>> Fused<'_, T> {
         let _span = span("products");
         let weight = View::new(&weight.data, x.width);
         matmul(y, accumulate, x.view(), weight.t(), self.scene.precision);
+    }
+
+    fn logits(&self, x: &[f32], width: usize, weight: &Node, bias: Option<&Node>) -> Buf<f32> {
+        let n_vocab = weight.data.len() / width;
+        let mut logits = self.pool.take(x.len() / width * n_vocab);
+        if let Some(bias) = bias {
+            rows::fill_rows(&mut logits, n_vocab, &bias.data);
+        }
+        let _span = span("products");
+        let weight = View::new(&weight.data, width).t();
+        matmul(
+            &mut logits,
+            bias.is_some(),
+            View::new(x, width),
+            weight,
+            self.scene.precision,
+        );
+        logits
     }
 
     fn rows_that_count(&self) -> Vec<usize> {
@@ -470,240 +445,6 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
     }
 }
 
-/// The three ways to end a linear map.
-impl<T: Tape<f32, Cpu>> Fused<'_, T> {
-    fn linear_alone(&mut self, x: &Node, weight: &Node, bias: Option<&Node>) -> Result<Node> {
-        let y = self.product(x, weight, values(bias));
-        let y = self.node(
-            y,
-            weight.data.len() / x.width,
-            &[Some(x), Some(weight), bias],
-        )?;
-        let backward = self.linear_backward(x, weight, bias);
-        self.record(&y, move |grads, d_y| backward(grads, &d_y));
-        Ok(y)
-    }
-
-    fn linear_activated(
-        &mut self,
-        x: &Node,
-        weight: &Node,
-        bias: Option<&Node>,
-        place: Place,
-    ) -> Result<Node> {
-        let activation = self.scene.config.activation;
-        let mask = self.scene.mask(place);
-        let hidden = Arc::new(self.product(x, weight, values(bias)));
-        let width = weight.data.len() / x.width;
-        let make = {
-            let (hidden, pool) = (Arc::clone(&hidden), self.pool.clone());
-            move || {
-                let _span = span("activation");
-                let mut y = pool.take(hidden.len());
-                rows::activate(activation, &hidden, &mut y, width, mask.as_ref());
-                y
-            }
-        };
-        let y = self.node(make(), width, &[Some(x), Some(weight), bias])?;
-        let y = y.or_again(make);
-        let backward = self.linear_backward(x, weight, None);
-        let (bias, pool) = (bias.and_then(Target::of), self.pool.clone());
-        self.record(&y, move |grads, mut d_y| {
-            {
-                let _span = span("activation");
-                let mut d_bias = pool.zeros(bias.as_ref().map_or(0, |bias| bias.n));
-                rows::activate_backward(
-                    activation,
-                    &hidden,
-                    &mut d_y,
-                    width,
-                    mask.as_ref(),
-                    &mut d_bias,
-                );
-                if let Some(bias) = bias {
-                    give(grads, &bias.slot, d_bias)?;
-                }
-            }
-            drop(hidden);
-            backward(grads, &d_y)
-        });
-        Ok(y)
-    }
-
-    fn linear_added(
-        &mut self,
-        x: &Node,
-        weight: &Node,
-        bias: Option<&Node>,
-        residual: &Node,
-        place: Place,
-    ) -> Result<Node> {
-        let mask = self.scene.mask(place);
-        let width = residual.width;
-        let y = match &mask {
-            None => {
-                let mut y = self.pool.take(residual.data.len());
-                {
-                    let _span = span("bias, residual");
-                    rows::fill_residual(&mut y, width, values(bias), &residual.data);
-                }
-                self.multiply(&mut y, true, x, weight);
-                y
-            }
-            Some(mask) => {
-                let mut y = self.product(x, weight, values(bias));
-                let _span = span("bias, residual");
-                rows::drop_and_add(&mut y, width, mask, &residual.data);
-                y
-            }
-        };
-        let y = self.node(y, width, &[Some(x), Some(weight), bias, Some(residual)])?;
-        let backward = self.linear_backward(x, weight, bias);
-        let (residual, pool) = (Target::of(residual), self.pool.clone());
-        self.record(&y, move |grads, d_y| {
-            match mask {
-                None => backward(grads, &d_y)?,
-                Some(mask) => {
-                    let mut dropped = pool.take(d_y.len());
-                    {
-                        let _span = span("bias, residual");
-                        rows::copy_dropped(&mut dropped, &d_y, width, &mask);
-                    }
-                    backward(grads, &dropped)?;
-                }
-            }
-            match residual {
-                Some(residual) => give(grads, &residual.slot, d_y),
-                None => Ok(()),
-            }
-        });
-        Ok(y)
-    }
-
-    /// What a linear map does with the gradient of its result.
-    fn linear_backward(
-        &self,
-        x: &Node,
-        weight: &Node,
-        bias: Option<&Node>,
-    ) -> impl FnOnce(&mut Grads, &[f32]) -> Done + 'static {
-        let (kept, target, width) = (Kept::of(x), Target::of(x), x.width);
-        let (weight, bias) = (weight.clone(), bias.and_then(Target::of));
-        let (pool, precision) = (self.pool.clone(), self.scene.precision);
-        move |grads, d_y| {
-            if let Some(bias) = bias {
-                let _span = span("bias, residual");
-                bias.add_to(grads, &pool, |d| rows::add_column_sums(d, d_y))?;
-            }
-            let d_y = View::new(d_y, weight.data.len() / width);
-            if let Some(Target { slot, n }) = &target {
-                let _span = span("products");
-                let (mut d_x, write) = take_or_new(grads, slot, &pool, *n)?;
-                let weight = View::new(&weight.data, width);
-                matmul(&mut d_x, write == Write::Add, d_y, weight, precision);
-                put(grads, slot, d_x)?;
-            }
-            if let Some(slot) = &weight.slot {
-                let x = kept.data();
-                let _span = span("products");
-                let (mut d_weight, write) = take_or_new(grads, slot, &pool, weight.data.len())?;
-                let (accumulate, x) = (write == Write::Add, View::new(&x, width));
-                matmul(&mut d_weight, accumulate, d_y.t(), x, precision);
-                put(grads, slot, d_weight)?;
-            }
-            Ok(())
-        }
-    }
-
-    fn logits(&self, x: &[f32], width: usize, weight: &Node, bias: Option<&Node>) -> Buf<f32> {
-        let n_vocab = weight.data.len() / width;
-        let mut logits = self.pool.take(x.len() / width * n_vocab);
-        if let Some(bias) = bias {
-            rows::fill_rows(&mut logits, n_vocab, &bias.data);
-        }
-        let _span = span("products");
-        let weight = View::new(&weight.data, width).t();
-        matmul(
-            &mut logits,
-            bias.is_some(),
-            View::new(x, width),
-            weight,
-            self.scene.precision,
-        );
-        logits
-    }
-}
-
-/// A gradient's place and size, without holding on to the values it belongs to.
-struct Target {
-    slot: Slot,
-    n: usize,
-}
-
-impl Target {
-    fn of(node: &Node) -> Option<Target> {
-        let slot = node.slot.clone()?;
-        let n = node.data.len();
-        Some(Target { slot, n })
-    }
-
-    /// Lets `f` add to the gradient.
-    fn add_to(&self, grads: &mut Grads, pool: &Pool<f32>, f: impl FnOnce(&mut [f32])) -> Done {
-        let mut d = match take(grads, &self.slot, pool)? {
-            Some(d) => d,
-            None => pool.zeros(self.n),
-        };
-        f(&mut d);
-        put(grads, &self.slot, d)
-    }
-}
-
-/// Takes a gradient out of its slot, if there is one.
-fn take(
-    grads: &mut Grads,
-    slot: &Slot,
-    pool: &Pool<f32>,
-) -> std::result::Result<Option<Buf<f32>>, CpuError> {
-    let held: &mut Vec<f32> = grads.get_or_alloc_mut(slot)?;
-    let held = std::mem::take(held);
-    Ok((!held.is_empty()).then(|| pool.own(held)))
-}
-
-/// Takes a gradient out to be added to, or a new buffer to be written.
-fn take_or_new(
-    grads: &mut Grads,
-    slot: &Slot,
-    pool: &Pool<f32>,
-    n: usize,
-) -> std::result::Result<(Buf<f32>, Write), CpuError> {
-    Ok(match take(grads, slot, pool)? {
-        Some(d) => (d, Write::Add),
-        None => (pool.take(n), Write::Set),
-    })
-}
-
-/// Puts a gradient (back) into its empty slot.
-fn put(grads: &mut Grads, slot: &Slot, d: Buf<f32>) -> Done {
-    let held: &mut Vec<f32> = grads.get_or_alloc_mut(slot)?;
-    *held = d.into_vec();
-    Ok(())
-}
-
-/// Adds to a gradient, or becomes it.
-fn give(grads: &mut Grads, slot: &Slot, d: Buf<f32>) -> Done {
-    let held: &mut Vec<f32> = grads.get_or_alloc_mut(slot)?;
-    if held.is_empty() {
-        *held = d.into_vec();
-    } else {
-        rows::add_all(held, &d);
-    }
-    Ok(())
-}
-
-fn values(bias: Option<&Node>) -> &[f32] {
-    bias.map_or(&[], |bias| &bias.data)
-}
-
 fn rows_of(batch: &Batch) -> Rows<'_> {
     Rows {
         n_rows: batch.n_rows,
@@ -715,165 +456,5 @@ fn rows_of(batch: &Batch) -> Rows<'_> {
 fn gather(out: &mut [f32], x: &[f32], at: &[usize], width: usize) {
     for (out, &i) in out.chunks_exact_mut(width).zip(at) {
         out.copy_from_slice(&x[i * width..][..width]);
-    }
-}
-
-fn device_error(error: CpuError) -> EngineError {
-    EngineError::Device(error.to_string())
-}
-
-/// Weights in memory, for the fused operations.
-pub struct FusedCpu {
-    device: Cpu,
-    pool: Pool<f32>,
-    weights: Vec<Node>,
-    /// Tokens of the last batch: other sizes need other buffers.
-    n_tokens: usize,
-}
-
-impl FusedCpu {
-    pub(crate) fn new() -> Self {
-        FusedCpu {
-            device: Cpu::default(),
-            pool: Pool::default(),
-            weights: Vec::new(),
-            n_tokens: 0,
-        }
-    }
-
-    fn ops<'a, T>(&mut self, scene: Scene<'a>, tape: T) -> Fused<'a, T> {
-        if self.n_tokens != scene.n_tokens() {
-            self.n_tokens = scene.n_tokens();
-            self.pool.clear();
-        }
-        Fused {
-            scene,
-            batch: Arc::new(scene.batch.clone()),
-            pool: self.pool.clone(),
-            device: self.device.clone(),
-            tape,
-            total: None,
-        }
-    }
-
-    fn find(&self, config: &ModelConfig, names: &[String]) -> Result<Weights<Node>> {
-        let find = |name: &str| {
-            let i = names.iter().position(|known| known == name)?;
-            self.weights.get(i).cloned()
-        };
-        Weights::find(config, find).ok_or_else(|| EngineError::MissingTensor("weights".into()))
-    }
-
-    fn train(
-        &mut self,
-        scene: Scene,
-        names: &[String],
-        grads: &mut [Option<Vec<f32>>],
-    ) -> Result<f64> {
-        let mut held = Gradients::leaky();
-        for (node, grad) in self.weights.iter().zip(grads.iter_mut()) {
-            if let (Some(slot), Some(grad)) = (&node.slot, grad.take()) {
-                put(&mut held, slot, self.pool.own(grad)).map_err(device_error)?;
-            }
-        }
-        let seed: Slot = self
-            .device
-            .try_tensor_from_vec(Vec::new(), (0,))
-            .map_err(device_error)?;
-        let (_, tape) = seed.traced(held).split_tape();
-        let mut ops = self.ops(scene, tape);
-        let weights = self.find(scene.config, names)?;
-        let x = forward(&mut ops, scene.config, &weights)?;
-        let (head, bias) = weights.head();
-        let total = ops.loss(&x, head, bias)?;
-        drop((x, weights));
-        let Fused {
-            total: value, tape, ..
-        } = ops;
-        let Some(value) = value else {
-            return Ok(total);
-        };
-        let mut held = value.put_tape(tape).try_backward().map_err(device_error)?;
-        for (node, grad) in self.weights.iter().zip(grads) {
-            if let Some(slot) = &node.slot {
-                let d = take(&mut held, slot, &self.pool).map_err(device_error)?;
-                *grad = d.map(Buf::into_vec);
-            }
-        }
-        Ok(total)
-    }
-
-    fn score(&mut self, scene: Scene, names: &[String]) -> Result<Vec<Score>> {
-        let mut ops = self.ops(scene, NoneTape);
-        let weights = self.find(scene.config, names)?;
-        let x = forward(&mut ops, scene.config, &weights)?;
-        let (head, bias) = weights.head();
-        ops.scores(&x, head, bias)
-    }
-}
-
-impl Backend for FusedCpu {
-    fn load(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>, trained: &[bool]) -> Result<()> {
-        self.weights.clear();
-        for ((data, shape), &trained) in weights.into_iter().zip(trained) {
-            let slot = self
-                .device
-                .try_tensor_from_vec(Vec::new(), (0,))
-                .map_err(device_error)?;
-            self.weights.push(Node {
-                data: Arc::new(self.pool.own(data)),
-                width: shape.last().copied().unwrap_or(1),
-                slot: trained.then_some(slot),
-                again: None,
-            });
-        }
-        Ok(())
-    }
-
-    fn weights(&self, threads: &ThreadPool) -> Result<Vec<Vec<f32>>> {
-        let weights: Vec<&Buf<f32>> = self.weights.iter().map(|node| &*node.data).collect();
-        let copies = || weights.into_par_iter().map(|data| data.to_vec()).collect();
-        Ok(threads.install(copies))
-    }
-
-    fn change(
-        &mut self,
-        threads: &ThreadPool,
-        which: &[bool],
-        f: &mut (dyn FnMut(usize, &mut [f32]) + Send),
-    ) -> Result<()> {
-        let wanted = self.weights.iter_mut().enumerate().zip(which);
-        let mut wanted = wanted.filter_map(|(node, &which)| which.then_some(node));
-        threads.install(|| {
-            wanted.try_for_each(|(i, node)| {
-                let data = Arc::get_mut(&mut node.data)
-                    .ok_or_else(|| EngineError::Device("a weight is still in use".into()))?;
-                f(i, data);
-                Ok(())
-            })
-        })
-    }
-
-    fn accumulate(
-        &mut self,
-        threads: &ThreadPool,
-        scene: Scene,
-        names: &[String],
-        grads: &mut [Option<Vec<f32>>],
-    ) -> Result<f64> {
-        threads.install(|| self.train(scene, names, grads))
-    }
-
-    fn scores(
-        &mut self,
-        threads: &ThreadPool,
-        scene: Scene,
-        names: &[String],
-    ) -> Result<Vec<Score>> {
-        threads.install(|| self.score(scene, names))
-    }
-
-    fn recycle(&self, grad: Vec<f32>) {
-        drop(self.pool.own(grad));
     }
 }

@@ -3,6 +3,7 @@
 //! This crate knows nothing of experiment files, stages, runs or the store: it is
 //! handed shards, settings and folders, and hands back numbers and weights.
 
+mod backend;
 pub mod batches;
 #[cfg(test)]
 mod bigram;
@@ -14,14 +15,20 @@ pub mod engine;
 pub mod folder;
 mod fused;
 pub mod generate;
+mod initial;
 pub mod kernels;
+pub mod machine;
+pub mod memory;
 mod model;
+mod moments;
 mod noise;
 mod ops;
+mod optimizer;
 mod order;
 pub mod peak;
 mod plain;
 pub mod profile;
+pub mod reduction;
 pub mod sampler;
 pub mod schedule;
 pub mod shards;
@@ -33,5 +40,7 @@ pub mod weights;
 
 #[cfg(feature = "cuda")]
 pub use dfdx_engine::CudaEngine;
-pub use dfdx_engine::{CpuEngine, DfdxEngine, EngineSettings, Optimizer, PlainEngine};
+pub use dfdx_engine::{CpuEngine, DfdxEngine, PlainEngine};
+pub use engine::EngineSettings;
 pub use noise::Dropout;
+pub use optimizer::Optimizer;

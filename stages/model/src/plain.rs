@@ -8,8 +8,8 @@
 use dfdx::prelude::*;
 use rayon::ThreadPool;
 
+use crate::backend::Backend;
 use crate::config::{Activation, ModelConfig, Norm, Positions};
-use crate::dfdx_engine::Backend;
 use crate::engine::{EngineError, Score};
 use crate::kernels::{loss, math, rows};
 use crate::model::{Weights, forward};

@@ -1,9 +1,9 @@
-//! What the training loop knows besides weights and moments: all of it is in the
+//! The state of the training loop besides weights and moments. All of it is in the
 //! checkpoint, so that a resumed run cannot differ from one that was never stopped.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{shards::ROLE_NAMES, validation::Validation};
+use crate::{machine::Machine, shards::ROLE_NAMES, validation::Validation};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -78,6 +78,30 @@ pub(crate) struct Losses {
 const CURVE_POINTS: u64 = 500;
 
 impl State {
+    /// Training before its first step.
+    pub(crate) fn new(machine: &Machine, seed: u64, n_steps: u64, micro_batch: usize) -> Self {
+        Self {
+            version: 1,
+            step: 0,
+            n_steps,
+            seed,
+            micro_batch,
+            kernels: machine.kernels.clone(),
+            device: machine.device.to_string(),
+            n_updates: 0,
+            n_skipped: 0,
+            n_skipped_in_a_row: 0,
+            tokens: 0,
+            losses: Losses::default(),
+            grad_norm: None,
+            best: None,
+            n_without_gain: 0,
+            curve: Curve::default(),
+            pending: Pending::default(),
+            metrics: Vec::new(),
+        }
+    }
+
     /// Takes note of a validation. Returns whether it is the best so far, which one whose
     /// loss is not finite never is: JSON has no such number, so it is not drawn either.
     pub(crate) fn judge(&mut self, validation: &Validation) -> bool {

@@ -9,309 +9,41 @@
 //! there (metrics, samples, how often something is logged or saved) cannot change
 //! what is trained.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+mod error;
+mod judge;
+mod micro_batch;
+mod pace;
+mod settings;
+mod trained;
+mod watcher;
 
-use serde::Serialize;
-use tinylm_settings::choices;
+use std::path::Path;
 
 use crate::{
-    batches::{BatchError, BatchSettings, Batches, Coverage},
-    checkpoint::{Checkpoint, CheckpointError, Checkpoints},
-    config::{ModelConfig, Precision},
-    dfdx_engine::Optimizer,
-    engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
-    schedule::{Schedule, ScheduleError},
-    shards::{Shards, ShardsError, Split},
-    state::{Best, Curve, Losses, Pending, State, by_role},
-    validation::{Validation, validate},
+    batches::Batches,
+    checkpoint::{Checkpoint, Checkpoints},
+    config::ModelConfig,
+    engine::{Engine, LossSum, Pass, Update},
+    reduction::Reduction,
+    shards::{Shards, Split},
+    state::State,
+    validation::validate,
 };
 
-/// Tokens a micro-batch chosen by `auto` has at most: more would only take memory.
-const MICRO_BATCH_TOKENS: usize = 8192;
+pub use error::TrainError;
+pub use micro_batch::choose_micro_batch;
+pub use settings::{Length, OnNonFinite, OnSpike, TrainSettings, WatchSettings};
+pub use trained::{TrainReport, Trained};
+pub use watcher::Watcher;
+
+use error::SKIPPED_MAX;
+use judge::{check_validation, fault, judge, non_finite};
+use micro_batch::fits;
+use pace::Pace;
+use watcher::{is_logged, log, log_validation, report_coverage};
+
 /// Validations of a run that does not say how often.
 const VALIDATIONS: u64 = 20;
-/// Steps that may be skipped one after the other before training is called off.
-const SKIPPED_MAX: u64 = 20;
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainSettings {
-    pub length: Length,
-    pub batches: BatchSettings,
-    pub schedule: Schedule,
-    /// Norm above which gradients are scaled down; infinite switches it off.
-    pub clip: f32,
-    /// Rows computed at a time; `None` takes what fits into `memory`.
-    pub micro_batch: Option<usize>,
-    /// Steps between two validations; 0 never validates, `None` does so twenty times.
-    pub validate_every: Option<u64>,
-    /// Rows of the fixed validation set; `None` takes as many as cost little.
-    pub validate_rows: Option<usize>,
-    /// Validations without a gain after which training stops.
-    pub patience: Option<u64>,
-    pub on_non_finite: OnNonFinite,
-    pub on_spike: OnSpike,
-    /// Standard deviations above the running mean that make a loss a spike.
-    pub spike_z: f64,
-    pub seed: u64,
-    /// Updates that the optimizer's moments come from already.
-    pub updates_before: u64,
-    pub watch: WatchSettings,
-    pub machine: Machine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Length {
-    Epochs(f64),
-    Steps(u64),
-}
-
-choices! {
-    /// The fate of a step whose loss or gradient is not finite: left out, or the end of the training.
-    pub enum OnNonFinite {
-        Stop = "stop",
-        Skip = "skip",
-    }
-}
-
-choices! {
-    /// The fate of a step whose loss is far above its running mean.
-    pub enum OnSpike {
-        /// The step is taken all the same, and told of.
-        Warn = "warn",
-        Skip = "skip",
-        Stop = "stop",
-    }
-}
-
-impl OnNonFinite {
-    /// Returns the fate of the step in words, unless training ends.
-    fn fate(self) -> Option<&'static str> {
-        match self {
-            Self::Stop => None,
-            Self::Skip => Some("skipped"),
-        }
-    }
-}
-
-impl OnSpike {
-    /// As that of [`OnNonFinite`].
-    fn fate(self) -> Option<&'static str> {
-        match self {
-            Self::Warn => Some("taken all the same"),
-            Self::Skip => Some("skipped"),
-            Self::Stop => None,
-        }
-    }
-}
-
-/// What is only looked at: none of it changes what is trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WatchSettings {
-    pub log_every: u64,
-    /// Steps between two checkpoints; 0 saves for validations and by time only.
-    pub checkpoint_every: u64,
-    /// Work that may be lost at most.
-    pub checkpoint_interval: Duration,
-    pub keep_checkpoints: usize,
-}
-
-/// What training runs on.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Machine {
-    pub device: String,
-    /// Names the kernels chosen for this CPU.
-    pub kernels: String,
-    pub precision: Precision,
-    pub optimizer: Optimizer,
-    /// Memory that training may use, when it is known.
-    pub memory_bytes: Option<u64>,
-    /// Measured peak in floating-point operations per second, when it is known.
-    pub flops_per_second: Option<f64>,
-}
-
-/// The outside, as far as training cares.
-pub trait Watcher {
-    fn metric(&mut self, name: &str, step: u64, value: f64);
-
-    /// Tells how far training is. Returns false when it should stop.
-    fn progress(&mut self, step: u64, n_steps: u64, epoch: u64) -> bool;
-
-    fn info(&mut self, message: String);
-
-    fn warn(&mut self, message: String);
-
-    /// Training begins at `step`: what an earlier attempt told from there on is void.
-    fn starting(&mut self, step: u64);
-
-    /// A good moment to let the model speak.
-    fn sample(&mut self, step: u64, engine: &dyn Engine) -> Result<(), EngineError>;
-}
-
-/// What training made.
-#[derive(Debug)]
-pub struct Trained {
-    /// The weights with the lowest validation loss; the last ones if none was measured.
-    pub best: Tensors,
-    pub last: Tensors,
-    pub report: TrainReport,
-}
-
-/// The contents of `training.json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TrainReport {
-    pub steps: u64,
-    pub epochs: f64,
-    pub tokens: u64,
-    /// Updates that the weights have had in all, earlier trainings included.
-    pub updates: u64,
-    /// Steps without an update: over a fault, or because nothing in them counts.
-    pub skipped_steps: u64,
-    pub stopped_early: bool,
-    pub best: Option<Best>,
-    pub data: Coverage,
-    pub curve: Curve,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    #[error(transparent)]
-    Shards(#[from] ShardsError),
-    #[error("the `{split}` documents: {source}")]
-    Batches {
-        split: &'static str,
-        source: BatchError,
-    },
-    #[error(transparent)]
-    Schedule(#[from] ScheduleError),
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error("the shards have a vocabulary of {shards}, and the model one of {model}")]
-    Vocabulary { shards: usize, model: usize },
-    #[error("`train.context` is {context}, and the model reads {longest} tokens at most")]
-    Context { context: usize, longest: usize },
-    #[error("{0} come to no step at all")]
-    NoSteps(&'static str),
-    #[error("`{name}` is {value}, and must be above 0")]
-    NotPositive { name: &'static str, value: f64 },
-    #[error(
-        "training with {} at a time needs {needed_mb} MB of memory, and {available_mb} MB are free",
-        rows(*.micro_batch)
-    )]
-    Memory {
-        micro_batch: usize,
-        needed_mb: u64,
-        /// Of it for the model itself.
-        model_mb: u64,
-        available_mb: u64,
-    },
-    #[error("the checkpoint in this folder belongs to another training: its `{0}` is another")]
-    OtherTraining(&'static str),
-    #[error("the checkpoint's state cannot be read: {0}")]
-    State(serde_json::Error),
-    #[error("the {what} is not finite{}", before(.grad_norm))]
-    NonFinite {
-        what: &'static str,
-        lr: f64,
-        /// That of the update before.
-        grad_norm: Option<f64>,
-    },
-    #[error("the loss is {loss:.3}, {z:.1} standard deviations above its mean of {mean:.3}")]
-    Spike {
-        loss: f64,
-        mean: f64,
-        z: f64,
-        lr: f64,
-    },
-    #[error("{SKIPPED_MAX} steps in a row were skipped")]
-    AllSkipped { lr: f64 },
-    /// Something went wrong after training had begun.
-    #[error("failed at step {step} of {n_steps}")]
-    AtStep {
-        step: u64,
-        n_steps: u64,
-        /// The step of the checkpoint to go on from.
-        kept: Option<u64>,
-        #[source]
-        cause: Box<TrainError>,
-    },
-    #[error("stopped at step {step}")]
-    Cancelled { step: u64 },
-}
-
-fn rows(n: usize) -> String {
-    match n {
-        1 => "1 row".to_owned(),
-        n => format!("{n} rows"),
-    }
-}
-
-fn before(grad_norm: &Option<f64>) -> String {
-    let told = |norm: &f64| format!(" (gradient norm was {norm:.1e} one step earlier)");
-    grad_norm.as_ref().map(told).unwrap_or_default()
-}
-
-impl TrainError {
-    /// Says when it happened, and what was saved after it had.
-    fn at(self, state: &State, kept: Result<(), TrainError>) -> Self {
-        match (self, kept) {
-            // Stopping was asked for, and so was keeping what was done.
-            (Self::Cancelled { .. }, Err(error)) => error,
-            (cancelled @ Self::Cancelled { .. }, Ok(())) => cancelled,
-            (cause, kept) => Self::AtStep {
-                step: state.step + 1,
-                n_steps: state.n_steps,
-                kept: kept.is_ok().then_some(state.step),
-                cause: Box::new(cause),
-            },
-        }
-    }
-
-    /// Returns what to do about it, where there is something to be done.
-    pub fn help(&self) -> Option<String> {
-        Some(match self {
-            Self::Shards(error) => error.help(),
-            Self::Batches { source, .. } => source.help().to_owned(),
-            Self::Schedule(error) => error.help(),
-            Self::Vocabulary { .. } => {
-                "train with shards that this model's tokenizer made".to_owned()
-            }
-            Self::Context { longest, .. } => {
-                format!(
-                    "set `train.context` to at most {longest}, or give the model a longer context"
-                )
-            }
-            Self::NoSteps(_) => "set more `epochs` or `steps`".to_owned(),
-            Self::NotPositive { name, .. } => format!("set `{name}` to a positive number"),
-            Self::Memory {
-                model_mb,
-                available_mb,
-                ..
-            } if model_mb >= available_mb => {
-                format!(
-                    "the model alone takes {model_mb} MB: set a smaller `d_model`, `d_ff` or `n_layers`"
-                )
-            }
-            Self::Memory { .. } => {
-                "free memory, or set a smaller `micro_batch` or `context`, or a smaller model"
-                    .to_owned()
-            }
-            Self::OtherTraining(_) | Self::State(_) => {
-                "remove the checkpoints of this stage and run it again".to_owned()
-            }
-            Self::NonFinite { lr, .. } | Self::Spike { lr, .. } | Self::AllSkipped { lr } => {
-                format!("lower `lr` (now {lr:.2e}) or `clip`, or lengthen `warmup`")
-            }
-            Self::AtStep { cause, .. } => return cause.help(),
-            Self::Checkpoint(error) => return error.help().map(str::to_owned),
-            Self::Engine(_) | Self::Cancelled { .. } => return None,
-        })
-    }
-}
 
 const NOTHING_HELD_BACK: &str = "the shards hold no documents back, so nothing says when the model \
      begins to learn by heart: the last weights are kept; `validation: 0.05` in `binarize` holds some back";
@@ -322,6 +54,7 @@ pub fn train(
     shards: &Shards,
     settings: &TrainSettings,
     folder: &Path,
+    reduction: &mut dyn Reduction,
     watcher: &mut dyn Watcher,
 ) -> Result<Trained, TrainError> {
     check(engine.config(), shards, settings)?;
@@ -357,16 +90,16 @@ pub fn train(
     let mut checkpoints = Checkpoints::open(folder, keep)?;
     let mut state = match resume(engine, settings, n_steps, &mut checkpoints, watcher)? {
         Some(state) => state,
-        None => State::new(
-            settings,
-            n_steps,
-            choose_micro_batch(
+        None => {
+            let micro_batch = choose_micro_batch(
                 engine.config(),
+                engine.settings(),
+                engine.machine(),
                 &settings.batches,
                 settings.micro_batch,
-                &settings.machine,
-            )?,
-        ),
+            )?;
+            State::new(engine.machine(), settings.seed, n_steps, micro_batch)
+        }
     };
     report_coverage(batches.coverage(), watcher);
     let mut saved = (state.step > 0).then_some(state.step);
@@ -418,7 +151,14 @@ pub fn train(
 
         // Step.
         pace.start();
-        let done = step(engine, &mut batches, settings, &mut state, watcher);
+        let done = step(
+            engine,
+            &mut batches,
+            settings,
+            &mut state,
+            reduction,
+            watcher,
+        );
         pace.stop();
         match done {
             Ok(tokens) => pace.tokens += tokens,
@@ -463,6 +203,7 @@ fn step(
     batches: &mut Batches<'_>,
     settings: &TrainSettings,
     state: &mut State,
+    reduction: &mut dyn Reduction,
     watcher: &mut dyn Watcher,
 ) -> Result<u64, TrainError> {
     let (number, n_steps) = (state.step + 1, state.n_steps);
@@ -481,6 +222,7 @@ fn step(
         sum.nll += part.nll;
         sum.weight += part.weight;
     }
+    let sum = reduction.reduce(engine, sum)?;
 
     let lr = settings.schedule.lr(number, n_steps);
     let outcome = update(engine, sum, lr, settings, state, watcher)?;
@@ -563,78 +305,6 @@ fn update(
     Ok(Outcome::Skipped)
 }
 
-/// Whether a step with this loss is to be taken.
-fn judge(
-    loss: f64,
-    lr: f64,
-    settings: &TrainSettings,
-    state: &State,
-    watcher: &mut dyn Watcher,
-) -> Result<bool, TrainError> {
-    if !loss.is_finite() {
-        let cause = non_finite("loss", lr, state);
-        fault(
-            settings.on_non_finite.fate(),
-            cause,
-            state.step + 1,
-            watcher,
-        )?;
-        return Ok(false);
-    }
-    let z = state.losses.z_score(loss);
-    if z <= settings.spike_z {
-        return Ok(true);
-    }
-    let mean = state.losses.mean();
-    let spike = TrainError::Spike { loss, mean, z, lr };
-    fault(settings.on_spike.fate(), spike, state.step + 1, watcher)?;
-    Ok(settings.on_spike == OnSpike::Warn)
-}
-
-/// A validation whose loss is not finite is a fault too: such weights cannot be the best.
-fn check_validation(
-    validation: &Validation,
-    settings: &TrainSettings,
-    state: &State,
-    watcher: &mut dyn Watcher,
-) -> Result<(), TrainError> {
-    if validation.all.mean().is_none_or(f64::is_finite) {
-        return Ok(());
-    }
-    let lr = settings.schedule.lr(state.step, state.n_steps);
-    let cause = TrainError::NonFinite {
-        what: "validation loss",
-        lr,
-        grad_norm: None,
-    };
-    fault(settings.on_non_finite.fate(), cause, state.step, watcher)
-}
-
-fn non_finite(what: &'static str, lr: f64, state: &State) -> TrainError {
-    TrainError::NonFinite {
-        what,
-        lr,
-        grad_norm: state.grad_norm,
-    }
-}
-
-/// Ends training over a fault, or tells of it.
-fn fault(
-    fate: Option<&'static str>,
-    fault: TrainError,
-    step: u64,
-    watcher: &mut dyn Watcher,
-) -> Result<(), TrainError> {
-    let Some(fate) = fate else {
-        return Err(fault);
-    };
-    let advice = fault.help().unwrap_or_default();
-    watcher.warn(format!(
-        "step {step}: {fault}; {fate} (if it goes on, {advice})"
-    ));
-    Ok(())
-}
-
 /// Refuses, before any work, what cannot come to a good end.
 fn check(
     config: &ModelConfig,
@@ -681,62 +351,6 @@ fn fixed_set<'a>(
     })
 }
 
-impl Length {
-    fn n_steps(self, n_per_epoch: u64) -> Result<u64, TrainError> {
-        let (name, n_steps) = match self {
-            Self::Epochs(epochs) => ("`epochs`", (epochs * n_per_epoch as f64).ceil()),
-            Self::Steps(steps) => ("`steps`", steps as f64),
-        };
-        // A NaN is not above 0 either.
-        if n_steps > 0.0 {
-            Ok(n_steps as u64)
-        } else {
-            Err(TrainError::NoSteps(name))
-        }
-    }
-}
-
-/// The largest micro-batch that fits, or the one asked for if it does. The rows of a step
-/// are spread evenly, so that no micro-batch is much smaller than the others.
-pub fn choose_micro_batch(
-    config: &ModelConfig,
-    batches: &BatchSettings,
-    asked: Option<usize>,
-    machine: &Machine,
-) -> Result<usize, TrainError> {
-    let (batch, context) = (batches.batch, batches.context);
-    let fits = |n_rows| fits(config, context, n_rows, machine).map(|()| n_rows);
-    if let Some(asked) = asked {
-        return fits(asked.min(batch));
-    }
-    fits(1)?;
-    let n_rows_max = (MICRO_BATCH_TOKENS / context.max(1)).clamp(1, batch.max(1));
-    // The largest that comes of cutting the batch into equal parts.
-    let is_part = |n_rows: &usize| batch.div_ceil(batch.div_ceil(*n_rows).max(1)) == *n_rows;
-    let mut parts = (1..=n_rows_max).rev().filter(is_part);
-    let chosen = parts.find(|&n_rows| fits(n_rows).is_ok());
-    Ok(chosen.unwrap_or(1))
-}
-
-/// Refuses rows that do not fit into memory.
-fn fits(
-    config: &ModelConfig,
-    context: usize,
-    n_rows: usize,
-    machine: &Machine,
-) -> Result<(), TrainError> {
-    let estimate = config.memory(n_rows, context, machine.precision, machine.optimizer);
-    match machine.memory_bytes {
-        Some(available) if estimate.total() > available => Err(TrainError::Memory {
-            micro_batch: n_rows,
-            needed_mb: estimate.total() >> 20,
-            model_mb: estimate.model() >> 20,
-            available_mb: available >> 20,
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// Loads the newest whole checkpoint into `engine`; `None` when there is none.
 fn resume(
     engine: &mut dyn Engine,
@@ -766,17 +380,13 @@ fn resume(
         }
         _ => (),
     }
-    let context = settings.batches.context;
-    fits(
-        engine.config(),
-        context,
-        state.micro_batch,
-        &settings.machine,
-    )?;
-    let Machine {
-        kernels, device, ..
-    } = &settings.machine;
-    if (&state.kernels, &state.device) != (kernels, device) {
+    let rows = (state.micro_batch, settings.batches.context);
+    fits(engine.config(), engine.settings(), engine.machine(), rows)?;
+    let (kernels, device) = (
+        &engine.machine().kernels,
+        engine.machine().device.to_string(),
+    );
+    if (&state.kernels, &state.device) != (kernels, &device) {
         watcher.warn(format!(
             "going on with {kernels} on {device} what {} on {} began: the last digits may differ",
             state.kernels, state.device
@@ -814,138 +424,6 @@ fn save(
     })?;
     *saved = Some(state.step);
     Ok(())
-}
-
-fn is_logged(state: &State, settings: &TrainSettings) -> bool {
-    let every = settings.watch.log_every.max(1);
-    state.step == 1 || state.step == state.n_steps || state.step.is_multiple_of(every)
-}
-
-fn log(state: &State, watcher: &mut dyn Watcher) {
-    for (name, value) in &state.metrics {
-        watcher.metric(name, state.step, *value);
-    }
-}
-
-fn log_validation(validation: &Validation, state: &State, watcher: &mut dyn Watcher) {
-    if let Some(loss) = validation.all.mean().filter(|loss| loss.is_finite()) {
-        watcher.metric("validation_loss", state.step, loss);
-    }
-    let by_role = by_role(validation).into_iter();
-    for (role, loss) in by_role.filter(|(_, loss)| loss.is_finite()) {
-        watcher.metric(&format!("validation_loss_{role}"), state.step, loss);
-    }
-}
-
-fn report_coverage(coverage: &Coverage, watcher: &mut dyn Watcher) {
-    let Coverage {
-        documents,
-        documents_long,
-        documents_too_short,
-        tokens_cropped,
-        pieces_without_target,
-        rows,
-        places,
-    } = coverage;
-    watcher.info(format!(
-        "{documents} documents in {rows} rows, {places} places in use"
-    ));
-    if *tokens_cropped > 0 {
-        watcher.warn(format!(
-            "{documents_long} documents are longer than the context: {tokens_cropped} tokens are left out"
-        ));
-    }
-    if *documents_too_short > 0 {
-        watcher.warn(match documents_too_short {
-            1 => "a document of a single token is left out".to_owned(),
-            n => format!("{n} documents of a single token are left out"),
-        });
-    }
-    if *pieces_without_target > 0 {
-        watcher.warn(match pieces_without_target {
-            1 => "a document, or a part of one, holds nothing to learn and is left out".to_owned(),
-            n => format!("{n} documents, or parts of them, hold nothing to learn and are left out"),
-        });
-    }
-}
-
-impl State {
-    fn new(settings: &TrainSettings, n_steps: u64, micro_batch: usize) -> Self {
-        Self {
-            version: 1,
-            step: 0,
-            n_steps,
-            seed: settings.seed,
-            micro_batch,
-            kernels: settings.machine.kernels.clone(),
-            device: settings.machine.device.clone(),
-            n_updates: 0,
-            n_skipped: 0,
-            n_skipped_in_a_row: 0,
-            tokens: 0,
-            losses: Losses::default(),
-            grad_norm: None,
-            best: None,
-            n_without_gain: 0,
-            curve: Curve::default(),
-            pending: Pending::default(),
-            metrics: Vec::new(),
-        }
-    }
-}
-
-/// Clocks: how fast steps are, and how long ago the last checkpoint was.
-struct Pace {
-    started: Instant,
-    saved: Instant,
-    /// Time in steps, and tokens read, since the last log.
-    busy: Duration,
-    tokens: u64,
-}
-
-impl Pace {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            started: now,
-            saved: now,
-            busy: Duration::ZERO,
-            tokens: 0,
-        }
-    }
-
-    fn start(&mut self) {
-        self.started = Instant::now();
-    }
-
-    fn stop(&mut self) {
-        self.busy += self.started.elapsed();
-    }
-
-    fn saved(&mut self) {
-        self.saved = Instant::now();
-    }
-
-    fn checkpoint_is_due(&self, step: u64, watch: &WatchSettings) -> bool {
-        let by_step = watch.checkpoint_every > 0 && step.is_multiple_of(watch.checkpoint_every);
-        step > 0 && (by_step || self.saved.elapsed() >= watch.checkpoint_interval)
-    }
-
-    fn log(
-        &mut self,
-        config: &ModelConfig,
-        settings: &TrainSettings,
-        step: u64,
-        watcher: &mut dyn Watcher,
-    ) {
-        let per_second = self.tokens as f64 / self.busy.as_secs_f64().max(1e-9);
-        watcher.metric("tokens_per_second", step, per_second);
-        if let Some(peak) = settings.machine.flops_per_second {
-            let flops = config.flops_per_token(settings.batches.context) as f64 * per_second;
-            watcher.metric("peak_share", step, flops / peak);
-        }
-        (self.busy, self.tokens) = (Duration::ZERO, 0);
-    }
 }
 
 #[cfg(test)]

@@ -23,8 +23,7 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::training::{
-    ModelSettings, TrainSettings, TrainWatch, Training, explained, folder_error, machine,
-    open_engine,
+    ModelSettings, TrainSettings, TrainWatch, Training, explained, folder_error, open_engine,
 };
 
 pub struct Finetune;
@@ -94,6 +93,7 @@ impl Stage for Finetune {
             .takes(&[Content::Model]),
     ]);
     const HEAVY: bool = true;
+    const ON_DEVICE: bool = true;
     const SEEDED: bool = true;
 
     fn canonical(mut settings: FinetuneSettings) -> Result<FinetuneSettings, SettingError> {
@@ -136,7 +136,9 @@ impl Stage for Finetune {
         };
         let frozen = frozen(&to, freeze).map_err(|error| surgery_error(&error))?;
 
-        let machine = machine(io, &settings.train, &to)?;
+        // Before the weights are read: its memory is what is free now.
+        let seed = settings.seed.unwrap_or_else(|| io.seed());
+        let mut engine = open_engine(io, to.clone(), &settings.train, frozen.clone(), seed)?;
         let mut weights = origin.weights(&from)?;
         adapt_weights(&mut weights, &from, &to).map_err(|error| surgery_error(&error))?;
         if to.vocab_size > from.vocab_size {
@@ -148,9 +150,6 @@ impl Stage for Finetune {
                 io.warn("`freeze.embeddings` leaves the new tokens all alike: set it to false to learn them");
             }
         }
-        let engine_settings = settings.train.engine_settings(frozen.clone());
-        let seed = settings.seed.unwrap_or_else(|| io.seed());
-        let mut engine = open_engine(io, to.clone(), engine_settings, seed)?;
         engine
             .load_weights(&weights)
             .map_err(|error| explained(&error))?;
@@ -170,7 +169,6 @@ impl Stage for Finetune {
             settings: &settings.train,
             watch,
             shards: &shards,
-            machine,
             seed,
             updates_before,
             keep_optimizer: settings.keep_optimizer,

@@ -9,7 +9,7 @@ use tinylm_pipeline::{Content, Metrics, Role, Roles, SettingError, Stage, StageE
 
 pub use crate::shared::training::MemoryNeed;
 use crate::shared::training::{
-    ModelSettings, TrainSettings, TrainWatch, Training, explained, machine, open_engine,
+    ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
 };
 
 pub struct Pretrain;
@@ -40,6 +40,7 @@ impl Stage for Pretrain {
         Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards])
     ]);
     const HEAVY: bool = true;
+    const ON_DEVICE: bool = true;
     const SEEDED: bool = true;
 
     fn canonical(settings: PretrainSettings) -> Result<PretrainSettings, SettingError> {
@@ -62,15 +63,12 @@ impl Stage for Pretrain {
         let shards = Shards::open(&io.input("shards")?.path)
             .map_err(|error| explained(&error).help(error.help()).is_final())?;
         let config = settings.model.config(shards.index().vocab_size)?;
-        let engine_settings = settings.train.engine_settings(Vec::new());
         let seed = settings.seed.unwrap_or_else(|| io.seed());
-        let machine = machine(io, &settings.train, &config)?;
-        let mut engine = open_engine(io, config, engine_settings, seed)?;
+        let mut engine = open_engine(io, config, &settings.train, Vec::new(), seed)?;
         let training = Training {
             settings: &settings.train,
             watch,
             shards: &shards,
-            machine,
             seed,
             updates_before: 0,
             keep_optimizer: settings.keep_optimizer,
@@ -80,7 +78,7 @@ impl Stage for Pretrain {
 }
 
 impl PretrainSettings {
-    /// What this training would take of this machine's memory now.
+    /// The memory that this training would take of this machine now.
     pub fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
         self.train.memory_need(config)
     }

@@ -9,7 +9,7 @@ mod samples;
 mod settings;
 mod shape;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use tinylm_model::{
     CpuEngine, EngineSettings,
@@ -17,14 +17,15 @@ use tinylm_model::{
     engine::{Engine, EngineError},
     folder::{FolderError, ModelFiles, ModelFolder},
     kernels,
+    machine::Machine,
     peak::measured_peak,
+    reduction::Alone,
     shards::Shards,
     train::{
-        Machine, TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch,
-        train,
+        TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch, train,
     },
 };
-use tinylm_pipeline::{Metrics, StageError, StageIo};
+use tinylm_pipeline::{Device, Metrics, StageError, StageIo};
 
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
@@ -35,7 +36,6 @@ pub(crate) struct Training<'a> {
     pub(crate) settings: &'a TrainSettings,
     pub(crate) watch: &'a TrainWatch,
     pub(crate) shards: &'a Shards,
-    pub(crate) machine: Machine,
     pub(crate) seed: u64,
     /// Updates that the optimizer's state comes from already.
     pub(crate) updates_before: u64,
@@ -45,19 +45,16 @@ pub(crate) struct Training<'a> {
 impl Training<'_> {
     pub(crate) fn run(self, engine: &mut dyn Engine, io: &StageIo) -> Result<Metrics, StageError> {
         let config = engine.config().clone();
-        let precision = self.machine.precision;
-        if let Some(note) = slow_bf16(precision, io.device(), kernels::has_bf16()) {
+        let precision = self.settings.precision;
+        if let Some(note) = slow_bf16(precision, engine.machine().device, kernels::has_bf16()) {
             io.warn(note.to_owned());
         }
-        let machine = Machine {
-            flops_per_second: measured_peak(io.threads(), precision),
-            ..self.machine
-        };
+        let peak = measured_peak(io.threads(), precision);
         let settings = LoopSettings {
             updates_before: self.updates_before,
             ..self
                 .settings
-                .loop_settings(&config, self.watch, machine, self.seed)
+                .loop_settings(&config, self.watch, peak, self.seed)
         };
         let mut watcher = StageWatcher {
             io,
@@ -68,6 +65,7 @@ impl Training<'_> {
             self.shards,
             &settings,
             io.checkpoints(),
+            &mut Alone,
             &mut watcher,
         );
         let trained = trained.map_err(|error| stage_error(&error, io.checkpoints()))?;
@@ -88,18 +86,51 @@ impl Training<'_> {
     }
 }
 
-/// The machine of a training, once it is known to fit: an engine takes its memory when it is
-/// opened, and the system may end the process over it without a word.
-pub(crate) fn machine(
+/// Opens the engine of the device that the stage was given, once it is known to fit: an engine takes
+/// its memory when it is opened, and the system may end the process over it without a word.
+pub(crate) fn open_engine(
     io: &StageIo,
+    config: ModelConfig,
     settings: &TrainSettings,
-    config: &ModelConfig,
-) -> Result<Machine, StageError> {
-    let machine = settings.machine(io.device());
+    frozen: Vec<String>,
+    seed: u64,
+) -> Result<Box<dyn Engine>, StageError> {
     settings
-        .choose_micro_batch(config, &machine)
+        .choose_micro_batch(&config, &Machine::here(io.device()))
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
-    Ok(machine)
+    let settings = settings.engine_settings(frozen);
+    match io.device() {
+        Device::Cpu => {
+            let engine = CpuEngine::new(config, settings, seed, io.threads());
+            Ok(Box::new(engine.map_err(|error| explained(&error))?))
+        }
+        Device::Cuda(number) => on_gpu(number, config, settings, seed, io.threads()),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(
+    number: usize,
+    config: ModelConfig,
+    settings: EngineSettings,
+    seed: u64,
+    threads: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let engine = tinylm_model::CudaEngine::on_gpu(number, config, settings, seed, threads);
+    Ok(Box::new(engine.map_err(|error| explained(&error))?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(
+    number: usize,
+    _: ModelConfig,
+    _: EngineSettings,
+    _: u64,
+    _: usize,
+) -> Result<Box<dyn Engine>, StageError> {
+    let message = format!("this tinylm cannot train on `{}`", Device::Cuda(number));
+    let help = "use `--device cpu`, or build with `--features cuda`";
+    Err(StageError::new(message).help(help).is_final())
 }
 
 /// The memory that a training would take of this machine now.
@@ -115,30 +146,19 @@ pub struct MemoryNeed {
 impl TrainSettings {
     /// Chooses as a run would; where nothing fits, what is closest to it.
     pub(crate) fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
-        let machine = self.machine("cpu");
+        let machine = Machine::here(Device::Cpu);
         let n_rows = match self.choose_micro_batch(config, &machine) {
             Ok(n_rows) => n_rows,
             Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
             Err(_) => 1,
         };
         let len = self.context.unwrap_or(config.context);
-        let estimate = config.memory(n_rows, len, machine.precision, machine.optimizer);
+        let estimate = config.memory(n_rows, len, self.precision, self.optimizer);
         MemoryNeed {
             n_rows,
             len,
             bytes: estimate.total(),
             available_bytes: machine.memory_bytes,
-        }
-    }
-
-    fn machine(&self, device: &str) -> Machine {
-        Machine {
-            device: device.to_owned(),
-            kernels: kernels::name().to_owned(),
-            precision: self.precision,
-            optimizer: self.optimizer,
-            memory_bytes: available_memory(),
-            flops_per_second: None,
         }
     }
 
@@ -148,68 +168,18 @@ impl TrainSettings {
         machine: &Machine,
     ) -> Result<usize, TrainError> {
         let batches = self.batch_settings(config);
-        choose_micro_batch(config, &batches, self.micro_batch.0, machine)
+        let settings = self.engine_settings(Vec::new());
+        choose_micro_batch(config, &settings, machine, &batches, self.micro_batch.0)
     }
 }
 
 /// Says so where `precision: bf16` computes the same numbers but gains no time.
-fn slow_bf16(precision: Precision, device: &str, has_bf16: bool) -> Option<&'static str> {
-    let is_slow = precision == Precision::Bf16 && device == "cpu" && !has_bf16;
+fn slow_bf16(precision: Precision, device: Device, has_bf16: bool) -> Option<&'static str> {
+    let is_slow = precision == Precision::Bf16 && device == Device::Cpu && !has_bf16;
     is_slow.then_some(
         "this CPU has no fast products of bf16: operands are rounded and multiplied in f32, \
          which is no faster than `precision: f32`",
     )
-}
-
-/// Opens the engine of the device that the stage was given.
-pub(crate) fn open_engine(
-    io: &StageIo,
-    config: ModelConfig,
-    settings: EngineSettings,
-    seed: u64,
-) -> Result<Box<dyn Engine>, StageError> {
-    match io.device() {
-        "cpu" => {
-            let engine = CpuEngine::new(config, settings, seed, io.threads());
-            Ok(Box::new(engine.map_err(|error| explained(&error))?))
-        }
-        other => on_gpu(other, config, settings, seed, io.threads()),
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn on_gpu(
-    device: &str,
-    config: ModelConfig,
-    settings: EngineSettings,
-    seed: u64,
-    threads: usize,
-) -> Result<Box<dyn Engine>, StageError> {
-    let number = match device.split_once(':') {
-        Some(("cuda", number)) => number.parse().ok(),
-        _ => (device == "cuda").then_some(0),
-    };
-    let Some(number) = number else {
-        let message = format!("`{device}` is not a device");
-        return Err(StageError::new(message)
-            .help("use `cpu` or `cuda:0`")
-            .is_final());
-    };
-    let engine = tinylm_model::CudaEngine::on_gpu(number, config, settings, seed, threads);
-    Ok(Box::new(engine.map_err(|error| explained(&error))?))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn on_gpu(
-    device: &str,
-    _: ModelConfig,
-    _: EngineSettings,
-    _: u64,
-    _: usize,
-) -> Result<Box<dyn Engine>, StageError> {
-    let message = format!("this tinylm cannot train on `{device}`");
-    let help = "use `--device cpu`, or build with `--features cuda`";
-    Err(StageError::new(message).help(help).is_final())
 }
 
 fn metrics(config: &ModelConfig, trained: &Trained) -> Metrics {
@@ -228,7 +198,7 @@ fn metrics(config: &ModelConfig, trained: &Trained) -> Metrics {
     }
 }
 
-/// Passes on what the training loop tells.
+/// Passes the training loop's events on.
 struct StageWatcher<'a, 'b> {
     io: &'a StageIo<'b>,
     samples: Samples<'a>,
@@ -321,19 +291,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         behind = source.source();
     }
     text
-}
-
-/// Memory that can be had without swapping, where the system tells.
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    // In a container its limit; the word `max` there is no limit.
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|limit| limit.trim().parse::<u64>().ok());
-    Some(limit.map_or(kilobytes << 10, |limit| limit.min(kilobytes << 10)))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use dfdx::prelude::Cpu;
 use tinylm_settings::Choice;
 
 use super::*;
-use crate::config::{Activation, Norm, NormAt, Preset};
-use crate::noise::mix;
+use crate::config::{Activation, Norm, NormAt, Precision, Preset};
+use crate::noise::{Dropout, mix};
+use crate::optimizer::Optimizer;
 
 /// A preset made small enough to differentiate by hand.
 fn tiny(preset: Preset) -> ModelConfig {
@@ -202,7 +203,7 @@ fn blocks_of_queries_and_of_logits_change_nothing() {
         // More than two blocks of queries, and more rows that count than one block of logits has.
         let batch = packed(12, 140, 6);
         let counted = batch.weights.iter().filter(|&&w| w > 0.0).count();
-        assert!(counted > crate::config::HEAD_ROWS);
+        assert!(counted > crate::memory::HEAD_ROWS);
         let fused = gradients(&mut cpu(&config, &settings, 2), &batch);
         let plain = gradients(&mut plain(&config, &settings), &batch);
         assert_close(name, &fused, &plain, 2e-4);
@@ -690,4 +691,23 @@ fn bf16_differs_from_f32_by_rounding_only() {
         assert_ne!(rounded.0.nll, exact.0.nll, "{name}: bf16 changed nothing");
         assert_close(name, &exact, &rounded, 0.1);
     }
+}
+
+#[test]
+fn gradients_of_all_that_is_trained_are_shown_in_the_order_of_parameters() {
+    let config = tiny(Preset::Mini);
+    let settings = EngineSettings {
+        frozen: vec!["embed".to_owned()],
+        ..EngineSettings::default()
+    };
+    let mut engine = CpuEngine::new(config.clone(), settings, 1, 1).unwrap();
+    let mut shown = Vec::new();
+    engine.each_gradient(&mut |name, gradient| {
+        assert!(gradient.iter().all(|&value| value == 0.0), "{name}");
+        shown.push((name.to_owned(), gradient.len()));
+    });
+    let all = config.parameters().into_iter();
+    let trained = all.filter(|parameter| parameter.name != "embed.weight");
+    let trained = trained.map(|parameter| (parameter.name.clone(), parameter.n()));
+    assert_eq!(shown, trained.collect::<Vec<_>>());
 }

@@ -4,17 +4,23 @@ use std::{
     collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use insta::assert_snapshot;
 use tempfile::TempDir;
+use tinylm_settings::Device;
 
 use super::*;
 use crate::{
     CpuEngine, Dropout, EngineSettings, Optimizer,
-    batches::{Batching, LongDocuments, LossOn},
+    batches::{BatchSettings, Batching, LongDocuments, LossOn},
     bigram::{Bigram, Killed, Mortal},
-    schedule::{Amount, Shape},
+    config::Precision,
+    engine::EngineError,
+    machine::Machine,
+    reduction::Alone,
+    schedule::{Amount, Schedule, Shape},
     shards::{
         ROLE_ASSISTANT, ROLE_USER, TARGET,
         testing::{Tokens, write},
@@ -62,6 +68,29 @@ impl Watcher for Notes {
     fn sample(&mut self, step: u64, _engine: &dyn Engine) -> Result<(), EngineError> {
         self.samples.push(step);
         Ok(())
+    }
+}
+
+/// As if so many processes had read the same rows.
+#[derive(Debug)]
+struct Copies {
+    n: u8,
+    /// The tensors whose gradients were shown, call by call.
+    shown: Vec<Vec<String>>,
+}
+
+impl Reduction for Copies {
+    fn reduce(&mut self, engine: &mut dyn Engine, sum: LossSum) -> Result<LossSum, EngineError> {
+        let (n, mut names) = (self.n, Vec::new());
+        engine.each_gradient(&mut |name, gradient| {
+            names.push(name.to_owned());
+            gradient.iter_mut().for_each(|value| *value *= f32::from(n));
+        });
+        self.shown.push(names);
+        Ok(LossSum {
+            nll: sum.nll * f64::from(n),
+            weight: sum.weight * f64::from(n),
+        })
     }
 }
 
@@ -132,13 +161,6 @@ fn settings() -> TrainSettings {
             checkpoint_every: 3,
             checkpoint_interval: Duration::MAX,
             keep_checkpoints: 2,
-        },
-        machine: Machine {
-            device: "cpu".to_owned(),
-            kernels: "plain".to_owned(),
-            precision: Precision::F32,
-            optimizer: Optimizer::Adamw,
-            memory_bytes: None,
             flops_per_second: None,
         },
     }
@@ -149,6 +171,7 @@ struct Story {
     shards: Shards,
     settings: TrainSettings,
     checkpoints: TempDir,
+    copies: Option<Copies>,
     notes: Notes,
     _data: TempDir,
 }
@@ -171,6 +194,7 @@ impl Story {
             shards,
             settings,
             checkpoints: TempDir::new().unwrap(),
+            copies: None,
             notes: Notes::default(),
             _data: data,
         }
@@ -178,12 +202,17 @@ impl Story {
 
     fn run(&mut self, mut engine: impl Engine) -> End {
         let folder = self.checkpoints.path();
+        let reduction: &mut dyn Reduction = match &mut self.copies {
+            Some(copies) => copies,
+            None => &mut Alone,
+        };
         let attempt = AssertUnwindSafe(|| {
             train(
                 &mut engine,
                 &self.shards,
                 &self.settings,
                 folder,
+                reduction,
                 &mut self.notes,
             )
         });
@@ -409,6 +438,7 @@ fn what_is_only_watched_changes_nothing() {
         checkpoint_every: 0,
         checkpoint_interval: Duration::ZERO,
         keep_checkpoints: 1,
+        flops_per_second: None,
     };
     let (trained, _) = Story::new(other).finish();
     assert_eq!(trained.last, whole.0.last);
@@ -637,9 +667,12 @@ fn bad_input_is_refused_before_the_first_step() {
         refusal(&|s| s.batches.batch = 0, &good, v),
         refusal(&|s| s.batches.batching = Batching::Sliding, &good, v),
         refusal(&|s| s.length = Length::Epochs(0.0), &good, v),
-        refusal(&|s| s.machine.memory_bytes = Some(1000), &good, v),
     ];
-    assert_snapshot!(refusals.join("\n"), @r#"
+    let mut engine = Bigram::new(v);
+    engine.machine.memory_bytes = Some(1000);
+    let error = Story::new(settings()).fail(engine);
+    let without_room = format!("{error}\n  {}", error.help().unwrap());
+    assert_snapshot!(format!("{}\n{without_room}", refusals.join("\n")), @r#"
     the shards have a vocabulary of 12, and the model one of 13
       train with shards that this model's tokenizer made
     the shards have no `validation` documents
@@ -679,40 +712,59 @@ fn a_length_in_epochs_is_whole_steps() {
     assert!(trained.report.epochs >= 1.6, "{}", trained.report.epochs);
 }
 
+/// Doubling is exact, so two processes with the same rows must come to the bits of one. They would
+/// not, were gradients shown before the last micro-batch, or after their norm was clipped.
+#[test]
+fn gradients_are_reduced_once_a_step_between_the_last_micro_batch_and_clipping() {
+    let mut settings = settings();
+    (settings.schedule.lr, settings.clip) = (0.01, 0.05);
+    let alone = Story::new(settings.clone()).finish_with(transformer(Optimizer::Adamw, 1));
+
+    let mut story = Story::new(settings);
+    let shown = Vec::new();
+    story.copies = Some(Copies { n: 2, shown });
+    let End::Done(trained) = story.run(transformer(Optimizer::Adamw, 1)) else {
+        panic!("it did not end");
+    };
+    let shown = story.copies.take().unwrap().shown;
+    assert_same(&(trained, story.notes), &alone);
+
+    let parameters = transformer(Optimizer::Adamw, 1).config().parameters();
+    let names: Vec<String> = parameters.into_iter().map(|p| p.name).collect();
+    assert_eq!(shown, vec![names; 11]);
+}
+
 #[test]
 fn a_micro_batch_is_chosen_once() {
-    let with_memory_for = |n_rows: Option<usize>| {
+    let with_memory = |bytes: Option<u64>| {
+        let mut engine = transformer(Optimizer::Adamw, 1);
+        engine.machine.memory_bytes = bytes;
+        engine
+    };
+    let config = with_memory(None).config().clone();
+    let one_row = config.memory(1, 8, Precision::F32, Optimizer::Adamw);
+    let one_row = Some(one_row.total());
+    let story = || {
         let mut settings = settings();
         (settings.micro_batch, settings.schedule.lr) = (None, 0.01);
-        let engine = transformer(Optimizer::Adamw, 1);
-        let needed = |n| {
-            let estimate = engine
-                .config()
-                .memory(n, 8, Precision::F32, Optimizer::Adamw);
-            estimate.total()
-        };
-        settings.machine.memory_bytes = n_rows.map(needed);
-        settings
+        Story::new(settings)
     };
-    let finish = |story: Story| story.finish_with(transformer(Optimizer::Adamw, 1));
-    let whole = finish(Story::new(with_memory_for(Some(1))));
-    let roomy = finish(Story::new(with_memory_for(None)));
+    let whole = story().finish_with(with_memory(one_row));
+    let roomy = story().finish_with(with_memory(None));
     assert_ne!(whole.0.last, roomy.0.last, "rows add up in another order");
 
-    let mut story = Story::new(with_memory_for(Some(1)));
-    let end = story.run_until_killed(transformer(Optimizer::Adamw, 1), 20);
+    let mut story = story();
+    let end = story.run_until_killed(with_memory(one_row), 20);
     assert!(matches!(end, End::Killed));
     // Nor does it go on where there is no room for it.
-    story.settings.machine.memory_bytes = Some(1 << 20);
-    let End::Failed(error) = story.run(transformer(Optimizer::Adamw, 1)) else {
+    let End::Failed(error) = story.run(with_memory(Some(1 << 20))) else {
         panic!("it did not fit");
     };
     assert!(
         matches!(error, TrainError::Memory { micro_batch: 1, .. }),
         "{error}"
     );
-    story.settings = with_memory_for(None);
-    assert_same(&finish(story), &whole);
+    assert_same(&story.finish_with(with_memory(None)), &whole);
 }
 
 #[test]
@@ -720,7 +772,7 @@ fn what_is_left_out_and_how_fast_it_goes_is_told() {
     let mut settings = settings();
     settings.batches.long_documents = LongDocuments::Crop;
     settings.batches.context = 4;
-    settings.machine.flops_per_second = Some(1e9);
+    settings.watch.flops_per_second = Some(1e9);
     let mut train = documents(20);
     train.push(vec![(1, ROLE_USER)]);
     train.push(vec![(1, ROLE_USER), (2, ROLE_USER)]);
@@ -759,8 +811,9 @@ fn going_on_with_other_kernels_says_that_bits_may_differ() {
     let mut story = Story::new(settings());
     let end = story.run_until_killed(Bigram::new(VOCAB_SIZE), 12);
     assert!(matches!(end, End::Killed));
-    story.settings.machine.kernels = "avx512".to_owned();
-    let (_, notes) = story.finish();
+    let mut engine = Bigram::new(VOCAB_SIZE);
+    engine.machine.kernels = "avx512".to_owned();
+    let (_, notes) = story.finish_with(engine);
     assert_snapshot!(notes.warnings.join("\n"), @"going on with avx512 on cpu what plain on cpu began: the last digits may differ");
 }
 
@@ -774,22 +827,27 @@ fn an_automatic_micro_batch_fits_into_memory() {
         let estimate = config.memory(n_rows, 8, Precision::F32, Optimizer::Adamw);
         estimate.total()
     };
-    let choose = |settings: &TrainSettings| {
-        let TrainSettings {
-            batches,
-            micro_batch,
-            machine,
-            ..
-        } = settings;
-        choose_micro_batch(&config, batches, *micro_batch, machine)
+    let choose = |settings: &TrainSettings, memory_bytes: Option<u64>| {
+        let machine = Machine {
+            memory_bytes,
+            ..Machine::here(Device::Cpu)
+        };
+        choose_micro_batch(
+            &config,
+            &EngineSettings::default(),
+            &machine,
+            &settings.batches,
+            settings.micro_batch,
+        )
     };
-    settings.machine.memory_bytes = Some(needed(30));
-    assert_eq!(choose(&settings).unwrap(), 25);
-    settings.machine.memory_bytes = Some(needed(1) - 1);
-    assert!(choose(&settings).is_err());
-    settings.machine.memory_bytes = None;
+    assert_eq!(choose(&settings, Some(needed(30))).unwrap(), 25);
+    let error = choose(&settings, Some(needed(1) - 1)).unwrap_err();
+    assert!(
+        error.to_string().contains("with 1 row at a time"),
+        "{error}"
+    );
     settings.batches.context = 4096;
-    assert_eq!(choose(&settings).unwrap(), 2);
+    assert_eq!(choose(&settings, None).unwrap(), 2);
     settings.micro_batch = Some(8);
-    assert_eq!(choose(&settings).unwrap(), 8);
+    assert_eq!(choose(&settings, None).unwrap(), 8);
 }

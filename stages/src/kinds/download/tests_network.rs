@@ -107,7 +107,7 @@ impl Place {
             checkpoints,
             seed: 1,
             threads: 1,
-            device: "cpu".to_owned(),
+            device: tinylm_pipeline::Device::Cpu,
         };
         let events = std::sync::Mutex::new(Vec::new());
         let send = |event| events.lock().unwrap().push(event);

@@ -237,7 +237,7 @@ mod tests {
             checkpoints: dir.path().to_owned(),
             seed: 1,
             threads,
-            device: "cpu".to_owned(),
+            device: tinylm_pipeline::Device::Cpu,
         };
         let (outside, cancel) = (Outside::default(), AtomicBool::new(false));
         let io = StageIo::new(&assignment, &outside, &cancel, &|_| ());

@@ -9,8 +9,7 @@ use tinylm_model::{
     config::{ModelConfig, Precision},
     schedule::{self, Amount, Schedule},
     train::{
-        Length, Machine, OnNonFinite, OnSpike, TrainSettings as LoopSettings,
-        WatchSettings as LoopWatch,
+        Length, OnNonFinite, OnSpike, TrainSettings as LoopSettings, WatchSettings as LoopWatch,
     },
 };
 use tinylm_pipeline::settings::{SettingError, Shape, Shaped};
@@ -276,7 +275,7 @@ impl TrainSettings {
         &self,
         config: &ModelConfig,
         watch: &TrainWatch,
-        machine: Machine,
+        flops_per_second: Option<f64>,
         seed: u64,
     ) -> LoopSettings {
         LoopSettings {
@@ -307,8 +306,8 @@ impl TrainSettings {
                 checkpoint_every: watch.checkpoint_every,
                 checkpoint_interval: minutes(watch.checkpoint_minutes),
                 keep_checkpoints: watch.keep_checkpoints,
+                flops_per_second,
             },
-            machine,
         }
     }
 }

@@ -14,7 +14,7 @@ use tinylm_model::shards::{
     DocumentRecord, INDEX_NAME, ROLE_ASSISTANT, ShardFile, ShardsIndex, SplitIndex, TARGET, VERSION,
 };
 use tinylm_pipeline::{
-    Event, Kind, Stage, StageError,
+    Device, Event, Kind, Stage, StageError,
     settings::{Settings, with_defaults},
     testing::{Outcome, StageTest},
 };
@@ -314,10 +314,10 @@ fn a_recipe_says_everything_that_the_bytes_depend_on() {
 #[test]
 fn a_cpu_where_bf16_gains_nothing_says_so() {
     let said = |precision, device, has_bf16| slow_bf16(precision, device, has_bf16).is_some();
-    assert!(said(Precision::Bf16, "cpu", false));
-    assert!(!said(Precision::Bf16, "cpu", true));
-    assert!(!said(Precision::F32, "cpu", false));
-    assert!(!said(Precision::Bf16, "cuda:0", false));
+    assert!(said(Precision::Bf16, Device::Cpu, false));
+    assert!(!said(Precision::Bf16, Device::Cpu, true));
+    assert!(!said(Precision::F32, Device::Cpu, false));
+    assert!(!said(Precision::Bf16, Device::Cuda(0), false));
 }
 
 #[test]
