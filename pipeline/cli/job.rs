@@ -13,7 +13,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Device, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve,
-    RunOptions, Runner, Settled, StageError, settings::NotADevice, spec::Experiment,
+    RunOptions, Runner, Settled, StageError,
+    secrets::{Secrets, masked},
+    settings::NotADevice,
+    spec::Experiment,
 };
 use tinylm_registry::{Home, Lock, NewRun, Registry, Status, names};
 
@@ -159,12 +162,13 @@ impl Job<'_> {
     /// Writes down what is about to run; returns the run's name.
     fn record(&self, registry: &Registry, context: &Context) -> Result<String, Failure> {
         let (git_commit, git_dirty) = git_state(self.experiment.file.parent());
+        let secrets = Secrets::of(&all_settings(self.experiment));
         let name = registry.insert_run(&NewRun {
             id: self.run_id.clone(),
             experiment: self.experiment.name.clone(),
             file: self.experiment.file.display().to_string(),
-            text: self.experiment.text.clone(),
-            resolved: self.resolved(context)?.to_string(),
+            text: secrets.mask(&self.experiment.text),
+            resolved: secrets.mask(&self.resolved(context)?.to_string()),
             seed: Some(self.experiment.seed),
             started_at: now_ms(),
             host: host().to_string(),
@@ -172,7 +176,7 @@ impl Job<'_> {
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            command: command_line(),
+            command: secrets.mask(&command_line()),
             sweep: self.sweep.clone(),
         })?;
         if !self.is_resumed {
@@ -342,7 +346,7 @@ fn flatten(path: &str, value: &Value, given: &Value, params: &mut Vec<(String, S
             }
         }
         Value::Null if given.is_null() => {}
-        Value::String(text) => params.push((path.to_owned(), text.clone(), given.is_null())),
+        Value::String(text) => params.push((path.to_owned(), masked(text), given.is_null())),
         other => {
             let text = other.to_string();
             // `epochs: 20` is a number like any other, and is written as it was.
@@ -383,4 +387,10 @@ fn device(asked: &str) -> Result<Device, Failure> {
         }
         device => Ok(device),
     }
+}
+
+/// The settings of all stages, as one text.
+fn all_settings(experiment: &Experiment) -> String {
+    let settings = experiment.stages.iter().map(|stage| stage.with.to_string());
+    settings.collect::<Vec<_>>().join("\n")
 }

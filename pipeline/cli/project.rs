@@ -54,7 +54,9 @@ impl Project {
     }
 
     pub(crate) fn context(&self) -> Context {
-        Context::new(self.home(), outside())
+        let mut outside = outside();
+        outside.tell = (!self.global.quiet).then_some(crate::output::eprint);
+        Context::new(self.home(), outside)
     }
 
     /// Returns what a recorded stage of this kind made, unless only another tinylm knows the kind.
@@ -121,6 +123,7 @@ pub(crate) fn outside() -> Outside {
         kaggle_endpoint: text("KAGGLE_API_ENDPOINT"),
         kaggle_user,
         kaggle_key,
+        tell: None,
         stop: Arc::default(),
     }
 }

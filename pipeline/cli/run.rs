@@ -1,7 +1,7 @@
 //! `tinylm run`: an experiment, or each point of a sweep.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use tinylm_pipeline::{Resolve, spec::Experiment};
+use tinylm_pipeline::{Resolve, secrets::masked, spec::Experiment};
 use tinylm_registry::names;
 
 use crate::{
@@ -80,7 +80,7 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
 fn sweep_point(experiment: &Experiment) -> Option<String> {
     let point = experiment.sweep_point.iter();
     let words: Vec<String> = point
-        .map(|(path, value)| format!("{path}={value}"))
+        .map(|(path, value)| masked(&format!("{path}={value}")))
         .collect();
     (!words.is_empty()).then(|| words.join("  "))
 }

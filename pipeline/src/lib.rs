@@ -30,6 +30,7 @@ mod remote;
 mod role;
 mod runner;
 mod schedule;
+pub mod secrets;
 pub mod spec;
 mod stage;
 pub mod sys;

@@ -20,6 +20,8 @@ pub struct Outside {
     pub kaggle_endpoint: Option<String>,
     pub kaggle_user: Option<String>,
     pub kaggle_key: Option<String>,
+    /// Tells a person what would else be a silent wait.
+    pub tell: Option<fn(&str)>,
     /// Set once whoever asks should stop: a run in its process, a stage in its own.
     pub stop: Arc<AtomicBool>,
 }

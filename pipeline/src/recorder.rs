@@ -21,6 +21,7 @@ use crate::{
     error::StageError,
     event::Event,
     observe::{Execution, Happened, Observer, Outcome, Settled},
+    secrets::masked,
     spec::Experiment,
 };
 
@@ -315,7 +316,7 @@ fn stage_records(run_id: &str, experiment: &Experiment) -> Vec<StageRecord> {
                 position,
                 kind: stage.kind.name.to_owned(),
                 inputs: serde_json::Value::Object(inputs).to_string(),
-                settings: stage.with.to_string(),
+                settings: masked(&stage.with.to_string()),
                 ..StageRecord::default()
             }
         })

@@ -271,3 +271,73 @@ fn a_kaggle_key_that_was_stored_is_sent() {
         assert_ne!(asked[asked.len() - 1], said, "{variable}");
     }
 }
+
+/// Every file below a folder that holds this text, and the folder's own names that do.
+fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            if bytes
+                .windows(text.len())
+                .any(|part| part == text.as_bytes())
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_secret_in_an_address_is_written_down_nowhere_and_never_said() {
+    let hub = Hub::start();
+    hub.page("/corpus.txt", b"one\n");
+    let project = Project::new();
+    let address = hub.address().replace("://", "://me:PASSWORD-1@");
+    let text = format!(
+        "vars: {{ token: TOKEN-22 }}\nstages:\n  text: {{ kind: download, with: {{ url: \"{address}/corpus.txt?file=1&token=${{token}}&X-Amz-Signature=SIGNED-3\" }} }}\n"
+    );
+    project.write("net.yaml", &text);
+    let set = format!("run net.yaml -S text.url={address}/corpus.txt?sig=TOKEN-22");
+    let missing = format!("run net.yaml -S text.url={address}/other.txt?sig=TOKEN-22");
+    let locked = format!("{set} --locked");
+    let sweep = format!("run net.yaml --sweep text.url={address}/corpus.txt?sig=TOKEN-22");
+    let mut said = String::new();
+    for (args, code) in [
+        ("plan -v net.yaml", 0),
+        ("run net.yaml", 0),
+        (&*locked, 1),
+        (&*set, 0),
+        (&*sweep, 0),
+        (&*missing, 1),
+        ("resume @last", 1),
+        ("update net.yaml", 0),
+        ("dag net.yaml", 0),
+        ("runs", 0),
+        ("show @last", 0),
+        ("show @last/text", 0),
+        ("run net.yaml --force text", 0),
+        ("show @last --json", 0),
+        ("report @last", 0),
+    ] {
+        let told = online(&project, args);
+        said += &format!("$ {}\n{told}", args.split(' ').next().unwrap());
+        assert_eq!(told.code, Some(code), "{args}: {told}");
+    }
+    assert_eq!(
+        hub.authorizations("/corpus.txt")[0],
+        Some("Basic bWU6UEFTU1dPUkQtMQ==".to_owned())
+    );
+    let lock = project.read("net.lock");
+    assert!(lock.contains("?file=1&token=[secret]"), "{lock}");
+    std::fs::remove_file(project.path("net.yaml")).unwrap();
+    for secret in ["PASSWORD-1", "TOKEN-22", "SIGNED-3"] {
+        assert!(!said.contains(secret), "{said}");
+        let found = files_with(&project.path(""), secret);
+        assert_eq!(found, [] as [std::path::PathBuf; 0], "{secret}");
+    }
+}

@@ -26,7 +26,7 @@ use std::{
 
 use tinylm_pipeline::{
     At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
-    copy_file, settings, sys,
+    copy_file, secrets::MASK, settings, sys,
 };
 
 /// How often the program is looked after.
@@ -73,8 +73,8 @@ const USUAL: [&str; 20] = [
     "TINYLM_ATTEMPT",
 ];
 
-/// In place of a secret in a log.
-const MASK: &str = "[secret]";
+/// The longest part of a line that is held before it is written to the log.
+const PIECE_LEN: u64 = 1 << 16;
 /// How long is waited for output behind the end of a program, which another one may hold open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -126,8 +126,10 @@ impl Stage for Command {
         let out = identity(io.out())?;
         let started = Instant::now();
         let (child, log) = start(&words, folder, settings, io)?;
-        let status = wait(child, started, io)?;
+        let status = wait(child, started, io);
+        // Also of a program that was told to stop: its last words say where it was.
         log.finish();
+        let status = status?;
         if !status.success() {
             return Err(failed(&words[0], status));
         }
@@ -292,17 +294,7 @@ struct Log {
 impl Log {
     fn start(reader: PipeReader, secrets: Vec<String>) -> Result<Self, StageError> {
         let keep = move || {
-            let mut reader = BufReader::new(reader);
-            let mut line = Vec::new();
-            // A line of any length, a piece at a time.
-            while (&mut reader)
-                .take(1 << 16)
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|n_read| n_read > 0)
-            {
-                std::io::stderr().write_all(&masked(&line, &secrets)).ok();
-                line.clear();
-            }
+            copy_masked(BufReader::new(reader), std::io::stderr(), &secrets);
         };
         let thread = thread::Builder::new().spawn(keep);
         let thread = thread.map_err(|error| StageError::no_thread(&error))?;
@@ -316,6 +308,25 @@ impl Log {
             thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Copies lines without the secrets in them; one of any length, a piece at a time.
+fn copy_masked(mut from: impl BufRead, mut to: impl Write, secrets: &[String]) {
+    // A piece may end inside of a secret, so that much of it waits for the next one.
+    let held_len = secrets.iter().map(|secret| secret.len() - 1).max();
+    let mut piece = Vec::new();
+    while (&mut from)
+        .take(PIECE_LEN)
+        .read_until(b'\n', &mut piece)
+        .is_ok_and(|n_read| n_read > 0)
+    {
+        let shown = masked(&piece, secrets);
+        let held_len = held_len.filter(|_| !shown.ends_with(b"\n")).unwrap_or(0);
+        let (now, held) = shown.split_at(shown.len().saturating_sub(held_len));
+        to.write_all(now).ok();
+        piece = held.to_vec();
+    }
+    to.write_all(&piece).ok();
 }
 
 fn masked<'a>(line: &'a [u8], secrets: &[String]) -> Cow<'a, [u8]> {
@@ -529,6 +540,18 @@ mod tests {
         let shown = masked(line, &secrets);
         assert_eq!(&*shown, b"a [secret] [secret][secret]\n");
         assert!(matches!(masked(b"nothing", &secrets), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_secret_is_masked_also_where_a_long_line_is_cut() {
+        let secret = "hf_abcdefgh".to_owned();
+        for n_before in PIECE_LEN as usize - 12..PIECE_LEN as usize + 2 {
+            let line = [&vec![b'x'; n_before], secret.as_bytes(), b"yz"].concat();
+            let mut log = Vec::new();
+            copy_masked(line.as_slice(), &mut log, std::slice::from_ref(&secret));
+            let wanted = [&vec![b'x'; n_before], MASK.as_bytes(), b"yz"].concat();
+            assert!(log == wanted, "behind {n_before} bytes");
+        }
     }
 
     #[test]

@@ -10,90 +10,31 @@
 //! Compressed files and archives are opened here rather than where they are read, so
 //! that every later stage sees plain files.
 
+mod arrivals;
 mod hub;
 mod kaggle;
 mod local;
-mod net;
 mod sample;
+mod settings;
 mod unpack;
 mod url;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::Value;
 use tinylm_pipeline::{
-    Content, LocalPath, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError, Stage,
-    StageError, StageIo, choices, settings,
+    Content, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError, Stage, StageError,
+    StageIo,
 };
 
-pub(crate) use hub::{Repo, fetch_repo_files, hub_remote, resolve_repo};
-pub(crate) use net::Net;
+use crate::shared::{
+    hub::{hub_remote, resolve_repo},
+    net::{Limits, Net},
+};
+use arrivals::Arrivals;
 use sample::Sampler;
+pub use settings::DownloadSettings;
 
 pub struct Download;
-
-choices! {
-    /// What sort of repository on the hub.
-    pub enum RepoKind {
-        Dataset = "dataset",
-        Model = "model",
-    }
-}
-
-settings! {
-    /// Where the data is.
-    #[exclusive("hub", "url", "kaggle", "path", "rows")]
-    pub struct DownloadSettings {
-        /// A repository on the Hugging Face hub: `owner/name`.
-        pub hub: Option<String> = None,
-        /// Whether `hub` names a dataset or a model.
-        pub repo: RepoKind = RepoKind::Dataset,
-        /// A branch, tag or commit of the repository.
-        pub revision: String = "main".to_owned(),
-        /// Globs of the files to take from `hub` or `path`; without any, all that look like data.
-        pub files: Vec<String> = Vec::new(),
-        /// An address on the web.
-        pub url: Option<String> = None,
-        /// The digest that the bytes behind `url` must have.
-        pub sha256: Option<String> = None,
-        /// The same as a blake3 digest.
-        pub blake3: Option<String> = None,
-        /// A dataset on Kaggle, `owner/name`; your own key is needed.
-        pub kaggle: Option<String> = None,
-        /// A file, folder or glob on this machine.
-        pub path: Option<LocalPath> = None,
-        /// The data itself, one row an item.
-        pub rows: Option<Vec<Value>> = None,
-        /// Stop after so many rows, where the format allows.
-        pub max_samples: Option<u64> = None,
-        /// Whether `.gz`, `.zst`, `.zip` and `.tar` files are opened.
-        pub open: bool = true,
-        /// An archive that would grow past this many bytes is refused.
-        pub opened_bytes_max: u64 = 64 << 30,
-    }
-}
-
-impl DownloadSettings {
-    fn n_sources(&self) -> usize {
-        let given = [
-            self.hub.is_some(),
-            self.url.is_some(),
-            self.kaggle.is_some(),
-            self.path.is_some(),
-            self.rows.is_some(),
-        ];
-        given.iter().filter(|given| **given).count()
-    }
-
-    fn repo(&self) -> Option<Repo> {
-        Some(Repo {
-            kind: self.repo,
-            name: self.hub.clone()?,
-            revision: self.revision.clone(),
-            files: self.files.clone(),
-        })
-    }
-}
 
 impl Stage for Download {
     type Settings = DownloadSettings;
@@ -150,7 +91,7 @@ impl Stage for Download {
         _remote: &Remote,
         outside: &Outside,
     ) -> Result<Pin, StageError> {
-        resolve(settings, &Net::new(outside)?)
+        resolve(settings, &net(settings, outside)?)
     }
 
     fn run(
@@ -158,8 +99,16 @@ impl Stage for Download {
         _watch: &NoSettings,
         io: &StageIo,
     ) -> Result<Metrics, StageError> {
-        run(settings, io, || Net::new(io.outside()))
+        run(settings, io, || net(settings, io.outside()))
     }
+}
+
+fn net(settings: &DownloadSettings, outside: &Outside) -> Result<Net, StageError> {
+    let limits = Limits {
+        bytes: settings.bytes_max,
+        ..Limits::default()
+    };
+    Net::with_limits(outside, limits)
 }
 
 fn resolve(settings: &DownloadSettings, net: &Net) -> Result<Pin, StageError> {
@@ -192,7 +141,7 @@ fn run(
     } else if let Some(url) = &settings.url {
         url::fetch(url, settings, &net()?, &arrived, &mut sampler)?;
     } else if let Some(name) = &settings.kaggle {
-        kaggle::fetch(name, settings, &net()?, &arrived, &mut sampler)?;
+        kaggle::fetch(name, &net()?, &arrived, &mut sampler)?;
     }
     sampler.report(io);
     let (n_files, n_bytes) = folder_size(io.out())?;
@@ -216,45 +165,6 @@ fn nothing_taken(globs: &[String]) -> StageError {
         ),
     };
     StageError::new(message).help(help).is_final()
-}
-
-/// Where files arrive, and where they stand while they are not whole.
-struct Arrivals<'a> {
-    io: &'a StageIo<'a>,
-    settings: &'a DownloadSettings,
-}
-
-impl<'a> Arrivals<'a> {
-    fn new(settings: &'a DownloadSettings, io: &'a StageIo<'a>) -> Result<Self, StageError> {
-        Ok(Self { io, settings })
-    }
-
-    /// Returns where a file may grow before it is whole.
-    fn partial(&self, identity: &str) -> PathBuf {
-        let digest = blake3::hash(identity.as_bytes()).to_hex();
-        self.io
-            .checkpoints()
-            .join(format!("{}.part", &digest[..32]))
-    }
-
-    /// Puts a whole file, which is moved, into the artifact under a name that somebody else chose.
-    fn put(&self, whole: &Path, name: &str, sampler: &mut Sampler) -> Result<(), StageError> {
-        self.put_as(whole, &unpack::safe_name(name)?, sampler)
-    }
-
-    /// The same under a name that cannot lead out of its folder: opened where it is an archive.
-    fn put_as(&self, whole: &Path, name: &str, sampler: &mut Sampler) -> Result<(), StageError> {
-        let mut limits = unpack::Limits::new(self.settings.opened_bytes_max);
-        if self.settings.open && unpack::is_packed(name) {
-            unpack::open(whole, name, self.io, &mut limits, sampler)?;
-            return remove(whole);
-        }
-        sampler.place(whole, &self.io.out().join(name))
-    }
-}
-
-fn remove(path: &Path) -> Result<(), StageError> {
-    std::fs::remove_file(path).map_err(|error| StageError::io(path, &error))
 }
 
 fn check_digest(name: &str, digest: &str, is_for_url: bool) -> Result<(), SettingError> {

@@ -17,12 +17,15 @@ use tinylm_pipeline::{
     Stage, StageError, StageIo, settings,
 };
 
-use crate::kinds::download::{Net, hub_remote, resolve_repo};
 use crate::shared::{
     documents::Documents,
     json::write_json,
     template::Template,
     tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
+};
+use crate::shared::{
+    hub::{hub_remote, resolve_repo},
+    net::Net,
 };
 
 mod bpe;

@@ -40,3 +40,25 @@ pub(crate) fn digest(path: &Path) -> Result<blake3::Hash, StageError> {
         };
     }
 }
+
+/// Returns `name` if it stays in the folder that it is relative to. A colon is as good as
+/// any other character, except where it names a drive.
+pub(crate) fn safe_name(name: &str) -> Result<String, StageError> {
+    let parts: Vec<&str> = name
+        .split(['/', '\\'])
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    let is_drive =
+        |part: &&str| matches!(part.as_bytes(), [letter, b':'] if letter.is_ascii_alphabetic());
+    let is_absolute = name.starts_with(['/', '\\']) || parts.first().is_some_and(is_drive);
+    let leaves = |part: &&str| *part == ".." || part.contains('\0');
+    if is_absolute || parts.is_empty() || parts.iter().any(leaves) {
+        let message = format!("`{}` leads out of its folder", name.escape_debug());
+        return Err(StageError::new(message).is_final());
+    }
+    Ok(parts.join("/"))
+}
+
+pub(crate) fn remove(path: &Path) -> Result<(), StageError> {
+    std::fs::remove_file(path).map_err(|error| StageError::io(path, &error))
+}

@@ -33,6 +33,12 @@ pub(crate) enum Fault {
     IgnoreRange,
     /// The same, and the connection ends after so many bytes of it.
     DropWhole(usize),
+    /// Another part comes than was asked for: this `Content-Range`.
+    Range(String),
+    /// A `Link` names this address as the next page of a list.
+    Next(String),
+    /// Zeros without a length and without an end.
+    Endless,
 }
 
 #[derive(Debug, Clone)]
@@ -301,10 +307,22 @@ fn send(
             length = answer.body.len() as i64;
         }
         Some(Fault::Length(more)) => length += more,
+        Some(Fault::Range(range)) => {
+            answer.status = 206;
+            answer.headers = vec![format!("Content-Range: {range}")];
+        }
+        Some(Fault::Next(address)) => {
+            let link = format!("Link: <{address}>; rel=\"next\"");
+            answer = Answer::ok(b"[]".to_vec());
+            answer.headers.push(link);
+            length = answer.body.len() as i64;
+        }
         _ => {}
     }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
-    head.push_str(&format!("Content-Length: {length}\r\n"));
+    if !matches!(fault, Some(Fault::Endless)) {
+        head.push_str(&format!("Content-Length: {length}\r\n"));
+    }
     for header in &answer.headers {
         head.push_str(&format!("{header}\r\n"));
     }
@@ -322,6 +340,9 @@ fn send(
             let n_bytes = n_bytes.min(answer.body.len());
             stream.write_all(&answer.body[..n_bytes])?;
         }
+        Some(Fault::Endless) => loop {
+            stream.write_all(&[b'0'; 1 << 16])?;
+        },
         _ => stream.write_all(&answer.body)?,
     }
     stream.flush()

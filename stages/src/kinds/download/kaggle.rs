@@ -6,10 +6,10 @@
 use serde_json::{Value, json};
 use tinylm_pipeline::{Pin, Remote, StageError};
 
-use super::{
-    Arrivals, DownloadSettings,
-    net::{Expected, Failure, Net, Request},
-    sample::Sampler,
+use super::{arrivals::Arrivals, sample::Sampler};
+use crate::shared::{
+    expected::Expected,
+    net::{Failure, Net, Request},
 };
 
 const ENDPOINT: &str = "https://www.kaggle.com";
@@ -33,9 +33,8 @@ fn request(net: &Net, path: &str) -> Result<Request, StageError> {
     };
     let endpoint = net.outside.kaggle_endpoint.as_deref().unwrap_or(ENDPOINT);
     Ok(Request {
-        url: format!("{}/api/v1/{path}", endpoint.trim_end_matches('/')),
-        bearer: None,
         basic: Some((user.clone(), key.clone())),
+        ..Request::new(format!("{}/api/v1/{path}", endpoint.trim_end_matches('/')))
     })
 }
 
@@ -79,7 +78,6 @@ pub(super) fn resolve(name: &str, net: &Net) -> Result<Pin, StageError> {
 
 pub(super) fn fetch(
     name: &str,
-    _settings: &DownloadSettings,
     net: &Net,
     arrivals: &Arrivals,
     sampler: &mut Sampler,

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tinylm_pipeline::{At, LocalFile, StageError, copy_file};
 
-use super::{Arrivals, sample::Sampler};
+use super::{arrivals::Arrivals, sample::Sampler};
 use crate::shared::files::digest;
 
 /// Writes rows as `rows.jsonl`; a row that is only a string is a text.

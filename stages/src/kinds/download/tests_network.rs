@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -14,8 +15,10 @@ use tinylm_pipeline::{
     settings::with_defaults,
 };
 
+use serde_json::Value;
+
 use super::*;
-use crate::kinds::download::net::Limits;
+use crate::shared::{expected::Algorithm, net::Limits};
 
 #[path = "../../../tests/hub/mod.rs"]
 mod hub_server;
@@ -32,6 +35,8 @@ fn quick() -> Limits {
         attempts: 3,
         pause: Duration::from_millis(5),
         pause_max: Duration::from_millis(50),
+        pages: 20,
+        bytes: 10 << 20,
     }
 }
 
@@ -438,7 +443,7 @@ fn cache(folder: &Path, files: &[(&str, &[u8])]) {
     for (name, bytes) in files {
         let plain = folder.join("plain");
         fs::write(&plain, bytes).unwrap();
-        let digest = net::Algorithm::Git.digest(&plain).unwrap();
+        let digest = Algorithm::Git.digest(&plain).unwrap();
         fs::rename(&plain, repo.join("blobs").join(&digest)).unwrap();
         let blob = format!("../../blobs/{digest}");
         std::os::unix::fs::symlink(blob, snapshot.join(name)).unwrap();
@@ -800,4 +805,147 @@ fn a_tokenizer_comes_from_the_hub() {
     test.pins = vec![Pinned { id: remote.id, pin }];
     let outcome = test.run::<TokenizerStage>(with).unwrap();
     assert!(outcome.out.join("tokenizer.json").exists());
+}
+
+/// Where the list of files is asked for.
+fn tree() -> String {
+    format!("tree/{COMMIT}")
+}
+
+#[test]
+fn the_token_goes_to_no_other_server_that_a_page_names() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    let other = Hub::start();
+    other.page("/more", b"[]");
+    let mut place = Place::new(&hub);
+    place.outside.hf_token = Some("secret".to_owned());
+    hub.fault(&tree(), Fault::Next(format!("{}/more", other.address())));
+    let error = place.resolve(TALK).unwrap_err();
+    assert!(error.message.contains("another server"), "{error}");
+    assert!(error.is_final);
+    assert_eq!(other.n_requests(), 0);
+}
+
+#[test]
+fn a_list_that_leads_to_itself_or_ever_further_has_an_end() {
+    for n_pages in [1, 100] {
+        let hub = hub_with(&[("a.txt", b"x")]);
+        for n in 0..100 {
+            let next = format!("?cursor={}", n % n_pages);
+            hub.fault(&tree(), Fault::Next(next));
+        }
+        let error = Place::new(&hub).resolve(TALK).unwrap_err();
+        assert!(error.message.contains("a list that has no end"), "{error}");
+        assert_eq!(hub.ranges(&tree()).len(), (n_pages + 1).min(quick().pages));
+    }
+}
+
+#[test]
+fn an_answer_about_a_repository_has_an_end() {
+    let hub = hub_with(&[("a.txt", b"x")]);
+    hub.fault("revision/main", Fault::Endless);
+    let error = Place::new(&hub).resolve(TALK).unwrap_err();
+    let said = "an answer that has no end";
+    assert!(error.message.contains(said), "{error}");
+}
+
+#[test]
+fn a_part_that_nobody_asked_for_is_not_taken() {
+    let url = |hub: &Hub| format!(r#"{{"url": "{}/a.txt"}}"#, hub.address());
+    for range in ["bytes 5-9/10", "bytes 9-5/10", "bytes 0-9/5", "bytes x", ""] {
+        let hub = Hub::start();
+        hub.page("/a.txt", b"0123456789");
+        let place = Place::new(&hub);
+        // Of the first byte on, and of the fourth on.
+        hub.fault("/a.txt", Fault::Range(range.to_owned()));
+        hub.fault("/a.txt", Fault::Drop(4));
+        hub.fault("/a.txt", Fault::Range(range.to_owned()));
+        let pin = place.resolve(&url(&hub)).unwrap();
+        let digest = blake3::hash(b"0123456789").to_string();
+        assert_eq!(pin.identity["blake3"], digest, "{range}");
+        hub.fault("/a.txt", Fault::Drop(4));
+        hub.fault("/a.txt", Fault::Range(range.to_owned()));
+        let outcome = place.download(&url(&hub)).unwrap();
+        assert_eq!(read(&outcome, "a.txt"), b"0123456789", "{range}");
+        for _ in 0..3 {
+            hub.fault("/a.txt", Fault::Range(range.to_owned()));
+        }
+        let error = place.resolve(&url(&hub)).unwrap_err();
+        assert!(error.cause.unwrap().contains("was asked for"));
+    }
+}
+
+#[test]
+fn a_part_that_is_not_the_last_is_gone_on_from() {
+    let hub = Hub::start();
+    hub.page("/a.txt", b"01234");
+    hub.fault("/a.txt", Fault::Range("bytes 0-4/10".to_owned()));
+    let place = Place::new(&hub);
+    let text = format!(r#"{{"url": "{}/a.txt"}}"#, hub.address());
+    // What lies there has five bytes, so there is nothing behind the fifth.
+    place.resolve(&text).unwrap();
+    assert_eq!(
+        hub.ranges("/a.txt"),
+        [None, Some("bytes=5-".to_owned()), None]
+    );
+}
+
+#[test]
+fn a_body_without_an_end_is_refused() {
+    let hub = Hub::start();
+    hub.page("/a.txt", b"x");
+    let place = Place::new(&hub);
+    let url = format!("{}/a.txt", hub.address());
+    let digest = blake3::hash(b"x").to_string();
+    let given = format!(r#"{{"url": "{url}", "blake3": "{digest}"}}"#);
+    for text in [format!(r#"{{"url": "{url}"}}"#), given] {
+        hub.fault("/a.txt", Fault::Endless);
+        let error = place.download(&text).unwrap_err();
+        assert!(
+            error.message.ends_with("is longer than 10485760 bytes"),
+            "{error}"
+        );
+        assert!(error.help.unwrap().contains("bytes_max"));
+        assert_eq!((place.n_files(), place.n_partials()), (0, 0));
+    }
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_told_of_at_once() {
+    let hub = hub_with(&[("big.txt", &body())]);
+    hub.fault("big.txt", Fault::Status(429, Some(3600)));
+    let outcome = Place::new(&hub).download(TALK).unwrap();
+    let warnings = outcome.events.iter().filter_map(|event| match event {
+        Event::Warning { message } => Some(message.as_str()),
+        _ => None,
+    });
+    let told: Vec<&str> = warnings.collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("429 Too Many Requests and asks to wait for 3600 s"),
+        "{told:?}"
+    );
+    assert!(
+        told[0].contains("giving up when 2 more attempts"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_variable_in_an_address_is_sent_and_not_said() {
+    let hub = Hub::start();
+    hub.page("/a.txt", b"x");
+    let place = Place::new(&hub);
+    // A variable that every test has.
+    let value = std::env::var("CARGO_PKG_NAME").unwrap();
+    let text = |name: &str| format!(r#"{{"url": "{}/{{env.{name}}}"}}"#, hub.address());
+    let error = place.resolve(&text("CARGO_PKG_NAME")).unwrap_err();
+    let shown = format!("{}/{{env.CARGO_PKG_NAME}}", hub.address());
+    assert!(error.message.contains(&shown), "{error}");
+    assert_eq!(hub.ranges(&format!("/{value}")).len(), 1);
+    let error = place.resolve(&text("TINYLM_NO_SUCH")).unwrap_err();
+    assert!(
+        error.message.contains("TINYLM_NO_SUCH, which is not set"),
+        "{error}"
+    );
 }

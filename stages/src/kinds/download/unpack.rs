@@ -16,6 +16,7 @@ use std::{
 use tinylm_pipeline::{At, StageError, StageIo, end_at_fault};
 
 use super::sample::Sampler;
+use crate::shared::files::{remove, safe_name};
 
 const DEPTH_MAX: usize = 3;
 /// Text hardly ever shrinks to a five-hundredth; what grows more than that is a bomb.
@@ -80,24 +81,6 @@ fn packing(name: &str) -> Option<(Packing, &str)> {
 
 pub(super) fn is_packed(name: &str) -> bool {
     packing(name).is_some()
-}
-
-/// Returns `name` if it stays in the folder that it is relative to. A colon is as good as
-/// any other character, except where it names a drive.
-pub(super) fn safe_name(name: &str) -> Result<String, StageError> {
-    let parts: Vec<&str> = name
-        .split(['/', '\\'])
-        .filter(|part| !matches!(*part, "" | "."))
-        .collect();
-    let is_drive =
-        |part: &&str| matches!(part.as_bytes(), [letter, b':'] if letter.is_ascii_alphabetic());
-    let is_absolute = name.starts_with(['/', '\\']) || parts.first().is_some_and(is_drive);
-    let leaves = |part: &&str| *part == ".." || part.contains('\0');
-    if is_absolute || parts.is_empty() || parts.iter().any(leaves) {
-        let message = format!("`{}` leads out of its folder", name.escape_debug());
-        return Err(StageError::new(message).is_final());
-    }
-    Ok(parts.join("/"))
 }
 
 /// Opens `whole` into the output folder, below the folder of `name`.
@@ -326,7 +309,7 @@ impl Opening<'_> {
         self.limits.depth += 1;
         let outcome = open(&inner, path, self.io, self.limits, self.sampler);
         self.limits.depth -= 1;
-        super::remove(&inner)?;
+        remove(&inner)?;
         outcome
     }
 

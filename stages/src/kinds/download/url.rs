@@ -8,26 +8,53 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tinylm_pipeline::{Pin, Remote, StageError};
+use tinylm_pipeline::{
+    Pin, Remote, StageError,
+    secrets::{MASK, masked},
+};
 
-use super::{
-    Arrivals, DownloadSettings,
-    net::{Algorithm, Expected, Failure, Net, Request},
-    sample::Sampler,
+use super::{arrivals::Arrivals, sample::Sampler, settings::DownloadSettings};
+use crate::shared::{
+    expected::{Algorithm, Expected},
+    net::{Failure, Net, Request},
 };
 
 pub(super) fn remote(url: &str) -> Remote {
     Remote {
-        id: format!("url {url}"),
+        id: format!("url {}", masked(url)),
         places: vec!["url".to_owned()],
     }
 }
 
-fn request(url: &str) -> Request {
-    Request {
-        url: url.to_owned(),
-        ..Request::default()
+/// An address with its variables filled in; it is shown as it was written, without its secrets.
+fn request(url: &str) -> Result<Request, StageError> {
+    let refused = |what: String| StageError::new(what).is_final();
+    if url.contains(MASK) {
+        let shown = masked(url);
+        let what = format!("the secret of `{shown}` was not written down");
+        return Err(refused(what).help("run the experiment file itself: `tinylm run FILE`"));
     }
+    let mut filled = String::new();
+    let mut rest = url;
+    while let Some((before, after)) = rest.split_once("{env.") {
+        let (name, behind) = after
+            .split_once('}')
+            .ok_or_else(|| refused("a `{env.` in `url` has no `}`".to_owned()))?;
+        let value = std::env::var(name).map_err(|_| {
+            refused(format!("`url` names the variable {name}, which is not set")).help(format!(
+                "set it in the environment: `{name}=... tinylm run ...`"
+            ))
+        })?;
+        filled.push_str(before);
+        filled.push_str(&value);
+        rest = behind;
+    }
+    filled.push_str(rest);
+    Ok(Request {
+        url: filled,
+        shown: masked(url),
+        ..Request::default()
+    })
 }
 
 fn given(settings: &DownloadSettings) -> Option<(Algorithm, &str, &String)> {
@@ -55,10 +82,11 @@ pub(super) fn resolve(
             detail: Value::Null,
         });
     }
-    net.check_online(url)?;
+    let request = request(url)?;
+    net.check_online(&request.shown)?;
     let (digest, n_bytes) = net
-        .digest(&request(url))
-        .map_err(|failure| failed(url, failure))?;
+        .digest(&request)
+        .map_err(|failure| failed(&request.shown, failure))?;
     Ok(Pin {
         identity: json!({ "blake3": digest }),
         detail: json!({ "bytes": n_bytes }),
@@ -89,16 +117,18 @@ pub(super) fn fetch(
 ) -> Result<(), StageError> {
     let io = arrivals.io;
     let expected = expected(url, settings, arrivals);
-    io.origin(json!({ "url": url }));
-    net.check_online(url)?;
+    let request = request(url)?;
+    let shown = request.shown.as_str();
+    io.origin(json!({ "url": shown }));
+    net.check_online(shown)?;
     let name = file_name(url);
-    let partial = arrivals.partial(&format!("{url} {:?}", expected.digests));
+    let partial = arrivals.partial(&format!("{shown} {:?}", expected.digests));
     let total = expected.bytes;
     let cut = sampler.cut(&name);
-    net.fetch(&request(url), &expected, &partial, cut, io, &|done| {
+    net.fetch(&request, &expected, &partial, cut, io, &|done| {
         io.progress(done, total, "bytes")
     })
-    .map_err(|failure| failed(url, failure))?;
+    .map_err(|failure| failed(shown, failure))?;
     arrivals.put(&partial, &name, sampler)
 }
 

@@ -9,7 +9,7 @@ use super::{
     model::{bpe_json, byte_level_decoder, byte_level_pre_tokenizer},
     sentencepiece,
 };
-use crate::kinds::download::{Repo, fetch_repo_files};
+use crate::shared::hub::{Repo, fetch_repo_files};
 use crate::shared::tokens::byte_level_char;
 
 settings! {
