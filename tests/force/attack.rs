@@ -1,14 +1,14 @@
-//! What every attack shares: its seed, its time, and the binary under a time limit.
+//! Shared by all attacks: the seed, the time, damage to bytes, and the binary under a time limit.
 
 use std::{
-    env,
-    path::Path,
+    env, fs,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// No command that is attacked takes longer.
-const LIMIT_SECONDS: u64 = 30;
+const LIMIT_SECONDS: u64 = 90;
 
 /// Numbers that follow from a seed: `splitmix64`.
 pub(crate) struct Dice(u64);
@@ -23,6 +23,10 @@ impl Dice {
         };
         let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
         println!("{attack}: TINYLM_FORCE_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn of(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -61,18 +65,140 @@ impl Clock {
 
 /// Runs `tinylm` in a folder, cut off from the network; it is killed when it does not end.
 pub(crate) fn tinylm(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
+    command(folder, args).output().unwrap()
+}
+
+/// The binary: that of the build, or the copy that a long run was given.
+pub(crate) fn binary() -> PathBuf {
+    let given = env::var_os("TINYLM_FORCE_BINARY");
+    given.map_or_else(|| env!("CARGO_BIN_EXE_tinylm").into(), PathBuf::from)
+}
+
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = cut_off(Command::new("timeout"), folder);
     command
         .args(["-s", "KILL", &LIMIT_SECONDS.to_string()])
-        .arg(env!("CARGO_BIN_EXE_tinylm"))
-        .args(args)
+        .arg(binary())
+        .args(args);
+    command
+}
+
+/// Cuts a command off from the caller's environment and network.
+pub(crate) fn cut_off(mut command: Command, folder: &Path) -> Command {
+    command
         .current_dir(folder)
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default())
         .env("HF_HOME", folder.join("hf"))
         .env("TINYLM_OFFLINE", "1")
         .env("NO_COLOR", "1");
-    command.output().unwrap()
+    command
+}
+
+/// Returns bytes with something wrong: flipped, cut, doubled, taken out or put in.
+pub(crate) fn damaged(dice: &mut Dice, bytes: &[u8], odd: &[&[u8]]) -> Vec<u8> {
+    let mut damaged = bytes.to_vec();
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(damaged.len().max(1)).min(damaged.len());
+        let end = (at + dice.below(64)).min(damaged.len());
+        match dice.below(5) {
+            0 if at < damaged.len() => damaged[at] ^= 1 << dice.below(8),
+            1 => damaged.truncate(at),
+            2 => {
+                let part = damaged[at..end].to_vec();
+                damaged.splice(at..at, part);
+            }
+            3 => drop(damaged.drain(at..end)),
+            _ => {
+                let part = dice.pick::<&[u8]>(odd).to_vec();
+                damaged.splice(at..at, part);
+            }
+        }
+    }
+    damaged
+}
+
+/// A small experiment of every kind but `command`.
+pub(crate) const EXPERIMENT: &str = "
+stages:
+  download: { kind: download, with: { rows: [{ text: 'one two three four five six' }, { text: 'two three one' }] } }
+  normalize: { kind: normalize, inputs: [download] }
+  dedupe: { kind: dedupe, inputs: [normalize], with: { method: minhash } }
+  tokenizer: { kind: tokenizer, inputs: [dedupe], with: { vocab_size: 300 } }
+  binarize: { kind: binarize, inputs: { documents: dedupe, tokenizer: tokenizer } }
+  pretrain:
+    kind: pretrain
+    inputs: [binarize]
+    with: { model: { preset: mini, d_model: 16, n_heads: 2, n_layers: 1, d_ff: 16, context: 16 }, train: { steps: 1, batch: 1, lr: 1e-3 } }
+  finetune:
+    kind: finetune
+    inputs: { model: pretrain, shards: binarize }
+    with: { train: { steps: 1, batch: 1, lr: 1e-3 } }
+  evaluate: { kind: evaluate, inputs: { model: finetune, documents: dedupe } }
+  sample: { kind: sample, inputs: [finetune], with: { prompts: [one], max_tokens: 2 } }
+";
+
+/// Its stages but `evaluate`, which writes down how long it took.
+pub(crate) const STAGES: [&str; 8] = [
+    "download",
+    "normalize",
+    "dedupe",
+    "tokenizer",
+    "binarize",
+    "pretrain",
+    "finetune",
+    "sample",
+];
+
+/// A folder with the experiment as `all.yaml`.
+pub(crate) fn project() -> tempfile::TempDir {
+    let project = tempfile::tempdir().unwrap();
+    fs::write(project.path().join("all.yaml"), EXPERIMENT).unwrap();
+    project
+}
+
+/// Runs the experiment to its end.
+#[track_caller]
+pub(crate) fn run(folder: &Path, more: &[&str], what: &str) {
+    let output = tinylm(folder, &[&["run", "all.yaml"], more].concat());
+    assert_told(&output, what);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {said}");
+}
+
+/// Where the last run's artifact of a stage is: its digest is a part of the path.
+#[track_caller]
+pub(crate) fn artifact(folder: &Path, stage: &str) -> PathBuf {
+    let output = tinylm(folder, &["cache", "path", &format!("@last/{stage}")]);
+    assert!(output.status.success(), "{stage}: {output:?}");
+    folder.join(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+/// The artifacts of the last run, by their places in the home.
+#[track_caller]
+pub(crate) fn artifacts(folder: &Path, stages: &[&str]) -> Vec<PathBuf> {
+    let relative = |path: PathBuf| path.strip_prefix(folder).unwrap().to_owned();
+    let stages = stages.iter();
+    stages
+        .map(|stage| relative(artifact(folder, stage)))
+        .collect()
+}
+
+/// Every file below a folder.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => folders.push(path),
+                false => found.push(path),
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// The rule of all attacks on a command: it ends by itself, without a panic, and where it fails it

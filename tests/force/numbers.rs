@@ -1,29 +1,8 @@
 //! Numbers that no one means, in every setting that takes one.
 
-use std::fs;
-
 use tinylm_pipeline::settings::{Setting, Shape};
 
-use crate::attack::{Clock, Dice, assert_told, tinylm};
-
-const EXPERIMENT: &str = "
-stages:
-  download: { kind: download, with: { rows: [{ text: 'one two three four five six' }, { text: 'two three one' }] } }
-  normalize: { kind: normalize, inputs: [download] }
-  dedupe: { kind: dedupe, inputs: [normalize], with: { method: minhash } }
-  tokenizer: { kind: tokenizer, inputs: [dedupe], with: { vocab_size: 300 } }
-  binarize: { kind: binarize, inputs: { documents: dedupe, tokenizer: tokenizer } }
-  pretrain:
-    kind: pretrain
-    inputs: [binarize]
-    with: { model: { preset: mini, d_model: 16, n_heads: 2, n_layers: 1, d_ff: 16, context: 16 }, train: { steps: 1, batch: 1, lr: 1e-3 } }
-  finetune:
-    kind: finetune
-    inputs: { model: pretrain, shards: binarize }
-    with: { train: { steps: 1, batch: 1, lr: 1e-3 } }
-  evaluate: { kind: evaluate, inputs: { model: finetune, documents: dedupe } }
-  sample: { kind: sample, inputs: [finetune], with: { prompts: [one], max_tokens: 2 } }
-";
+use crate::attack::{Clock, Dice, assert_told, project, tinylm};
 
 const ODD: [&str; 14] = [
     "18446744073709551615",
@@ -56,8 +35,7 @@ fn numbers(list: &[Setting], prefix: &str, found: &mut Vec<String>) {
 
 #[test]
 fn no_number_makes_a_plan_panic() {
-    let project = tempfile::tempdir().unwrap();
-    fs::write(project.path().join("all.yaml"), EXPERIMENT).unwrap();
+    let project = project();
     // So that a plan knows the vocabulary, and with it how large a model would be.
     let made = tinylm(project.path(), &["run", "all.yaml", "--until", "binarize"]);
     assert_told(&made, "the experiment itself");
