@@ -59,6 +59,7 @@ fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
     if !home.root().is_dir() {
         return Ok(gc::Plan::default());
     }
+    home.refuse_read_only()?;
     // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
     let registry = Registry::open(&home.registry_path())?;
     if is_dry_run {

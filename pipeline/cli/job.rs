@@ -18,7 +18,7 @@ use tinylm_pipeline::{
     settings::NotADevice,
     spec::Experiment,
 };
-use tinylm_registry::{Home, Lock, NewRun, Registry, Status, names};
+use tinylm_registry::{Error, Home, Lock, NewRun, Registry, Status, names};
 
 use crate::{
     console::Console,
@@ -48,6 +48,12 @@ pub(crate) struct HowArgs {
     pub(crate) keep_going: bool,
 }
 
+/// A run that is being recorded, and the name that it got.
+struct Recording {
+    recorder: Recorder,
+    run_name: String,
+}
+
 /// One run of one experiment, first or resumed.
 pub(crate) struct Job<'a> {
     pub(crate) project: &'a Project,
@@ -74,10 +80,13 @@ impl Job<'_> {
             true => Some(self.lock(&context.home)?),
             false => None,
         };
-        let (registry, unrecorded) = self.open_registry(&context.home, is_writable)?;
-        let run_name = match &registry {
-            Some(registry) => self.record(registry, &context)?,
-            None => names::run_name(&self.run_id),
+        let (recording, unrecorded) = match self.begin_recording(&context, is_writable)? {
+            Ok(recording) => (Some(recording), None),
+            Err(why) => (None, Some(why)),
+        };
+        let (recorder, run_name) = match recording {
+            Some(Recording { recorder, run_name }) => (Some(recorder), run_name),
+            None => (None, names::run_name(&self.run_id)),
         };
         let stage_names: Vec<&str> = self
             .experiment
@@ -86,14 +95,6 @@ impl Job<'_> {
             .map(|s| s.name.as_str())
             .collect();
         let console = Console::new(&self.project.global, &stage_names);
-        let recorder = match registry {
-            Some(_) => Some(Recorder::start(
-                Registry::open(&context.home.registry_path())?,
-                &self.run_id,
-                self.experiment,
-            )?),
-            None => None,
-        };
         let observer = Both(&console, recorder.as_ref());
         let history = |stage: &str| {
             let path = context.home.registry_path();
@@ -112,8 +113,10 @@ impl Job<'_> {
         .run();
         let status = status(&settled);
         let problem = recorder.and_then(|recorder| recorder.finish(status));
-        self.tell(&console, &run_name, &settled, status);
-        if let Some(why) = unrecorded.or(problem.map(|error| error.to_string())) {
+        let unrecorded = unrecorded.or(problem.map(|error| error.to_string()));
+        let next = next_command(&run_name, status, unrecorded.is_none());
+        self.tell(&console, &run_name, &settled, status, &next);
+        if let Some(why) = unrecorded {
             console.say(&format!("warning: this run was not recorded: {why}"));
         }
         let is_damage =
@@ -141,29 +144,37 @@ impl Job<'_> {
         Ok([run, store])
     }
 
-    /// Opens the registry. One that is damaged ends the command before anything runs; one
-    /// that cannot be written to does not, since it is only history.
-    fn open_registry(
+    /// Writes down what is about to run, or says why that cannot be. A registry that is damaged
+    /// ends the command before anything runs; one that cannot be written to, or that another
+    /// program holds, does not, since it is only history.
+    fn begin_recording(
         &self,
-        home: &Home,
+        context: &Context,
         is_writable: bool,
-    ) -> Result<(Option<Registry>, Option<String>), Failure> {
+    ) -> Result<Result<Recording, String>, Failure> {
+        let home = &context.home;
         if !is_writable {
             let why = format!("`{}` cannot be written to", home.root().display());
-            return Ok((None, Some(why)));
+            return Ok(Err(why));
         }
-        match Registry::open(&home.registry_path()) {
-            Ok(registry) => Ok((Some(registry), None)),
+        let run = self.new_run(context)?;
+        let begun = Registry::open(&home.registry_path())
+            .and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
+        match begun {
+            Ok((run_name, registry)) => {
+                let recorder = Recorder::start(registry, &self.run_id, self.experiment)?;
+                Ok(Ok(Recording { recorder, run_name }))
+            }
+            Err(error @ Error::Busy { .. }) => Ok(Err(error.to_string())),
             Err(error) if error.is_damage() => Err(error.into()),
-            Err(error) => Ok((None, Some(error.to_string()))),
+            Err(error) => Ok(Err(error.to_string())),
         }
     }
 
-    /// Writes down what is about to run; returns the run's name.
-    fn record(&self, registry: &Registry, context: &Context) -> Result<String, Failure> {
+    fn new_run(&self, context: &Context) -> Result<NewRun, Failure> {
         let (git_commit, git_dirty) = git_state(self.experiment.file.parent());
         let secrets = Secrets::of(&all_settings(self.experiment));
-        let name = registry.insert_run(&NewRun {
+        Ok(NewRun {
             id: self.run_id.clone(),
             experiment: self.experiment.name.clone(),
             file: self.experiment.file.display().to_string(),
@@ -178,7 +189,12 @@ impl Job<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: secrets.mask(&command_line()),
             sweep: self.sweep.clone(),
-        })?;
+        })
+    }
+
+    /// Writes the run down; returns its name.
+    fn record(&self, registry: &Registry, run: &NewRun) -> Result<String, Error> {
+        let name = registry.insert_run(run)?;
         if !self.is_resumed {
             registry.insert_params(&self.run_id, &params(self.experiment))?;
         }
@@ -210,7 +226,14 @@ impl Job<'_> {
         })
     }
 
-    fn tell(&self, console: &Console, run_name: &str, settled: &[Settled], status: Status) {
+    fn tell(
+        &self,
+        console: &Console,
+        run_name: &str,
+        settled: &[Settled],
+        status: Status,
+        next: &str,
+    ) {
         for one in settled {
             if let Outcome::Failed(error) = &one.outcome {
                 let mut told = error.clone().addressed(run_name, &one.stage);
@@ -227,7 +250,7 @@ impl Job<'_> {
             outcome::print(console, &self.project.home(), self.experiment, settled);
         }
         console.result("");
-        console.result(&closing_line(run_name, settled, status));
+        console.result(&closing_line(run_name, settled, next));
     }
 
     fn exit_code(&self, status: Status) -> u8 {
@@ -274,7 +297,7 @@ fn prepare_home(home: &Home) -> Result<bool, Failure> {
     }
 }
 
-fn closing_line(run_name: &str, settled: &[Settled], status: Status) -> String {
+fn closing_line(run_name: &str, settled: &[Settled], next: &str) -> String {
     let mut counts: Vec<(&Outcome, usize)> = Vec::new();
     let is_alike = |a: &Outcome, b: &Outcome| mem::discriminant(a) == mem::discriminant(b);
     for Settled { outcome, .. } in settled {
@@ -291,11 +314,17 @@ fn closing_line(run_name: &str, settled: &[Settled], status: Status) -> String {
         .iter()
         .map(|(outcome, n)| format!("{n} {}", outcome.word()))
         .collect();
-    let next = match status {
-        Status::Done => format!("`tinylm report {run_name}`"),
-        _ => format!("go on with `tinylm resume {run_name}`"),
-    };
-    format!("{run_name}: {}; {next}", counts.join(", "))
+    format!("{run_name}: {}{next}", counts.join(", "))
+}
+
+/// The end of the last line. A run that was not recorded can be neither reported nor resumed.
+fn next_command(run_name: &str, status: Status, is_recorded: bool) -> String {
+    match (status, is_recorded) {
+        (Status::Done, true) => format!("; `tinylm report {run_name}`"),
+        (_, true) => format!("; go on with `tinylm resume {run_name}`"),
+        (Status::Done, false) => String::new(),
+        (_, false) => "; go on with the same command".to_owned(),
+    }
 }
 
 fn status(settled: &[Settled]) -> Status {

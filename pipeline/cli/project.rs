@@ -77,6 +77,7 @@ impl Project {
         if !home.registry_path().exists() {
             return Err(self.no_runs(&home));
         }
+        home.refuse_read_only()?;
         Ok(Registry::open(&home.registry_path())?)
     }
 

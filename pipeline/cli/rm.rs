@@ -6,14 +6,18 @@ use tinylm_registry::Status;
 use crate::{
     failure::Failure,
     lookup::find_runs,
-    output::print_line,
+    output::say,
     project::{Project, now_ms},
+    runs::tags,
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
     #[arg(required = true)]
     pub(crate) runs: Vec<String>,
+    /// Remove runs that have tags, too
+    #[arg(long)]
+    pub(crate) tagged: bool,
 }
 
 pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
@@ -25,15 +29,18 @@ pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
         Failure::wrong(format!("{} is still going on", run.name))
             .help("stop it with Ctrl-C where it runs, then remove it")
     });
-    Failure::all(refused.collect())?;
+    let tagged = runs
+        .iter()
+        .filter(|run| !args.tagged && !run.tags.is_empty());
+    let kept = tagged.map(|run| {
+        Failure::wrong(format!("{} is tagged: {}", run.name, tags(run)))
+            .help("`--tagged` removes it all the same")
+    });
+    Failure::all(refused.chain(kept).collect())?;
     for run in runs {
         registry.remove_run(&run.id, now_ms())?;
-        if !project.global.quiet {
-            print_line(&format!(
-                "removed {}; `tinylm gc` frees what only it needed",
-                run.name
-            ));
-        }
+        let freed = "`tinylm gc` frees what only it needed";
+        say(&project.global, &format!("removed {}; {freed}", run.name));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use tinylm_pipeline::{Interrupt, StageError};
+use tinylm_registry::Registry;
 
 use crate::{failure::Failure, output::eprint};
 
@@ -23,6 +24,7 @@ pub(crate) fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
     let heard = Arc::clone(&interrupt);
     let listen = move || {
         for signal in signals.forever() {
+            Registry::hurry();
             if signal != consts::SIGINT {
                 TERMINATED.store(true, Ordering::Relaxed);
             }

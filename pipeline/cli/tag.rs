@@ -4,7 +4,9 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::{
     failure::Failure,
+    output::say,
     project::{Project, now_ms, quoted},
+    runs::tags,
 };
 
 #[derive(Debug, Args)]
@@ -40,11 +42,19 @@ pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
             }
         }
     }
+    let run = registry.run(&run.id)?;
+    let now = match run.tags.is_empty() {
+        true => "no tags".to_owned(),
+        false => tags(&run),
+    };
+    say(&project.global, &format!("{}: {now}", run.name));
     Ok(())
 }
 
 pub(crate) fn note(project: &Project, args: &NoteArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
     let run = registry.find_run(&args.run)?;
-    Ok(registry.add_note(&run.id, &args.text.join(" "), now_ms())?)
+    registry.add_note(&run.id, &args.text.join(" "), now_ms())?;
+    say(&project.global, &format!("{}: noted", run.name));
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_registry::{Condition, Digest, KeyRecord, Place, keys::write_key};
+use tinylm_registry::{Artifact, Condition, Digest, KeyRecord, Place, keys::write_key};
 
 use crate::{
     context::{Sources, from_registry},
@@ -203,12 +203,25 @@ impl Attempt<'_> {
             metrics: metrics.0.clone(),
         };
         write_key(&context.home, &record).map_err(|error| from_registry(&error))?;
+        self.push(&artifact, &record);
         Ok(Made {
             artifact: artifact.digest,
             bytes: artifact.bytes,
             execution_id: execution.id.clone(),
             metrics,
         })
+    }
+
+    /// Gives what was made to the remote store. It is kept here whether or not that works out.
+    fn push(&self, artifact: &Artifact, record: &KeyRecord) {
+        if let Err(error) = self.work.runner.context.store.push(artifact, record) {
+            let message = format!("not given to the remote store: {error}");
+            self.see(&Happened::Said {
+                stage: &self.work.stage.name,
+                execution_id: &self.execution.id,
+                event: &Event::Warning { message },
+            });
+        }
     }
 
     /// Removes what the attempt needed only while it ran. What cannot be removed is `gc`'s.

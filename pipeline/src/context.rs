@@ -6,7 +6,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tinylm_registry::{Condition, Digest, Home, KeyRecord, StatCache, Store, keys::read_key};
+use tinylm_registry::{
+    Condition, Digest, Fetched, Home, KeyRecord, StatCache, Store, keys::read_key,
+};
 
 use crate::{
     error::StageError,
@@ -59,6 +61,8 @@ pub enum Kept {
     Missing,
     /// There was an artifact, and this is wrong with it.
     Damaged(String),
+    /// The remote store had it, and this is wrong with what came.
+    Refused(String),
 }
 
 impl Kept {
@@ -66,7 +70,7 @@ impl Kept {
     pub(crate) fn loss(&self) -> Option<String> {
         match self {
             Self::Missing => Some("its artifact is missing".to_owned()),
-            Self::Damaged(what) => Some(what.clone()),
+            Self::Damaged(what) | Self::Refused(what) => Some(what.clone()),
             Self::Whole(_) | Self::Nothing => None,
         }
     }
@@ -176,6 +180,16 @@ impl Context {
                 path.display()
             )),
         })
+    }
+
+    /// Asks the remote store for what this one lacks. Whoever asks holds the key's lock.
+    pub fn fetched(&self, key: &Digest, kept: Kept) -> Kept {
+        match (self.store.fetch(key), kept) {
+            (_, Kept::Whole(record)) | (Fetched::Whole(record), _) => Kept::Whole(record),
+            (Fetched::Nothing, kept) => kept,
+            (Fetched::Refused(why), Kept::Damaged(what)) => Kept::Damaged(format!("{what}; {why}")),
+            (Fetched::Refused(why), _) => Kept::Refused(why),
+        }
     }
 
     /// Writes down what was learned of local files. Losing it costs only a rehash.

@@ -121,11 +121,11 @@ impl Recorder {
         let key = execution.key;
         self.write(move |registry| {
             // Numbers hang on the execution: one that goes on from a dead one's checkpoint
-            // takes its curve over, and cuts what it is about to make again.
+            // begins with its curve, and cuts what it is about to make again.
             let dead = registry.unfinished_execution(&key)?;
             registry.insert_execution(&new)?;
             if let Some(dead) = dead {
-                registry.move_metrics(&dead, &new.id)?;
+                registry.copy_metrics(&dead, &new.id)?;
             }
             registry.upsert_stage(&row)
         });

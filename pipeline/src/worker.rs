@@ -57,8 +57,16 @@ impl Worker<'_> {
         }
         let _key = self.claim(Exclusive::Key(&key))?;
         // Whoever had the claim may have made it meanwhile.
-        let kept = match self.kept(&key)? {
-            Kept::Whole(record) => return Ok(self.hit(key, &record)),
+        let kept = self.kept(&key)?;
+        let is_damaged = matches!(kept, Kept::Damaged(_));
+        let kept = match self.fetched(&key, kept) {
+            Kept::Whole(record) => {
+                let hit = self.hit(key, &record);
+                return Ok(Settled {
+                    healed: is_damaged,
+                    ..hit
+                });
+            }
             kept => kept,
         };
         let device = Exclusive::Device(self.work.device());
@@ -86,7 +94,7 @@ impl Worker<'_> {
             // Not the time in which it waited for others.
             seconds: begun.elapsed().as_secs_f64(),
             why,
-            healed: matches!(kept, Kept::Damaged(_)),
+            healed: is_damaged,
             ..Settled::without_artifact(&self.work.stage.name, Outcome::Made)
         })
     }
@@ -112,6 +120,14 @@ impl Worker<'_> {
             return Ok(Kept::Nothing);
         }
         self.work.runner.context.kept(key)
+    }
+
+    /// Asks the remote store before a miss.
+    fn fetched(&self, key: &Digest, kept: Kept) -> Kept {
+        match (&kept, self.is_forced()) {
+            (Kept::Whole(_), _) | (_, true) => kept,
+            _ => self.work.runner.context.fetched(key, kept),
+        }
     }
 
     fn is_forced(&self) -> bool {

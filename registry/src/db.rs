@@ -458,12 +458,12 @@ mod tests {
         fs::write(fixture.path(), &whole).unwrap();
         assert_eq!(fixture.n_runs(), 1);
         insta::assert_snapshot!(damages.join("\n"), @"
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut to 0 bytes
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut to 50 bytes
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 4096 bytes
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 59392 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it is empty
+        the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
+        the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
+        the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
         the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 118783 bytes
-        the registry `[HOME]/registry.sqlite` is damaged: it is not an SQLite file
+        the registry `[HOME]/registry.sqlite` is damaged: file is not a database
         ");
     }
 

@@ -39,6 +39,8 @@ pub enum Error {
     OutsideHome { path: PathBuf },
     #[error("`{}` and `{}` are on different file systems", from.display(), to.display())]
     OtherFileSystem { from: PathBuf, to: PathBuf },
+    #[error("the home `{}` may only be read", path.display())]
+    ReadOnly { path: PathBuf },
     #[error("`{}` has format {found}, and this tinylm knows up to {known}", path.display())]
     Newer {
         path: PathBuf,
@@ -80,6 +82,9 @@ impl Error {
             Error::NoRoom { .. } => {
                 Some("make room (`tinylm gc` may help) and give the same command again".into())
             }
+            Error::ReadOnly { .. } => Some(
+                "give the command as somebody who may write there, or copy the home and name the copy (`--home`)".into(),
+            ),
             Error::Busy { .. } => Some("wait for the other program, or end it".into()),
             Error::Symlink { .. } => Some("write a copy of what it points to".into()),
             Error::LinkInHome { path } => Some(format!(

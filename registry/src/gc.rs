@@ -239,7 +239,8 @@ mod tests {
     use crate::{
         Condition,
         keys::tests::record,
-        recorder::{NewExecution, NewRun, Outcome, StageRecord, Status},
+        recorder::{NewExecution, NewRun, StageRecord},
+        words::{Outcome, Status},
     };
 
     struct Fixture {

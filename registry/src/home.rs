@@ -82,8 +82,26 @@ impl Home {
     /// Returns whether this user can write here; asked of the kernel by trying.
     #[must_use]
     pub fn is_writable(&self) -> bool {
+        self.root.is_dir() && self.probe().is_ok()
+    }
+
+    /// Fails where nothing may be written. A full disk is not that: `gc` has to work on one.
+    pub fn refuse_read_only(&self) -> Result<(), Error> {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self.probe() {
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) =>
+            {
+                let path = self.root.clone();
+                Err(Error::ReadOnly { path })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn probe(&self) -> Result<(), Error> {
         let probe = self.place(&format!(".{}.probe", names::unique()));
-        self.root.is_dir() && probe.create_file().and_then(|_| probe.remove()).is_ok()
+        probe.create_file().and_then(|_| probe.remove())
     }
 
     #[must_use]

@@ -8,11 +8,13 @@
 //! records) decides what is fresh; losing it costs a re-run. The *registry* (SQLite) is history;
 //! losing it costs memories and retrains nothing.
 
+mod artifact;
 pub mod digest;
 mod error;
 mod files;
 pub mod gc;
 pub mod home;
+mod keeping;
 pub mod keys;
 pub mod locks;
 mod migrations;
@@ -21,14 +23,18 @@ pub mod nearest;
 mod place;
 mod queries;
 pub mod recorder;
+pub mod remote_store;
+mod rows;
 mod sql;
 mod stat;
 pub mod stat_cache;
 pub mod store;
 pub mod where_filter;
+mod words;
 
 mod db;
 
+pub use artifact::{Artifact, FileEntry};
 pub use db::Registry;
 pub use digest::{Digest, hash_file};
 pub use error::Error;
@@ -36,16 +42,16 @@ pub use home::Home;
 pub use keys::KeyRecord;
 pub use locks::Lock;
 pub use place::Place;
-pub use queries::{
-    Event, Execution, LastStage, Metric, Note, Param, Point, Run, RunQuery, RunSource, SampleRow,
-    Series, StageRow,
-};
-pub use recorder::{
-    Finished, Level, MetricRow, NewExecution, NewRun, Outcome, StageRecord, Status,
+pub use queries::{Point, RunQuery, Series};
+pub use recorder::{Finished, MetricRow, NewExecution, NewRun, StageRecord};
+pub use remote_store::{RemoteError, RemoteStore};
+pub use rows::{
+    Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow,
 };
 pub use stat_cache::StatCache;
-pub use store::{Artifact, Condition, FileEntry, Manifest, Store};
+pub use store::{Condition, Fetched, Manifest, Store};
 pub use where_filter::{Filter, FilterError};
+pub use words::{Level, Outcome, Status};
 
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;

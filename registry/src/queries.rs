@@ -7,50 +7,20 @@
 use std::{collections::HashMap, str::FromStr};
 
 use rusqlite::{Row, ToSql, params, types::ValueRef};
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Digest, Error, Millis, Registry, home, locks,
+    Digest, Error, Registry, home, locks,
     nearest::nearest,
-    recorder::{Level, Outcome, Status},
+    rows::{Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow},
     where_filter::Filter,
+    words::Status,
 };
 
 mod choose;
 mod curves;
 
 pub use curves::{Point, Series};
-
-/// A run, without its long texts (see [`Registry::source`]).
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Run {
-    pub id: String,
-    pub name: String,
-    pub experiment: String,
-    pub file: String,
-    pub seed: Option<u64>,
-    pub status: Status,
-    pub started_at: Millis,
-    pub ended_at: Option<Millis>,
-    pub host: Value,
-    pub device: String,
-    pub git_commit: Option<String>,
-    pub git_dirty: Option<bool>,
-    pub version: String,
-    pub command: String,
-    pub sweep: Option<String>,
-    pub tags: Vec<String>,
-}
-
-/// What a run was made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunSource {
-    /// The experiment file as written.
-    pub text: String,
-    /// The resolved experiment, as JSON.
-    pub resolved: String,
-}
 
 /// Which runs, in which order.
 #[derive(Debug, Clone, Default)]
@@ -63,111 +33,27 @@ pub struct RunQuery {
     pub limit: Option<usize>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StageRow {
-    pub run_id: String,
-    pub name: String,
-    pub position: u32,
-    pub kind: String,
-    pub outcome: Outcome,
-    pub key: Option<String>,
-    pub execution_id: Option<String>,
-    pub artifact: Option<String>,
-    pub reason: Option<String>,
-    pub inputs: Value,
-    pub settings: Value,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Execution {
-    pub id: String,
-    pub run_id: String,
-    pub stage: String,
-    pub key: String,
-    pub kind: String,
-    pub attempt: u32,
-    pub status: Status,
-    pub started_at: Millis,
-    pub ended_at: Option<Millis>,
-    pub cpu_seconds: Option<f64>,
-    pub peak_memory_bytes: Option<u64>,
-    pub artifact: Option<String>,
-    pub device: String,
-    pub threads: Option<u32>,
-    pub origin: Option<Value>,
-    pub recipe: String,
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Param {
-    pub name: String,
-    pub value: String,
-    pub is_default: bool,
-}
-
-/// The last word of a metric of a run: its final number, else that of its last step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Metric {
-    pub stage: String,
-    pub execution_id: String,
-    pub name: String,
-    pub step: Option<u64>,
-    pub value: f64,
-    pub at: Millis,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SampleRow {
-    pub step: Option<u64>,
-    pub prompt: String,
-    pub text: String,
-    pub at: Millis,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Event {
-    pub stage: Option<String>,
-    pub at: Millis,
-    pub level: Level,
-    pub message: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Note {
-    pub at: Millis,
-    pub text: String,
-}
-
-/// The last time that an experiment carried out or found a stage of some name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastStage {
-    pub run_name: String,
-    /// Read its key record for the recipe where the execution is not known.
-    pub key: String,
-    pub execution_id: Option<String>,
-    /// One `path = value` a line.
-    pub recipe: Option<String>,
-}
-
 const RUN: &str =
     "SELECT id, name, experiment, file, seed, status, started_at, ended_at, host, device,
     git_commit, git_dirty, version, command, sweep FROM runs WHERE removed_at IS NULL";
+
+/// In order of recording, which no clock that was set wrong can disturb.
+const NEWEST_FIRST: &str = "ORDER BY rowid DESC";
 
 impl Registry {
     /// Finds a run by name, uuid, a unique prefix of either, or `@last`.
     pub fn find_run(&self, text: &str) -> Result<Run, Error> {
         if text == "@last" {
-            let last = self.run_where("ORDER BY started_at DESC, id DESC LIMIT 1", [])?;
+            let last = self.run_where(&format!("{NEWEST_FIRST} LIMIT 1"), [])?;
             return last.ok_or_else(|| unknown_run(text, &[]));
         }
         if let Some(run) = self.run_where("AND (name = ?1 OR id = ?1)", [text])? {
             return Ok(run);
         }
         const FITS: &str =
-            "AND (substr(name, 1, length(?1)) = ?1 OR substr(id, 1, length(?1)) = ?1)
-            ORDER BY started_at DESC, id DESC";
-        let mut fitting = self.runs_where(if text.is_empty() { "AND 0" } else { FITS }, text)?;
+            "AND (substr(name, 1, length(?1)) = ?1 OR substr(id, 1, length(?1)) = ?1)";
+        let fits = if text.is_empty() { "AND 0" } else { FITS };
+        let mut fitting = self.runs_where(&format!("{fits} {NEWEST_FIRST}"), text)?;
         match fitting.len() {
             0 => {
                 let names = self.texts("SELECT name FROM runs WHERE removed_at IS NULL")?;
@@ -202,11 +88,7 @@ impl Registry {
 
     /// The runs that fit, in the order asked for.
     pub fn runs(&self, query: &RunQuery) -> Result<Vec<Run>, Error> {
-        let mut runs = self.list(
-            &format!("{RUN} ORDER BY started_at DESC, id DESC"),
-            [],
-            |row| run(self, row),
-        )?;
+        let mut runs = self.list(&format!("{RUN} {NEWEST_FIRST}"), [], |row| run(self, row))?;
         self.add_tags(&mut runs)?;
         if let Some(text) = &query.search {
             let fitting = self.search(&runs, text)?;
@@ -231,7 +113,7 @@ impl Registry {
 
     /// The executions that a run carried out, in order of time.
     pub fn executions(&self, run_id: &str) -> Result<Vec<Execution>, Error> {
-        let select = format!("{EXECUTION} WHERE run_id = ?1 ORDER BY started_at, id");
+        let select = format!("{EXECUTION} WHERE run_id = ?1 ORDER BY rowid");
         self.list(&select, [run_id], |row| execution(self, row))
     }
 
@@ -246,7 +128,7 @@ impl Registry {
     /// Whoever asks holds the key's lock, so it is not under way.
     pub fn unfinished_execution(&self, key: &Digest) -> Result<Option<String>, Error> {
         let select = "SELECT id FROM executions WHERE key = ?1 AND status <> 'done'
-            ORDER BY started_at DESC, id DESC LIMIT 1";
+            ORDER BY rowid DESC LIMIT 1";
         let found = self.list(select, [key.to_string()], |row| row.get(0))?;
         Ok(found.into_iter().next())
     }
@@ -266,7 +148,7 @@ impl Registry {
                  LEFT JOIN executions ON executions.id = stages.execution_id
                  WHERE runs.{column} = ?1 AND runs.removed_at IS NULL
                    AND stages.key IS NOT NULL AND stages.outcome IN ('hit', 'made')
-                 ORDER BY runs.started_at DESC LIMIT 1"
+                 ORDER BY runs.rowid DESC LIMIT 1"
             );
             let found = self.list(&select, [value, stage], |row| {
                 Ok(LastStage {

@@ -4,49 +4,11 @@
 //! come by the thousand, so they are written in batches through prepared statements. Writing the
 //! same row again replaces it, so that a resumed run repeats itself without doubling anything.
 
-use std::{fmt, str::FromStr};
-
+use crate::{
+    Digest, Error, Millis, Registry, names,
+    words::{Level, Outcome, Status},
+};
 use rusqlite::{OptionalExtension, Transaction, params};
-use serde::{Deserialize, Serialize};
-
-use crate::{Digest, Error, Millis, Registry, names};
-
-/// How a run or an execution stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    #[default]
-    Running,
-    Done,
-    Failed,
-    Cancelled,
-    /// Never written for a run: it is one that says `running` and whose lock is free.
-    Interrupted,
-}
-
-/// How a stage of a run stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    #[default]
-    Pending,
-    Running,
-    Hit,
-    Made,
-    Failed,
-    Skipped,
-    Cancelled,
-}
-
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    #[default]
-    Info,
-    Warning,
-    Error,
-}
 
 /// A run as it begins.
 #[derive(Debug, Clone, Default)]
@@ -302,19 +264,25 @@ impl Registry {
         })
     }
 
-    /// Gives the numbers and samples of one execution to another, which goes on where it stopped.
-    pub fn move_metrics(&self, from_execution: &str, to_execution: &str) -> Result<(), Error> {
+    /// Copies the numbers and samples of one execution to another, which goes on where it stopped.
+    /// Each is then whole: how far the first came stays with the run that it was of.
+    pub fn copy_metrics(&self, from_execution: &str, to_execution: &str) -> Result<(), Error> {
+        const COPIES: [&str; 3] = [
+            "INSERT OR IGNORE INTO series (execution_id, name)
+             SELECT ?2, name FROM series WHERE execution_id = ?1",
+            "INSERT OR IGNORE INTO points
+             SELECT ours.id, step, value, special, at
+             FROM series AS theirs
+             JOIN series AS ours ON ours.execution_id = ?2 AND ours.name = theirs.name
+             JOIN points ON points.series_id = theirs.id
+             WHERE theirs.execution_id = ?1",
+            "INSERT INTO samples
+             SELECT ?2, step, prompt, text, at FROM samples WHERE execution_id = ?1",
+        ];
         self.write(|transaction| {
-            let ids = params![from_execution, to_execution];
-            transaction.execute(
-                "UPDATE OR IGNORE series SET execution_id = ?2 WHERE execution_id = ?1",
-                ids,
-            )?;
-            transaction.execute(
-                "UPDATE samples SET execution_id = ?2 WHERE execution_id = ?1",
-                ids,
-            )?;
-            self.series.borrow_mut().clear();
+            for copy in COPIES {
+                transaction.execute(copy, [from_execution, to_execution])?;
+            }
             Ok(())
         })
     }
@@ -353,68 +321,6 @@ impl Registry {
         })
     }
 
-    pub fn add_tag(&self, run_id: &str, tag: &str) -> Result<(), Error> {
-        self.write(|transaction| {
-            transaction.execute("INSERT OR IGNORE INTO tags VALUES (?1, ?2)", [run_id, tag])?;
-            Ok(())
-        })
-    }
-
-    /// Returns whether the run had the tag.
-    pub fn remove_tag(&self, run_id: &str, tag: &str) -> Result<bool, Error> {
-        self.write(|transaction| {
-            let delete = "DELETE FROM tags WHERE run_id = ?1 AND tag = ?2";
-            Ok(transaction.execute(delete, [run_id, tag])? > 0)
-        })
-    }
-
-    pub fn add_note(&self, run_id: &str, text: &str, at: Millis) -> Result<(), Error> {
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO notes VALUES (?1, ?2, ?3)",
-                params![run_id, at, text],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Takes a run out of every listing; what only it needs goes with the next `gc`.
-    pub fn remove_run(&self, run_id: &str, at: Millis) -> Result<(), Error> {
-        self.write(|transaction| {
-            let update = "UPDATE runs SET removed_at = ?2 WHERE id = ?1";
-            transaction.execute(update, params![run_id, at])?;
-            Ok(())
-        })
-    }
-
-    /// Deletes the rows of removed runs. Their line in `runs` stays, without its texts, so that
-    /// their artifacts are known to be nobody's; executions that other runs read stay too.
-    pub(crate) fn forget_removed(&self) -> Result<(), Error> {
-        self.write(|transaction| {
-            self.series.borrow_mut().clear();
-            transaction.execute_batch(&format!(
-                "CREATE TEMP TABLE gone AS {FORGOTTEN};
-                 DELETE FROM points WHERE series_id IN
-                   (SELECT id FROM series WHERE execution_id IN (SELECT id FROM gone));
-                 DELETE FROM series WHERE execution_id IN (SELECT id FROM gone);
-                 DELETE FROM samples WHERE execution_id IN (SELECT id FROM gone);
-                 DELETE FROM executions WHERE id IN (SELECT id FROM gone);
-                 DROP TABLE gone;
-                 DELETE FROM stages WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
-                 DELETE FROM params WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
-                 DELETE FROM events WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
-                 DELETE FROM tags WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
-                 DELETE FROM notes WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
-                 UPDATE runs SET text = '', resolved = '' WHERE removed_at IS NOT NULL;"
-            ))
-        })
-    }
-
-    /// The executions whose rows [`Registry::forget_removed`] would delete.
-    pub(crate) fn forgotten_executions(&self) -> Result<Vec<String>, Error> {
-        self.texts(FORGOTTEN)
-    }
-
     fn series_number(
         &self,
         transaction: &Transaction<'_>,
@@ -435,69 +341,6 @@ impl Registry {
         Ok(number)
     }
 }
-
-/// Executions of removed runs that no other run has found its artifact in.
-const FORGOTTEN: &str = "SELECT id FROM executions
-    WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL) AND id NOT IN
-      (SELECT execution_id FROM stages JOIN runs ON runs.id = run_id
-       WHERE removed_at IS NULL AND execution_id IS NOT NULL)";
-
-/// Statuses, outcomes and levels are lower-case words in SQL, JSON and on the terminal alike.
-macro_rules! words {
-    ($type:ident { $($case:ident => $word:literal),+ $(,)? }) => {
-        impl $type {
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $($type::$case => $word),+ }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                match text {
-                    $($word => Ok($type::$case),)+
-                    _ => Err(UnknownWord(text.to_owned())),
-                }
-            }
-        }
-    };
-}
-
-words!(Status {
-    Running => "running",
-    Done => "done",
-    Failed => "failed",
-    Cancelled => "cancelled",
-    Interrupted => "interrupted",
-});
-
-words!(Outcome {
-    Pending => "pending",
-    Running => "running",
-    Hit => "hit",
-    Made => "made",
-    Failed => "failed",
-    Skipped => "skipped",
-    Cancelled => "cancelled",
-});
-
-words!(Level {
-    Info => "info",
-    Warning => "warning",
-    Error => "error",
-});
-
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is none of the words the registry uses here")]
-pub struct UnknownWord(String);
 
 fn insert_run(transaction: &Transaction<'_>, run: &NewRun, name: &str) -> rusqlite::Result<()> {
     transaction.execute(

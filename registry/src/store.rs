@@ -9,24 +9,26 @@
 //! Nothing is ever written into an artifact that stands: it is made elsewhere and moved in whole by
 //! one rename, under a lock on its digest, since two keys may make the same bytes at once.
 
-use std::{fs, sync::atomic::AtomicBool};
+use std::{
+    fs,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use serde::Serialize;
 
-use crate::{Digest, Error, Home, Lock, Place, files, home, names};
+use crate::{
+    Artifact, Digest, Error, Home, Lock, Place, files, home, names,
+    remote_store::{NoRemoteStore, RemoteStore},
+};
 
-mod artifact;
 mod condition;
 mod contents;
+mod doors;
 mod look;
 mod manifest;
 mod tree;
 
-pub use self::{
-    artifact::{Artifact, FileEntry, artifact_digest},
-    condition::Condition,
-    manifest::Manifest,
-};
+pub use self::{condition::Condition, doors::Fetched, manifest::Manifest};
 use self::{
     condition::{damaged_or, difference},
     contents::read_contents,
@@ -48,12 +50,19 @@ pub struct Usage {
 #[derive(Debug, Clone)]
 pub struct Store {
     home: Home,
+    remote: Arc<dyn RemoteStore>,
 }
 
 impl Store {
     #[must_use]
     pub fn new(home: Home) -> Self {
-        Store { home }
+        Store::behind(home, Arc::new(NoRemoteStore))
+    }
+
+    /// A store that asks `remote` before a miss and gives it what was made.
+    #[must_use]
+    pub fn behind(home: Home, remote: Arc<dyn RemoteStore>) -> Self {
+        Store { home, remote }
     }
 
     /// Moves the folder `out` into the store and returns what it has become.
@@ -63,23 +72,28 @@ impl Store {
     pub fn commit(&self, out: &Place) -> Result<Artifact, Error> {
         // What stands behind a link is not ours to flush, to change the rights of, or to move.
         out.reach()?;
-        let tree = scan(out)?;
-        let manifest = read_contents(&tree, true)?;
-        let artifact = manifest.artifact();
+        let manifest = read_contents(&scan(out)?, true)?;
+        self.place(out, &manifest)?;
+        Ok(manifest.artifact())
+    }
 
+    /// Moves a folder that has been read to where its digest says.
+    fn place(&self, out: &Place, manifest: &Manifest) -> Result<(), Error> {
+        let digest = &manifest.digest;
         let never = AtomicBool::new(false);
-        let lock_path = self.home.artifact_lock(&artifact.digest);
+        let lock_path = self.home.artifact_lock(digest);
         let _lock = Lock::wait_exclusive(&lock_path, "committing", &never, |_| {})?;
-        if let Condition::Whole(_) = self.condition(&artifact.digest)? {
-            out.remove()?;
-            return Ok(artifact);
+        if let Condition::Whole(_) = self.condition(digest)? {
+            return out.remove();
         }
-        let staged = self.stage(out, &manifest)?;
-        self.discard(&artifact.digest)?;
-        let target = self.home.artifact_dir(&artifact.digest);
-        staged.move_to(&target)?;
-        target.parent().sync_folder()?;
-        Ok(artifact)
+        let target = self.home.artifact_dir(digest);
+        target.parent().create_folder()?;
+        let staged = self.new_staged();
+        let placed = assemble(&staged, out, manifest)
+            .and_then(|()| self.discard(digest))
+            .and_then(|()| staged.move_to(&target));
+        placed.inspect_err(|_| put_back(&staged, out))?;
+        target.parent().sync_folder()
     }
 
     /// Tells whether an artifact can be used, reading files only where their stat has changed.
@@ -188,19 +202,6 @@ impl Store {
         self.home.artifact_files(digest)
     }
 
-    /// Puts the artifact together beside the store; all that needs room comes before the move.
-    fn stage(&self, out: &Place, manifest: &Manifest) -> Result<Place, Error> {
-        let staged = self.new_staged();
-        let assembled = manifest
-            .write(&staged, true)
-            .and_then(|()| out.move_to(&staged.below(FILES)))
-            .and_then(|()| staged.sync_folder());
-        if assembled.is_err() && !staged.join(FILES).exists() {
-            let _ = staged.remove();
-        }
-        assembled.map(|()| staged)
-    }
-
     /// Takes what stands at a digest out of sight with one rename, then deletes it.
     fn discard(&self, digest: &Digest) -> Result<(), Error> {
         let root = self.home.artifact_dir(digest);
@@ -221,6 +222,21 @@ impl Store {
     fn refresh(&self, manifest: &Manifest) {
         let root = self.home.artifact_dir(&manifest.digest);
         let _ = manifest.write(&root, false);
+    }
+}
+
+/// Puts an artifact together beside the store; all that needs room comes before the move.
+fn assemble(staged: &Place, out: &Place, manifest: &Manifest) -> Result<(), Error> {
+    manifest.write(staged, true)?;
+    out.move_to(&staged.below(FILES))?;
+    staged.sync_folder()
+}
+
+/// Undoes [`assemble`] as far as it came. Files that cannot go back stay where they are.
+fn put_back(staged: &Place, out: &Place) {
+    let files = staged.below(FILES);
+    if !files.exists() || files.move_to(out).is_ok() {
+        let _ = staged.remove();
     }
 }
 

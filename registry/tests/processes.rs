@@ -278,15 +278,25 @@ fn reader() {
 
 #[test]
 fn a_full_disk_is_one_error_with_path_and_need_and_the_same_calls_work_once_there_is_room() {
+    on_a_small_disk("size=3m", "full_disk");
+}
+
+#[test]
+fn a_commit_that_finds_no_inode_leaves_the_work_where_it_was_and_nothing_in_staging() {
+    on_a_small_disk("nr_inodes=64", "no_inodes");
+}
+
+/// Starts a child on a small disk of its own, in a view of the file system that ends with it.
+fn on_a_small_disk(options: &str, child: &str) {
     let folder = tempfile::tempdir().unwrap();
-    // A small disk of our own, in a view of the file system that ends with the child.
-    let script = r#"mount -t tmpfs -o size=3m none "$0" || exit 77; exec "$@""#;
+    let script = r#"mount -t tmpfs -o "$0" none "$1" || exit 77; shift; exec "$@""#;
     let is_root = rustix::process::geteuid().is_root();
     let output = Command::new("unshare")
         .args([if is_root { "-m" } else { "-rm" }, "sh", "-c", script])
+        .arg(options)
         .arg(folder.path())
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "full_disk", "--ignored"])
+        .args(["--exact", child, "--ignored"])
         .env(HOME, folder.path())
         .output();
     match output {
@@ -358,4 +368,37 @@ fn full_disk() {
         20_000
     );
     registry.verify().unwrap();
+}
+
+#[test]
+#[ignore = "a child of a test above"]
+fn no_inodes() {
+    let folder = home();
+    let home = Home::at(folder.root().join(".tinylm"));
+    home.create().unwrap();
+    let out = home.work().below("out");
+    out.create_folder().unwrap();
+    fs::write(out.join("text"), "text").unwrap();
+    let store = Store::new(home.clone());
+    let fillers = (0..64).map(|i| folder.root().join(format!("filler-{i}")));
+    let mut fillers: Vec<PathBuf> = fillers
+        .take_while(|path| fs::write(path, "").is_ok())
+        .collect();
+    let mut n_failed = 0;
+    // One inode more each time, so that they are used up at every step of a commit once.
+    let artifact = loop {
+        match store.commit(&out) {
+            Ok(artifact) => break artifact.digest,
+            Err(error) => assert!(matches!(error, Error::NoRoom { .. }), "{error}"),
+        }
+        n_failed += 1;
+        assert_eq!(fs::read_to_string(out.join("text")).unwrap(), "text");
+        let staging = fs::read_dir(home.staging()).map_or(0, Iterator::count);
+        assert_eq!(staging, 0, "after {n_failed} failures");
+        fs::remove_file(fillers.pop().unwrap()).unwrap();
+    };
+    assert!(n_failed > 3, "only {n_failed} steps took an inode");
+    let condition = store.condition(&artifact).unwrap();
+    assert!(matches!(condition, Condition::Whole(_)), "{condition:?}");
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use crate::harness::{Project, copy_for_others};
+use crate::harness::{Output, Project, copy_for_others};
 
 #[test]
 fn a_damaged_artifact_is_a_miss_that_heals() {
@@ -368,28 +368,105 @@ fn a_full_disk_is_one_error_and_the_same_command_succeeds_later() {
     assert_eq!(project.read("corpus.txt"), "cherry\napple\nbanana\n");
 }
 
+/// Runs `tinylm` as a user without rights, for root may write anywhere; nothing where that is not
+/// possible.
+fn as_nobody(project: &Project, args: &str) -> Option<Output> {
+    let who = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let output = project.output(&mut project.shell(&format!("{who} ./tinylm {args}")));
+    let is_refused = output.stderr.contains("setpriv") && !output.stderr.contains("error: ");
+    (!is_refused).then_some(output)
+}
+
 #[test]
 fn a_read_only_home_serves_hits_and_says_it_was_not_recorded() {
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
-    // Root may write anywhere, so the run is made as a user without rights.
-    let binary = copy_for_others(&project, 0o755);
-    let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(binary)
-        .args(["run", "chain.yaml"])
-        .current_dir(project.path(""))
-        .output();
-    let Some(output) = output.ok().filter(|output| {
-        let text = String::from_utf8_lossy(&output.stderr);
-        !text.contains("setpriv:")
-    }) else {
+    copy_for_others(&project, 0o755);
+    let Some(output) = as_nobody(&project, "run chain.yaml") else {
         println!("SKIPPED: this user cannot become another one");
         return;
     };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}{said}");
-    assert_eq!(text.matches("hit ").count(), 3, "{text}{said}");
-    assert!(said.contains("this run was not recorded"), "{text}{said}");
+    let output = output.success();
+    assert_eq!(output.stdout.matches("hit ").count(), 3, "{output}");
+    assert!(
+        output.stderr.contains("this run was not recorded"),
+        "{output}"
+    );
+
+    project.replace("chain.yaml", "head -n 1", "head -n 2");
+    let failed = as_nobody(&project, "run chain.yaml").unwrap().failure(1);
+    assert!(!failed.to_string().contains("tinylm resume"), "{failed}");
+    assert!(
+        failed.stdout.contains("; go on with the same command"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn what_would_change_a_read_only_home_says_that_it_is_one_and_what_to_do() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    copy_for_others(&project, 0o755);
+    for command in [
+        "gc",
+        "rm @last",
+        "tag @last good",
+        "note @last good",
+        "resume",
+    ] {
+        let Some(output) = as_nobody(&project, command) else {
+            println!("SKIPPED: this user cannot become another one");
+            return;
+        };
+        let output = output.failure(1);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(output, @"
+            error: the home `[ROOT]/.tinylm` may only be read
+              help: give the command as somebody who may write there, or copy the home and name the copy (`--home`)
+            ");
+        }
+    }
+}
+
+#[test]
+fn a_home_on_two_file_systems_is_told_by_name_and_leaves_the_store_clean() {
+    let project = Project::chain();
+    for folder in ["store", "work"] {
+        let mount = format!("mkdir -p .tinylm/{folder} && mount -t tmpfs none .tinylm/{folder}");
+        let line = "tinylm run chain.yaml; code=$?; ls .tinylm/store/staging; exit $code";
+        let Some(output) = project.with_mount(&mount, line) else {
+            println!("SKIPPED: nothing can be mounted here");
+            return;
+        };
+        let output = output.failure(1);
+        let said = "` are on different file systems";
+        assert_eq!(output.stderr.matches(said).count(), 1, "{output}");
+        assert!(
+            output.stderr.contains("help: a home is one file system"),
+            "{output}"
+        );
+        assert!(!output.to_string().contains("cross-device"), "{output}");
+        assert!(output.stdout.ends_with("\n"), "{output}");
+        let last = output.stdout.lines().last().unwrap();
+        assert!(last.contains("1 failed"), "staging is not empty: {output}");
+    }
+}
+
+#[test]
+fn a_copy_that_finds_no_room_names_where_it_was_to_go() {
+    let project = Project::chain();
+    project.write("corpus.txt", &"cherry\n".repeat(1 << 19));
+    let mount = "mkdir -p .tinylm && mount -t tmpfs -o size=1m none .tinylm";
+    let Some(output) = project.with_mount(mount, "tinylm run chain.yaml") else {
+        println!("SKIPPED: nothing can be mounted here");
+        return;
+    };
+    let output = output.failure(1);
+    let said = output.stderr.lines().next().unwrap();
+    assert!(said.contains("`[ROOT]/.tinylm/work/"), "{output}");
+    assert!(!said.contains("`[ROOT]/corpus.txt`"), "{output}");
+    assert!(
+        output.stderr.contains("No space left on device"),
+        "{output}"
+    );
 }

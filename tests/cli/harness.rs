@@ -154,6 +154,23 @@ impl Project {
         self.finished(command.output().unwrap())
     }
 
+    /// Runs `line` in a shell with a mount of its own that ends with it, made by `mount`; nothing
+    /// where that is not allowed.
+    pub(crate) fn with_mount(&self, mount: &str, line: &str) -> Option<Output> {
+        const NOT_ALLOWED: i32 = 77;
+        let own = if rustix::process::geteuid().is_root() {
+            "-m"
+        } else {
+            "-rm"
+        };
+        let script = format!("{{ {mount}; }} || exit {NOT_ALLOWED}; {line}");
+        let mut command = self.cut_off("unshare");
+        command.args([own, "sh", "-c", &script]);
+        let output = self.output(&mut command);
+        let is_refused = output.code == Some(NOT_ALLOWED) || output.stderr.contains("unshare:");
+        (!is_refused).then_some(output)
+    }
+
     pub(crate) fn wait(&self, child: Child) -> Output {
         self.finished(child.wait_with_output().unwrap())
     }

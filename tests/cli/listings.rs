@@ -27,6 +27,29 @@ fn runs_are_filtered_tagged_noted_and_removed() {
 }
 
 #[test]
+fn a_tagged_run_is_removed_only_when_that_is_said_and_a_change_is_answered() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let name = project.last_run("name");
+    let said = |args: &str| {
+        let output = project.tinylm(args).success();
+        output.stdout.replace(&name, "NAME")
+    };
+    assert_eq!(said("tag @last good kept"), "NAME: #good #kept\n");
+    assert_eq!(said("note @last a second look"), "NAME: noted\n");
+    assert_eq!(said("--quiet note @last a third"), "");
+    let refused = project.tinylm("rm @last").failure(2);
+    let told = format!("error: {name} is tagged: #good #kept\n  help: `--tagged` removes it");
+    assert!(refused.stderr.starts_with(&told), "{refused}");
+    assert_eq!(project.last_run("name"), name);
+    assert!(said("rm @last --tagged").starts_with("removed NAME"));
+    project.tinylm("run chain.yaml --tag good").success();
+    let tags = project.tinylm("tag @last good --delete").success();
+    assert!(tags.stdout.ends_with(": no tags\n"), "{tags}");
+    project.tinylm("rm @last").success();
+}
+
+#[test]
 fn a_graph_is_drawn_as_text_mermaid_and_dot() {
     let project = Project::chain();
     let text = project.tinylm("dag chain.yaml").success();

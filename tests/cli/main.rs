@@ -7,6 +7,7 @@ mod documents;
 mod experiments;
 mod freshness;
 mod harness;
+mod history;
 #[path = "../../stages/tests/hub/mod.rs"]
 #[allow(dead_code, reason = "the tests of the stages use the rest")]
 mod hub;
@@ -20,6 +21,7 @@ mod outside;
 mod paths;
 mod readme;
 mod records;
+mod remote_store;
 mod running;
 mod speaking;
 mod terminal;

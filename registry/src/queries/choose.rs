@@ -11,9 +11,9 @@ use std::{
 use rusqlite::Row;
 use serde_json::Value;
 
-use super::{FINAL, Run, value};
+use super::{FINAL, value};
 use crate::{
-    Error, Millis, Registry,
+    Error, Millis, Registry, Run,
     nearest::nearest,
     where_filter::{Fact, Filter},
 };

@@ -6,6 +6,7 @@ use super::{choose::metric_facts, curves::Thinner, *};
 use crate::{
     Lock,
     recorder::{Finished, MetricRow, NewExecution, NewRun, StageRecord},
+    words::Outcome,
 };
 
 struct Fixture {
@@ -342,14 +343,34 @@ fn going_on_from_a_checkpoint_repeats_no_step() {
         assert_eq!(dead.as_deref(), (id == "later").then_some("e"));
         registry.insert_execution(&execution).unwrap();
     }
-    registry.move_metrics("e", "later").unwrap();
-    assert_eq!(steps("e"), []);
-    assert_eq!(steps("later").len(), 3);
+    registry.copy_metrics("e", "later").unwrap();
+    registry.cut_metrics_after("later", 2).unwrap();
     registry
-        .append_metrics(&curve("e", "loss", &[7.0]))
+        .append_metrics(&curve("later", "loss", &[7.0]))
         .unwrap();
-    assert_eq!(steps("e"), [(1, 7.0)]);
+    assert_eq!(steps("later"), [(1, 7.0), (2, 4.0)]);
+    // What the first came to stays its own.
+    assert_eq!(steps("e"), [(1, 5.0), (2, 4.0), (3, 2.5)]);
+    assert_eq!(registry.samples("e").unwrap().len(), 1);
     assert_eq!(registry.metric_names("later").unwrap(), ["loss"]);
+}
+
+#[test]
+fn a_run_under_a_clock_that_is_ahead_does_not_stay_the_last() {
+    let fixture = Fixture::new();
+    for (id, started_at) in [("b", 4_000_000_000_000), ("a", 1_000_000_000_000)] {
+        let run = NewRun {
+            id: id.into(),
+            experiment: "tiny".into(),
+            started_at,
+            ..NewRun::default()
+        };
+        fixture.registry.insert_run(&run).unwrap();
+    }
+    assert_eq!(fixture.registry.find_run("@last").unwrap().id, "a");
+    let runs = fixture.registry.runs(&RunQuery::default()).unwrap();
+    let ids: Vec<&str> = runs.iter().map(|run| run.id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{artifact::FileEntry, manifest::Manifest, tree::join};
-use crate::Error;
+use super::{manifest::Manifest, tree::join};
+use crate::{Error, FileEntry};
 
 /// What became of an artifact.
 #[derive(Debug, Clone, PartialEq)]

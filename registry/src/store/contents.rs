@@ -9,12 +9,11 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    artifact::FileEntry,
     manifest::{Known, KnownFolder, Manifest},
     tree::Tree,
 };
 use crate::{
-    Error, files, hash_file, names,
+    Error, FileEntry, files, hash_file, names,
     stat::{Stat, now_ns},
 };
 

@@ -7,9 +7,9 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::artifact::{Artifact, FileEntry, artifact_digest};
 use crate::{
-    Digest, Error, Place,
+    Artifact, Digest, Error, FileEntry, Place,
+    artifact::artifact_digest,
     stat::{Stat, now_ns},
 };
 

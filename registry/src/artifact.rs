@@ -22,8 +22,7 @@ pub struct FileEntry {
 
 /// The digest of a sorted list of files. Lengths stand before what they measure, so that no two
 /// lists share an encoding.
-#[must_use]
-pub fn artifact_digest<'a>(files: impl IntoIterator<Item = &'a FileEntry>) -> Digest {
+pub(crate) fn artifact_digest<'a>(files: impl IntoIterator<Item = &'a FileEntry>) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"tinylm artifact 1\n");
     for file in files {

@@ -1,0 +1,126 @@
+//! The rows of the registry, as they are read back.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Millis,
+    words::{Level, Outcome, Status},
+};
+
+/// A run, without its long texts (see [`Registry::source`]).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    pub id: String,
+    pub name: String,
+    pub experiment: String,
+    pub file: String,
+    pub seed: Option<u64>,
+    pub status: Status,
+    pub started_at: Millis,
+    pub ended_at: Option<Millis>,
+    pub host: Value,
+    pub device: String,
+    pub git_commit: Option<String>,
+    pub git_dirty: Option<bool>,
+    pub version: String,
+    pub command: String,
+    pub sweep: Option<String>,
+    pub tags: Vec<String>,
+}
+
+/// What a run was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSource {
+    /// The experiment file as written.
+    pub text: String,
+    /// The resolved experiment, as JSON.
+    pub resolved: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageRow {
+    pub run_id: String,
+    pub name: String,
+    pub position: u32,
+    pub kind: String,
+    pub outcome: Outcome,
+    pub key: Option<String>,
+    pub execution_id: Option<String>,
+    pub artifact: Option<String>,
+    pub reason: Option<String>,
+    pub inputs: Value,
+    pub settings: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Execution {
+    pub id: String,
+    pub run_id: String,
+    pub stage: String,
+    pub key: String,
+    pub kind: String,
+    pub attempt: u32,
+    pub status: Status,
+    pub started_at: Millis,
+    pub ended_at: Option<Millis>,
+    pub cpu_seconds: Option<f64>,
+    pub peak_memory_bytes: Option<u64>,
+    pub artifact: Option<String>,
+    pub device: String,
+    pub threads: Option<u32>,
+    pub origin: Option<Value>,
+    pub recipe: String,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Param {
+    pub name: String,
+    pub value: String,
+    pub is_default: bool,
+}
+
+/// The last word of a metric of a run: its final number, else that of its last step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metric {
+    pub stage: String,
+    pub execution_id: String,
+    pub name: String,
+    pub step: Option<u64>,
+    pub value: f64,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampleRow {
+    pub step: Option<u64>,
+    pub prompt: String,
+    pub text: String,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    pub stage: Option<String>,
+    pub at: Millis,
+    pub level: Level,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    pub at: Millis,
+    pub text: String,
+}
+
+/// The last time that an experiment carried out or found a stage of some name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastStage {
+    pub run_name: String,
+    /// Read its key record for the recipe where the execution is not known.
+    pub key: String,
+    pub execution_id: Option<String>,
+    /// One `path = value` a line.
+    pub recipe: Option<String>,
+}
