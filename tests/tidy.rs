@@ -109,6 +109,24 @@ fn folders_of_a_home_are_made_and_removed_in_one_place_only() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Whatever goes to a terminal is cleaned on its way, which only one file knows how to do.
+#[test]
+fn the_program_prints_in_one_place_only() {
+    let mut found = Vec::new();
+    visit(&root().join("pipeline/cli"), &mut |path, text| {
+        // The bench is a program of its own.
+        if path.ends_with("output.rs") || path.ends_with("bench.rs") {
+            return;
+        }
+        let is_way_out = |line: &&str| line.contains("stdout()") || line.contains("stderr()");
+        let asks_only = |line: &str| line.contains("is_terminal") || line.contains("tcgetwinsize");
+        let lines = text.lines().filter(is_way_out);
+        let lines = lines.filter(|line| !asks_only(line));
+        found.extend(lines.map(|line| format!("{}: {}", path.display(), line.trim())));
+    });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 fn visit(folder: &Path, look: &mut dyn FnMut(&Path, &str)) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

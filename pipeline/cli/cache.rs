@@ -3,13 +3,13 @@
 use clap::Subcommand;
 use serde_json::json;
 use tinylm_registry::{Condition, Digest, Store, keys};
+use tinylm_reports::{bytes, thousands};
 
 use crate::{
-    console::{bytes, grouped},
     failure::{DAMAGED, Failure},
     list::ListArgs,
     lookup::find_stage,
-    output::print_line,
+    output::{print_json, print_line},
     project::Project,
 };
 
@@ -44,17 +44,17 @@ fn verify(project: &Project, args: &ListArgs) -> Result<(), Failure> {
         let rows = damaged
             .iter()
             .map(|(digest, path, what)| json!({"artifact": digest, "path": path, "what": what}));
-        print_line(&serde_json::Value::Array(rows.collect()).to_string());
+        print_json(&serde_json::Value::Array(rows.collect()));
     } else {
         for (digest, path, what) in &damaged {
-            print_line(&format!(
+            print_line(format!(
                 "damaged  {}  `{}` {what}",
                 digest.short(),
                 project.shown(path)
             ));
         }
         let n_whole = digests.len() - damaged.len();
-        print_line(&format!(
+        print_line(format!(
             "{n_whole} of {} artifacts are whole",
             digests.len()
         ));
@@ -90,7 +90,7 @@ fn path(project: &Project, what: &str) -> Result<(), Failure> {
         }
         None => find_digest(&home, &store, what)?,
     };
-    print_line(&store.files(&digest).display().to_string());
+    print_line(store.files(&digest).display().to_string());
     Ok(())
 }
 
@@ -125,13 +125,13 @@ fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
     let home = project.checked_home()?;
     let usage = Store::new(home.clone()).usage()?;
     if args.json {
-        print_line(&json!([usage]).to_string());
+        print_json(&json!([usage]));
         return Ok(());
     }
-    print_line(&format!(
+    print_line(format!(
         "{} in {} artifacts in `{}`",
         bytes(usage.bytes),
-        grouped(usage.n_artifacts),
+        thousands(usage.n_artifacts),
         project.shown(&home.artifacts())
     ));
     Ok(())

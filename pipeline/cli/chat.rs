@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use std::{
 use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
+use tinylm_reports::block::Tone;
 use tinylm_stages::shared::{
     speak::{Answer, End, Manner, Said, Speaker},
     template::{Role, Template},
@@ -24,8 +25,9 @@ use tinylm_stages::shared::{
 
 use crate::{
     failure::Failure,
-    manner::{MannerArgs, length, printable},
+    manner::{MannerArgs, length},
     model::open,
+    output::{Shown, eprint, print_piece, tell},
     project::{self, Project},
 };
 
@@ -156,7 +158,7 @@ impl Chat {
                         Ok(true) => {}
                         Ok(false) => break,
                         // One turn that cannot be answered does not end a conversation.
-                        Err(failure) => complain(&failure.render(self.has_color)),
+                        Err(failure) => eprint(failure.render(self.has_color)),
                     }
                 }
                 Err(ReadlineError::Interrupted) => self.remark("/quit leaves"),
@@ -176,7 +178,7 @@ impl Chat {
             Line::Quit => return Ok(false),
             Line::Nothing => {}
             Line::Help => tell(HELP),
-            Line::Wrong(why) => complain(&why),
+            Line::Wrong(why) => eprint(&why),
             Line::Temperature(temperature) => self.set_temperature(temperature),
             Line::TopK(n) => {
                 self.manner.sampling.top_k = n;
@@ -206,7 +208,7 @@ impl Chat {
             }
             Line::Save(path) => match self.save(&path) {
                 Ok(()) => self.remark(&format!("saved to `{}`", path.display())),
-                Err(error) => complain(&format!("`{}`: {error}", path.display())),
+                Err(error) => eprint(format!("`{}`: {error}", path.display())),
             },
             Line::Retry => match self.turns.pop() {
                 Some((Role::Assistant, _)) => self.reply()?,
@@ -214,7 +216,7 @@ impl Chat {
                     self.turns.push(turn);
                     self.reply()?;
                 }
-                None => complain("there is no turn to answer yet"),
+                None => eprint("there is no turn to answer yet"),
             },
             Line::Say(text) => self.say(text)?,
         }
@@ -228,7 +230,7 @@ impl Chat {
             Ok(()) => self.remark(&format!("the temperature is {temperature}")),
             Err(error) => {
                 self.manner.sampling = before;
-                complain(&error.to_string());
+                eprint(error.to_string());
             }
         }
     }
@@ -256,19 +258,16 @@ impl Chat {
         }
         self.n_left_out = prompt.n_turns_left_out;
         let interrupted = Arc::clone(&self.interrupted);
-        let mut out = io::stdout();
         let mut started = false;
         let mut listen = |said: &Said<'_>| {
-            let text = printable(said.text);
             // Templates with spaces around their tags make answers begin with one.
             let text = if started {
-                &text[..]
+                said.text
             } else {
-                text.trim_start()
+                said.text.trim_start()
             };
             started |= !text.is_empty();
-            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            written.is_ok() && !interrupted.load(Ordering::Relaxed)
+            print_piece(text).is_ok() && !interrupted.load(Ordering::Relaxed)
         };
         let answer = self
             .speaker
@@ -300,12 +299,9 @@ impl Chat {
 
     /// Says something that is no part of the conversation.
     fn remark(&self, text: &str) {
-        let (on, off) = match self.has_color {
-            true => ("\x1b[2m", "\x1b[0m"),
-            false => ("", ""),
-        };
         if !self.is_quiet {
-            complain(&format!("{on}({text}){off}"));
+            let text = format!("({text})");
+            eprint(Shown::painted(&text, Tone::Quiet, self.has_color));
         }
     }
 
@@ -358,16 +354,6 @@ fn number<T, E>(parsed: Result<T, E>, example: &str, line: fn(T) -> Line) -> Lin
         Ok(number) => line(number),
         Err(_) => Line::Wrong(format!("say it like `{example}`")),
     }
-}
-
-/// Prints a line of the conversation. A screen that is gone is noticed at the next answer.
-fn tell(line: &str) {
-    writeln!(io::stdout(), "{line}").ok();
-}
-
-/// Prints a line that is not part of the conversation.
-fn complain(line: &str) {
-    writeln!(io::stderr(), "{line}").ok();
 }
 
 #[cfg(test)]

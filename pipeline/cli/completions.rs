@@ -1,8 +1,8 @@
 //! `tinylm completions`: a shell's completions.
 
-use std::io;
-
 use clap::{Args, Command};
+
+use crate::output::print_line;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -12,5 +12,7 @@ pub(crate) struct CompletionsArgs {
 
 /// `command` is the whole command line.
 pub(crate) fn print(mut command: Command, args: &CompletionsArgs) {
-    clap_complete::generate(args.shell, &mut command, "tinylm", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "tinylm", &mut script);
+    print_line(&String::from_utf8_lossy(&script));
 }

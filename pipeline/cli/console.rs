@@ -6,15 +6,20 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tinylm_pipeline::{Event, Happened, Observer, Outcome, Settled, observe::Execution};
+use tinylm_reports::{block::Tone, bytes, clean, duration, thousands};
 
-use crate::{global::Global, project};
+use crate::{
+    global::Global,
+    output::{Shown, eprint, tell},
+    project,
+};
 
 /// How often a plain log tells how far a stage is.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -56,20 +61,14 @@ impl Console {
 
     /// Prints a line to standard error, between the bars.
     pub(crate) fn say(&self, line: &str) {
-        if self.global.quiet {
-            return;
+        if !self.global.quiet {
+            self.bars.suspend(|| eprint(line));
         }
-        self.bars.suspend(|| {
-            // Nobody may be listening any more; that is no reason to stop.
-            writeln!(std::io::stderr(), "{line}").ok();
-        });
     }
 
     /// Prints a line of the result.
-    pub(crate) fn result(&self, line: &str) {
-        self.bars.suspend(|| {
-            writeln!(std::io::stdout(), "{line}").ok();
-        });
+    pub(crate) fn result(&self, line: impl Into<Shown>) {
+        self.bars.suspend(|| tell(line));
     }
 
     /// Tells of other processes only: that heavy stages of one run take turns is no news.
@@ -96,7 +95,7 @@ impl Console {
         bar.set_style(self.style("{spinner:.dim} {prefix} {wide_msg:.dim} {elapsed}"));
         bar.set_prefix(format!(
             "{:width$}",
-            execution.stage,
+            clean(&execution.stage),
             width = self.name_width
         ));
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -149,10 +148,11 @@ impl Console {
         }
         running.bar.set_position(done);
         let amount = amount(done, total, unit);
-        running.bar.set_message(format!("{amount}  {note}"));
+        let message = format!("{amount}  {note}");
+        running.bar.set_message(clean(&message).into_owned());
         if !self.is_terminal && running.told.elapsed() >= PLAIN_EVERY {
             running.told = Instant::now();
-            let seconds = seconds(running.started.elapsed().as_secs_f64());
+            let seconds = duration(running.started.elapsed().as_secs_f64());
             self.say(&format!("  {stage}: {amount}  {note} after {seconds}"));
         }
     }
@@ -186,21 +186,20 @@ impl Console {
             self.bars.remove(&running.bar);
         }
         if !self.global.quiet {
-            self.result(&self.summary_line(settled));
+            self.result(self.summary_line(settled));
         }
     }
 
-    fn summary_line(&self, settled: &Settled) -> String {
+    fn summary_line(&self, settled: &Settled) -> Shown {
         let word = settled.outcome.word();
-        let (on, off) = match (&settled.outcome, self.color) {
-            (_, false) => ("", ""),
-            (Outcome::Made, _) => ("\x1b[32m", "\x1b[0m"),
-            (Outcome::Failed(_), _) => ("\x1b[1;31m", "\x1b[0m"),
-            _ => ("\x1b[2m", "\x1b[0m"),
+        let tone = match &settled.outcome {
+            Outcome::Made => Tone::Good,
+            Outcome::Failed(_) => Tone::Bad,
+            _ => Tone::Quiet,
         };
         let made = settled.outcome == Outcome::Made;
         let time = if made {
-            seconds(settled.seconds)
+            duration(settled.seconds)
         } else {
             String::new()
         };
@@ -212,8 +211,9 @@ impl Console {
         let name = &settled.stage;
         let width = self.name_width;
         let why = self.why(settled);
-        let line = format!("{on}{word:<8}{off} {name:width$}  {time:>8}  {size:>8}  {why}");
-        line.trim_end().to_owned()
+        let word = Shown::painted(&format!("{word:<8}"), tone, self.color);
+        word.then(format!(" {name:width$}  {time:>8}  {size:>8}  {why}"))
+            .trimmed()
     }
 
     fn why(&self, settled: &Settled) -> String {
@@ -274,49 +274,8 @@ fn amount(done: u64, total: Option<u64>, unit: &str) -> String {
         };
     }
     match total {
-        Some(total) => format!("{} of {} {unit}", grouped(done), grouped(total)),
-        None => format!("{} {unit}", grouped(done)),
-    }
-}
-
-/// Thousands apart: `41,343,965`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (idx, digit) in digits.chars().enumerate() {
-        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `12.3 s`, `4 min 05 s`, `2 h 07 min`.
-pub(crate) fn seconds(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
-    }
-}
-
-/// `812 B`, `1.2 MB`.
-pub(crate) fn bytes(n: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB"];
-    if n < 1000 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64 / 1000.0;
-    let mut idx = 0;
-    while value >= 999.5 && idx + 1 < units.len() {
-        value /= 1000.0;
-        idx += 1;
-    }
-    match value < 9.95 {
-        true => format!("{value:.1} {}", units[idx]),
-        false => format!("{value:.0} {}", units[idx]),
+        Some(total) => format!("{} of {} {unit}", thousands(done), thousands(total)),
+        None => format!("{} {unit}", thousands(done)),
     }
 }
 
@@ -331,11 +290,6 @@ mod tests {
             "1,200 of 41,343,965 steps"
         );
         assert_eq!(amount(999, None, "bytes"), "999 B");
-        assert_eq!(bytes(1_234_567), "1.2 MB");
-        assert_eq!(bytes(999_600), "1.0 MB");
-        assert_eq!(seconds(4.04), "4.0 s");
-        assert_eq!(seconds(245.0), "4 min 05 s");
-        assert_eq!(seconds(7620.0), "2 h 07 min");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::{num::NonZero, thread};
 
 use serde_json::{Value, json};
 use tinylm_registry::{Registry, Store};
+use tinylm_reports::bytes;
 
 use crate::{
-    console::bytes,
     failure::{DAMAGED, Failure},
     list::ListArgs,
-    output::print_line,
+    output::{print_json, print_line},
     project::{Project, outside},
 };
 
@@ -26,11 +26,11 @@ pub(crate) fn doctor(project: &Project, args: &ListArgs) -> Result<(), Failure> 
         let rows = findings.iter();
         let rows =
             rows.map(|one| json!({"what": one.what, "well": one.is_well, "found": one.found}));
-        print_line(&Value::Array(rows.collect()).to_string());
+        print_json(&Value::Array(rows.collect()));
     } else {
         for one in &findings {
             let word = if one.is_well { "well" } else { "WRONG" };
-            print_line(&format!("{word:<6} {:<9} {}", one.what, one.found));
+            print_line(format!("{word:<6} {:<9} {}", one.what, one.found));
         }
     }
     match findings.iter().all(|one| one.is_well) {

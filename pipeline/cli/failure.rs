@@ -10,6 +10,9 @@ use tinylm_pipeline::{
     spec::{Diagnostic, Diagnostics, Place, Source},
 };
 use tinylm_registry::FilterError;
+use tinylm_reports::block::Tone;
+
+use crate::output::Shown;
 
 /// A command that did not work out.
 #[derive(Debug)]
@@ -87,22 +90,24 @@ impl Failure {
     }
 
     /// Returns the message as it is printed.
-    pub(crate) fn render(&self, color: bool) -> String {
+    pub(crate) fn render(&self, color: bool) -> Shown {
         match &self.text {
-            Text::Said => String::new(),
-            Text::Diagnostics(diagnostics) => diagnostics.render(color),
+            Text::Said => Shown::default(),
+            Text::Diagnostics(diagnostics) => Shown::diagnostics(diagnostics, color),
             Text::Many(failures) => {
-                let texts: Vec<String> = failures.iter().map(|one| one.render(color)).collect();
-                texts.join("\n\n")
+                let mut text = Shown::default();
+                for (idx, failure) in failures.iter().enumerate() {
+                    let gap = if idx > 0 { "\n\n" } else { "" };
+                    text = text.then(gap).then(failure.render(color));
+                }
+                text
             }
             Text::Parts { message, notes } => {
-                let (red, bold, off) = match color {
-                    true => ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"),
-                    false => ("", "", ""),
-                };
-                let mut text = format!("{red}error{off}: {message}");
+                let error = Shown::painted("error", Tone::Bad, color);
+                let mut text = error.then(": ").then(message);
                 for (name, note) in notes {
-                    text.push_str(&format!("\n  {bold}{name}{off}: {note}"));
+                    let name = Shown::painted(name, Tone::Strong, color);
+                    text = text.then("\n  ").then(name).then(": ").then(note);
                 }
                 text
             }

@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use serde_json::json;
 use tinylm_registry::{Lock, Registry, RunQuery, Status, gc};
+use tinylm_reports::bytes;
 
 use crate::{
-    console::bytes,
     failure::Failure,
-    output::{eprint, print_line},
+    output::{eprint, print_json, print_line},
     project::Project,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct GcArgs {
 pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
     let plan = swept(project, args.dry_run)?;
     if args.json {
-        print_line(&json!(plan.items).to_string());
+        print_json(&json!(plan.items));
         return Ok(());
     }
     for item in &plan.items {
@@ -43,10 +43,10 @@ pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
         if args.dry_run { "would free" } else { "freed" },
         bytes(plan.bytes()),
     );
-    print_line(&format!("{would} {size} in {} places", plan.items.len()));
+    print_line(format!("{would} {size} in {} places", plan.items.len()));
     if plan.n_unknown > 0 {
         let n = plan.n_unknown;
-        print_line(&format!(
+        print_line(format!(
             "{n} kept because the registry does not know the run that made them"
         ));
     }
@@ -69,10 +69,7 @@ fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
     let note = format!("`tinylm gc` (process {})", std::process::id());
     let say = |holder: &str| {
         if !project.global.quiet {
-            eprint(&format!(
-                "waiting for {}",
-                runs_under_way(&registry, holder)
-            ));
+            eprint(format!("waiting for {}", runs_under_way(&registry, holder)));
         }
     };
     match Lock::wait_exclusive(&home.store_lock(), &note, &never, say)? {

@@ -51,7 +51,7 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
         true => QUICKSTART[0].0.to_owned(),
         false => args.file.display().to_string(),
     };
-    print_line(&format!(
+    print_line(format!(
         "try `tinylm plan {file}`, then `tinylm run {file}`"
     ));
     Ok(())
@@ -63,7 +63,7 @@ fn write_new(project: &Project, file: &Path, text: &str) -> Result<(), Failure> 
     let path = project.current_dir.join(file);
     let shown = file.display();
     if read_plain(&path).is_ok_and(|there| there == text.as_bytes()) {
-        print_line(&format!("found {shown}"));
+        print_line(format!("found {shown}"));
         return Ok(());
     }
     let folder = path.parent().unwrap_or(&project.current_dir);
@@ -79,6 +79,6 @@ fn write_new(project: &Project, file: &Path, text: &str) -> Result<(), Failure> 
             _ => failure,
         }
     })?;
-    print_line(&format!("wrote {shown}"));
+    print_line(format!("wrote {shown}"));
     Ok(())
 }

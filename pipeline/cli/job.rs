@@ -135,7 +135,7 @@ impl Job<'_> {
             .ok_or_else(|| Failure::wrong("this run is still going on in another process"))?;
         let on_wait = |holder: &str| {
             if !self.project.global.quiet {
-                eprint(&format!("waiting for {holder}"));
+                eprint(format!("waiting for {holder}"));
             }
         };
         let asked = &self.interrupt.asked;

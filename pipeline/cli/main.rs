@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let text = failure.render(project::stderr_has_color());
             if !text.is_empty() {
-                eprint(&text);
+                eprint(text);
             }
             ExitCode::from(failure.code)
         }

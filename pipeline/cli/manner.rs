@@ -150,13 +150,3 @@ impl MannerArgs {
         self.threads.unwrap_or_else(cores)
     }
 }
-
-/// A model's words cannot move the cursor, colour the screen or turn a line around.
-pub(crate) fn printable(text: &str) -> String {
-    let is_harmful = |c: char| match c {
-        '\n' | '\t' => false,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        c => c.is_control(),
-    };
-    text.replace(is_harmful, "\u{fffd}")
-}

@@ -4,6 +4,7 @@ use std::fs;
 
 use tinylm_pipeline::{Content, Settled, spec::Experiment};
 use tinylm_registry::Home;
+use tinylm_reports::number;
 
 use crate::console::Console;
 
@@ -38,7 +39,7 @@ fn print_numbers(console: &Console, settled: &Settled) {
         .collect();
     if !words.is_empty() {
         console.result("");
-        console.result(&format!("{}: {}", settled.stage, words.join(", ")));
+        console.result(format!("{}: {}", settled.stage, words.join(", ")));
     }
 }
 
@@ -57,30 +58,16 @@ fn print_texts(console: &Console, home: &Home, settled: &Settled) {
     console.result("");
     for sample in samples.iter().take(TEXTS_MAX) {
         let field = |name: &str| sample[name].as_str().unwrap_or("").trim().to_owned();
-        console.result(&format!(
-            "{}> {}",
-            settled.stage,
-            printable(&field("prompt"))
-        ));
-        console.result(&format!("  {}", printable(&field("text"))));
+        let prompt = indented(&field("prompt"));
+        console.result(format!("{}> {prompt}", settled.stage));
+        console.result(format!("  {}", indented(&field("text"))));
     }
     if samples.len() > TEXTS_MAX {
-        console.result(&format!("  ... and {} more", samples.len() - TEXTS_MAX));
+        console.result(format!("  ... and {} more", samples.len() - TEXTS_MAX));
     }
 }
 
-/// A model's words cannot move the cursor or colour the screen.
-pub(crate) fn printable(text: &str) -> String {
-    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
-    text.replace(is_harmful, "\u{fffd}").replace('\n', "\n  ")
-}
-
-/// Four significant digits, as many as a perplexity means.
-pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        1000.0.. => format!("{value:.0}"),
-        100.0.. => format!("{value:.1}"),
-        10.0.. => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
+/// Lines of a text stand below each other.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n  ")
 }

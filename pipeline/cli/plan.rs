@@ -7,12 +7,13 @@ use tinylm_pipeline::{
     spec::Experiment,
 };
 use tinylm_registry::Registry;
+use tinylm_reports::block::Tone;
 
 use crate::{
     experiment::FileArgs,
     failure::Failure,
     history::last_recipe,
-    output::print_line,
+    output::{Shown, print_json, print_line},
     project::{self, Project},
     shape,
 };
@@ -46,7 +47,7 @@ pub(crate) fn print(
         let stages = plans.iter().flat_map(|(experiment, stages)| {
             stages.iter().map(|stage| stage_json(experiment, stage))
         });
-        print_line(&serde_json::Value::Array(stages.collect()).to_string());
+        print_json(&serde_json::Value::Array(stages.collect()));
         return Ok(());
     }
     for (idx, (experiment, stages)) in plans.iter().enumerate() {
@@ -95,12 +96,11 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned], fi
         .max()
         .unwrap_or(0);
     for stage in stages {
-        let (word, on) = match stage.state {
-            State::Fresh(_) => ("fresh", "\x1b[2m"),
-            State::Dirty => ("dirty", "\x1b[33m"),
-            State::Pending => ("pending", "\x1b[36m"),
+        let (word, tone) = match stage.state {
+            State::Fresh(_) => ("fresh", Tone::Quiet),
+            State::Dirty => ("dirty", Tone::Warn),
+            State::Pending => ("pending", Tone::Series(0)),
         };
-        let (on, off) = if color { (on, "\x1b[0m") } else { ("", "") };
         let why = match &stage.state {
             State::Fresh(record) if project.global.verbose => {
                 vec![format!(
@@ -113,10 +113,11 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned], fi
         };
         let name = &stage.name;
         let first = why.first().map_or("", String::as_str);
-        let line = format!("{on}{word:<8}{off} {name:width$}  {first}");
-        print_line(line.trim_end());
+        let word = Shown::painted(&format!("{word:<8}"), tone, color);
+        let line = word.then(format!(" {name:width$}  {first}"));
+        print_line(line.trimmed());
         for reason in why.iter().skip(1) {
-            print_line(&format!("{:9}{:width$}  {reason}", "", ""));
+            print_line(format!("{:9}{:width$}  {reason}", "", ""));
         }
     }
     print_line(&conclusion(&file.words(project), stages));

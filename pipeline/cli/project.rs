@@ -12,6 +12,7 @@ use std::{
 
 use tinylm_pipeline::{Content, Context, Kind, Outside, read_plain};
 use tinylm_registry::{Home, Registry};
+use tinylm_reports::terminal::TerminalOptions;
 
 use crate::{failure::Failure, global::Global};
 
@@ -89,6 +90,16 @@ impl Project {
         };
         let root = home.root().display();
         Failure::wrong(format!("there are no runs in `{root}` yet")).help(help)
+    }
+
+    /// How reports and tables are drawn on the terminal there is.
+    pub(crate) fn terminal_options(&self) -> TerminalOptions {
+        TerminalOptions {
+            width: stdout_width(),
+            colour: stdout_has_color(),
+            is_full: self.global.verbose,
+            ..TerminalOptions::default()
+        }
     }
 
     /// Returns a path as a person would write it from here.

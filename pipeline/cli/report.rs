@@ -6,14 +6,14 @@ use clap::{Args, ValueEnum};
 use tinylm_pipeline::spec::nearest;
 use tinylm_registry::{Filter, Registry, Run, RunQuery};
 use tinylm_reports::{
-    Axis, Error, ReportOptions, Selection, Sort, html, tables,
-    terminal::{self, TerminalOptions},
+    Axis, Error, ReportOptions, Selection, Sort, block::Document, data, html, sections,
+    terminal::TerminalOptions,
 };
 
 use crate::{
     failure::Failure,
     lookup::find_runs,
-    output::print_line,
+    output::{Shown, print_line},
     project::{self, Project, quoted},
 };
 
@@ -67,31 +67,37 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
     let registry = project.registry()?;
     let runs = chosen(&registry, args)?;
     let read = ReportOptions::for_runs(runs.len(), project::now_ms(), &args.metric);
-    let mut reports = tinylm_reports::read_all(&registry, &runs, &read).map_err(failure)?;
+    let mut reports = tinylm_reports::read_all(&registry, &runs, &read)?;
     let is_one = args.compare.is_empty() && args.sweep.is_none() && args.filter.is_none();
-    let options = terminal_options(args);
     if is_one && let Some(report) = reports.pop() {
-        tinylm_reports::check_metrics(&report, &args.metric).map_err(failure)?;
-        let printed = match (args.json, args.csv, args.markdown) {
-            (true, ..) => tables::json(&report),
-            (_, true, _) => tables::report_csv(&report),
-            (_, _, true) => tables::report_markdown(&report),
-            _ => terminal::report(&report, &options),
+        tinylm_reports::check_metrics(&report, &args.metric)?;
+        let document = sections::of_report(&report, &args.metric);
+        let printed = match (args.json, args.csv) {
+            (true, _) => Shown::json(&data::json(&report)),
+            (_, true) => data::report_csv(&report).into(),
+            _ => printed(project, args, &document),
         };
-        return put(project, args, &printed, || html::report(&report));
+        return put(project, args, printed, &document);
     }
     let selection = Selection {
         metrics: args.metric.clone(),
         sort: args.sort.as_deref().map(Sort::parse),
     };
-    let comparison = tinylm_reports::compare(reports, &selection).map_err(failure)?;
-    let printed = match (args.json, args.csv, args.markdown) {
-        (true, ..) => tables::json(&comparison),
-        (_, true, _) => tables::comparison_csv(&comparison),
-        (_, _, true) => tables::comparison_markdown(&comparison),
-        _ => terminal::comparison(&comparison, &options),
+    let comparison = tinylm_reports::compare(reports, &selection)?;
+    let document = sections::of_comparison(&comparison);
+    let printed = match (args.json, args.csv) {
+        (true, _) => Shown::json(&data::json(&comparison)),
+        (_, true) => data::comparison_csv(&comparison).into(),
+        _ => printed(project, args, &document),
     };
-    put(project, args, &printed, || html::comparison(&comparison))
+    put(project, args, printed, &document)
+}
+
+fn printed(project: &Project, args: &ReportArgs, document: &Document<'_>) -> Shown {
+    match args.markdown {
+        true => Shown::markdown(document),
+        false => Shown::report(document, &terminal_options(project, args)),
+    }
 }
 
 /// Returns the runs that were named, each once, in the order of their names.
@@ -136,17 +142,15 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     Ok(runs)
 }
 
-fn terminal_options(args: &ReportArgs) -> TerminalOptions {
+fn terminal_options(project: &Project, args: &ReportArgs) -> TerminalOptions {
     TerminalOptions {
-        width: project::stdout_width(),
-        colour: project::stdout_has_color(),
         axis: match args.x {
             XAxis::Step => Axis::Step,
             XAxis::Tokens => Axis::Tokens,
             XAxis::Time => Axis::Time,
         },
         log: args.log,
-        metrics: args.metric.clone(),
+        ..project.terminal_options()
     }
 }
 
@@ -154,40 +158,42 @@ fn terminal_options(args: &ReportArgs) -> TerminalOptions {
 fn put(
     project: &Project,
     args: &ReportArgs,
-    printed: &str,
-    page: impl Fn() -> String,
+    printed: Shown,
+    document: &Document<'_>,
 ) -> Result<(), Failure> {
     let Some(file) = &args.html else {
-        print_line(printed.trim_end_matches('\n'));
+        print_line(printed.trimmed());
         return Ok(());
     };
-    fs::write(file, page()).map_err(|error| {
+    fs::write(file, html::print(document)).map_err(|error| {
         Failure::wrong(format!("cannot write `{}`", file.display()))
             .note("cause", error.to_string())
             .help("name a file in a folder that exists and can be written to")
     })?;
     if args.json || args.csv || args.markdown {
-        print_line(printed.trim_end_matches('\n'));
+        print_line(printed.trimmed());
     } else if !project.global.quiet {
-        print_line(&format!("wrote {}", project.shown(file)));
+        print_line(format!("wrote {}", project.shown(file)));
     }
     Ok(())
 }
 
-fn failure(error: tinylm_reports::Error) -> Failure {
-    let help = match &error {
-        Error::UnknownMetric { name, known } | Error::UnknownSort { name, known } => {
-            meant(name, known)
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let help = match &error {
+            Error::UnknownMetric { name, known } | Error::UnknownSort { name, known } => {
+                meant(name, known)
+            }
+            _ => None,
+        };
+        let failure = match error {
+            Error::Registry(error) => Failure::from(error),
+            error => Failure::wrong(error.to_string()),
+        };
+        match help {
+            Some(help) => failure.help(help),
+            None => failure,
         }
-        _ => None,
-    };
-    let failure = match error {
-        Error::Registry(error) => Failure::from(error),
-        error => Failure::wrong(error.to_string()),
-    };
-    match help {
-        Some(help) => failure.help(help),
-        None => failure,
     }
 }
 

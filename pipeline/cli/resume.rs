@@ -28,7 +28,7 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
     match run.status {
         Status::Done => {
             if !project.global.quiet {
-                print_line(&format!("{} is done: nothing is left to do", run.name));
+                print_line(format!("{} is done: nothing is left to do", run.name));
             }
             return Ok(());
         }

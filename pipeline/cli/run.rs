@@ -11,6 +11,7 @@ use crate::{
     output::print_line,
     plan,
     project::Project,
+    runs,
     signals::listen_for_signals,
 };
 
@@ -70,6 +71,11 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
         if code > STAGE_FAILED || (code > 0 && !args.how.keep_going) {
             break;
         }
+    }
+    if let Some(sweep) = sweep
+        && !project.global.quiet
+    {
+        runs::print_sweep(project, &sweep)?;
     }
     match worst {
         0 => Ok(()),

@@ -1,12 +1,14 @@
 //! `tinylm runs`: the runs that fit.
 
-use chrono::{DateTime, Local};
 use clap::Args;
 use serde_json::{Value, json};
-use tinylm_registry::{Filter, Metric, Registry, Run, RunQuery};
+use tinylm_registry::{Filter, Registry, Run, RunQuery};
+use tinylm_reports::block::Tone;
 
 use crate::{
-    console::seconds, failure::Failure, outcome::number, output::print_line, project::Project,
+    failure::Failure,
+    output::{Shown, print_json, print_line},
+    project::Project,
 };
 
 #[derive(Debug, Args)]
@@ -27,14 +29,16 @@ pub(crate) struct RunsArgs {
     pub(crate) json: bool,
 }
 
-/// The number that a listing shows of a run, unless it is sorted by another: the first that is there.
-const TELLING: [&str; 3] = ["perplexity", "validation_loss", "loss"];
-
 pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
     let registry = project.registry()?;
-    let filter = args.filter.as_deref().map(Filter::parse).transpose();
+    let filter = args.filter.as_deref().map(Filter::parse).transpose()?;
+    let sorted_by = args.sort.as_deref();
+    let sorted_by = sorted_by.map(|name| name.trim_start_matches('-').to_owned());
+    let named = filter.as_ref().map(Filter::names).unwrap_or_default();
+    let named = named.into_iter().map(|(name, _)| name.to_owned());
+    let wanted: Vec<String> = sorted_by.into_iter().chain(named).collect();
     let query = RunQuery {
-        filter: filter?,
+        filter,
         search: args.search.clone(),
         sort: args.sort.clone(),
         limit: args.limit,
@@ -43,77 +47,51 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
     if args.json {
         let rows: Result<Vec<Value>, Failure> =
             runs.iter().map(|run| run_json(&registry, run)).collect();
-        print_line(&Value::Array(rows?).to_string());
+        print_json(&Value::Array(rows?));
         return Ok(());
     }
     if runs.is_empty() {
         print_line("no run fits");
         return Ok(());
     }
-    for line in listing(&registry, &runs, args.sort.as_deref())? {
-        print_line(&line);
+    print_listing(project, &registry, &runs, &wanted)
+}
+
+fn print_listing(
+    project: &Project,
+    registry: &Registry,
+    runs: &[Run],
+    wanted: &[String],
+) -> Result<(), Failure> {
+    let listing = tinylm_reports::listing(registry, runs, wanted)?;
+    let options = project.terminal_options();
+    print_line(Shown::table(&listing.table, &options).trimmed());
+    if let Some(name) = listing.headline {
+        let remark = format!("headline: {name}");
+        print_line(Shown::painted(&remark, Tone::Quiet, options.colour));
     }
     Ok(())
 }
 
-/// The runs as a table: who they are, when they ran, and the number that tells most.
-fn listing(registry: &Registry, runs: &[Run], sort: Option<&str>) -> Result<Vec<String>, Failure> {
-    let metrics: Result<Vec<Vec<Metric>>, _> = runs
-        .iter()
-        .map(|run| registry.final_metrics(&run.id))
-        .collect();
-    let metrics = metrics?;
-    let wanted = sort.map(|name| name.trim_start_matches('-'));
-    let (telling, values) = wanted
-        .into_iter()
-        .chain(TELLING)
-        .map(|name| (name, last_of(&metrics, name)))
-        .find(|(_, values)| values.iter().any(|value| !value.is_empty()))
-        .unwrap_or(("", vec![String::new(); runs.len()]));
-    let heading = [
-        "run",
-        "experiment",
-        "status",
-        "started",
-        "took",
-        telling,
-        "",
-    ];
-    let mut rows = vec![heading.map(str::to_owned)];
-    rows.extend(runs.iter().zip(values).map(|(run, value)| {
-        [
-            run.name.clone(),
-            run.experiment.clone(),
-            run.status.as_str().to_owned(),
-            day_and_time(run.started_at),
-            run_time(run),
-            value,
-            tags(run),
-        ]
-    }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.map(|(column, (cell, width))| match column {
-            // Figures stand under each other.
-            4 | 5 => format!("{cell:>width$}"),
-            _ => format!("{cell:width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    });
-    Ok(lines.collect())
-}
-
-/// For each run, the last metric of this name (`loss`) or of this stage's name (`base.loss`).
-fn last_of(metrics: &[Vec<Metric>], name: &str) -> Vec<String> {
-    let is_meant = |metric: &&Metric| {
-        metric.name == name || name == format!("{}.{}", metric.stage, metric.name)
+/// Prints the runs of a sweep below each other, in the order in which they ran.
+pub(crate) fn print_sweep(project: &Project, sweep: &str) -> Result<(), Failure> {
+    // A home that cannot be written to has no record of them.
+    let Ok(registry) = project.registry() else {
+        return Ok(());
     };
-    let of_runs = metrics.iter().map(|of_run| of_run.iter().rfind(is_meant));
-    of_runs
-        .map(|found| found.map_or_else(String::new, |metric| number(metric.value)))
-        .collect()
+    let mut runs = registry.runs(&RunQuery::default())?;
+    runs.retain(|run| run.sweep.as_deref() == Some(sweep));
+    runs.reverse();
+    let Some(first) = runs.first() else {
+        return Ok(());
+    };
+    print_line("");
+    print_listing(project, &registry, &runs, &[])?;
+    let name = &first.name;
+    print_line(format!(
+        "`tinylm report --sweep {name}` puts them side by side"
+    ));
+    Ok(())
 }
 
 pub(crate) fn run_json(registry: &Registry, run: &Run) -> Result<Value, Failure> {
@@ -127,22 +105,4 @@ pub(crate) fn run_json(registry: &Registry, run: &Run) -> Result<Value, Failure>
     });
     row["metrics"] = Value::Object(metrics.collect());
     Ok(row)
-}
-
-pub(crate) fn tags(run: &Run) -> String {
-    let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
-    tags.join(" ")
-}
-
-pub(crate) fn run_time(run: &Run) -> String {
-    run.ended_at.map_or_else(String::new, |ended| {
-        seconds((ended - run.started_at) as f64 / 1000.0)
-    })
-}
-
-pub(crate) fn day_and_time(ms: i64) -> String {
-    let utc = DateTime::from_timestamp_millis(ms).unwrap_or_default();
-    utc.with_timezone(&Local)
-        .format("%Y-%m-%d %H:%M")
-        .to_string()
 }

@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tinylm_reports::clean_lines;
 use tinylm_stages::shared::{
     speak::{Answer, Manner, Prompt, Said, Speaker},
     template::Role,
@@ -17,8 +18,9 @@ use tinylm_stages::shared::{
 
 use crate::{
     failure::Failure,
-    manner::{MannerArgs, at_least_one, printable, spellings},
+    manner::{MannerArgs, at_least_one, spellings},
     model::open,
+    output::{Shown, eprint, print_piece},
     project::Project,
 };
 
@@ -108,7 +110,8 @@ pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
         }
     }
     if args.format() == Format::Json {
-        out.write(&format!("{}\n", Value::Array(rows)))?;
+        let rows = Shown::json(&Value::Array(rows).to_string());
+        out.write(&format!("{rows}\n"))?;
     }
     Ok(())
 }
@@ -135,7 +138,7 @@ fn speak(
             steps.push((said.id, listed.collect()));
         }
         if streams {
-            written = out.write(&printable(said.text));
+            written = out.write(&clean_lines(said.text));
             if args.delay > 0 {
                 thread::sleep(Duration::from_millis(args.delay));
             }
@@ -161,7 +164,7 @@ fn speak(
         listed.push(json!({"id": chosen, "text": name(chosen), "candidates": candidates}));
     }
     if args.format() == Format::Text && !streams {
-        out.write(&printable(&answer.text))?;
+        out.write(&clean_lines(&answer.text))?;
     }
     Ok((answer, listed))
 }
@@ -204,10 +207,10 @@ fn row(prompt: &str, sample: usize, answer: &Answer, seed: u64, steps: Vec<Value
 fn note_cropped(answer: &Answer) {
     if answer.n_cropped > 0 {
         let line = format!(
-            "note: the prompt is too long; its first {} tokens were left out\n",
+            "note: the prompt is too long; its first {} tokens were left out",
             answer.n_cropped
         );
-        io::stderr().write_all(line.as_bytes()).ok();
+        eprint(line);
     }
 }
 
@@ -260,39 +263,33 @@ fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
     })
 }
 
-/// Standard output or a file, written as text comes.
-struct Out {
-    to: Box<dyn Write>,
-    name: String,
+/// A terminal or a file, written as text comes.
+enum Out {
+    Screen,
+    File(fs::File, String),
 }
 
 impl Out {
     fn open(path: Option<&Path>) -> Result<Out, Failure> {
         let Some(path) = path else {
-            let to = Box::new(io::stdout());
-            return Ok(Out {
-                to,
-                name: "standard output".to_owned(),
-            });
+            return Ok(Out::Screen);
         };
         let name = path.display().to_string();
-        let file =
-            fs::File::create(path).map_err(|error| Failure::wrong(format!("`{name}`: {error}")))?;
-        Ok(Out {
-            to: Box::new(file),
-            name,
-        })
+        match fs::File::create(path) {
+            Ok(file) => Ok(Out::File(file, name)),
+            Err(error) => Err(Failure::wrong(format!("`{name}`: {error}"))),
+        }
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        let written = self
-            .to
-            .write_all(text.as_bytes())
-            .and_then(|()| self.to.flush());
+        let (written, name) = match self {
+            Out::Screen => (print_piece(text), "standard output"),
+            Out::File(file, name) => (file.write_all(text.as_bytes()), name.as_str()),
+        };
         written.map_err(|error| match error.kind() {
             // Nobody reads on (`| head`): that is no mistake.
             io::ErrorKind::BrokenPipe => Failure::said(0),
-            _ => Failure::new(1, format!("`{}`: {error}", self.name)),
+            _ => Failure::new(1, format!("`{name}`: {error}")),
         })
     }
 }
@@ -345,7 +342,7 @@ mod tests {
         let cli = Cli::try_parse_from(["x", "m", "--temp", "NaN"]).unwrap();
         let failure = cli.sample.manner.manner(0).unwrap_err();
         assert_eq!(
-            failure.render(false),
+            failure.render(false).to_string(),
             "error: `temperature` is NaN, it must be 0 or more"
         );
     }

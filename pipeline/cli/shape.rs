@@ -12,12 +12,10 @@ use tinylm_pipeline::{
     spec::StageSpec,
 };
 use tinylm_registry::Home;
+use tinylm_reports::{bytes, thousands};
 use tinylm_stages::kinds::pretrain::{MemoryNeed, Pretrain, PretrainSettings};
 
-use crate::{
-    console::{bytes, grouped},
-    output::print_line,
-};
+use crate::output::print_line;
 
 /// Prints the shape of the model that a `pretrain` stage would train; other kinds have none.
 pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
@@ -27,7 +25,7 @@ pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
     print_line("");
     let Some(vocab_size) = vocab_size(home, stage, planned) else {
         let name = &stage.name;
-        print_line(&format!(
+        print_line(format!(
             "{name}: its shape is known once its shards, and so its vocabulary, are there"
         ));
         return;
@@ -57,9 +55,9 @@ fn vocab_size(home: &Home, stage: &StageSpec, planned: &[Planned]) -> Option<usi
 /// One line a tensor; blocks are alike, so the first stands for all.
 fn print_table(name: &str, config: &ModelConfig) {
     let parameters = config.parameters();
-    print_line(&format!(
+    print_line(format!(
         "{name}: {} parameters",
-        grouped(config.n_params() as u64)
+        thousands(config.n_params() as u64)
     ));
     for parameter in &parameters {
         let (label, n_times) = match parameter.name.strip_prefix("blocks.") {
@@ -75,8 +73,8 @@ fn print_table(name: &str, config: &ModelConfig) {
         } else {
             format!("x {n_times}")
         };
-        let n = grouped((parameter.n() * n_times) as u64);
-        print_line(&format!(
+        let n = thousands((parameter.n() * n_times) as u64);
+        print_line(format!(
             "  {label:<24} {:>12} {times:>5} {n:>12}",
             shape.join(" x ")
         ));

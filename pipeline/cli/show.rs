@@ -5,15 +5,14 @@ use std::fs;
 use clap::Args;
 use serde_json::json;
 use tinylm_registry::{Registry, Run, StageRow};
+use tinylm_reports::{ReportOptions, bytes, clean, duration, sections};
 
 use crate::{
-    console::{bytes, seconds},
     failure::Failure,
     lookup::find_stage,
-    outcome::printable,
-    output::print_line,
-    project::Project,
-    runs::{day_and_time, run_json, run_time, tags},
+    output::{Shown, print_json, print_line},
+    project::{Project, now_ms},
+    runs::run_json,
 };
 
 /// Lines of a stage's log that `show RUN/STAGE` prints.
@@ -48,75 +47,19 @@ fn show_run(
     run: &Run,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let stages = registry.stages(&run.id)?;
     if as_json {
         let mut row = run_json(registry, run)?;
-        row["stages"] = json!(stages);
+        row["stages"] = json!(registry.stages(&run.id)?);
         row["params"] = json!(registry.params(&run.id)?);
         row["notes"] = json!(registry.notes(&run.id)?);
         row["events"] = json!(registry.events(&run.id)?);
-        print_line(&row.to_string());
+        print_json(&row);
         return Ok(());
     }
-    field("run", &format!("{}  ({})", run.name, run.id));
-    field(
-        "experiment",
-        &format!("{}  {}", run.experiment, project.shown(run.file.as_ref())),
-    );
-    field("status", run.status.as_str());
-    field(
-        "started",
-        &format!("{}  {}", day_and_time(run.started_at), run_time(run)),
-    );
-    field(
-        "seed",
-        &run.seed.map_or_else(String::new, |seed| seed.to_string()),
-    );
-    field("host", run.host["name"].as_str().unwrap_or(""));
-    let dirty = if run.git_dirty == Some(true) {
-        " with changes"
-    } else {
-        ""
-    };
-    field(
-        "git",
-        &run.git_commit
-            .as_ref()
-            .map_or_else(String::new, |commit| format!("{commit}{dirty}")),
-    );
-    field("version", &run.version);
-    field("command", &run.command);
-    field("tags", &tags(run));
-    for note in registry.notes(&run.id)? {
-        field("note", &format!("{}  {}", day_and_time(note.at), note.text));
-    }
-    print_line("");
-    let width = stages
-        .iter()
-        .map(|stage| stage.name.chars().count())
-        .max()
-        .unwrap_or(0);
-    for stage in &stages {
-        let reason = stage.reason.as_deref().unwrap_or("");
-        let outcome = stage.outcome.as_str();
-        let line = format!(
-            "{outcome:<9}{:width$}  {:<9}  {reason}",
-            stage.name, stage.kind
-        );
-        print_line(line.trim_end());
-    }
-    let metrics = registry.final_metrics(&run.id)?;
-    if !metrics.is_empty() {
-        print_line("");
-    }
-    for metric in metrics {
-        print_line(&format!(
-            "{:width$}  {}  {}",
-            metric.stage,
-            metric.name,
-            tinylm_reports::number(metric.value)
-        ));
-    }
+    let options = ReportOptions::for_runs(1, now_ms(), &[]);
+    let report = tinylm_reports::read(registry, run, &options)?;
+    let document = sections::overview(&report);
+    print_line(Shown::report(&document, &project.terminal_options()).trimmed());
     Ok(())
 }
 
@@ -134,7 +77,7 @@ fn show_stage(
         None => None,
     };
     if as_json {
-        print_line(&json!({"stage": stage, "execution": execution}).to_string());
+        print_json(&json!({"stage": stage, "execution": execution}));
         return Ok(());
     }
     field("stage", &format!("{} of {}", stage.name, run.name));
@@ -163,10 +106,10 @@ fn show_stage(
         let ended = execution
             .ended_at
             .map(|ended| (ended - execution.started_at) as f64 / 1000.0);
-        field("time", &ended.map_or_else(String::new, seconds));
+        field("time", &ended.map_or_else(String::new, duration));
         field(
             "cpu",
-            &execution.cpu_seconds.map_or_else(String::new, seconds),
+            &execution.cpu_seconds.map_or_else(String::new, duration),
         );
         field(
             "memory",
@@ -179,7 +122,7 @@ fn show_stage(
         print_line("");
         print_line("recipe:");
         for line in execution.recipe.lines() {
-            print_line(&format!("  {line}"));
+            print_line(format!("  {line}"));
         }
         print_log(project, &execution.id);
     }
@@ -204,7 +147,7 @@ fn print_made(project: &Project, stage: &StageRow) {
         print_line("");
     }
     for line in lines {
-        print_line(&printable(&line));
+        print_line(line);
     }
 }
 
@@ -219,14 +162,14 @@ fn print_log(project: &Project, execution_id: &str) {
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     print_line("");
-    print_line(&format!("log ({}):", project.shown(&path)));
+    print_line(format!("log ({}):", project.shown(&path)));
     for line in &lines[lines.len().saturating_sub(LOG_LINES_MAX)..] {
-        print_line(&format!("  {}", printable(line)));
+        print_line(format!("  {line}"));
     }
 }
 
 fn field(name: &str, value: &str) {
     if !value.is_empty() {
-        print_line(&format!("{name:<11} {value}"));
+        print_line(format!("{name:<11} {}", clean(value)));
     }
 }

@@ -10,7 +10,7 @@ use tinylm_pipeline::{
 
 use crate::{
     failure::Failure,
-    output::print_line,
+    output::{print_json, print_line},
     project::{Project, quoted},
 };
 
@@ -30,12 +30,12 @@ pub(crate) fn stages(project: &Project, args: &StagesArgs) -> Result<(), Failure
             Some(name) => vec![kind_json(find(catalog, name)?)],
             None => catalog.iter().map(kind_json).collect(),
         };
-        print_line(&Value::Array(kinds).to_string());
+        print_json(&Value::Array(kinds));
         return Ok(());
     }
     let Some(name) = &args.kind else {
         for kind in catalog {
-            print_line(&format!("{:<10} {}", kind.name, kind.about));
+            print_line(format!("{:<10} {}", kind.name, kind.about));
         }
         print_line("\n`tinylm stages KIND` lists its settings.");
         return Ok(());
@@ -59,8 +59,8 @@ fn find<'a>(catalog: &'a [Kind], name: &str) -> Result<&'a Kind, Failure> {
 }
 
 fn print_kind(kind: &Kind) {
-    print_line(&format!("{}: {}", kind.name, kind.about));
-    print_line(&format!("makes {}", kind.makes));
+    print_line(format!("{}: {}", kind.name, kind.about));
+    print_line(format!("makes {}", kind.makes));
     if let Roles::Fixed(roles) = kind.roles
         && !roles.is_empty()
     {
@@ -68,12 +68,12 @@ fn print_kind(kind: &Kind) {
         for role in roles {
             let many = if role.many { ", one or more" } else { "" };
             let optional = if role.required { "" } else { ", optional" };
-            print_line(&format!("  {}{many}{optional}: {}", role.name, role.about));
+            print_line(format!("  {}{many}{optional}: {}", role.name, role.about));
         }
     }
     for (section, list) in [("with", (kind.settings)()), ("watch", (kind.watch)())] {
         if !list.is_empty() {
-            print_line(&format!("\n{section}:"));
+            print_line(format!("\n{section}:"));
             print_settings(&list, 1);
         }
     }
@@ -88,9 +88,9 @@ fn print_settings(list: &[Setting], depth: usize) {
             Some(value) => format!(" = {value}"),
         };
         let shape = shape_word(&setting.shape);
-        print_line(&format!("{indent}{}: {shape}{default}", setting.name));
+        print_line(format!("{indent}{}: {shape}{default}", setting.name));
         for line in wrapped(&setting.about, 76 - 2 * depth) {
-            print_line(&format!("{indent}    {line}"));
+            print_line(format!("{indent}    {line}"));
         }
         if let Shape::Map(inner, _) = &setting.shape {
             print_settings(inner, depth + 1);

@@ -28,7 +28,7 @@ pub(crate) fn update(project: &Project, args: &UpdateArgs) -> Result<(), Failure
                     Some(old) if old.pin == pinned.pin => "same",
                     Some(_) => "changed",
                 };
-                print_line(&format!("{word:<8} {}", pinned.id));
+                print_line(format!("{word:<8} {}", pinned.id));
             }
         }
     }

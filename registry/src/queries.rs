@@ -74,6 +74,13 @@ impl Registry {
         run.ok_or_else(|| unknown_run(run_id, &[]))
     }
 
+    /// What the run's author calls its headline, as `STAGE.METRIC`.
+    pub fn headline(&self, run_id: &str) -> Result<Option<String>, Error> {
+        let resolved = self.source(run_id)?.resolved;
+        let resolved: Value = serde_json::from_str(&resolved).unwrap_or_default();
+        Ok(resolved["headline"].as_str().map(str::to_owned))
+    }
+
     pub fn source(&self, run_id: &str) -> Result<RunSource, Error> {
         let select = "SELECT text, resolved FROM runs WHERE id = ?1";
         self.connection

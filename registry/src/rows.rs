@@ -38,7 +38,7 @@ pub struct RunSource {
     pub resolved: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StageRow {
     pub run_id: String,
     pub name: String,
@@ -51,6 +51,22 @@ pub struct StageRow {
     pub reason: Option<String>,
     pub inputs: Value,
     pub settings: Value,
+}
+
+impl StageRow {
+    /// Returns the stages it reads, each once, in their order.
+    pub fn reads(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (_, read) in self.inputs.as_object().into_iter().flatten() {
+            let several = read.as_array().into_iter().flatten();
+            for name in several.chain([read]).filter_map(Value::as_str) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -13,7 +13,7 @@ use std::{
 
 use common::{Recorded, START_MS, record};
 use tinylm_registry::{Registry, RunQuery};
-use tinylm_reports::{ReportOptions, Selection, compare, html, read, read_all, terminal};
+use tinylm_reports::{ReportOptions, Selection, compare, html, read, read_all, sections, terminal};
 
 /// Each figure is the middle one of so many.
 const REPEATS: usize = 5;
@@ -59,7 +59,10 @@ fn main() {
             &Selection::default(),
         )
         .unwrap();
-        let text = terminal::comparison(&comparison, &terminal::TerminalOptions::default());
+        let text = terminal::print(
+            &sections::of_comparison(&comparison),
+            &terminal::TerminalOptions::default(),
+        );
         assert!(text.contains(&format!("{}", runs.len() % 1_000)));
     });
     say(&format!("comparing all of them: {:.0} ms", comparing * 1e3));
@@ -85,14 +88,23 @@ fn main() {
             &Selection::default(),
         )
         .unwrap();
-        assert!(html::comparison(&comparison).len() > 10_000);
+        assert!(html::print(&sections::of_comparison(&comparison)).len() > 10_000);
     });
     say(&format!("the same as a page: {:.0} ms", paging * 1e3));
     let last = middle(|| {
         let registry = Registry::open_to_read(&path).unwrap().unwrap();
         let run = registry.find_run("@last").unwrap();
         let report = read(&registry, &run, &ReportOptions::for_runs(1, START_MS, &[])).unwrap();
-        assert!(terminal::report(&report, &terminal::TerminalOptions::default()).contains("loss"));
+        assert!(
+            terminal::print(
+                &sections::of_report(&report, &[]),
+                &terminal::TerminalOptions {
+                    is_full: true,
+                    ..terminal::TerminalOptions::default()
+                },
+            )
+            .contains("loss")
+        );
     });
     say(&format!("a report of the last one: {:.1} ms", last * 1e3));
 }

@@ -8,9 +8,10 @@
 //! policy allows exactly one script and one style sheet, named by their digests, and no network.
 
 mod charts;
-mod compared;
 mod escape;
 mod graph;
+mod samples;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -18,40 +19,24 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-pub use compared::comparison;
-
-use crate::{
-    metric::{Part, is_result},
-    number::{bytes, counted, duration, moment, number, short_digest, thousands},
-    phrases::{code_line, cost_line, machine_line, outcome_text, time_line},
-    report::{Final, PartTable, Report, Sample, Stage},
-};
-use escape::{escaped, script_json};
+use crate::block::{Block, Cell, Document, Event, Fact, Head, Section, Value};
+use escape::{class_of_tone, class_of_word, escaped, script_json};
 
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
-/// Renders one run.
-pub fn report(report: &Report) -> String {
+/// Prints a document as a page.
+pub fn print(document: &Document<'_>) -> String {
     let mut body = String::new();
-    head(&mut body, report);
-    curves(&mut body, &charts::of_report(report));
-    results(&mut body, report);
-    samples(&mut body, report);
-    events(&mut body, report);
-    graph(&mut body, "Graph", &[report]);
-    stages(&mut body, report);
-    settings(&mut body, report);
-    sources(&mut body, report);
-    page(
-        &report.run.name,
-        &body,
-        &charts::of_report(report),
-        &report.run.version,
-    )
+    put_head(&mut body, &document.head);
+    for section in &document.sections {
+        put_section(&mut body, section);
+    }
+    let head = &document.head;
+    page(&head.title, &body, &charts::of(document), &head.version)
 }
 
-fn page(title: &str, body: &str, charts: &[charts::Chart], version: &str) -> String {
+fn page(title: &str, body: &str, charts: &[charts::Drawn], version: &str) -> String {
     // Charts are numbers and texts; they cannot fail to become JSON.
     let data = serde_json::to_string(&serde_json::json!({ "charts": charts }))
         .unwrap_or_else(|_| "{\"charts\":[]}".to_owned());
@@ -91,478 +76,130 @@ fn sha256_base64(text: &str) -> String {
     encoded
 }
 
-/// Returns a word of the registry as a CSS class: letters only.
-fn class_of(word: &str) -> String {
-    word.chars().filter(char::is_ascii_lowercase).collect()
-}
-
 const THEME_BUTTON: &str = "<button id=\"theme\" type=\"button\" aria-label=\"light or dark\" title=\"light or dark\">\
     <svg width=\"16\" height=\"16\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><circle cx=\"8\" cy=\"8\" r=\"6.5\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.4\"/><path d=\"M8 1.5a6.5 6.5 0 0 1 0 13z\" fill=\"currentColor\"/></svg></button>";
 
-fn pill(status: &str) -> String {
-    format!(
-        "<span class=\"pill {}\">{}</span>",
-        class_of(status),
-        escaped(status)
-    )
-}
-
-fn head(body: &mut String, report: &Report) {
-    let run = &report.run;
-    let _ = write!(
-        body,
-        "<header><div class=\"top\"><div><p class=\"crumb\">{}</p><h1>{} {}</h1>",
-        escaped(&run.experiment),
-        escaped(&run.name),
-        pill(&run.status)
-    );
-    if !run.question.is_empty() {
-        let _ = write!(body, "<p class=\"question\">{}</p>", escaped(&run.question));
+fn put_head(body: &mut String, head: &Head) {
+    body.push_str("<header><div class=\"top\"><div>");
+    if !head.of.is_empty() {
+        let _ = write!(body, "<p class=\"crumb\">{}</p>", escaped(&head.of));
+    }
+    let _ = write!(body, "<h1>{}", escaped(&head.title));
+    if let Some(Cell { text, .. }) = &head.status {
+        let (class, text) = (class_of_word(text), escaped(text));
+        let _ = write!(body, " <span class=\"pill {class}\">{text}</span>");
+    }
+    body.push_str("</h1>");
+    if !head.question.is_empty() {
+        let question = escaped(&head.question);
+        let _ = write!(body, "<p class=\"question\">{question}</p>");
+    }
+    if !head.verdict.is_empty() {
+        body.push_str("<p class=\"verdict\">");
+        for word in &head.verdict {
+            let (class, text) = (class_of_tone(word.tone), escaped(&word.text));
+            let _ = write!(body, "<span class=\"{class}\">{text}</span>");
+        }
+        body.push_str(".</p>");
     }
     let _ = writeln!(body, "</div>{THEME_BUTTON}</div>");
-    figures(body, report);
-    body.push_str("</header>\n<section><h2>Run</h2><dl class=\"facts\">");
-    let mut fact = |label: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = write!(body, "<dt>{label}</dt><dd>{}</dd>", escaped(value));
-        }
-    };
-    fact("started", &time_line(report));
-    fact("cost", &cost_line(report));
-    fact(
-        "seed",
-        &run.seed.map(|seed| seed.to_string()).unwrap_or_default(),
-    );
-    fact("code", &code_line(run));
-    fact("machine", &machine_line(run));
-    fact("file", &run.file);
-    fact("sweep", run.sweep.as_deref().unwrap_or_default());
-    fact("uuid", &run.id);
-    if !run.command.is_empty() {
-        let _ = write!(
-            body,
-            "<dt>command</dt><dd><code>{}</code></dd>",
-            escaped(&run.command)
-        );
-    }
-    if !run.tags.is_empty() {
-        let tags: String = run
-            .tags
-            .iter()
-            .map(|tag| format!("<span class=\"tag\">{}</span>", escaped(tag)))
-            .collect();
-        let _ = write!(body, "<dt>tags</dt><dd>{tags}</dd>");
-    }
-    body.push_str("</dl>");
-    for note in &report.notes {
-        let _ = write!(
-            body,
-            "<h3>Note <span class=\"quiet\">{}</span></h3><div class=\"prompt\">{}</div>",
-            moment(note.at_ms),
-            escaped(&note.text)
-        );
-    }
-    body.push_str("</section>\n");
-}
-
-/// The few numbers a reader came for.
-fn figures(body: &mut String, report: &Report) {
-    const WANTED: [&str; 7] = [
-        "perplexity",
-        "best_validation_loss",
-        "validation_loss",
-        "bits_per_byte",
-        "loss",
-        "accuracy_top1",
-        "tokens_per_second",
-    ];
-    let has_validation = report
-        .finals
-        .iter()
-        .any(|last| last.metric.ends_with("validation_loss"));
-    let found = WANTED
-        .iter()
-        .filter(|wanted| **wanted != "loss" || !has_validation)
-        .filter_map(|wanted| {
-            report
-                .finals
-                .iter()
-                .rev()
-                .find(|last| last.metric == *wanted)
-        })
-        .take(4);
-    body.push_str("<dl class=\"figures\">");
-    for last in found {
-        let label = last.metric.replace('_', " ");
-        let _ = write!(
-            body,
-            "<div><dt>{}</dt><dd>{}</dd></div>",
-            escaped(&label),
-            number(last.value)
-        );
-    }
-    let _ = writeln!(
-        body,
-        "<div><dt>time</dt><dd>{}</dd></div></dl>",
-        duration(report.run.elapsed_seconds)
-    );
-}
-
-fn curves(body: &mut String, charts: &[charts::Chart]) {
-    if charts.is_empty() {
-        return;
-    }
-    body.push_str(
-        "<section><h2>Curves</h2><div class=\"controls\"><span class=\"choice\" role=\"group\" aria-label=\"horizontal axis\">\
-         <button type=\"button\" data-x=\"step\" aria-pressed=\"true\">step</button><button type=\"button\" data-x=\"tokens\" aria-pressed=\"false\">tokens</button>\
-         <button type=\"button\" data-x=\"seconds\" aria-pressed=\"false\">time</button></span>\
-         <label>smoothing <input id=\"smooth\" type=\"range\" min=\"0\" max=\"0.98\" step=\"0.02\" value=\"0\"></label>\
-         <label><input id=\"log\" type=\"checkbox\"> logarithmic</label></div>\
-         <div class=\"charts\" id=\"charts\"></div><noscript>The curves need JavaScript; nothing else does.</noscript></section>\n",
-    );
-}
-
-fn results(body: &mut String, report: &Report) {
-    if report.finals.is_empty() {
-        return;
-    }
-    let wholes = report.finals.iter();
-    let wholes = wholes.filter(|last| Part::of(&last.metric).is_none());
-    let (results, counts): (Vec<&Final>, Vec<&Final>) =
-        wholes.partition(|last| is_result(&last.metric));
-    body.push_str("<section><h2>Results</h2><div class=\"beside\">");
-    for of_stage in results.chunk_by(|a, b| a.stage == b.stage) {
-        stage_results(body, of_stage);
-    }
-    body.push_str("</div>");
-    for table in report.part_tables() {
-        parts(body, &table);
-    }
-    counted_things(body, &counts);
-    body.push_str("</section>\n");
-}
-
-fn stage_results(body: &mut String, results: &[&Final]) {
-    let _ = write!(
-        body,
-        "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>{}</th><th class=\"figure\">value</th></tr></thead><tbody>",
-        escaped(&results[0].stage)
-    );
-    for last in results {
-        let _ = write!(
-            body,
-            "<tr><td class=\"name\">{}</td>{}</tr>",
-            escaped(&last.metric),
-            value_cell(Some(last.value), false, "")
-        );
-    }
-    body.push_str("</tbody></table></div>");
-}
-
-/// What was measured of each part of a whole.
-fn parts(body: &mut String, table: &PartTable<'_>) {
-    let _ = write!(
-        body,
-        "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>{} by {}</th>",
-        escaped(table.stage),
-        escaped(table.by)
-    );
-    for metric in &table.metrics {
-        let _ = write!(body, "<th class=\"figure\">{}</th>", escaped(metric));
-    }
-    body.push_str("</tr></thead><tbody>");
-    for (part_idx, (name, _)) in table.parts.iter().enumerate() {
-        let _ = write!(body, "<tr><td>{}</td>", escaped(name));
-        for metric_idx in 0..table.metrics.len() {
-            body.push_str(&value_cell(table.value(part_idx, metric_idx), false, ""));
-        }
-        body.push_str("</tr>");
-    }
-    body.push_str("</tbody></table></div>");
-}
-
-/// What was only counted on the way, folded away.
-fn counted_things(body: &mut String, counts: &[&Final]) {
-    if counts.is_empty() {
-        return;
-    }
-    let _ = write!(
-        body,
-        "<details><summary>{}</summary><dl class=\"facts\">",
-        counted(counts.len(), "count")
-    );
-    for of_stage in counts.chunk_by(|a, b| a.stage == b.stage) {
-        let words: Vec<String> = of_stage
-            .iter()
-            .map(|last| format!("{} {}", last.metric, number(last.value)))
-            .collect();
-        let _ = write!(
-            body,
-            "<dt>{}</dt><dd>{}</dd>",
-            escaped(&of_stage[0].stage),
-            escaped(&words.join(", "))
-        );
-    }
-    body.push_str("</dl></details>");
-}
-
-/// A figure with its exact value beside it for sorting.
-fn value_cell(value: Option<f64>, is_best: bool, change: &str) -> String {
-    let Some(value) = value else {
-        return "<td class=\"figure quiet\">–</td>".to_owned();
-    };
-    let class = match (is_best, value.is_finite()) {
-        (true, _) => " best",
-        (_, false) => " bad",
-        _ => "",
-    };
-    let exact = if value.is_nan() {
-        "nan".to_owned()
-    } else {
-        value.to_string()
-    };
-    format!(
-        "<td class=\"figure{class}\" data-v=\"{exact}\">{}{change}</td>",
-        number(value)
-    )
-}
-
-fn graph(body: &mut String, title: &str, reports: &[&Report]) {
-    let pictures: Vec<String> = reports.iter().map(|report| graph::svg(report)).collect();
-    if pictures.iter().all(String::is_empty) {
-        return;
-    }
-    let _ = write!(
-        body,
-        "<section><h2>{title} <small>green was made by this run, grey was there before</small></h2>"
-    );
-    for (report, picture) in reports.iter().zip(&pictures) {
-        if reports.len() > 1 {
-            let _ = write!(body, "<h3>{}</h3>", escaped(&report.run.name));
-        }
-        let _ = write!(body, "<div class=\"scroll\">{picture}</div>");
-    }
-    body.push_str("</section>\n");
-}
-
-fn stages(body: &mut String, report: &Report) {
-    body.push_str(
-        "<section><h2>Stages</h2><div class=\"scroll\"><table class=\"wide sortable\"><thead><tr><th>stage</th><th>kind</th><th>outcome</th>\
-         <th class=\"figure\">time</th><th class=\"figure\">cpu</th><th class=\"figure\">memory</th><th>artifact</th></tr></thead><tbody>",
-    );
-    for stage in &report.stages {
-        stage_row(body, report, stage);
-    }
-    body.push_str("</tbody></table></div>");
-    for stage in report.stages.iter().filter(|stage| stage.outcome != "hit") {
-        if let Some(error) = stage
-            .execution
-            .as_ref()
-            .and_then(|execution| execution.error.as_ref())
-        {
+    if !head.figures.is_empty() {
+        body.push_str("<dl class=\"figures\">");
+        for fact in &head.figures {
+            let (label, value) = (escaped(&fact.label), fact.value.joined());
             let _ = write!(
                 body,
-                "<h3 class=\"bad\">{} {}</h3><pre>{}</pre>",
-                escaped(&stage.name),
-                escaped(&stage.outcome),
-                escaped(error)
-            );
-        }
-    }
-    body.push_str("</section>\n");
-}
-
-fn stage_row(body: &mut String, report: &Report, stage: &Stage) {
-    let execution = stage.execution.as_ref();
-    let figure = |value: Option<f64>, written: Option<String>| match (value, written) {
-        (Some(value), Some(written)) => {
-            format!("<td class=\"figure\" data-v=\"{value}\">{written}</td>")
-        }
-        _ => "<td class=\"figure quiet\">–</td>".to_owned(),
-    };
-    let seconds = execution.map(|execution| execution.elapsed_seconds);
-    let cpu = execution.and_then(|execution| execution.cpu_seconds);
-    let memory = execution.and_then(|execution| execution.peak_memory_bytes);
-    let class = match stage.outcome.as_str() {
-        "made" => "good",
-        "failed" => "bad",
-        "running" | "cancelled" => "warn",
-        _ => "quiet",
-    };
-    let artifact = stage.artifact.as_deref().unwrap_or_default();
-    let _ = write!(
-        body,
-        "<tr><td class=\"name\">{}</td><td class=\"name quiet\">{}</td><td class=\"{class}\">{}</td>{}{}{}<td class=\"digest quiet\" title=\"{}\">{}</td></tr>",
-        escaped(&stage.name),
-        escaped(&stage.kind),
-        escaped(&outcome_text(report, stage)),
-        figure(seconds, seconds.map(duration)),
-        figure(cpu, cpu.map(duration)),
-        figure(memory.map(|n| n as f64), memory.map(bytes)),
-        escaped(artifact),
-        escaped(short_digest(artifact)),
-    );
-}
-
-fn settings(body: &mut String, report: &Report) {
-    let (changed, defaults): (Vec<_>, Vec<_>) = report
-        .settings
-        .iter()
-        .partition(|setting| !setting.is_default);
-    if report.settings.is_empty() {
-        return;
-    }
-    body.push_str("<section><h2>Settings <small>that differ from the defaults</small></h2>");
-    for (is_folded, settings) in [(false, changed), (true, defaults)] {
-        if settings.is_empty() {
-            continue;
-        }
-        if is_folded {
-            let _ = write!(
-                body,
-                "<details><summary>{} left at their defaults</summary>",
-                counted(settings.len(), "setting")
-            );
-        }
-        body.push_str("<div class=\"scroll\"><table><tbody>");
-        for setting in settings {
-            let _ = write!(
-                body,
-                "<tr><td class=\"mono name\">{}</td><td class=\"mono value\">{}</td></tr>",
-                escaped(&setting.name),
-                escaped(&setting.value)
-            );
-        }
-        body.push_str("</tbody></table></div>");
-        if is_folded {
-            body.push_str("</details>");
-        }
-    }
-    body.push_str("</section>\n");
-}
-
-fn samples(body: &mut String, report: &Report) {
-    for stage in &report.stages {
-        let last: Vec<&Sample> = report
-            .samples_last()
-            .into_iter()
-            .filter(|sample| sample.stage == stage.name)
-            .collect();
-        let Some(first) = last.first() else { continue };
-        let remark = first
-            .step
-            .map(|step| format!("at step {}", thousands(step as i64)))
-            .unwrap_or_default();
-        let _ = write!(
-            body,
-            "<section><h2>Samples of {} <small>{remark}</small></h2><div class=\"samples\">",
-            escaped(&stage.name)
-        );
-        for sample in &last {
-            sample_block(body, &sample.prompt, &sample.text);
-        }
-        body.push_str("</div>");
-        earlier_samples(body, report, stage, first.step);
-        body.push_str("</section>\n");
-    }
-}
-
-fn sample_block(body: &mut String, prompt: &str, text: &str) {
-    let _ = write!(
-        body,
-        "<div class=\"sample\"><div class=\"prompt\">{}</div><div class=\"answer\">{}</div></div>",
-        escaped(prompt.trim()),
-        escaped(text.trim())
-    );
-}
-
-/// What a stage wrote while it was still learning, folded away.
-fn earlier_samples(body: &mut String, report: &Report, stage: &Stage, last_step: Option<u64>) {
-    let earlier: Vec<&Sample> = report
-        .samples
-        .iter()
-        .filter(|sample| sample.stage == stage.name && sample.step != last_step)
-        .collect();
-    if earlier.is_empty() {
-        return;
-    }
-    body.push_str("<details><summary>earlier, while it was learning</summary>");
-    let mut step_before = None;
-    for sample in earlier {
-        if step_before != Some(sample.step) {
-            step_before = Some(sample.step);
-            let _ = write!(
-                body,
-                "<h3>step {}</h3>",
-                sample
-                    .step
-                    .map(|step| thousands(step as i64))
-                    .unwrap_or_default()
-            );
-        }
-        sample_block(body, &sample.prompt, &sample.text);
-    }
-    body.push_str("</details>");
-}
-
-fn sources(body: &mut String, report: &Report) {
-    let mut headed = false;
-    for stage in &report.stages {
-        let Some(origin) = stage
-            .execution
-            .as_ref()
-            .and_then(|execution| execution.origin.as_ref())
-        else {
-            continue;
-        };
-        if !headed {
-            body.push_str("<section><h2>Made from</h2>");
-            headed = true;
-        }
-        let _ = write!(
-            body,
-            "<h3>{}</h3><dl class=\"facts\">",
-            escaped(&stage.name)
-        );
-        let artifact = stage
-            .artifact
-            .iter()
-            .map(|digest| ("artifact".to_owned(), digest.clone()));
-        for (label, value) in crate::sources::facts(origin).into_iter().chain(artifact) {
-            let _ = write!(
-                body,
-                "<dt>{}</dt><dd class=\"mono\">{}</dd>",
-                escaped(&label),
+                "<div><dt>{label}</dt><dd>{}</dd></div>",
                 escaped(&value)
             );
         }
         body.push_str("</dl>");
     }
-    if headed {
-        body.push_str("</section>\n");
+    body.push_str("</header>\n");
+}
+
+fn put_section(body: &mut String, section: &Section<'_>) {
+    let title = escaped(&section.title);
+    let remark = match section.remark.as_str() {
+        "" => String::new(),
+        remark => format!(" <small>{}</small>", escaped(remark)),
+    };
+    let _ = write!(body, "<section><h2>{title}{remark}</h2>");
+    put_blocks(body, &section.blocks);
+    body.push_str("</section>\n");
+}
+
+fn put_blocks(body: &mut String, blocks: &[Block<'_>]) {
+    if blocks.iter().any(|block| matches!(block, Block::Chart(_))) {
+        body.push_str(CHARTS);
+    }
+    for block in blocks {
+        match block {
+            Block::Title(title, remark) => {
+                let (title, remark) = (escaped(title), escaped(remark));
+                let _ = write!(
+                    body,
+                    "<h3>{title} <span class=\"quiet\">{remark}</span></h3>"
+                );
+            }
+            Block::Facts(facts) => put_facts(body, facts),
+            Block::Table(table) => table::put(body, table),
+            Block::ByRun(runs) => table::put_by_run(body, runs),
+            // The script draws them all into one place.
+            Block::Chart(_) => {}
+            Block::Samples(samples) => samples::put(body, samples),
+            Block::Events(events) => put_events(body, events),
+            Block::Text(text) => {
+                let _ = write!(body, "<pre>{}</pre>", escaped(text));
+            }
+            Block::Graph(graph) => graph::put(body, graph),
+            Block::Fold(title, blocks) => {
+                let _ = write!(body, "<details><summary>{}</summary>", escaped(title));
+                put_blocks(body, blocks);
+                body.push_str("</details>");
+            }
+        }
     }
 }
 
-fn events(body: &mut String, report: &Report) {
-    let mut warnings = report.warnings().peekable();
-    if warnings.peek().is_none() {
-        return;
+const CHARTS: &str = "<div class=\"controls\"><span class=\"choice\" role=\"group\" aria-label=\"horizontal axis\">\
+    <button type=\"button\" data-x=\"step\" aria-pressed=\"true\">step</button><button type=\"button\" data-x=\"tokens\" aria-pressed=\"false\">tokens</button>\
+    <button type=\"button\" data-x=\"seconds\" aria-pressed=\"false\">time</button></span>\
+    <label>smoothing <input id=\"smooth\" type=\"range\" min=\"0\" max=\"0.98\" step=\"0.02\" value=\"0\"></label>\
+    <label><input id=\"log\" type=\"checkbox\"> logarithmic</label></div>\
+    <div class=\"charts\" id=\"charts\"></div><noscript>The curves need JavaScript; nothing else does.</noscript>";
+
+fn put_facts(body: &mut String, facts: &[Fact]) {
+    body.push_str("<dl class=\"facts\">");
+    for fact in facts {
+        let _ = write!(body, "<dt>{}</dt><dd>", escaped(&fact.label));
+        match &fact.value {
+            Value::Text(text) => body.push_str(&escaped(text)),
+            Value::Code(text) => {
+                let _ = write!(body, "<code>{}</code>", escaped(text));
+            }
+            Value::Tags(tags) => {
+                for tag in tags {
+                    let _ = write!(body, "<span class=\"tag\">{}</span>", escaped(tag));
+                }
+            }
+        }
+        body.push_str("</dd>");
     }
-    body.push_str("<section><h2>Warnings</h2><ul class=\"events\">");
-    for event in warnings {
-        let class = if event.level == "error" {
-            "bad"
-        } else {
-            "warn"
-        };
-        let stage = event.stage.as_deref().unwrap_or_default();
+    body.push_str("</dl>");
+}
+
+fn put_events(body: &mut String, events: &[Event]) {
+    body.push_str("<ul class=\"events\">");
+    for event in events {
         let _ = write!(
             body,
-            "<li><span class=\"{class}\">{}</span> <span class=\"quiet\">{}</span> {}</li>",
+            "<li><span class=\"{}\">{}</span> <span class=\"quiet\">{}</span> {}</li>",
+            class_of_tone(event.tone),
             escaped(&event.level),
-            escaped(stage),
-            escaped(&event.message)
+            escaped(&event.stage),
+            escaped(&event.text)
         );
     }
-    body.push_str("</ul></section>\n");
+    body.push_str("</ul>");
 }

@@ -1,24 +1,30 @@
 //! What the registry recorded, told to people.
 //!
-//! A [`Report`] is one run and a [`Comparison`] is several; both are plain values, read once and
-//! rendered by [`terminal`], [`html`] and [`tables`] (JSON, CSV, Markdown). A renderer cannot ask
-//! the registry anything, so what one of them shows, all of them could.
+//! A [`Report`] is one run and a [`Comparison`] is several; both are plain values, read once.
+//! [`sections`] makes of either the one list of what is told, and [`terminal`], [`html`] and
+//! [`markdown`] print that list; [`data`] writes the values themselves for programs. A printer cannot
+//! ask the registry anything, so what one of them shows, all of them could.
 //!
 //! This crate knows what was recorded, not how it came to be; it prints nothing and reads neither
 //! the clock nor the environment.
 
+pub mod block;
 mod comparison;
 mod curve;
+pub mod data;
 mod error;
-mod frame;
+mod headline;
 pub mod html;
+mod listing;
+pub mod markdown;
 mod metric;
 mod number;
+mod parts;
 mod phrases;
 mod read;
 mod report;
+pub mod sections;
 mod sources;
-pub mod tables;
 pub mod terminal;
 mod text;
 
@@ -28,10 +34,12 @@ pub use comparison::{
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
+pub use listing::{Listing, listing};
 pub use metric::Better;
-pub use number::number;
+pub use number::{bytes, duration, number, thousands};
 pub use read::{ReportOptions, read, read_all};
-pub use report::{Cost, Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage};
+pub use report::{Cost, Final, Report, Sample, Stage};
+pub use text::{clean, clean_lines, is_hidden};
 
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,8 @@
 //!
 //! Names are all there is to go by: a stage may report what it likes, and a report shows it.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 /// Which way a metric is better.
@@ -16,11 +18,11 @@ impl Better {
     /// Returns the better direction of a metric by its name, or `None` for what is neither good nor bad.
     pub fn of(metric: &str) -> Option<Better> {
         const LOWER: [&str; 5] = ["loss", "perplexity", "bits_per", "repetition", "error"];
-        const HIGHER: [&str; 6] = [
+        // Different words are no merit of their own: `, , , ,` has few, noise has the most.
+        const HIGHER: [&str; 5] = [
             "accuracy",
             "tokens_per_second",
             "per_second",
-            "distinct",
             "end_rate",
             "recall",
         ];
@@ -36,6 +38,15 @@ impl Better {
             .iter()
             .any(|word| name.contains(word))
             .then_some(Better::Lower)
+    }
+
+    /// Orders the better value first.
+    pub(crate) fn compare(self, a: f64, b: f64) -> Ordering {
+        match (self.prefers(a, b), self.prefers(b, a)) {
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            _ => Ordering::Equal,
+        }
     }
 
     /// Returns whether one value is better than another; what is not a number is worse than any.
@@ -86,6 +97,17 @@ pub(crate) fn is_result(metric: &str) -> bool {
     RESULTS.contains(&last_word(metric)) || Better::of(metric).is_some()
 }
 
+/// Returns whether a list of wanted metrics holds this one; an empty list wants all.
+pub(crate) fn selects(wanted: &[String], stage: &str, metric: &str) -> bool {
+    let is_this = |name: &String| {
+        name == metric
+            || name
+                .strip_prefix(stage)
+                .is_some_and(|rest| rest.strip_prefix('.') == Some(metric))
+    };
+    wanted.is_empty() || wanted.iter().any(is_this)
+}
+
 /// A metric of a part of what was measured: `by_source.stories.loss`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part<'a> {
@@ -115,6 +137,7 @@ mod tests {
         assert_eq!(Better::of("tokens_per_second"), Some(Better::Higher));
         assert_eq!(Better::of("generated.end_rate"), Some(Better::Higher));
         assert_eq!(Better::of("lr"), None);
+        assert_eq!(Better::of("generated.distinct_2"), None);
         assert_eq!(Better::of("unigram_perplexity"), None);
         assert!(Better::Lower.prefers(1.0, f64::NAN) && !Better::Lower.prefers(f64::NAN, 1.0));
     }

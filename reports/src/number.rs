@@ -14,7 +14,7 @@ pub fn number(value: f64) -> String {
     }
     let size = value.abs();
     if value == value.trunc() && size < 1e12 {
-        return thousands(value as i64);
+        return thousands(value as u64);
     }
     match size {
         _ if size < 1e-3 => scientific(value, 2),
@@ -28,7 +28,7 @@ pub fn number(value: f64) -> String {
 }
 
 /// Writes a whole number with its thousands apart: `1,234,567`.
-pub(crate) fn thousands(value: i64) -> String {
+pub fn thousands(value: u64) -> String {
     grouped(&value.to_string())
 }
 
@@ -72,39 +72,47 @@ pub(crate) fn percent(change: f64) -> String {
     }
 }
 
-/// Writes a span of time: `0.42s`, `12.3s`, `4m 05s`, `1h 02m`, `2d 03h`.
-pub(crate) fn duration(seconds: f64) -> String {
+/// Writes a span of time: `0.42 s`, `12.3 s`, `4 min 05 s`, `1 h 02 min`, `2 d 03 h`.
+pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
     }
-    if seconds < 9.995 {
-        return format!("{seconds:.2}s");
+    if seconds < 0.995 {
+        return format!("{seconds:.2} s");
     }
     if seconds < 59.95 {
-        return format!("{seconds:.1}s");
+        return format!("{seconds:.1} s");
     }
     let whole = seconds.round() as u64;
     match whole {
-        0..3_600 => format!("{}m {:02}s", whole / 60, whole % 60),
-        3_600..86_400 => format!("{}h {:02}m", whole / 3_600, whole % 3_600 / 60),
-        _ => format!("{}d {:02}h", whole / 86_400, whole % 86_400 / 3_600),
+        0..3_600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole % 86_400 / 3_600),
     }
 }
 
-/// Writes an amount of memory: `812 KiB`, `12 MiB`, `1.2 GiB`.
-pub(crate) fn bytes(n_bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if n_bytes < 1_024 {
+/// Writes an amount of bytes: `812 B`, `3.6 kB`, `12 MB`, `1.2 GB`.
+pub fn bytes(n_bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if n_bytes < 1_000 {
         return format!("{n_bytes} B");
     }
-    let mut scaled = n_bytes as f64 / 1_024.0;
+    let mut scaled = n_bytes as f64 / 1e3;
     let mut unit = 0;
-    while scaled >= 1_000.0 && unit + 1 < UNITS.len() {
-        scaled /= 1_024.0;
+    while scaled >= 999.5 && unit + 1 < UNITS.len() {
+        scaled /= 1e3;
         unit += 1;
     }
     let digits = if scaled < 9.95 { 1 } else { 0 };
     format!("{scaled:.digits$} {}", UNITS[unit])
+}
+
+/// Returns what a run is called in tables and charts: A, B, ... and numbers after Z.
+pub(crate) fn letter(run_idx: usize) -> String {
+    match u8::try_from(run_idx) {
+        Ok(idx) if idx < 26 => char::from(b'A' + idx).to_string(),
+        _ => (run_idx + 1).to_string(),
+    }
 }
 
 /// Writes a moment, in UTC: `2026-11-21 06:33 UTC`.
@@ -115,6 +123,13 @@ pub(crate) fn moment(milliseconds: i64) -> String {
     }
 }
 
+/// Writes a moment as the clock here shows it: `2026-11-21 07:33`.
+pub(crate) fn local_moment(milliseconds: i64) -> String {
+    let utc = chrono::DateTime::from_timestamp_millis(milliseconds).unwrap_or_default();
+    let local = utc.with_timezone(&chrono::Local);
+    local.format("%Y-%m-%d %H:%M").to_string()
+}
+
 /// Returns the first digits of a digest or a commit, enough to tell it from another.
 pub(crate) fn short_digest(digest: &str) -> &str {
     digest.get(..8).unwrap_or(digest)
@@ -123,7 +138,7 @@ pub(crate) fn short_digest(digest: &str) -> &str {
 /// Returns `n thing` or `n things`.
 pub(crate) fn counted(n: usize, thing: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
-    format!("{} {thing}{plural}", thousands(n as i64))
+    format!("{} {thing}{plural}", thousands(n as u64))
 }
 
 fn scientific(value: f64, digits: usize) -> String {
@@ -189,15 +204,15 @@ mod tests {
         let written = [0.0, 0.42, 9.999, 59.96, 245.0, 3_725.0, 190_800.0, f64::NAN]
             .map(duration)
             .join(", ");
-        insta::assert_snapshot!(written, @"0.00s, 0.42s, 10.0s, 1m 00s, 4m 05s, 1h 02m, 2d 05h, ?");
+        insta::assert_snapshot!(written, @"0.00 s, 0.42 s, 10.0 s, 1 min 00 s, 4 min 05 s, 1 h 02 min, 2 d 05 h, ?");
     }
 
     #[test]
     fn memory_and_ticks_are_short() {
-        let written = [0, 1_023, 1_024, 12_900_000, 1_300_000_000]
+        let written = [0, 999, 1_024, 999_600, 12_900_000, 1_300_000_000]
             .map(bytes)
             .join(", ");
-        insta::assert_snapshot!(written, @"0 B, 1023 B, 1.0 KiB, 12 MiB, 1.2 GiB");
+        insta::assert_snapshot!(written, @"0 B, 999 B, 1.0 kB, 1.0 MB, 13 MB, 1.3 GB");
         let written = [0.0, 250.0, 1500.0, 2e7, 1e-4, 0.5].map(tick).join(" ");
         insta::assert_snapshot!(written, @"0 250 1.5k 20M 1e-4 0.5");
     }

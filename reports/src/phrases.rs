@@ -1,33 +1,28 @@
-//! What a terminal and a page say in the same words.
+//! Facts about a run that take a sentence.
+
+use serde_json::Value;
+use tinylm_registry::{Outcome, Run, Status};
 
 use crate::{
     number::{bytes, counted, duration, moment, short_digest},
-    report::{Execution, Report, Run, Stage},
+    report::{Report, Stage},
 };
-
-/// Returns what a run is called in tables and charts: A, B, ... and numbers after Z.
-pub(crate) fn letter(run_idx: usize) -> String {
-    match u8::try_from(run_idx) {
-        Ok(idx) if idx < 26 => char::from(b'A' + idx).to_string(),
-        _ => (run_idx + 1).to_string(),
-    }
-}
 
 pub(crate) fn time_line(report: &Report) -> String {
     let run = &report.run;
-    let verb = match run.status.as_str() {
-        "running" => "going on for",
-        "interrupted" => "broke off after",
-        "failed" => "failed after",
-        "cancelled" => "cancelled after",
-        _ => "took",
+    let verb = match run.status {
+        Status::Running => "going on for",
+        Status::Interrupted => "broke off after",
+        Status::Failed => "failed after",
+        Status::Cancelled => "cancelled after",
+        Status::Done => "took",
     };
-    let elapsed = run.elapsed_seconds;
+    let elapsed = report.elapsed_seconds;
     // When a run that was killed ended, nobody wrote down.
-    if run.status == "interrupted" && elapsed <= 0.0 {
-        return format!("{}, interrupted", moment(run.started_ms));
+    if run.status == Status::Interrupted && elapsed <= 0.0 {
+        return format!("{}, interrupted", moment(run.started_at));
     }
-    format!("{}, {verb} {}", moment(run.started_ms), duration(elapsed))
+    format!("{}, {verb} {}", moment(run.started_at), duration(elapsed))
 }
 
 pub(crate) fn cost_line(report: &Report) -> String {
@@ -55,7 +50,7 @@ pub(crate) fn code_line(run: &Run) -> String {
         Some(commit) => format!("git {}", short_digest(commit)),
         None => "not in git".to_owned(),
     };
-    let dirty = if run.git_dirty {
+    let dirty = if run.git_dirty == Some(true) {
         " with uncommitted changes"
     } else {
         ""
@@ -64,14 +59,16 @@ pub(crate) fn code_line(run: &Run) -> String {
 }
 
 pub(crate) fn machine_line(run: &Run) -> String {
-    let host = &run.host;
-    let mut parts: Vec<String> = [&host.name, &host.os, &host.cpu]
+    let words = ["name", "os", "cpu"].map(|name| run.host[name].as_str());
+    let mut parts: Vec<String> = words
         .into_iter()
+        .flatten()
         .filter(|part| !part.is_empty())
-        .cloned()
+        .map(str::to_owned)
         .collect();
-    parts.extend(host.cores.map(|n| counted(n as usize, "core")));
-    parts.extend(host.memory_bytes.map(bytes));
+    let figure = |name: &str| run.host.get(name).and_then(Value::as_u64);
+    parts.extend(figure("cores").map(|n| counted(n as usize, "core")));
+    parts.extend(figure("memory_bytes").map(bytes));
     if !run.device.is_empty() {
         parts.push(format!("on {}", run.device));
     }
@@ -80,20 +77,16 @@ pub(crate) fn machine_line(run: &Run) -> String {
 
 /// Says what became of a stage, and for a hit which run made it.
 pub(crate) fn outcome_text(report: &Report, stage: &Stage) -> String {
-    let made_by = |execution: &Execution| {
-        let is_other = execution.run_id != report.run.id && !execution.run_name.is_empty();
-        is_other.then(|| execution.run_name.clone())
-    };
-    match (stage.outcome.as_str(), stage.execution.as_ref()) {
-        ("hit", Some(execution)) => match made_by(execution) {
-            Some(name) => format!("hit {name}"),
-            None => "hit".to_owned(),
-        },
-        ("made", Some(execution)) if execution.attempt > 1 => {
+    let is_other = |run_id: &str| run_id != report.run.id && !stage.made_by.is_empty();
+    match (stage.row.outcome, stage.execution.as_ref()) {
+        (Outcome::Hit, Some(execution)) if is_other(&execution.run_id) => {
+            format!("hit {}", stage.made_by)
+        }
+        (Outcome::Made, Some(execution)) if execution.attempt > 1 => {
             format!("made, attempt {}", execution.attempt)
         }
         // A stage that was running when its run was killed is not running.
-        ("running", _) if !report.is_going() => report.run.status.clone(),
-        (outcome, _) => outcome.to_owned(),
+        (Outcome::Running, _) if !report.is_going() => report.run.status.to_string(),
+        (outcome, _) => outcome.to_string(),
     }
 }

@@ -7,14 +7,13 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-use tinylm_registry::{self as registry, Registry};
+use tinylm_registry::{self as registry, Execution, Param, Registry, Run, Status};
 
 use crate::{
     Error,
     curve::{Curve, Point, fill_tokens},
-    metric::place,
-    report::{Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage},
+    metric::{place, selects},
+    report::{Final, Report, Sample, Stage},
 };
 
 /// How much of each run is read.
@@ -55,11 +54,7 @@ impl ReportOptions {
 }
 
 /// Reads one run.
-pub fn read(
-    registry: &Registry,
-    run: &registry::Run,
-    options: &ReportOptions,
-) -> Result<Report, Error> {
+pub fn read(registry: &Registry, run: &Run, options: &ReportOptions) -> Result<Report, Error> {
     let mut reports = read_all(registry, std::slice::from_ref(run), options)?;
     // One run in, one report out.
     reports.pop().ok_or(Error::NoRuns)
@@ -68,7 +63,7 @@ pub fn read(
 /// Reads several runs.
 pub fn read_all(
     registry: &Registry,
-    runs: &[registry::Run],
+    runs: &[Run],
     options: &ReportOptions,
 ) -> Result<Vec<Report>, Error> {
     let mut reader = Reader {
@@ -99,7 +94,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn report(&mut self, run: &registry::Run) -> Result<Report, Error> {
+    fn report(&mut self, run: &Run) -> Result<Report, Error> {
         let stages = self.stages(run)?;
         let finals = self.registry.final_metrics(&run.id)?;
         for metric in finals.iter().filter(|metric| metric.name == TOKENS) {
@@ -121,38 +116,28 @@ impl Reader<'_> {
             of_stage.sort_by_key(|last| place(&last.metric));
         }
         Ok(Report {
-            run: self.run(run, &stages)?,
+            elapsed_seconds: self.elapsed_seconds(run, &stages)?,
+            question: question(&self.registry.source(&run.id)?.text),
+            headline: self.registry.headline(&run.id)?,
             settings: self.settings(run, &stages)?,
             finals,
             curves: Vec::new(),
             samples: self.samples(&stages)?,
-            events: self
-                .registry
-                .events(&run.id)?
-                .into_iter()
-                .map(event)
-                .collect(),
-            notes: self
-                .registry
-                .notes(&run.id)?
-                .into_iter()
-                .map(|note| Note {
-                    at_ms: note.at,
-                    text: note.text,
-                })
-                .collect(),
+            events: self.registry.events(&run.id)?,
+            notes: self.registry.notes(&run.id)?,
+            run: run.clone(),
             stages,
         })
     }
 
     /// Returns the last moment something is known of a run that nobody ended.
-    fn last_sign(&self, run: &registry::Run, stages: &[Stage]) -> Result<i64, Error> {
+    fn last_sign(&self, run: &Run, stages: &[Stage]) -> Result<i64, Error> {
         let own = stages
             .iter()
             .filter_map(|stage| stage.execution.as_ref())
             .filter(|execution| execution.run_id == run.id);
         let ends = own
-            .map(|execution| execution.ended_ms.unwrap_or(execution.started_ms))
+            .map(|execution| execution.ended_at.unwrap_or(execution.started_at))
             .max();
         let events = self
             .registry
@@ -169,73 +154,46 @@ impl Reader<'_> {
         Ok(ends.max(events).max(metrics).unwrap_or(run.started_at))
     }
 
-    fn run(&self, run: &registry::Run, stages: &[Stage]) -> Result<Run, Error> {
+    /// Returns how long a run lasted, or has lasted by now.
+    fn elapsed_seconds(&self, run: &Run, stages: &[Stage]) -> Result<f64, Error> {
         let end = match run.ended_at {
             Some(end) => end,
-            None if run.status == registry::Status::Running => self.options.now_ms,
+            None if run.status == Status::Running => self.options.now_ms,
             None => self.last_sign(run, stages)?,
         };
-        Ok(Run {
-            id: run.id.clone(),
-            name: run.name.clone(),
-            experiment: run.experiment.clone(),
-            question: question(&self.registry.source(&run.id)?.text),
-            file: run.file.clone(),
-            seed: run.seed,
-            status: run.status.as_str().to_owned(),
-            started_ms: run.started_at,
-            ended_ms: run.ended_at,
-            elapsed_seconds: seconds_between(run.started_at, end),
-            host: host(&run.host),
-            device: run.device.clone(),
-            git_commit: run.git_commit.clone(),
-            git_dirty: run.git_dirty.unwrap_or(false),
-            version: run.version.clone(),
-            command: run.command.clone(),
-            sweep: run.sweep.clone(),
-            tags: self.registry.tags(&run.id)?,
-        })
+        Ok(seconds_between(run.started_at, end))
     }
 
     /// Returns the settings in the order of the stages they belong to.
-    fn settings(&self, run: &registry::Run, stages: &[Stage]) -> Result<Vec<Setting>, Error> {
+    fn settings(&self, run: &Run, stages: &[Stage]) -> Result<Vec<Param>, Error> {
         let position = |name: &str| {
             let stage = name.split('.').next().unwrap_or(name);
             stages
                 .iter()
-                .position(|other| other.name == stage)
+                .position(|other| other.row.name == stage)
                 .map_or(0, |idx| idx + 1)
         };
-        let params = self.registry.params(&run.id)?;
-        let mut settings: Vec<Setting> = params
-            .into_iter()
-            .map(|param| Setting {
-                name: param.name,
-                value: param.value,
-                is_default: param.is_default,
-            })
-            .collect();
+        let mut settings = self.registry.params(&run.id)?;
         settings.sort_by_cached_key(|setting| position(&setting.name));
         Ok(settings)
     }
 
-    fn stages(&mut self, run: &registry::Run) -> Result<Vec<Stage>, Error> {
+    fn stages(&mut self, run: &Run) -> Result<Vec<Stage>, Error> {
         let mut stages = Vec::new();
         for row in self.registry.stages(&run.id)? {
             let execution = match &row.execution_id {
                 Some(id) => self.execution(id)?,
                 None => None,
             };
+            let made_by = match &execution {
+                Some(execution) => self.run_name(&execution.run_id),
+                None => String::new(),
+            };
             stages.push(Stage {
-                name: row.name,
-                kind: row.kind,
-                outcome: row.outcome.as_str().to_owned(),
-                key: row.key,
-                artifact: row.artifact,
-                reason: row.reason.unwrap_or_default(),
-                inputs: inputs(&row.inputs),
-                settings: row.settings,
+                elapsed_seconds: self.stage_seconds(execution.as_ref()),
+                row,
                 execution,
+                made_by,
             });
         }
         Ok(stages)
@@ -245,41 +203,23 @@ impl Reader<'_> {
         if let Some(known) = self.executions.get(id) {
             return Ok(known.clone());
         }
-        let found = match self.registry.execution(id)? {
-            Some(row) => {
-                let run_name = self.run_name(&row.run_id);
-                Some(self.execution_of(row, run_name))
-            }
-            None => None,
-        };
+        let mut found = self.registry.execution(id)?;
+        if let Some(execution) = &mut found {
+            execution.origin.take_if(|origin| origin.is_null());
+        }
         self.executions.insert(id.to_owned(), found.clone());
         Ok(found)
     }
 
-    fn execution_of(&self, row: registry::Execution, run_name: String) -> Execution {
-        let end = row
-            .ended_at
-            .unwrap_or(if row.status == registry::Status::Running {
-                self.options.now_ms
-            } else {
-                0
-            });
-        Execution {
-            id: row.id,
-            run_id: row.run_id,
-            run_name,
-            attempt: row.attempt,
-            status: row.status.as_str().to_owned(),
-            started_ms: row.started_at,
-            ended_ms: row.ended_at,
-            elapsed_seconds: seconds_between(row.started_at, end),
-            cpu_seconds: row.cpu_seconds,
-            peak_memory_bytes: row.peak_memory_bytes,
-            device: row.device,
-            threads: row.threads,
-            origin: row.origin.filter(|origin| !origin.is_null()),
-            error: row.error,
-        }
+    fn stage_seconds(&self, execution: Option<&Execution>) -> f64 {
+        let Some(execution) = execution else {
+            return 0.0;
+        };
+        let end = match execution.status {
+            Status::Running => execution.ended_at.unwrap_or(self.options.now_ms),
+            _ => execution.ended_at.unwrap_or(0),
+        };
+        seconds_between(execution.started_at, end)
     }
 
     /// Returns the name of the run that made something; empty when that run has been removed.
@@ -304,7 +244,7 @@ impl Reader<'_> {
             };
             let of_stage = self.registry.samples(&execution.id)?.into_iter();
             samples.extend(of_stage.map(|row| Sample {
-                stage: stage.name.clone(),
+                stage: stage.row.name.clone(),
                 step: row.step,
                 prompt: row.prompt,
                 text: row.text,
@@ -338,7 +278,7 @@ impl Reader<'_> {
                 let tokens = self.tokens.get(&execution.id).copied();
                 report
                     .curves
-                    .extend(curves(&stage.name, execution, series, tokens));
+                    .extend(curves(&stage.row.name, execution, series, tokens));
             }
         }
         Ok(())
@@ -356,8 +296,7 @@ impl Reader<'_> {
                 continue;
             }
             let names = self.registry.metric_names(&execution.id)?;
-            let is_wanted =
-                |name: &String| crate::comparison::selects(&self.options.curves, &stage.name, name);
+            let is_wanted = |name: &String| selects(&self.options.curves, &stage.row.name, name);
             wanted.extend(
                 names
                     .into_iter()
@@ -378,7 +317,7 @@ fn curves(
     series: &[&registry::Series],
     tokens_last: Option<(u64, f64)>,
 ) -> Vec<Curve> {
-    let clock = Clock::of(execution, series);
+    let clock = Clock::of(execution.started_at, series);
     let mut tokens: Vec<(u64, f64)> = series
         .iter()
         .filter(|one| one.name == TOKENS)
@@ -430,13 +369,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn of(execution: &Execution, series: &[&registry::Series]) -> Clock {
+    fn of(began_ms: i64, series: &[&registry::Series]) -> Clock {
         let times = || {
             series
                 .iter()
                 .flat_map(|one| one.points.iter().map(|point| point.at))
         };
-        let began_ms = execution.started_ms;
         let first_ms = times().min().map_or(began_ms, |first| first.min(began_ms));
         let last_before = times().filter(|at| *at < began_ms).max();
         Clock {
@@ -458,49 +396,6 @@ impl Clock {
 
 fn seconds_between(start_ms: i64, end_ms: i64) -> f64 {
     end_ms.saturating_sub(start_ms).max(0) as f64 / 1e3
-}
-
-fn event(event: registry::Event) -> Event {
-    Event {
-        stage: event.stage,
-        at_ms: event.at,
-        level: event.level.as_str().to_owned(),
-        message: event.message,
-    }
-}
-
-fn host(value: &Value) -> Host {
-    let text = |name: &str| {
-        value
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let number = |name: &str| value.get(name).and_then(Value::as_u64);
-    Host {
-        name: text("name"),
-        os: text("os"),
-        cpu: text("cpu"),
-        cores: number("cores"),
-        memory_bytes: number("memory_bytes"),
-    }
-}
-
-fn inputs(value: &Value) -> Vec<(String, Vec<String>)> {
-    let names = |value: &Value| match value {
-        Value::Array(names) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
-        Value::String(name) => vec![name.clone()],
-        _ => Vec::new(),
-    };
-    let roles = value.as_object().into_iter().flatten();
-    roles
-        .map(|(role, stages)| (role.clone(), names(stages)))
-        .collect()
 }
 
 /// Returns the first paragraph of the comment that opens an experiment's file.
@@ -540,11 +435,7 @@ mod tests {
             points: vec![point(1_000), point(3_000), point(61_000)],
             ..Default::default()
         };
-        let execution = Execution {
-            started_ms: 60_000,
-            ..Execution::default()
-        };
-        let clock = Clock::of(&execution, &[&series]);
+        let clock = Clock::of(60_000, &[&series]);
         assert_eq!(
             [1_000, 3_000, 61_000].map(|at| clock.seconds(at)),
             [0.0, 2.0, 3.0]

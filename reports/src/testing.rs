@@ -1,10 +1,11 @@
 //! Reports made by hand, for tests: two runs of one experiment and one of another.
 
 use serde_json::json;
+use tinylm_registry::{Event, Execution, Level, Note, Outcome, Param, Run, StageRow, Status};
 
 use crate::{
     curve::{Curve, Point},
-    report::{Event, Execution, Final, Host, Note, Report, Run, Sample, Setting, Stage},
+    report::{Final, Report, Sample, Stage},
 };
 
 /// A moment in 2026, so that no test depends on the present.
@@ -17,29 +18,29 @@ pub(crate) fn dialogue() -> Report {
             id: "0199-a".to_owned(),
             name: "brave-otter-7f3a".to_owned(),
             experiment: "combined_41m".to_owned(),
-            question: "Does a 41M model trained on everyday dialogue hold a conversation?"
-                .to_owned(),
             file: "experiments/combined_41m.yaml".to_owned(),
             seed: Some(1337),
-            status: "done".to_owned(),
-            started_ms: START_MS,
-            ended_ms: Some(START_MS + 245_000),
-            elapsed_seconds: 245.0,
-            host: Host {
-                name: "vault".to_owned(),
-                os: "Linux x86_64".to_owned(),
-                cpu: "AMD EPYC 9B14".to_owned(),
-                cores: Some(2),
-                memory_bytes: Some(8 << 30),
-            },
+            status: Status::Done,
+            started_at: START_MS,
+            ended_at: Some(START_MS + 245_000),
+            host: json!({
+                "name": "vault",
+                "os": "Linux x86_64",
+                "cpu": "AMD EPYC 9B14",
+                "cores": 2,
+                "memory_bytes": 8_u64 << 30,
+            }),
             device: "cpu".to_owned(),
             git_commit: Some("0123456789abcdef0123456789abcdef01234567".to_owned()),
-            git_dirty: true,
+            git_dirty: Some(true),
             version: "0.1.0".to_owned(),
             command: "tinylm run experiments/combined_41m.yaml -S base.train.lr=1e-3".to_owned(),
             sweep: None,
             tags: vec!["baseline".to_owned()],
         },
+        question: "Does a 41M model trained on everyday dialogue hold a conversation?".to_owned(),
+        headline: None,
+        elapsed_seconds: 245.0,
         settings: vec![
             setting("seed", "1337", false),
             setting("dialogs.hub", "roskoN/dailydialog", false),
@@ -52,25 +53,31 @@ pub(crate) fn dialogue() -> Report {
             stage(
                 "shards",
                 "binarize",
-                "made",
+                Outcome::Made,
                 &[("documents", &["dialogs"])],
                 12.3,
             ),
             stage(
                 "base",
                 "pretrain",
-                "made",
+                Outcome::Made,
                 &[("shards", &["shards"])],
                 228.0,
             ),
             stage(
                 "perplexity",
                 "evaluate",
-                "made",
+                Outcome::Made,
                 &[("model", &["base"]), ("shards", &["shards"])],
                 4.4,
             ),
-            stage("answers", "sample", "made", &[("model", &["base"])], 0.8),
+            stage(
+                "answers",
+                "sample",
+                Outcome::Made,
+                &[("model", &["base"])],
+                0.8,
+            ),
         ],
         finals: vec![
             last("shards", "tokens", 1_181_300.0),
@@ -112,12 +119,12 @@ pub(crate) fn dialogue() -> Report {
         ],
         events: vec![Event {
             stage: Some("shards".to_owned()),
-            at_ms: START_MS,
-            level: "warning".to_owned(),
+            at: START_MS,
+            level: Level::Warning,
             message: "3 rows were rejected; see rejected.parquet".to_owned(),
         }],
         notes: vec![Note {
-            at_ms: START_MS + 300_000,
+            at: START_MS + 300_000,
             text: "the first that answers".to_owned(),
         }],
     }
@@ -128,14 +135,14 @@ pub(crate) fn dialogue_slower() -> Report {
     let mut report = dialogue();
     report.run.id = "0199-b".to_owned();
     report.run.name = "calm-heron-02c1".to_owned();
-    report.run.elapsed_seconds = 251.0;
+    report.elapsed_seconds = 251.0;
     report.run.tags.clear();
     report.settings[3] = setting("base.train.lr", "0.0003", false);
     for stage in &mut report.stages {
-        if ["dialogs", "shards"].contains(&stage.name.as_str()) {
-            stage.outcome = "hit".to_owned();
+        if ["dialogs", "shards"].contains(&stage.row.name.as_str()) {
+            stage.row.outcome = Outcome::Hit;
         } else {
-            stage.artifact = Some(format!("{:0<64}", "b0b1"));
+            stage.row.artifact = Some(format!("{:0<64}", "b0b1"));
         }
     }
     report.finals = vec![
@@ -164,30 +171,30 @@ pub(crate) fn shakespeare_diverging() -> Report {
         id: "0199-c".to_owned(),
         name: "witty-wren-9e40".to_owned(),
         experiment: "mini_shakespeare".to_owned(),
-        status: "running".to_owned(),
-        started_ms: START_MS + 1_000_000,
-        ended_ms: None,
-        elapsed_seconds: 75.0,
-        question: String::new(),
+        status: Status::Running,
+        started_at: START_MS + 1_000_000,
+        ended_at: None,
         git_commit: None,
-        git_dirty: false,
+        git_dirty: Some(false),
         ..report.run
     };
+    report.elapsed_seconds = 75.0;
+    report.question = String::new();
     report.settings = vec![
         setting("seed", "7", false),
         setting("model.train.lr", "0.03", false),
     ];
     report.stages = vec![
-        stage("corpus", "download", "hit", &[], 0.1),
+        stage("corpus", "download", Outcome::Hit, &[], 0.1),
         stage(
             "model",
             "pretrain",
-            "running",
+            Outcome::Running,
             &[("shards", &["corpus"])],
             70.0,
         ),
     ];
-    report.stages[1].artifact = None;
+    report.stages[1].row.artifact = None;
     report.finals = Vec::new();
     let mut loss = curve("model", "loss", 60, |share| 4.0 + share);
     loss.points[40..]
@@ -208,27 +215,32 @@ pub(crate) fn hostile() -> Report {
         &mut report.run.name,
         &mut report.run.experiment,
         &mut report.run.command,
-        &mut report.run.question,
+        &mut report.question,
         &mut report.run.file,
-        &mut report.run.host.name,
     ] {
         *text = EVIL.to_owned();
     }
+    report.run.host["name"] = json!(EVIL);
     report.run.tags = vec![EVIL.to_owned()];
     for setting in &mut report.settings {
         (setting.name, setting.value) = (EVIL.to_owned(), EVIL.to_owned());
     }
     for stage in &mut report.stages {
-        (stage.name, stage.kind, stage.reason) = (
-            format!("{}{EVIL}", stage.name),
-            EVIL.to_owned(),
-            EVIL.to_owned(),
-        );
-        for name in stage.inputs.iter_mut().flat_map(|(_, names)| names) {
-            name.push_str(EVIL);
+        let row = &mut stage.row;
+        row.name.push_str(EVIL);
+        (row.kind, row.reason) = (EVIL.to_owned(), Some(EVIL.to_owned()));
+        if let Some(inputs) = row.inputs.as_object_mut() {
+            for name in inputs
+                .values_mut()
+                .filter_map(|names| names.as_array_mut())
+                .flatten()
+            {
+                *name = json!(format!("{}{EVIL}", name.as_str().unwrap()));
+            }
         }
+        stage.made_by = EVIL.to_owned();
         if let Some(execution) = &mut stage.execution {
-            (execution.run_name, execution.error) = (EVIL.to_owned(), Some(EVIL.to_owned()));
+            execution.error = Some(EVIL.to_owned());
             execution.origin = Some(json!({ EVIL: EVIL }));
         }
     }
@@ -248,8 +260,8 @@ pub(crate) fn hostile() -> Report {
     report
 }
 
-pub(crate) fn setting(name: &str, value: &str, is_default: bool) -> Setting {
-    Setting {
+pub(crate) fn setting(name: &str, value: &str, is_default: bool) -> Param {
+    Param {
         name: name.to_owned(),
         value: value.to_owned(),
         is_default,
@@ -293,10 +305,10 @@ fn curve(stage: &str, metric: &str, n_points: u64, value: impl Fn(f64) -> f64) -
 }
 
 fn download() -> Stage {
-    let mut stage = stage("dialogs", "download", "hit", &[], 2.1);
+    let mut stage = stage("dialogs", "download", Outcome::Hit, &[], 2.1);
+    stage.made_by = "quick-fox-11aa".to_owned();
     if let Some(execution) = &mut stage.execution {
         execution.run_id = "0198-z".to_owned();
-        execution.run_name = "quick-fox-11aa".to_owned();
         execution.origin = Some(json!({
             "hub": "roskoN/dailydialog",
             "commit": "7f2c1e9d0b3a4c5d6e7f8091a2b3c4d5e6f70812",
@@ -306,40 +318,54 @@ fn download() -> Stage {
     stage
 }
 
-fn stage(name: &str, kind: &str, outcome: &str, inputs: &[(&str, &[&str])], seconds: f64) -> Stage {
+fn stage(
+    name: &str,
+    kind: &str,
+    outcome: Outcome,
+    inputs: &[(&str, &[&str])],
+    seconds: f64,
+) -> Stage {
     let digit = name.bytes().fold(0u8, u8::wrapping_add);
-    Stage {
+    let inputs = inputs
+        .iter()
+        .map(|(role, names)| (role.to_string(), json!(names)));
+    let artifact = Some(format!("{:02x}", digit ^ 0x5a).repeat(32));
+    let row = StageRow {
+        run_id: "0199-a".to_owned(),
         name: name.to_owned(),
+        position: 0,
         kind: kind.to_owned(),
-        outcome: outcome.to_owned(),
+        outcome,
         key: Some(format!("{digit:02x}").repeat(32)),
-        artifact: Some(format!("{:02x}", digit ^ 0x5a).repeat(32)),
-        reason: String::new(),
-        inputs: inputs
-            .iter()
-            .map(|(role, names)| {
-                (
-                    role.to_string(),
-                    names.iter().map(|name| name.to_string()).collect(),
-                )
-            })
-            .collect(),
+        execution_id: Some(format!("execution-{name}")),
+        artifact: artifact.clone(),
+        reason: None,
+        inputs: inputs.collect::<serde_json::Map<_, _>>().into(),
         settings: json!({}),
-        execution: Some(Execution {
-            id: format!("execution-{name}"),
-            run_id: "0199-a".to_owned(),
-            run_name: "brave-otter-7f3a".to_owned(),
-            attempt: 1,
-            status: "done".to_owned(),
-            started_ms: START_MS,
-            ended_ms: Some(START_MS + (seconds * 1e3) as i64),
-            elapsed_seconds: seconds,
-            cpu_seconds: Some(seconds * 1.9),
-            peak_memory_bytes: Some((seconds * 6e6) as u64 + 20_000_000),
-            device: "cpu".to_owned(),
-            threads: Some(2),
-            origin: None,
-            error: None,
-        }),
+    };
+    let execution = Execution {
+        id: format!("execution-{name}"),
+        run_id: "0199-a".to_owned(),
+        stage: name.to_owned(),
+        key: String::new(),
+        kind: kind.to_owned(),
+        attempt: 1,
+        status: Status::Done,
+        started_at: START_MS,
+        ended_at: Some(START_MS + (seconds * 1e3) as i64),
+        cpu_seconds: Some(seconds * 1.9),
+        peak_memory_bytes: Some((seconds * 6e6) as u64 + 20_000_000),
+        artifact,
+        device: "cpu".to_owned(),
+        threads: Some(2),
+        origin: None,
+        recipe: String::new(),
+        error: None,
+    };
+    Stage {
+        row,
+        execution: Some(execution),
+        made_by: "brave-otter-7f3a".to_owned(),
+        elapsed_seconds: seconds,
     }
 }

@@ -1,9 +1,9 @@
-//! Text that came from outside, made fit to stand in a terminal.
+//! Text that came from outside, made fit to be shown.
 //!
-//! Names, settings and samples are other people's bytes: a model may well say `ESC ] 0 ;` one day.
-//! Everything printed goes through `clean`, so no report can move the cursor, recolour the screen
-//! or turn a line around, and through `fitted`, which counts columns as a terminal does: wide
-//! characters as two, combining ones as none.
+//! Names, settings, notes and samples are other people's bytes: a model may well say `ESC ] 0 ;` one
+//! day. Whatever a person is shown, on a terminal, in a page or in Markdown, goes through `clean` or
+//! `clean_lines`, so that nothing can move the cursor, recolour the screen, turn a line around or
+//! hide in it. Widths are counted as a terminal does: wide characters as two, combining ones as none.
 
 use std::borrow::Cow;
 
@@ -11,31 +11,51 @@ use unicode_width::UnicodeWidthChar;
 
 const ELLIPSIS: &str = "…";
 
-/// Returns the text with every control and direction character replaced by a visible one.
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_harmless) {
+/// Returns text for the inside of a line: ends of lines and tabs in it are spaces.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    replaced(text, |c| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c => visible(c),
+    })
+}
+
+/// Returns text that may have several lines: ends of lines and tabs stay.
+pub fn clean_lines(text: &str) -> Cow<'_, str> {
+    replaced(text, |c| match c {
+        '\n' | '\t' => c,
+        c => visible(c),
+    })
+}
+
+/// Whether a character of a text is shown as something else than itself.
+pub fn is_hidden(c: char) -> bool {
+    !matches!(c, '\n' | '\t') && visible(c) != c
+}
+
+fn replaced(text: &str, by: impl Fn(char) -> char) -> Cow<'_, str> {
+    if text.chars().all(|c| by(c) == c) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().map(visible).collect())
+    Cow::Owned(text.chars().map(by).collect())
 }
 
-fn is_harmless(c: char) -> bool {
-    visible(c) == c
-}
-
+/// Joiners stay what they are: emoji and Persian are written with them.
 fn visible(c: char) -> char {
     match c {
-        '\n' | '\r' | '\t' => ' ',
         // The pictures of the ASCII control characters stand in their order at U+2400.
         '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
         '\x7f' => '\u{2421}',
         '\u{80}'..='\u{9f}' => '\u{fffd}',
-        // Marks that reorder or hide what follows them.
-        '\u{200e}'
-        | '\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}'
-        | '\u{feff}' => '\u{fffd}',
+        // Marks that turn the direction of what follows them.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => {
+            '\u{fffd}'
+        }
+        // What takes no room, so that two names look alike that are not.
+        '\u{200b}'
+        | '\u{2060}'..='\u{2065}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' => '\u{fffd}',
         '\u{2028}' | '\u{2029}' => ' ',
         _ => c,
     }
@@ -142,6 +162,48 @@ mod tests {
     #[test]
     fn an_escape_sequence_is_shown_instead_of_obeyed() {
         assert_eq!(clean("a\x1b[31mb\u{202e}c\x07\x7f"), "a␛[31mb\u{fffd}c␇␡");
+        assert_eq!(clean("a\tb\r\nc"), "a b  c");
+        assert_eq!(clean_lines("a\tb\r\nc"), "a\tb␍\nc");
+    }
+
+    #[test]
+    fn of_all_code_points_none_that_commands_turns_or_hides_is_left() {
+        let turns_or_hides = |c: char| {
+            let n = u32::from(c);
+            let turns = matches!(n, 0x61c | 0x200e | 0x200f | 0x202a..=0x202e | 0x2066..=0x2069);
+            turns
+                || matches!(
+                    n,
+                    0x200b | 0x2028 | 0x2029 | 0x2060 | 0xfeff | 0xe0000..=0xe007f
+                )
+        };
+        for c in '\0'..=char::MAX {
+            let text = c.to_string();
+            let is_bad = c.is_control() || turns_or_hides(c);
+            for one in clean(&text).chars() {
+                assert!(
+                    !one.is_control() && !turns_or_hides(one),
+                    "U+{:04X}",
+                    u32::from(c)
+                );
+            }
+            let lines = clean_lines(&text);
+            let is_kept = matches!(c, '\n' | '\t');
+            assert!(
+                is_kept
+                    || !lines
+                        .chars()
+                        .any(|one| one.is_control() || turns_or_hides(one))
+            );
+            assert!(!is_kept || lines == text);
+            // What is harmless in every script stays what it is.
+            assert!(is_bad || is_hidden(c) || clean(&text) == text);
+            assert!(is_bad || !c.is_alphanumeric() || clean(&text) == text);
+        }
+        assert_eq!(
+            clean("👩\u{200d}🚀 می\u{200c}خواهم"),
+            "👩\u{200d}🚀 می\u{200c}خواهم"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use common::{Recorded, START_MS, record};
 use serde_json::{Value, json};
 use tinylm_registry::Registry;
-use tinylm_reports::{Report, ReportOptions, Selection, compare, html, read_all};
+use tinylm_reports::{Report, ReportOptions, Selection, compare, html, read_all, sections};
 
 /// How long the browser may take for anything; it needs a tenth of it on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -265,7 +265,10 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
         file
     };
 
-    let one = page("one.html", html::report(&reports(&registry, &ids[..1])[0]));
+    let one = page(
+        "one.html",
+        html::print(&sections::of_report(&reports(&registry, &ids[..1])[0], &[])),
+    );
     browser.resize(1_200, 900);
     browser.open(&one);
     curves_are_drawn_and_answer(&mut browser);
@@ -278,13 +281,19 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
     );
 
     let pair = compare(reports(&registry, &ids[..2]), &Selection::default()).unwrap();
-    browser.open(&page("pair.html", html::comparison(&pair)));
+    browser.open(&page(
+        "pair.html",
+        html::print(&sections::of_comparison(&pair)),
+    ));
     comparison_shows_the_difference(&mut browser);
     no_width_scrolls_sideways(&mut browser);
 
     browser.open(&page(
         "diverged.html",
-        html::report(&reports(&registry, &ids[2..3])[0]),
+        html::print(&sections::of_report(
+            &reports(&registry, &ids[2..3])[0],
+            &[],
+        )),
     ));
     assert!(
         browser
@@ -295,10 +304,16 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
     );
 
     let hostile = &reports(&registry, &ids[3..])[0];
-    browser.open(&page("hostile.html", html::report(hostile)));
+    browser.open(&page(
+        "hostile.html",
+        html::print(&sections::of_report(hostile, &[])),
+    ));
     hostile_text_stays_text(&mut browser);
     let all = compare(reports(&registry, &ids), &Selection::default()).unwrap();
-    browser.open(&page("all.html", html::comparison(&all)));
+    browser.open(&page(
+        "all.html",
+        html::print(&sections::of_comparison(&all)),
+    ));
     hostile_text_stays_text(&mut browser);
     no_width_scrolls_sideways(&mut browser);
 
@@ -307,7 +322,8 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
         &mut browser,
         &page(
             "forged.html",
-            html::report(hostile).replace("<main>", "<main><script>window.owned=1</script>"),
+            html::print(&sections::of_report(hostile, &[]))
+                .replace("<main>", "<main><script>window.owned=1</script>"),
         ),
     );
 }
@@ -446,7 +462,7 @@ fn no_width_scrolls_sideways(browser: &mut Browser) {
 fn comparison_shows_the_difference(browser: &mut Browser) {
     let text = browser.ask("document.body.innerText");
     let text = text.as_str().unwrap();
-    assert!(text.contains("has the best validation loss"), "{text}");
+    assert!(text.contains("has the best base.validation_loss"), "{text}");
     assert!(
         text.contains("base.train.lr") && text.contains("0.003"),
         "the setting that differs is there"

@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Recorded, START_MS, record};
-use tinylm_registry::{Registry, Status};
+use tinylm_registry::{Outcome, Registry, Status};
 use tinylm_reports::{
-    Comparison, Report, ReportOptions, Selection, Sort, compare, read, read_all, tables, terminal,
+    Comparison, Report, ReportOptions, Selection, Sort, compare, data, markdown, read, read_all,
+    sections, terminal,
 };
 
 struct Shelf {
@@ -54,15 +55,15 @@ impl Shelf {
 fn a_run_is_read_whole() {
     let shelf = Shelf::new();
     let report = shelf.read(&record(&shelf.registry, &Recorded::default()));
-    assert_eq!(report.run.question, "Does a small model learn?");
-    assert_eq!(report.run.elapsed_seconds, 101.0);
+    assert_eq!(report.question, "Does a small model learn?");
+    assert_eq!(report.elapsed_seconds, 101.0);
     assert_eq!(
         report
             .stages
             .iter()
-            .map(|stage| stage.outcome.as_str())
+            .map(|stage| stage.row.outcome)
             .collect::<Vec<_>>(),
-        ["made", "made"]
+        [Outcome::Made, Outcome::Made]
     );
     let loss = report.curve("base", "loss").unwrap();
     assert_eq!((loss.n_points, loss.points.len()), (200, 200));
@@ -70,7 +71,13 @@ fn a_run_is_read_whole() {
     assert!((loss.points[100].seconds - 50.0).abs() < 0.1);
     assert!(report.final_value("base", "validation_loss").is_some());
     assert_eq!(report.samples_last().len(), 1);
-    let text = terminal::report(&report, &terminal::TerminalOptions::default());
+    let text = terminal::print(
+        &sections::of_report(&report, &[]),
+        &terminal::TerminalOptions {
+            is_full: true,
+            ..terminal::TerminalOptions::default()
+        },
+    );
     assert!(
         text.contains("7f2c1e9d0b3a4c5d6e7f8091a2b3c4d5e6f70812"),
         "the download's revision is named:\n{text}"
@@ -91,7 +98,10 @@ fn a_hit_shows_what_the_run_that_made_it_recorded() {
     let report = shelf.read(&second);
     let execution = report.stages[0].execution.as_ref().unwrap();
     assert_eq!(execution.run_id, first);
-    assert_eq!(execution.run_name, shelf.registry.run(&first).unwrap().name);
+    assert_eq!(
+        report.stages[0].made_by,
+        shelf.registry.run(&first).unwrap().name
+    );
     assert_eq!(execution.origin.as_ref().unwrap()["hub"], "someone/dialogs");
     let cost = report.cost();
     assert_eq!((cost.n_made, cost.n_hit), (1, 1));
@@ -107,9 +117,9 @@ fn a_run_whose_process_is_gone_is_interrupted() {
         .set_run_status(&id, Status::Running, None)
         .unwrap();
     let report = shelf.read(&id);
-    assert_eq!(report.run.status, "interrupted");
+    assert_eq!(report.run.status, Status::Interrupted);
     assert!(
-        report.run.elapsed_seconds >= 100.0,
+        report.elapsed_seconds >= 100.0,
         "it lasted until the last that is known of it"
     );
 }
@@ -215,7 +225,7 @@ fn a_loss_that_is_no_number_stays_what_it_is_in_every_format() {
         .compare(&[&ids[0], &ids[1]], &Selection::default())
         .unwrap();
     assert_eq!(comparison.main_row().unwrap().is_best, [true, false]);
-    let json: serde_json::Value = serde_json::from_str(&tables::json(&comparison)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&data::json(&comparison)).unwrap();
     let main = json["metrics"]
         .as_array()
         .unwrap()
@@ -224,15 +234,19 @@ fn a_loss_that_is_no_number_stays_what_it_is_in_every_format() {
         .unwrap();
     assert_eq!(main["values"][1], "nan");
     assert!(
-        tables::comparison_csv(&comparison)
+        data::comparison_csv(&comparison)
             .lines()
             .nth(2)
             .unwrap()
             .contains("nan")
     );
-    assert!(tables::comparison_markdown(&comparison).contains("NaN"));
+    assert!(markdown::print(&sections::of_comparison(&comparison)).contains("NaN"));
     assert!(
-        terminal::comparison(&comparison, &terminal::TerminalOptions::default()).contains("NaN")
+        terminal::print(
+            &sections::of_comparison(&comparison),
+            &terminal::TerminalOptions::default()
+        )
+        .contains("NaN")
     );
 }
 
@@ -247,7 +261,7 @@ fn csv_keeps_names_with_commas_and_quotes_apart() {
     let comparison = shelf
         .compare(&[&ids[0], &ids[1]], &Selection::default())
         .unwrap();
-    let csv = tables::comparison_csv(&comparison);
+    let csv = data::comparison_csv(&comparison);
     assert!(csv.contains(",\"'=a,\"\"b\"\"\nc\","), "{csv}");
 }
 

@@ -50,6 +50,26 @@ fn a_tagged_run_is_removed_only_when_that_is_said_and_a_change_is_answered() {
 }
 
 #[test]
+fn the_headline_is_the_number_that_the_file_names() {
+    let project = Project::chain();
+    let named = "name: chain\nheadline: corpus.bytes\n";
+    project.replace("chain.yaml", "name: chain\n", named);
+    project.tinylm("run chain.yaml").success();
+    let runs = project.tinylm("runs").success();
+    assert!(runs.stdout.ends_with("headline: corpus.bytes\n"), "{runs}");
+    assert!(runs.stdout.contains(" 20"), "{runs}");
+    let report = project.tinylm("report").success();
+    assert!(report.stdout.contains("corpus.bytes 20"), "{report}");
+    project.replace("chain.yaml", "corpus.bytes", "corpsu.bytes");
+    let refused = project.tinylm("plan chain.yaml").failure(2);
+    assert!(refused.stderr.contains("chain.yaml:2:"), "{refused}");
+    assert!(
+        refused.stderr.contains("did you mean `corpus`?"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_graph_is_drawn_as_text_mermaid_and_dot() {
     let project = Project::chain();
     let text = project.tinylm("dag chain.yaml").success();

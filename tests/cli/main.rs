@@ -8,6 +8,7 @@ mod experiments;
 mod freshness;
 mod harness;
 mod history;
+mod hostile;
 #[path = "../../stages/tests/hub/mod.rs"]
 #[allow(dead_code, reason = "the tests of the stages use the rest")]
 mod hub;

@@ -51,7 +51,7 @@ fn a_run_remembers_what_it_was_made_from_where_and_at_what_cost() {
     assert_eq!(outputs["value"], r#"["first.txt"]"#);
     assert_eq!(run["metrics"]["corpus.bytes"], 20.0);
     let shown = project.tinylm("show @last").success().stdout;
-    assert!(shown.contains("corpus  bytes  20\n"), "{shown}");
+    assert!(shown.contains("bytes 20"), "{shown}");
 
     let stage = json(&project, "show @last/sorted --json");
     assert_eq!(stage["stage"]["inputs"].to_string(), r#"{"0":["corpus"]}"#);

@@ -487,7 +487,7 @@ fn answers_come_as_text_as_json_and_into_a_file() {
     let mut wanted = String::new();
     for row in &rows {
         let answer = row["text"].as_str().unwrap();
-        let answer = answer.replace(char::is_control, "\u{fffd}");
+        let answer = tinylm_reports::clean_lines(answer);
         wanted.push_str(&format!(
             "> {}\n{answer}\n\n",
             row["prompt"].as_str().unwrap()

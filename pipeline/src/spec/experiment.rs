@@ -14,6 +14,8 @@ pub struct Experiment {
     /// The comment at the head of the file.
     pub about: String,
     pub file: PathBuf,
+    /// The number that its runs are judged by, as `STAGE.METRIC`.
+    pub headline: Option<String>,
     /// The file as written.
     pub text: String,
     pub seed: u64,

@@ -13,7 +13,7 @@ use super::{
     check::resolved,
     diagnostic::{Diagnostic, Diagnostics, one_line},
     edit::{self, Edit},
-    experiment::{Experiment, SEED},
+    experiment::{Experiment, SEED, StageSpec},
     extends::merge,
     graph::{self, Unit},
     nearest::nearest,
@@ -27,7 +27,9 @@ use crate::{kind::Kind, plain_file::open_plain};
 const BYTES_MAX: u64 = 64 << 20;
 
 /// The keys at the top of a file.
-const KEYS: [&str; 7] = ["name", "seed", "extends", "use", "vars", "sweep", "stages"];
+const KEYS: [&str; 8] = [
+    "name", "headline", "seed", "extends", "use", "vars", "sweep", "stages",
+];
 
 /// Reads an experiment: one for each combination of a sweep, which is usually one.
 pub fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diagnostics> {
@@ -63,20 +65,22 @@ impl Loader<'_> {
         wrong: &mut Diagnostics,
     ) -> Experiment {
         let mut units = Vec::new();
-        let head = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
+        let (name, headline) = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
         let stem = file.path.file_stem().map(|stem| stem.to_string_lossy());
+        let stages = graph::stages(&units, self.catalog, wrong);
         Experiment {
-            name: head.unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
+            name: name.unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
+            headline: headline.and_then(|node| checked_headline(&node, &stages, wrong)),
             about: about(&file.source.text),
             text: file.source.text.clone(),
             seed: units.first().map_or(SEED, |unit| unit.seed),
-            stages: graph::stages(&units, self.catalog, wrong),
+            stages,
             sweep_point,
             file: file.path.clone(),
         }
     }
 
-    /// Adds a file and what it uses to `units`, itself first, and returns its `name`.
+    /// Adds a file and what it uses to `units`, itself first, and returns its `name` and `headline`.
     /// `inside` are the files whose `use` led here.
     fn unit(
         &self,
@@ -86,7 +90,7 @@ impl Loader<'_> {
         units: &mut Vec<Unit>,
         inside: &mut Vec<PathBuf>,
         wrong: &mut Diagnostics,
-    ) -> Option<String> {
+    ) -> (Option<String>, Option<Node>) {
         let mut tree = file.tree.clone();
         let passed_on: Vec<(String, Edit)> = edits
             .iter()
@@ -115,7 +119,7 @@ impl Loader<'_> {
             units[idx].uses.push((entry.name.clone(), used));
         }
         inside.pop();
-        head.name
+        (head.name, head.headline)
     }
 
     /// Reads the file that an alias names.
@@ -305,6 +309,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// The top of a file, typed.
 struct Head {
     name: Option<String>,
+    headline: Option<Node>,
     seed: u64,
     stages: Map,
     /// Alias to file.
@@ -323,6 +328,7 @@ fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
     }
     Head {
         name: tree.get("name").and_then(|node| name(node, wrong)),
+        headline: tree.get("headline").filter(|node| !node.is_null()).cloned(),
         seed: tree
             .get("seed")
             .and_then(|node| seed(node, wrong))
@@ -362,6 +368,34 @@ fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
             None
         }
     }
+}
+
+/// Returns `STAGE.METRIC` if the stage is one of the experiment's.
+fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) -> Option<String> {
+    if node.is_broken() {
+        return None;
+    }
+    let Some(text) = node.as_text() else {
+        wrong.push(
+            Diagnostic::new("`headline` must be `STAGE.METRIC`")
+                .at(&node.place, format!("this is {}", node.sort())),
+        );
+        return None;
+    };
+    let is_of = |stage: &StageSpec| {
+        let rest = text.strip_prefix(&stage.name);
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'))
+    };
+    if !stages.iter().any(is_of) {
+        let stage = text.rsplit_once('.').map_or(text, |(stage, _)| stage);
+        wrong.push(
+            Diagnostic::new("`headline` must be `STAGE.METRIC`")
+                .at(&node.place, "no stage has this name")
+                .hint(stage, stages.iter().map(|stage| stage.name.as_str())),
+        );
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn seed(node: &Node, wrong: &mut Diagnostics) -> Option<u64> {

@@ -31,6 +31,8 @@ pub enum ResolvedError {
 struct Recorded {
     name: String,
     about: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headline: Option<String>,
     file: PathBuf,
     seed: u64,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -59,6 +61,7 @@ impl Experiment {
         plain(&Recorded {
             name: self.name.clone(),
             about: self.about.clone(),
+            headline: self.headline.clone(),
             file: self.file.clone(),
             seed: self.seed,
             sweep: self.sweep_point.iter().cloned().collect(),
@@ -77,6 +80,7 @@ impl Experiment {
         Ok(Self {
             name: recorded.name,
             about: recorded.about,
+            headline: recorded.headline,
             file: recorded.file,
             text: String::new(),
             seed: recorded.seed,

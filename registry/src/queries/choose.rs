@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{FINAL, value};
 use crate::{
-    Error, Millis, Registry, Run,
+    Error, Judge, Millis, Registry, Run,
     nearest::nearest,
     where_filter::{Fact, Filter},
 };
@@ -37,6 +37,13 @@ const FIELDS: [&str; 16] = [
     "command",
     "sweep",
 ];
+
+/// A metric that has the name asked for, or ends with it.
+struct Found {
+    stage: String,
+    metric: String,
+    value: f64,
+}
 
 impl Registry {
     pub(super) fn retain(&self, runs: &mut Vec<Run>, filter: &Filter) -> Result<(), Error> {
@@ -84,7 +91,7 @@ impl Registry {
     }
 
     /// The values that a name has in each run: a field, else a setting, else a metric. A setting or
-    /// metric may be named by its end: `lr` is `base.train.lr`, `loss` is `base.loss`.
+    /// metric may be named by its end: `lr` is `base.train.lr`, `loss` is that of the last model.
     fn facts(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
         if is_field(name) {
             return self.field_facts(runs, name);
@@ -95,8 +102,35 @@ impl Registry {
         if !settings.is_empty() {
             return Ok(settings);
         }
-        let metrics = metric_facts();
-        self.gather(&metrics, name, |row| Ok(Fact::Number(value(row, 5)?)))
+        self.metrics_meant(name)
+    }
+
+    /// The one metric of each run that a name means.
+    fn metrics_meant(&self, name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
+        let rows = self.list(&metric_facts(), [name], |row| {
+            let found = Found {
+                stage: row.get(1)?,
+                metric: row.get(3)?,
+                value: value(row, 5)?,
+            };
+            Ok((row.get::<_, String>(0)?, found))
+        })?;
+        let mut of_runs: HashMap<String, Vec<Found>> = HashMap::new();
+        for (run_id, found) in rows {
+            of_runs.entry(run_id).or_default().push(found);
+        }
+        let mut facts = HashMap::new();
+        for (run_id, found) in of_runs {
+            let judge = match found.len() {
+                1 => Judge::default(),
+                _ => Judge::of(self.stages(&run_id)?.iter()),
+            };
+            let names = found.iter().map(|one| (&*one.stage, &*one.metric));
+            if let Some(idx) = judge.meant(names, name) {
+                facts.insert(run_id, vec![Fact::Number(found[idx].value)]);
+            }
+        }
+        Ok(facts)
     }
 
     fn field_facts(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {

@@ -457,3 +457,47 @@ proptest! {
         prop_assert_eq!(lowest(&thinned), lowest(&points));
     }
 }
+
+#[test]
+fn a_bare_metric_is_that_of_the_last_model() {
+    let fixture = Fixture::new();
+    fixture.run("r", "1", 3.0);
+    // The base model is measured last as far as the plan goes, and was worse.
+    let stages = [
+        ("tuned", 1, "base", None),
+        ("after", 2, "tuned", Some(15.0)),
+        ("before", 3, "base", Some(2820.0)),
+    ];
+    for (name, position, reads, perplexity) in stages {
+        let execution = NewExecution {
+            id: name.into(),
+            run_id: "r".into(),
+            stage: name.into(),
+            ..NewExecution::default()
+        };
+        let stage = StageRecord {
+            run_id: "r".into(),
+            name: name.into(),
+            position,
+            outcome: Outcome::Made,
+            execution_id: Some(name.into()),
+            inputs: format!(r#"{{"model":["{reads}"]}}"#),
+            settings: "{}".into(),
+            ..StageRecord::default()
+        };
+        fixture.registry.insert_execution(&execution).unwrap();
+        fixture.registry.upsert_stage(&stage).unwrap();
+        let row = |value| MetricRow {
+            execution_id: name.into(),
+            name: "perplexity".into(),
+            step: None,
+            value,
+            at: 1,
+        };
+        let rows: Vec<MetricRow> = perplexity.map(row).into_iter().collect();
+        fixture.registry.append_metrics(&rows).unwrap();
+    }
+    assert_eq!(fixture.ids("perplexity < 20", "perplexity"), ["r"]);
+    assert!(fixture.ids("perplexity > 20", "perplexity").is_empty());
+    assert_eq!(fixture.ids("before.perplexity > 20", "name"), ["r"]);
+}

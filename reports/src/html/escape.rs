@@ -5,16 +5,17 @@
 
 use std::borrow::Cow;
 
+use crate::{block::Tone, text::clean_lines};
+
 /// Returns text as HTML: nothing in it a tag, an entity or the end of an attribute.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text
-        .chars()
-        .any(|c| matches!(c, '&' | '<' | '>' | '"' | '\'' | '`') || is_hidden(c))
-    {
-        return Cow::Borrowed(text);
+    let cleaned = clean_lines(text);
+    let is_markup = |c: char| matches!(c, '&' | '<' | '>' | '"' | '\'' | '`');
+    if !cleaned.contains(is_markup) {
+        return cleaned;
     }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
+    let mut escaped = String::with_capacity(cleaned.len() + 16);
+    for c in cleaned.chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
@@ -22,7 +23,6 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             '`' => escaped.push_str("&#96;"),
-            c if is_hidden(c) => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }
@@ -34,28 +34,30 @@ pub(super) fn breakable(name: &str) -> String {
     escaped(name).replace('_', "_<wbr>").replace('.', ".<wbr>")
 }
 
-/// Control characters, and marks that turn the direction of what follows.
-fn is_hidden(c: char) -> bool {
-    match c {
-        '\n' | '\t' => false,
-        '\u{200e}'
-        | '\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}'
-        | '\u{feff}' => true,
-        c => c.is_control(),
+/// Returns a word as a CSS class: letters only.
+pub(super) fn class_of_word(word: &str) -> String {
+    word.chars().filter(char::is_ascii_lowercase).collect()
+}
+
+pub(super) fn class_of_tone(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Plain | Tone::Series(_) => "",
+        Tone::Strong => "strong",
+        Tone::Quiet => "quiet",
+        Tone::Good => "good",
+        Tone::Warn => "warn",
+        Tone::Bad => "bad",
+        Tone::Best => "best",
     }
 }
 
 /// Returns JSON that no HTML parser takes for anything but text: `<`, `>` and `&` are spelt out.
 pub(super) fn script_json(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
+    let cleaned = clean_lines(json);
+    let mut safe = String::with_capacity(cleaned.len());
+    for c in cleaned.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                safe.push_str(&format!("\\u{:04x}", c as u32))
-            }
-            c if is_hidden(c) => safe.push('\u{fffd}'),
+            '<' | '>' | '&' => safe.push_str(&format!("\\u{:04x}", c as u32)),
             c => safe.push(c),
         }
     }
@@ -72,7 +74,7 @@ mod tests {
     fn a_tag_becomes_text() {
         assert_eq!(
             escaped("<b a='\"'>&\x1b\u{202e}"),
-            "&lt;b a=&#39;&quot;&#39;&gt;&amp;\u{fffd}\u{fffd}"
+            "&lt;b a=&#39;&quot;&#39;&gt;&amp;␛\u{fffd}"
         );
         assert_eq!(
             script_json("\"</script><!--\""),
@@ -85,8 +87,8 @@ mod tests {
         fn data_survives_its_way_into_a_script(text in "\\PC*|[<>&\"'\\\\/a\u{2028}]*") {
             let json = script_json(&serde_json::to_string(&text).unwrap());
             prop_assert!(!json.contains(['<', '>', '&']));
-            let expected: String = text.chars().map(|c| if c >= ' ' && is_hidden(c) { '\u{fffd}' } else { c }).collect();
-            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), expected);
+            let expected = clean_lines(&text);
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), expected.as_ref());
         }
     }
 }

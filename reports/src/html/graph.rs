@@ -7,10 +7,9 @@
 
 use std::fmt::Write;
 
-use super::escape::escaped;
+use super::escape::{class_of_word, escaped};
 use crate::{
-    phrases::outcome_text,
-    report::{Report, Stage},
+    block::{Graph, Node},
     text::{clean, fitted, width},
 };
 
@@ -24,7 +23,7 @@ const NAME_MAX: usize = 22;
 
 /// A stage, or the lane of an arrow that passes its column.
 struct Item<'a> {
-    stage: Option<&'a Stage>,
+    stage: Option<&'a Node>,
     reads: Vec<usize>,
     column: usize,
     x: f64,
@@ -46,12 +45,20 @@ impl Item<'_> {
     }
 }
 
-/// Returns the picture; empty for a run without stages.
-pub(super) fn svg(report: &Report) -> String {
-    let mut items = stages(report);
-    if items.is_empty() {
-        return String::new();
+/// Writes the picture; nothing for a run without stages.
+pub(super) fn put(body: &mut String, graph: &Graph) {
+    if graph.nodes.is_empty() {
+        return;
     }
+    let _ = write!(
+        body,
+        "<div class=\"scroll\">{}</div><p class=\"key\">green was made by this run, grey was there before</p>",
+        svg(graph)
+    );
+}
+
+fn svg(graph: &Graph) -> String {
+    let mut items = stages(graph);
     add_lanes(&mut items);
     let columns = ordered_columns(&mut items);
     let (width, height) = place(&mut items, &columns);
@@ -65,23 +72,14 @@ pub(super) fn svg(report: &Report) -> String {
     }
     for item in &items {
         if let Some(stage) = item.stage {
-            boxed(&mut svg, report, stage, item);
+            boxed(&mut svg, stage, item);
         }
     }
     svg + "</svg>"
 }
 
-fn stages(report: &Report) -> Vec<Item<'_>> {
-    let place_of = |name: &str| report.stages.iter().position(|stage| stage.name == name);
-    let item = |(idx, stage): (usize, &'_ Stage)| -> Vec<usize> {
-        stage
-            .reads()
-            .into_iter()
-            .filter_map(place_of)
-            .filter(|from| *from != idx)
-            .collect()
-    };
-    let reads: Vec<Vec<usize>> = report.stages.iter().enumerate().map(item).collect();
+fn stages(graph: &Graph) -> Vec<Item<'_>> {
+    let reads: Vec<Vec<usize>> = graph.nodes.iter().map(|node| node.reads.clone()).collect();
     let mut columns = vec![0; reads.len()];
     // As many passes as there are stages settle every graph; a cycle, which no run has, ends too.
     for _ in 0..reads.len() {
@@ -94,7 +92,7 @@ fn stages(report: &Report) -> Vec<Item<'_>> {
             columns[idx] = column.min(reads.len() - 1);
         }
     }
-    let items = report.stages.iter().zip(reads).zip(columns);
+    let items = graph.nodes.iter().zip(reads).zip(columns);
     items
         .map(|((stage, reads), column)| Item {
             stage: Some(stage),
@@ -188,7 +186,7 @@ fn place(items: &mut [Item<'_>], columns: &[Vec<usize>]) -> (f64, f64) {
     (x - GAP_X + MARGIN, height)
 }
 
-fn box_width(stage: &Stage) -> f64 {
+fn box_width(stage: &Node) -> f64 {
     let columns = [&stage.name, &stage.kind].map(|text| width(&clean(text)).min(NAME_MAX));
     columns[0].max(columns[1]) as f64 * 7.6 + 26.0
 }
@@ -230,13 +228,12 @@ fn arrow(svg: &mut String, items: &[Item<'_>], from: usize, to: &Item<'_>) {
     );
 }
 
-fn boxed(svg: &mut String, report: &Report, stage: &Stage, item: &Item<'_>) {
-    let outcome = outcome_text(report, stage);
+fn boxed(svg: &mut String, stage: &Node, item: &Item<'_>) {
     let _ = write!(
         svg,
         "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>",
-        super::class_of(&stage.outcome),
-        escaped(&format!("{} ({}): {outcome}", stage.name, stage.kind)),
+        class_of_word(stage.outcome.as_str()),
+        escaped(&format!("{} ({}): {}", stage.name, stage.kind, stage.told)),
         item.x,
         item.y,
         item.width,
@@ -261,12 +258,13 @@ fn boxed(svg: &mut String, report: &Report, stage: &Stage, item: &Item<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::dialogue;
+    use crate::{sections::graph, testing::dialogue};
 
     #[test]
     fn an_arrow_over_a_column_takes_a_lane_past_its_stages() {
         let report = dialogue();
-        let mut items = stages(&report);
+        let graph = graph(&report);
+        let mut items = stages(&graph);
         add_lanes(&mut items);
         let columns = ordered_columns(&mut items);
         place(&mut items, &columns);
@@ -279,6 +277,6 @@ mod tests {
             let is_apart = lanes[0].middle() < stage.y || lanes[0].middle() > stage.y + BOX_HEIGHT;
             assert!(is_apart);
         }
-        assert!(svg(&report).matches("<rect").count() == report.stages.len());
+        assert!(svg(&graph).matches("<rect").count() == report.stages.len());
     }
 }

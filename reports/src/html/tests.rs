@@ -3,11 +3,18 @@
 use super::*;
 use crate::{
     comparison::{Selection, compare},
+    report::Report,
+    sections::{of_comparison, of_report},
     testing::{dialogue, dialogue_slower, hostile, shakespeare_diverging},
 };
 
+fn one(report: &Report) -> String {
+    super::print(&of_report(report, &[]))
+}
+
 fn compared(runs: Vec<Report>) -> String {
-    super::comparison(&compare(runs, &Selection::default()).unwrap())
+    let comparison = compare(runs, &Selection::default()).unwrap();
+    super::print(&of_comparison(&comparison))
 }
 
 #[test]
@@ -22,7 +29,7 @@ fn a_digest_is_written_as_the_policy_wants_it() {
 #[test]
 fn hostile_text_never_becomes_markup() {
     for page in [
-        super::report(&hostile()),
+        one(&hostile()),
         compared(vec![hostile(), dialogue()]),
         compared(vec![hostile(); 12]),
     ] {
@@ -52,12 +59,18 @@ fn a_page_fetches_nothing_and_styles_nothing_inline() {
 
 #[test]
 fn a_run_that_diverged_says_so_in_its_data() {
-    assert!(super::report(&shakespeare_diverging()).contains("\"nan\""));
+    assert!(one(&shakespeare_diverging()).contains("\"nan\""));
 }
 
 #[test]
 fn the_difference_is_written_out() {
     let page = compared(vec![dialogue(), dialogue_slower()]);
-    assert!(page.contains("base.train.lr") && page.contains("0.0003") && page.contains("-3.2 %"));
-    assert!(page.contains("calm-heron-02c1</strong> has the best validation loss"));
+    assert!(
+        page.contains("base.<wbr>train.<wbr>lr")
+            && page.contains("0.0003")
+            && page.contains("-3.2 %")
+    );
+    assert!(
+        page.contains("calm-heron-02c1</span><span class=\"\"> has the best perplexity.perplexity")
+    );
 }

@@ -6,15 +6,13 @@
 //! (validation losses) are drawn as marks of their own. A value that is not a number leaves a gap
 //! and a `×` on the top edge: a diverged run must not look like a short one.
 
-use crate::number::tick;
-
-use super::screen::{Paint, Screen, Span, plain, span};
-use crate::text::width;
+use super::screen::{Screen, Span, plain, span};
+use crate::{block::Tone, number::tick, text::width};
 
 /// One line of a chart.
 pub(crate) struct Line {
     pub points: Vec<(f64, f64)>,
-    pub paint: Paint,
+    pub tone: Tone,
     pub look: Look,
 }
 
@@ -39,7 +37,7 @@ pub(crate) struct Chart<'a> {
 struct Place {
     dots: u8,
     mark: Option<char>,
-    paint: Paint,
+    tone: Tone,
 }
 
 struct Range {
@@ -82,7 +80,7 @@ impl Chart<'_> {
             return;
         };
         let Some(y_range) = Range::of(points().map(|point| self.scaled(point.1))) else {
-            screen.line(&[span("    every value is NaN or infinite", Paint::Bad)]);
+            screen.line(&[span("    every value is NaN or infinite", Tone::Bad)]);
             return;
         };
         let (rows_of_ticks, label_width) = self.y_ticks(&y_range);
@@ -100,7 +98,7 @@ impl Chart<'_> {
             let pad = " ".repeat(label_width - width(label));
             let mut spans = vec![
                 plain("  "),
-                span(format!("{pad}{label} {edge}"), Paint::Quiet),
+                span(format!("{pad}{label} {edge}"), Tone::Quiet),
             ];
             spans.extend(places.iter().map(place_span));
             screen.line(&spans);
@@ -152,7 +150,7 @@ impl Chart<'_> {
                     grid[0][from..=column].fill(Place {
                         dots: 0,
                         mark: Some('×'),
-                        paint: Paint::Bad,
+                        tone: Tone::Bad,
                     });
                     last_broken = Some(column);
                     continue;
@@ -168,25 +166,18 @@ impl Chart<'_> {
                         *place = Place {
                             dots: 0,
                             mark: Some(mark),
-                            paint: line.paint,
+                            tone: line.tone,
                         };
                     }
                     Look::Braille | Look::Lettered(_) => {
-                        stroke(&mut grid, last.unwrap_or(at), at, line.paint);
+                        stroke(&mut grid, last.unwrap_or(at), at, line.tone);
                         places.push(at);
                         last = Some(at);
                     }
                 }
             }
             if let Look::Lettered(letter) = line.look {
-                stamp(
-                    &mut grid,
-                    &places,
-                    letter,
-                    line.paint,
-                    idx,
-                    self.lines.len(),
-                );
+                stamp(&mut grid, &places, letter, line.tone, idx, self.lines.len());
             }
         }
         grid
@@ -232,17 +223,17 @@ impl Chart<'_> {
         let pad = " ".repeat(label_width + 3);
         screen.line(&[span(
             format!("{pad}└{}", axis.iter().collect::<String>()),
-            Paint::Quiet,
+            Tone::Quiet,
         )]);
         screen.line(&[span(
             format!("{pad} {}", labels.iter().collect::<String>()),
-            Paint::Quiet,
+            Tone::Quiet,
         )]);
     }
 }
 
 /// Sets the dots from one point to another.
-fn stroke(grid: &mut [Vec<Place>], from: (i64, i64), to: (i64, i64), paint: Paint) {
+fn stroke(grid: &mut [Vec<Place>], from: (i64, i64), to: (i64, i64), tone: Tone) {
     // The bits of a braille character, by column and row of the dot.
     const BITS: [[u8; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]];
     let n_dots = (to.0 - from.0).abs().max((to.1 - from.1).abs()).max(1);
@@ -251,7 +242,7 @@ fn stroke(grid: &mut [Vec<Place>], from: (i64, i64), to: (i64, i64), paint: Pain
         let y = from.1 + (to.1 - from.1) * idx / n_dots;
         let place = &mut grid[y as usize / 4][x as usize / 2];
         place.dots |= BITS[x as usize % 2][y as usize % 4];
-        place.paint = paint;
+        place.tone = tone;
     }
 }
 
@@ -260,7 +251,7 @@ fn stamp(
     grid: &mut [Vec<Place>],
     places: &[(i64, i64)],
     letter: char,
-    paint: Paint,
+    tone: Tone,
     idx: usize,
     n_lines: usize,
 ) {
@@ -270,7 +261,7 @@ fn stamp(
         grid[at.1 as usize / 4][at.0 as usize / 2] = Place {
             dots: 0,
             mark: Some(letter),
-            paint,
+            tone,
         };
     };
     for &at in places {
@@ -286,11 +277,11 @@ fn stamp(
 
 fn place_span(place: &Place) -> Span {
     match (place.mark, place.dots) {
-        (Some(mark), _) => span(mark, place.paint),
+        (Some(mark), _) => span(mark, place.tone),
         (None, 0) => plain(" "),
         (None, dots) => span(
             char::from_u32(0x2800 + u32::from(dots)).unwrap_or(' '),
-            place.paint,
+            place.tone,
         ),
     }
 }

@@ -3,54 +3,46 @@
 //! Everything a terminal report prints passes through `Screen::line`, which cleans each span and
 //! cuts the line, so that the width is kept by construction and not by the care of each table.
 
-use crate::text::{clean, fitted, width};
+use crate::{
+    block::{Cell, Tone},
+    text::{clean, fitted, width},
+};
 
-/// What a span of text is, not how it looks: the colours are chosen in one place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Paint {
-    #[default]
-    Plain,
-    /// A heading or the name of the thing.
-    Strong,
-    /// What can be skipped.
-    Quiet,
-    Good,
-    Warn,
-    Bad,
-    /// The n-th of several things drawn together.
-    Series(usize),
-}
-
-impl Paint {
-    fn code(self) -> Option<&'static str> {
-        const SERIES: [&str; 6] = ["36", "35", "33", "32", "34", "31"];
-        match self {
-            Paint::Plain => None,
-            Paint::Strong => Some("1"),
-            Paint::Quiet => Some("2"),
-            Paint::Good => Some("32"),
-            Paint::Warn => Some("33"),
-            Paint::Bad => Some("31"),
-            Paint::Series(idx) => Some(SERIES[idx % SERIES.len()]),
-        }
+/// Returns the colour of a tone, as a terminal is told of it: the one place where colours are chosen.
+pub fn code(tone: Tone) -> Option<&'static str> {
+    const SERIES: [&str; 6] = ["36", "35", "33", "32", "34", "31"];
+    match tone {
+        Tone::Plain => None,
+        Tone::Strong => Some("1"),
+        Tone::Quiet => Some("2"),
+        Tone::Good | Tone::Best => Some("32"),
+        Tone::Warn => Some("33"),
+        Tone::Bad => Some("31"),
+        Tone::Series(idx) => SERIES.get(idx).copied(),
     }
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Span {
     pub text: String,
-    pub paint: Paint,
+    pub tone: Tone,
 }
 
-pub(crate) fn span(text: impl Into<String>, paint: Paint) -> Span {
+pub(crate) fn span(text: impl Into<String>, tone: Tone) -> Span {
     Span {
         text: text.into(),
-        paint,
+        tone,
     }
 }
 
 pub(crate) fn plain(text: impl Into<String>) -> Span {
-    span(text, Paint::Plain)
+    span(text, Tone::Plain)
+}
+
+impl From<&Cell> for Span {
+    fn from(cell: &Cell) -> Span {
+        span(cell.text.clone(), cell.tone)
+    }
 }
 
 /// The page in the making.
@@ -80,18 +72,11 @@ impl Screen {
         }
     }
 
-    pub(crate) fn heading(&mut self, title: &str) {
-        self.gap();
-        self.line(&[span(title, Paint::Strong)]);
-    }
-
     /// Prints a heading with a quieter remark behind it.
     pub(crate) fn heading_with(&mut self, title: &str, remark: &str) {
         self.gap();
-        self.line(&[
-            span(title, Paint::Strong),
-            span(format!("  {remark}"), Paint::Quiet),
-        ]);
+        let title = span(title, Tone::Strong);
+        self.line(&[title, span(format!("  {remark}"), Tone::Quiet)]);
     }
 
     pub(crate) fn line(&mut self, spans: &[Span]) {
@@ -103,7 +88,7 @@ impl Screen {
             let text = clean(&span.text);
             let text = fitted(&text, left);
             left -= width(&text);
-            let code = span.paint.code().filter(|_| self.colour);
+            let code = code(span.tone).filter(|_| self.colour);
             if code != open && !text.trim().is_empty() {
                 self.switch(open, code);
                 open = code;
@@ -114,6 +99,23 @@ impl Screen {
         self.out.truncate(end);
         self.switch(open, None);
         self.out.push('\n');
+    }
+
+    /// Prints a sentence of spans, broken between words.
+    pub(crate) fn words(&mut self, spans: &[Span]) {
+        let (mut line, mut used) = (Vec::new(), 0);
+        for one in spans {
+            let text = clean(&one.text).into_owned();
+            for word in text.split_inclusive(' ') {
+                if used > 0 && used + width(word.trim_end()) > self.width {
+                    self.line(&std::mem::take(&mut line));
+                    used = 0;
+                }
+                used += width(word);
+                line.push(span(word, one.tone));
+            }
+        }
+        self.line(&line);
     }
 
     fn switch(&mut self, from: Option<&str>, to: Option<&str>) {

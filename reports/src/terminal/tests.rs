@@ -5,24 +5,32 @@ use insta::assert_snapshot;
 use super::*;
 use crate::{
     comparison::{Selection, compare},
+    curve::Axis,
+    report::Report,
+    sections::{of_comparison, of_report},
     testing::{dialogue, dialogue_slower, hostile, shakespeare_diverging},
 };
 
+fn print(report: &Report, options: &TerminalOptions) -> String {
+    super::print(&of_report(report, &[]), options)
+}
+
 fn shown(report: &Report) -> String {
-    super::report(report, &TerminalOptions::default())
+    print(report, &TerminalOptions::default())
 }
 
 fn compared(runs: Vec<Report>, options: &TerminalOptions) -> String {
-    super::comparison(&compare(runs, &Selection::default()).unwrap(), options)
+    let comparison = compare(runs, &Selection::default()).unwrap();
+    super::print(&of_comparison(&comparison), options)
 }
 
 /// Everything this module can print, at some width.
 fn everything(options: &TerminalOptions) -> Vec<String> {
     vec![
-        super::report(&dialogue(), options),
-        super::report(&shakespeare_diverging(), options),
-        super::report(&hostile(), options),
-        super::report(&empty(), options),
+        print(&dialogue(), options),
+        print(&shakespeare_diverging(), options),
+        print(&hostile(), options),
+        print(&empty(), options),
         compared(vec![dialogue(), dialogue_slower()], options),
         compared(
             vec![dialogue(), shakespeare_diverging(), hostile()],
@@ -36,8 +44,8 @@ fn everything(options: &TerminalOptions) -> Vec<String> {
 /// A run that was killed before its first stage.
 fn empty() -> Report {
     let mut report = dialogue();
-    report.run.status = "interrupted".to_owned();
-    report.run.elapsed_seconds = 0.0;
+    report.run.status = tinylm_registry::Status::Interrupted;
+    report.elapsed_seconds = 0.0;
     report.settings.clear();
     report.stages.clear();
     report.finals.clear();
@@ -66,6 +74,13 @@ fn sweep() -> Vec<Report> {
             {
                 last.value = loss;
             }
+            for last in report
+                .finals
+                .iter_mut()
+                .filter(|last| last.metric == "perplexity")
+            {
+                last.value = loss.exp();
+            }
             runs.push(report);
         }
     }
@@ -78,44 +93,19 @@ fn a_run_is_told_from_its_question_to_its_sources() {
     brave-otter-7f3a  combined_41m                                              done
     Does a 41M model trained on everyday dialogue hold a conversation?
 
-      started   2026-03-20 09:46 UTC, took 4m 05s
-      cost      cpu 7m 46s, peak 1.3 GiB, 4 stages made, 1 hit, 4m 08s from scratch
+    perplexity.perplexity 6.9500   perplexity.accuracy_top1 0.5512
+        base.validation_loss 1.9388   base.tokens_per_second 18,402.5
+        time 4 min 05 s
+
+    Run
+      started   2026-03-20 09:46 UTC, took 4 min 05 s
+      cost      cpu 7 min 46 s, peak 1.4 GB, 4 stages made, 1 hit, 4 min 08 s from
+                scratch
       seed      1337
-      code      git 01234567 with uncommitted changes, tinylm 0.1.0
-      machine   vault, Linux x86_64, AMD EPYC 9B14, 2 cores, 8.0 GiB, on cpu
-      command   tinylm run experiments/combined_41m.yaml -S base.train.lr=1e-3
-      file      experiments/combined_41m.yaml
       tags      baseline
 
-    Settings that differ from the defaults
-      dialogs.hub        roskoN/dailydialog
-      base.model.preset  forty-one
-      base.train.lr      0.001
-
-    Stages
-         stage       kind      outcome               time     cpu   memory  artifact
-      =  dialogs     download  hit quick-fox-11aa   2.10s   3.99s   31 MiB  b9b9b9b9
-      ✓  shards      binarize  made                 12.3s   23.4s   89 MiB  dfdfdfdf
-      ✓  base        pretrain  made                3m 48s  7m 13s  1.3 GiB  c1c1c1c1
-      ✓  perplexity  evaluate  made                 4.40s   8.36s   44 MiB  0c0c0c0c
-      ✓  answers     sample    made                 0.80s   1.52s   24 MiB  59595959
-
-    Results
-      base        validation_loss       1.9388
-                  tokens_per_second   18,402.5
-      perplexity  loss                  1.9388
-                  perplexity            6.9500
-                  unigram_perplexity    412.60
-                  accuracy_top1         0.5512
-
-    perplexity by source
-                     loss  tokens
-      dialogs      1.8105  20,480
-      extra.jsonl  2.4127   3,811
-
-    Counts
-      shards      tokens 1,181,300
-      perplexity  documents 1,204
+      Note  2026-03-20 09:51 UTC
+        the first that answers
 
     base   ⠒⠒ loss 1.8436   ◆ validation_loss 2.0234
          7 ┤◆⢄
@@ -132,8 +122,22 @@ fn a_run_is_told_from_its_question_to_its_sources() {
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
-                                      last  lowest  highest
-      lr  ▁▂▃▄▅▆▇███▇▇▆▆▆▅▅▄▄▃▃▂▂▂▁▁     0       0  9.98e-4
+                                            last  lowest  highest
+      base  lr  ▁▂▃▄▅▆▇███▇▇▆▆▆▅▅▄▄▃▃▂▂▂▁▁     0       0  9.98e-4
+
+    Results
+      stage       metric                 value
+      base        validation_loss       1.9388
+                  tokens_per_second   18,402.5
+      perplexity  loss                  1.9388
+                  perplexity            6.9500
+                  unigram_perplexity    412.60
+                  accuracy_top1         0.5512
+
+      perplexity by source
+      source         loss  tokens
+      dialogs      1.8105  20,480
+      extra.jsonl  2.4127   3,811
 
     Samples of answers  2 samples
       › how are you ?
@@ -142,20 +146,26 @@ fn a_run_is_told_from_its_question_to_its_sources() {
         my name is tom . i'm calling about the room you advertised in yesterday's
         paper , is it still free ?
 
-    Made from
-      dialogs  download
-        hub       roskoN/dailydialog
-        commit    7f2c1e9d0b3a4c5d6e7f8091a2b3c4d5e6f70812
-        files     train.zip  4.3 MiB
-        blake3    9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f
-        artifact  b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9
-
     Warnings
       ! shards: 3 rows were rejected; see rejected.parquet
 
-    Notes
-      2026-03-20 09:51 UTC
-      the first that answers
+    Stages
+      stage       kind      outcome                   time         cpu  memory
+      dialogs     download  hit quick-fox-11aa       2.1 s       4.0 s   33 MB
+      shards      binarize  made                    12.3 s      23.4 s   94 MB
+      base        pretrain  made                3 min 48 s  7 min 13 s  1.4 GB
+      perplexity  evaluate  made                     4.4 s       8.4 s   46 MB
+      answers     sample    made                    0.80 s       1.5 s   25 MB
+
+    Settings  that differ from the defaults
+      setting            value
+      seed               1337
+      dialogs.hub        roskoN/dailydialog
+      base.model.preset  forty-one
+      base.train.lr      0.001
+
+    -v tells more: 2 counts, 1 setting left at their defaults, how it was run, made
+    from
     "#);
 }
 
@@ -164,22 +174,14 @@ fn a_run_that_goes_on_and_diverged_says_both() {
     assert_snapshot!(shown(&shakespeare_diverging()), @r#"
     witty-wren-9e40  mini_shakespeare                                        running
 
-      started   2026-03-20 10:03 UTC, going on for 1m 15s
-      cost      cpu 2m 13s, peak 420 MiB, 0 stages made, 1 hit, 1m 10s from scratch
+    time 1 min 15 s
+
+    Run
+      started   2026-03-20 10:03 UTC, going on for 1 min 15 s
+      cost      cpu 2 min 13 s, peak 440 MB, 0 stages made, 1 hit, 1 min 10 s from
+                scratch
       seed      1337
-      code      not in git, tinylm 0.1.0
-      machine   vault, Linux x86_64, AMD EPYC 9B14, 2 cores, 8.0 GiB, on cpu
-      command   tinylm run experiments/combined_41m.yaml -S base.train.lr=1e-3
-      file      experiments/combined_41m.yaml
       tags      baseline
-
-    Settings that differ from the defaults
-      model.train.lr  0.03
-
-    Stages
-         stage   kind      outcome                 time     cpu   memory  artifact
-      =  corpus  download  hit brave-otter-7f3a   0.10s   0.19s   20 MiB  c6c6c6c6
-      ›  model   pretrain  running               1m 10s  2m 13s  420 MiB
 
     model   ⠒⠒ loss NaN × NaN at step 678
            │                                           ⢀⣀⠤⠒⠊××××××××××××××××××××××××
@@ -195,6 +197,18 @@ fn a_run_that_goes_on_and_diverged_says_both() {
          4 ┤⣀⠤⠔⠊⠉
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
+
+    Stages
+      stage   kind      outcome                     time         cpu  memory
+      corpus  download  hit brave-otter-7f3a      0.10 s      0.19 s   21 MB
+      model   pretrain  running               1 min 10 s  2 min 13 s  440 MB
+
+    Settings  that differ from the defaults
+      setting         value
+      seed            7
+      model.train.lr  0.03
+
+    -v tells more: how it was run
     "#);
 }
 
@@ -202,7 +216,10 @@ fn a_run_that_goes_on_and_diverged_says_both() {
 fn two_runs_show_what_differs_and_which_is_better() {
     assert_snapshot!(compared(vec![dialogue(), dialogue_slower()], &TerminalOptions::default()), @r#"
     2 runs side by side
-         run               experiment    status  started           tags
+    calm-heron-02c1 has the best perplexity.perplexity: 6.5280 against 6.9500 of
+    brave-otter-7f3a (-6.1 %)
+
+         run               experiment    status  started, UTC      tags
       A  brave-otter-7f3a  combined_41m  done    2026-03-20 09:46  baseline
       B  calm-heron-02c1   combined_41m  done    2026-03-20 09:46
 
@@ -222,25 +239,17 @@ fn two_runs_show_what_differs_and_which_is_better() {
                   documents              1,204         –
 
     perplexity by source  loss
-                            A         B  B against A
-        dialogs      1.8105    1.7533 *       -3.2 %
-        extra.jsonl  2.4127 *  2.4301         +0.7 %
+                          A         B  B against A
+      dialogs      1.8105    1.7533 *       -3.2 %
+      extra.jsonl  2.4127 *  2.4301         +0.7 %
 
-    base loss   A 1.8436   B 1.9288
-           │⢳⢄⡀
-         7 ┤ ⠉⢗⢆⡀
-           │   ⠣⡘⠢⣀
-         6 ┤    ⠈⠲A⠑⢤⡀
-           │       ⠑⢄⠈⠒⠦⡀
-         5 ┤         ⠙⠢⢄⡈⠑⠢⣀⡀
-           │            ⠑⠢⣀ ⠉⠓B⢄⡀
-         4 ┤               ⠉⠑⠦⣀ ⠈⠑⠒⠤⣀⡀
-           │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
-         3 ┤                       ⠈⠉⠉⠑⠲⢄⣀A⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
-           │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌B⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀⣀⣀⣀
-         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦A⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶B⢖⣒⣒⡲B
-           └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
-            0            200           400            600           800     1k steps
+    Cost
+                                 A           B
+      time              4 min 05 s  4 min 11 s
+      cpu               7 min 46 s  7 min 23 s
+      peak memory           1.4 GB      1.4 GB
+      stages made, hit        4, 1        3, 2
+      from scratch      4 min 08 s  4 min 08 s
 
     base validation_loss   A 2.0234   B 2.1389
            │⡍⠢⡀
@@ -258,6 +267,22 @@ fn two_runs_show_what_differs_and_which_is_better() {
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
+    base loss   A 1.8436   B 1.9288
+           │⢳⢄⡀
+         7 ┤ ⠉⢗⢆⡀
+           │   ⠣⡘⠢⣀
+         6 ┤    ⠈⠲A⠑⢤⡀
+           │       ⠑⢄⠈⠒⠦⡀
+         5 ┤         ⠙⠢⢄⡈⠑⠢⣀⡀
+           │            ⠑⠢⣀ ⠉⠓B⢄⡀
+         4 ┤               ⠉⠑⠦⣀ ⠈⠑⠒⠤⣀⡀
+           │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
+         3 ┤                       ⠈⠉⠉⠑⠲⢄⣀A⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
+           │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌B⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀⣀⣀⣀
+         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦A⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶B⢖⣒⣒⡲B
+           └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
+            0            200           400            600           800     1k steps
+
     Samples of answers
       › how are you ?
         A i'm fine , thanks . and you ?        B not bad . how was your trip ?
@@ -269,14 +294,6 @@ fn two_runs_show_what_differs_and_which_is_better() {
 
     Stages shared  the same artifacts, made once
       all       dialogs, shards
-
-    Cost
-                              A        B
-      time               4m 05s   4m 11s
-      cpu                7m 46s   7m 23s
-      peak memory       1.3 GiB  1.3 GiB
-      stages made, hit     4, 1     3, 2
-      from scratch       4m 08s   4m 08s
     "#);
 }
 
@@ -284,7 +301,10 @@ fn two_runs_show_what_differs_and_which_is_better() {
 fn runs_of_different_experiments_meet_stage_by_stage() {
     assert_snapshot!(compared(vec![dialogue(), dialogue_slower(), shakespeare_diverging()], &TerminalOptions::default()), @r#"
     3 runs side by side
-         run               experiment        status   started           tags
+    calm-heron-02c1 has the best perplexity.perplexity: 6.5280 against 6.9500 of
+    brave-otter-7f3a (-6.1 %)
+
+         run               experiment        status   started, UTC      tags
       A  brave-otter-7f3a  combined_41m      done     2026-03-20 09:46  baseline
       B  calm-heron-02c1   combined_41m      done     2026-03-20 09:46
       C  witty-wren-9e40   mini_shakespeare  running  2026-03-20 10:03  baseline
@@ -314,27 +334,19 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
                   documents               1,204            –      –
 
     perplexity by source  loss
-                            A         B    C
-        dialogs      1.8105    1.7533 *  –
-                               -3.2 %
-        extra.jsonl  2.4127 *  2.4301    –
-                               +0.7 %
+                          A         B    C
+      dialogs      1.8105    1.7533 *  –
+                             -3.2 %
+      extra.jsonl  2.4127 *  2.4301    –
+                             +0.7 %
 
-    base loss   A 1.8436   B 1.9288   C NaN
-           │⢳⢄⡀                                             ××××××××××××××××××××××××
-         7 ┤ ⠉⢗⢆⡀
-           │   ⠣⡘⠢⣀
-         6 ┤    ⠈⠲A⠑⢤⡀
-           │       ⠑⢄⠈⠒⠦⡀
-         5 ┤         ⠙⠢⢄⡈⠑⠢⣀⡀                   ⢀⣀⣀⣀⣀⣀⣀⣀⣀⠤⠤C
-           │   ⢀⣀⣀⣀⣀⣀⣀⣀⣀⠵⠦⣤⠤⠭⠷B⢤⡔⠒⠒⠒⠒⠒⠒⠒⠒⠉C⠉⠉⠉⠉⠉⠁
-         4 ┤⠉⠉⠉⠁           ⠉⠑⠦⣀ ⠈⠑⠒⠤⣀⡀
-           │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
-         3 ┤                       ⠈⠉⠉⠑⠲⢄⣀⣀⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
-           │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌A⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀B⣀⣀
-         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦⠤⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶⠶⢖⣒⣒⡲B
-           └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
-            0            200           400            600           800     1k steps
+    Cost
+                                 A           B           C
+      time              4 min 05 s  4 min 11 s     running
+      cpu               7 min 46 s  7 min 23 s  2 min 13 s
+      peak memory           1.4 GB      1.4 GB      440 MB
+      stages made, hit        4, 1        3, 2        0, 1
+      from scratch      4 min 08 s  4 min 08 s  1 min 10 s
 
     base validation_loss   A 2.0234   B 2.1389
            │⡍⠢⡀
@@ -352,6 +364,22 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
            └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
             0            200           400            600           800     1k steps
 
+    base loss   A 1.8436   B 1.9288   C NaN
+           │⢳⢄⡀                                             ××××××××××××××××××××××××
+         7 ┤ ⠉⢗⢆⡀
+           │   ⠣⡘⠢⣀
+         6 ┤    ⠈⠲A⠑⢤⡀
+           │       ⠑⢄⠈⠒⠦⡀
+         5 ┤         ⠙⠢⢄⡈⠑⠢⣀⡀                   ⢀⣀⣀⣀⣀⣀⣀⣀⣀⠤⠤C
+           │   ⢀⣀⣀⣀⣀⣀⣀⣀⣀⠵⠦⣤⠤⠭⠷B⢤⡔⠒⠒⠒⠒⠒⠒⠒⠒⠉C⠉⠉⠉⠉⠉⠁
+         4 ┤⠉⠉⠉⠁           ⠉⠑⠦⣀ ⠈⠑⠒⠤⣀⡀
+           │                  ⠈⠉⠑⠒⢤⣀ ⠈⠉⠒⠲⠤⢄⣀⡀
+         3 ┤                       ⠈⠉⠉⠑⠲⢄⣀⣀⣀⠈⠉⠒⠒⠢⠤⠤⣀⣀⡀
+           │                                ⠉⠒⠒⠒⠒⠤⢄⣀⣠⢌A⠉⠑⠒⠒⠒⠤⠤⠤⠤⣀⣀B⣀⣀
+         2 ┤                                           ⠉⠉⠉⠉⠉⠒⠒⠒⠑⠒⠦⠤⠒⠒⠯⠭⠭⠭⠭⠵⣖⣲⠶⠶⢖⣒⣒⡲B
+           └┬─────────────┬─────────────┬──────────────┬─────────────┬─────────────┬
+            0            200           400            600           800     1k steps
+
     Samples of answers
       › how are you ?
         A i'm fine , thanks . and you ?
@@ -362,40 +390,36 @@ fn runs_of_different_experiments_meet_stage_by_stage() {
 
     Stages shared  the same artifacts, made once
       A B       dialogs, shards
-
-    Cost
-                              A        B        C
-      time               4m 05s   4m 11s   1m 15s
-      cpu                7m 46s   7m 23s   2m 13s
-      peak memory       1.3 GiB  1.3 GiB  420 MiB
-      stages made, hit     4, 1     3, 2     0, 1
-      from scratch       4m 08s   4m 08s   1m 10s
     "#);
 }
 
 #[test]
 fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
     assert_snapshot!(compared(sweep(), &TerminalOptions::default()), @r#"
-    9 runs  * the best base.validation_loss (lower is better)
-         run     lr      seed  validation_loss      loss      time
-      A  run-01  0.0001  1              2.2100    2.2100    4m 05s
-      B  run-02  0.0001  2              2.2200    2.2200    4m 05s
-      C  run-03  0.0001  3              2.2300    2.2300    4m 05s
-      D  run-11  0.0003  1              2.0600    2.0600    4m 05s
-      E  run-12  0.0003  2              2.0700    2.0700    4m 05s
-      F  run-13  0.0003  3              2.0800    2.0800    4m 05s
-      G  run-21  0.001   1              1.9100 *  1.9100 *  4m 05s
-      H  run-22  0.001   2              1.9200    1.9200    4m 05s
-      I  run-23  0.001   3              1.9300    1.9300    4m 05s
+    9 runs side by side
+    run-21 has the best perplexity.perplexity: 6.7531 against 9.1157 of run-01
+    (-25.9 %)
 
-    Effect of each setting  on base.validation_loss, the largest first
-      setting        value   runs    mean    best
-      base.train.lr  0.001      3  1.9200  1.9100
-                     0.0003     3  2.0700  2.0600   +7.8 %
-                     0.0001     3  2.2200  2.2100  +15.6 %
-      seed           1          3  2.0600  1.9100
-                     2          3  2.0700  1.9200   +0.5 %
-                     3          3  2.0800  1.9300   +1.0 %
+    9 runs  * the best perplexity.perplexity (lower is better)
+         run     seed  lr      validation_loss      loss    perplexity          time
+      A  run-01  1     0.0001           2.2100    2.2100        9.1157    4 min 05 s
+      B  run-02  2     0.0001           2.2200    2.2200        9.2073    4 min 05 s
+      C  run-03  3     0.0001           2.2300    2.2300        9.2999    4 min 05 s
+      D  run-11  1     0.0003           2.0600    2.0600        7.8460    4 min 05 s
+      E  run-12  2     0.0003           2.0700    2.0700        7.9248    4 min 05 s
+      F  run-13  3     0.0003           2.0800    2.0800        8.0045    4 min 05 s
+      G  run-21  1     0.001            1.9100 *  1.9100 *      6.7531 *  4 min 05 s
+      H  run-22  2     0.001            1.9200    1.9200        6.8210    4 min 05 s
+      I  run-23  3     0.001            1.9300    1.9300        6.8895    4 min 05 s
+
+    Effect of each setting  on perplexity.perplexity, the largest first
+      setting        value   runs    mean    best   behind
+      base.train.lr  0.001      3  6.8212  6.7531
+                     0.0003     3  7.9251  7.8460  +16.2 %
+                     0.0001     3  9.2076  9.1157  +35.0 %
+      seed           1          3  7.9049  6.7531
+                     2          3  7.9844  6.8210   +1.0 %
+                     3          3  8.0646  6.8895   +2.0 %
 
     base validation_loss   D 2.0234   E 2.0234   F 2.0234   G 2.0234   H 2.0234
         I 2.0234   and 3 more
@@ -469,8 +493,8 @@ fn nothing_from_outside_reaches_the_terminal_as_a_command() {
 
 #[test]
 fn colour_changes_nothing_but_the_colour() {
-    let plain = super::report(&dialogue(), &TerminalOptions::default());
-    let coloured = super::report(
+    let plain = print(&dialogue(), &TerminalOptions::default());
+    let coloured = print(
         &dialogue(),
         &TerminalOptions {
             colour: true,
@@ -494,11 +518,12 @@ fn colour_changes_nothing_but_the_colour() {
 #[test]
 fn a_metric_can_be_chosen_and_drawn_against_time() {
     let options = TerminalOptions {
-        metrics: vec!["base.lr".to_owned()],
         axis: Axis::Time,
         ..TerminalOptions::default()
     };
-    let text = super::report(&dialogue(), &options);
+    let report = dialogue();
+    let document = of_report(&report, &["base.lr".to_owned()]);
+    let text = super::print(&document, &options);
     assert!(
         text.contains("⠒⠒ lr") && text.contains("time") && !text.contains("perplexity            "),
         "{text}"

@@ -6,19 +6,17 @@
 
 use polars::prelude::{ChunkAgg, Column, DataFrame, PolarsResult};
 
-use crate::{
-    comparison::{MetricRow, SettingRow},
-    metric::Better,
-};
+use super::row::{MetricRow, SettingRow};
+use crate::metric::Better;
 
 /// The column of the number that runs are judged by; no setting has this name.
 const MAIN: &str = "\u{1}main";
 
 /// The runs that have the main metric.
-pub(crate) struct Frame(DataFrame);
+pub(super) struct Frame(DataFrame);
 
 /// The runs with one value of a setting.
-pub(crate) struct Group {
+pub(super) struct Group {
     pub value: String,
     pub n_runs: usize,
     pub mean: f64,
@@ -27,7 +25,7 @@ pub(crate) struct Group {
 
 impl Frame {
     /// Puts settings and the main metric side by side; a setting that a run lacks is a dash.
-    pub(crate) fn new(settings: &[SettingRow], main: &MetricRow) -> PolarsResult<Frame> {
+    pub(super) fn new(settings: &[SettingRow], main: &MetricRow) -> PolarsResult<Frame> {
         let has_main = |idx: &usize| main.values[*idx].is_some();
         let runs: Vec<usize> = (0..main.values.len()).filter(has_main).collect();
         let numbers: Vec<Option<f64>> = runs.iter().map(|&idx| main.values[idx]).collect();
@@ -41,7 +39,7 @@ impl Frame {
     }
 
     /// Returns the runs by their value of a setting, in the order in which the values appear.
-    pub(crate) fn by(&self, setting: &str, better: Better) -> PolarsResult<Vec<Group>> {
+    pub(super) fn by(&self, setting: &str, better: Better) -> PolarsResult<Vec<Group>> {
         let parts = self.0.partition_by_stable([setting], true)?;
         let group = |part: DataFrame| {
             let value = part.column(setting)?.str()?.get(0).unwrap_or_default();

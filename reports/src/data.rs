@@ -1,0 +1,130 @@
+//! Reports for programs: JSON and CSV.
+//!
+//! JSON is the value itself. CSV is long rather than wide for one run (a metric a line) and a run a
+//! line for several, settings and metrics as columns, which is what a spreadsheet or a data frame
+//! wants. Numbers are written in full here: rounding is for people.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::{
+    comparison::{Comparison, MetricRow},
+    number::moment,
+    report::Report,
+};
+
+/// Renders a report or a comparison as indented JSON.
+pub fn json<T: Serialize>(value: &T) -> String {
+    // Maps have text keys and nothing here refuses to be serialised, so this cannot fail.
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Renders the numbers of one run, a line for each: `stage,metric,step,value`; no step for a final one.
+pub fn report_csv(report: &Report) -> String {
+    let mut csv = String::from("stage,metric,step,value\n");
+    for last in &report.finals {
+        csv_line(
+            &mut csv,
+            &[&last.stage, &last.metric, "", &exact(last.value)],
+        );
+    }
+    for curve in &report.curves {
+        for point in &curve.points {
+            csv_line(
+                &mut csv,
+                &[
+                    &curve.stage,
+                    &curve.metric,
+                    &point.step.to_string(),
+                    &exact(point.value),
+                ],
+            );
+        }
+    }
+    csv
+}
+
+/// Renders several runs, one a line, with the settings that differ and all metrics.
+pub fn comparison_csv(comparison: &Comparison) -> String {
+    let mut headings: Vec<String> = [
+        "run",
+        "experiment",
+        "status",
+        "started",
+        "seconds",
+        "cpu_seconds",
+        "peak_memory_bytes",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    headings.extend(comparison.settings.iter().map(|row| row.name.clone()));
+    headings.extend(comparison.metrics.iter().map(MetricRow::full_name));
+    let mut csv = String::new();
+    csv_line(&mut csv, &headings);
+    for (idx, report) in comparison.runs.iter().enumerate() {
+        let (run, cost) = (&report.run, &comparison.costs[idx]);
+        let mut cells = vec![
+            run.name.clone(),
+            run.experiment.clone(),
+            run.status.to_string(),
+            moment(run.started_at),
+        ];
+        cells.extend([
+            exact(cost.elapsed_seconds),
+            exact(cost.cpu_seconds),
+            cost.peak_memory_bytes.to_string(),
+        ]);
+        cells.extend(
+            comparison
+                .settings
+                .iter()
+                .map(|row| row.values[idx].clone().unwrap_or_default()),
+        );
+        cells.extend(
+            comparison
+                .metrics
+                .iter()
+                .map(|row| row.values[idx].map(exact).unwrap_or_default()),
+        );
+        csv_line(&mut csv, &cells);
+    }
+    csv
+}
+
+/// Writes a number so that reading it gives the same number.
+fn exact(value: f64) -> String {
+    if value.is_nan() {
+        "nan".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+fn csv_line<T: AsRef<str>>(csv: &mut String, cells: &[T]) {
+    for (idx, cell) in cells.iter().enumerate() {
+        if idx > 0 {
+            csv.push(',');
+        }
+        csv_cell(csv, cell.as_ref());
+    }
+    csv.push('\n');
+}
+
+fn csv_cell(csv: &mut String, cell: &str) {
+    // A spreadsheet would run what begins like a formula; a number may begin with its sign.
+    let is_formula =
+        cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
+    let cell = if is_formula {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    };
+    if cell.contains([',', '"', '\n', '\r']) {
+        let _ = write!(csv, "\"{}\"", cell.replace('"', "\"\""));
+    } else {
+        csv.push_str(&cell);
+    }
+}

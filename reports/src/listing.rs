@@ -1,0 +1,127 @@
+//! Runs as a table: who they are, when they ran, and the number that tells most of each.
+
+use std::collections::HashMap;
+
+use tinylm_registry::{Judge, Metric, Param, Registry, Run};
+
+use crate::{
+    Error,
+    block::{Cell, Column, Holds, Table, Tone},
+    number::{duration, local_moment},
+    sections::{status_cell, value_cell},
+};
+
+/// Runs below each other.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub table: Table,
+    /// Which number is shown, where it is the same of all.
+    pub headline: Option<String>,
+}
+
+/// Returns the table of these runs; `wanted` are names of metrics, the first that is one is shown
+/// in the place of each run's headline.
+pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<Listing, Error> {
+    let judged = judged(registry, runs, wanted)?;
+    let differing = differing(registry, runs)?;
+    let shown = judged.iter().flatten().map(|(_, name)| name);
+    let headline = shown.clone().next().cloned();
+    let headline = headline.filter(|first| shown.clone().all(|name| name == first));
+    let columns = vec![
+        Column::new("run", Holds::Names),
+        Column::new("experiment", Holds::Texts),
+        Column::new("status", Holds::Names),
+        Column::new("started", Holds::Names).spare(),
+        Column::new("took", Holds::Figures),
+        Column::new("headline", Holds::Figures),
+        Column::new("", Holds::Codes),
+        Column::new("of its sweep", Holds::Texts),
+        Column::new("tags", Holds::Texts),
+    ];
+    let rows = runs.iter().zip(judged).zip(differing);
+    let rows = rows.map(|((run, judged), differing)| {
+        let seconds = run.ended_at.map(|end| (end - run.started_at) as f64 / 1e3);
+        let (value, name) = judged.unzip();
+        let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
+        vec![
+            Cell::new(run.name.clone(), Tone::Strong),
+            Cell::plain(run.experiment.clone()),
+            status_cell(run.status),
+            Cell::quiet(local_moment(run.started_at)),
+            Cell::plain(seconds.map(duration).unwrap_or_default()),
+            value.map(value_cell).unwrap_or_default(),
+            Cell::quiet(name.filter(|_| headline.is_none()).unwrap_or_default()),
+            Cell::plain(differing),
+            Cell::quiet(tags.join(" ")),
+        ]
+    });
+    let table = Table::new(columns, rows.collect());
+    Ok(Listing { table, headline })
+}
+
+/// Returns the number that each run is judged by, and its name.
+fn judged(
+    registry: &Registry,
+    runs: &[Run],
+    wanted: &[String],
+) -> Result<Vec<Option<(f64, String)>>, Error> {
+    let mut measured = Vec::new();
+    for run in runs {
+        let judge = Judge::of(registry.stages(&run.id)?.iter());
+        measured.push((judge, registry.final_metrics(&run.id)?));
+    }
+    let meant =
+        |(judge, metrics): &(Judge, Vec<Metric>), name: &str| judge.meant(names(metrics), name);
+    let is_metric = |name: &&String| measured.iter().any(|run| meant(run, name).is_some());
+    let asked = wanted.iter().find(is_metric);
+    let mut judged = Vec::new();
+    for (run, (judge, metrics)) in runs.iter().zip(&measured) {
+        let found = match asked {
+            Some(name) => judge.meant(names(metrics), name),
+            None => {
+                let chosen = registry.headline(&run.id)?;
+                judge.headline(names(metrics), chosen.as_deref())
+            }
+        };
+        judged.push(found.map(|idx| {
+            let metric = &metrics[idx];
+            (metric.value, format!("{}.{}", metric.stage, metric.name))
+        }));
+    }
+    Ok(judged)
+}
+
+fn names(metrics: &[Metric]) -> impl Iterator<Item = (&str, &str)> + Clone {
+    metrics.iter().map(|metric| (&*metric.stage, &*metric.name))
+}
+
+/// Returns the settings by which each run of a sweep differs from the others of it.
+fn differing(registry: &Registry, runs: &[Run]) -> Result<Vec<String>, Error> {
+    let mut of_sweeps: HashMap<&str, HashMap<String, Vec<String>>> = HashMap::new();
+    let mut params: Vec<Vec<Param>> = Vec::new();
+    for run in runs {
+        let of_run = match &run.sweep {
+            Some(_) => registry.params(&run.id)?,
+            None => Vec::new(),
+        };
+        let values = of_sweeps.entry(run.sweep.as_deref().unwrap_or_default());
+        let values = values.or_default();
+        for param in &of_run {
+            let known = values.entry(param.name.clone()).or_default();
+            if !known.contains(&param.value) {
+                known.push(param.value.clone());
+            }
+        }
+        params.push(of_run);
+    }
+    let told = |(run, params): (&Run, &Vec<Param>)| {
+        let values = &of_sweeps[run.sweep.as_deref().unwrap_or_default()];
+        let differs = |param: &&Param| values.get(&param.name).is_some_and(|known| known.len() > 1);
+        let words = params.iter().filter(differs).map(|param| {
+            let name = param.name.rsplit('.').next().unwrap_or_default();
+            format!("{name}={}", param.value)
+        });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    Ok(runs.iter().zip(&params).map(told).collect())
+}

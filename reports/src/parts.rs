@@ -1,0 +1,58 @@
+//! Tables of what was measured of each part of a whole: a line a part.
+
+use crate::{metric::Part, report::Report};
+
+pub(crate) struct PartTable<'a> {
+    pub stage: &'a str,
+    pub by: &'a str,
+    pub metrics: Vec<&'a str>,
+    pub parts: Vec<(&'a str, Vec<Option<f64>>)>,
+}
+
+impl Report {
+    /// Returns the tables of wholes that have several parts; a single one is the whole.
+    pub(crate) fn part_tables(&self) -> Vec<PartTable<'_>> {
+        let mut tables: Vec<PartTable<'_>> = Vec::new();
+        for last in &self.finals {
+            let Some(part) = Part::of(&last.metric) else {
+                continue;
+            };
+            let is_of = |table: &PartTable<'_>| table.stage == last.stage && table.by == part.by;
+            let table_idx = tables.iter().position(is_of).unwrap_or_else(|| {
+                tables.push(PartTable {
+                    stage: &last.stage,
+                    by: part.by,
+                    metrics: Vec::new(),
+                    parts: Vec::new(),
+                });
+                tables.len() - 1
+            });
+            tables[table_idx].add(part, last.value);
+        }
+        tables.retain(|table| table.parts.len() > 1);
+        tables
+    }
+}
+
+impl<'a> PartTable<'a> {
+    fn add(&mut self, part: Part<'a>, value: f64) {
+        let metrics = &mut self.metrics;
+        let known = metrics.iter().position(|metric| *metric == part.metric);
+        let metric_idx = known.unwrap_or_else(|| {
+            metrics.push(part.metric);
+            metrics.len() - 1
+        });
+        let known = self.parts.iter().position(|(name, _)| *name == part.name);
+        let part_idx = known.unwrap_or_else(|| {
+            self.parts.push((part.name, Vec::new()));
+            self.parts.len() - 1
+        });
+        let values = &mut self.parts[part_idx].1;
+        values.resize(values.len().max(metric_idx + 1), None);
+        values[metric_idx] = Some(value);
+    }
+
+    pub(crate) fn value(&self, part_idx: usize, metric_idx: usize) -> Option<f64> {
+        *self.parts[part_idx].1.get(metric_idx)?
+    }
+}
