@@ -240,7 +240,7 @@ impl Job<'_> {
                 told.message = format!("stage `{}` failed: {}", one.stage, error.message);
                 let failure = Failure::from(told);
                 console.say("");
-                eprint(&failure.render(project::stderr_has_color()));
+                eprint(failure.render(project::stderr_has_color()));
             }
         }
         if self.project.global.quiet {
@@ -250,7 +250,7 @@ impl Job<'_> {
             outcome::print(console, &self.project.home(), self.experiment, settled);
         }
         console.result("");
-        console.result(&closing_line(run_name, settled, next));
+        console.result(closing_line(run_name, settled, next));
     }
 
     fn exit_code(&self, status: Status) -> u8 {

@@ -36,3 +36,9 @@ pub(crate) fn find_stage<'a>(
             }
         })
 }
+
+/// A run's tags, as people write them.
+pub(crate) fn tags(run: &Run) -> String {
+    let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
+    tags.join(" ")
+}

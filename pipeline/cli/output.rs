@@ -104,8 +104,6 @@ impl Shown {
     }
 }
 
-use crate::global::Global;
-
 /// Prints a line of the result. A closed pipe (`| head`) ends the program quietly.
 pub(crate) fn print_line(line: impl Into<Shown>) {
     if write_line(io::stdout(), line).is_err() {

@@ -59,7 +59,7 @@ pub(crate) fn print(
             let words: Vec<String> = point
                 .map(|(path, value)| format!("{path}={value}"))
                 .collect();
-            print_line(&words.join("  "));
+            print_line(words.join("  "));
         }
         print_plan(project, experiment, stages, file);
     }
@@ -120,7 +120,7 @@ fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned], fi
             print_line(format!("{:9}{:width$}  {reason}", "", ""));
         }
     }
-    print_line(&conclusion(&file.words(project), stages));
+    print_line(conclusion(&file.words(project), stages));
     if project.global.verbose {
         for stage in &experiment.stages {
             shape::print(&project.home(), stage, stages);

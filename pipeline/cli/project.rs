@@ -56,7 +56,7 @@ impl Project {
 
     pub(crate) fn context(&self) -> Context {
         let mut outside = outside();
-        outside.tell = (!self.global.quiet).then_some(crate::output::eprint);
+        outside.tell = (!self.global.quiet).then_some(|line: &str| crate::output::eprint(line));
         Context::new(self.home(), outside)
     }
 

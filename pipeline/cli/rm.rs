@@ -5,10 +5,9 @@ use tinylm_registry::Status;
 
 use crate::{
     failure::Failure,
-    lookup::find_runs,
+    lookup::{find_runs, tags},
     output::say,
     project::{Project, now_ms},
-    runs::tags,
 };
 
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::{
     failure::Failure,
+    lookup::tags,
     output::say,
     project::{Project, now_ms, quoted},
-    runs::tags,
 };
 
 #[derive(Debug, Args)]

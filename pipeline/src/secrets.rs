@@ -52,7 +52,12 @@ fn spans(text: &str) -> Vec<Range<usize>> {
         let start = from + at + 3;
         let ends = |c: char| c.is_whitespace() || "\"'`<>\\|".contains(c);
         let end = text[start..].find(ends).map_or(text.len(), |n| start + n);
-        let address = text[start..end].trim_end_matches([',', '}', ']', ')']);
+        let mut address = &text[start..end];
+        while !address.ends_with(MASK)
+            && let Some(shorter) = address.strip_suffix([',', '}', ']', ')'])
+        {
+            address = shorter;
+        }
         in_address(address, start, &mut spans);
         from = end;
     }

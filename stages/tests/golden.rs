@@ -72,15 +72,15 @@ fn normalize() {
     let whole = golden::<Normalize>(&test, "rejects_max: 0.5");
     let pairs = "{rejects_max: 0.5, pairs: sliding}";
     let pairs = golden::<Normalize>(&test, pairs);
-    insta::assert_snapshot!(format!("{whole}\n{pairs}"), @r"
+    insta::assert_snapshot!(format!("{whole}\n{pairs}"), @"
     normalize 5
-    documents-00000.parquet 03a372d18cbc50e3
-    rejected.jsonl c8ebe50bc80d402f
-    stats.json 9cd8c144cdfec7c8
+    documents-00000.parquet 778e1b7b4d33ee0b
+    rejected.jsonl 94d0f31ab789ecff
+    stats.json 9eba25d9ed61bdb2
     normalize 5
-    documents-00000.parquet 3674b18df4e3fa29
-    rejected.jsonl c8ebe50bc80d402f
-    stats.json 049d7451d77c3f88
+    documents-00000.parquet ae9cc14f72a024a5
+    rejected.jsonl 94d0f31ab789ecff
+    stats.json bc07fa04c845ea6f
     ");
 }
 
@@ -110,13 +110,13 @@ fn dedupe() {
     let near = golden::<Dedupe>(&test, "{method: minhash, threshold: 0.5, ngram: 2}");
     insta::assert_snapshot!(format!("{exact}\n{near}"), @"
     dedupe 3
-    documents-00000.parquet 7ea6b616c915e8a2
-    duplicates.jsonl 1e82a81a581dfc1f
-    stats.json e87e4be5bd79a954
+    documents-00000.parquet 9dbfd16fd00ba50c
+    duplicates.jsonl fc62b35374bedf3a
+    stats.json 253755c130b69c6d
     dedupe 3
-    documents-00000.parquet 7ea6b616c915e8a2
-    duplicates.jsonl 1e82a81a581dfc1f
-    stats.json 5261dc5b0e891305
+    documents-00000.parquet 9dbfd16fd00ba50c
+    duplicates.jsonl fc62b35374bedf3a
+    stats.json fc14d17697169965
     ");
 }
 
@@ -137,27 +137,27 @@ fn tokenizer() {
     });
     insta::assert_snapshot!(digests.join("\n"), @"
     tokenizer 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja c52771359d5a6bce
     generation.json 0f50630b9d8a5021
     stats.json 0046f2b318cd63df
     tokenizer.json 0b4bf79029cef8b8
     tokenizer 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja 1f3aa4df3bbdf0de
     generation.json 053f530d6a8a5239
     stats.json 5205bc262483c0ac
     tokenizer.json c090327644938261
     tokenizer 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja 1f3aa4df3bbdf0de
     generation.json 748fa0eebf6e3232
     stats.json c51fa34173c0c282
     tokenizer.json 5747364706dfc61f
     tokenizer 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja c52771359d5a6bce
     generation.json b567f69f62409a15
     stats.json d0f09b9b4d340234
     tokenizer.json 8515135b3acb5ffd
     tokenizer 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja c52771359d5a6bce
     generation.json 2efa472a2cd54b22
     stats.json 65160077837f4a7e
     tokenizer.json eb527a7ddb7907e1
@@ -178,7 +178,7 @@ fn binarize() {
     let test = shards(dir.path());
     insta::assert_snapshot!(golden::<Binarize>(&test, "{validation: 0.2}"), @"
     binarize 3
-    chat_template.jinja e746bbb77ac74603
+    chat_template.jinja c52771359d5a6bce
     generation.json 26473d545d7919f3
     shards.json f94a725f5bc2f2a2
     tokenizer.json 095927fdf87e2fe6

@@ -462,7 +462,8 @@ fn a_copy_that_finds_no_room_names_where_it_was_to_go() {
         return;
     };
     let output = output.failure(1);
-    let said = output.stderr.lines().next().unwrap();
+    let said = output.stderr.lines().find(|line| line.starts_with("error"));
+    let said = said.unwrap();
     assert!(said.contains("`[ROOT]/.tinylm/work/"), "{output}");
     assert!(!said.contains("`[ROOT]/corpus.txt`"), "{output}");
     assert!(

@@ -78,7 +78,7 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
         force: Vec::new(),
         n_jobs: 1,
         n_threads: 1,
-        device: "cpu".to_owned(),
+        device: tinylm_pipeline::Device::Cpu,
         keep_going: false,
         resolve: Resolve::IfNew,
     };

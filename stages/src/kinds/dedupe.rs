@@ -15,20 +15,20 @@
 //! depends neither on that nor on the number of threads.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use serde_json::json;
 use tinylm_pipeline::{
-    At, Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
-    StageIo, choices, settings,
+    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
+    StageIo,
 };
 
 use crate::shared::{
-    documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, RowGroup, Rows},
+    documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, Rows},
     json::write_json,
-    parallel::{Turns, in_order},
+    parallel::Turns,
     shown, threads,
 };
 
@@ -37,44 +37,22 @@ mod exact;
 mod minhash;
 mod near;
 mod report;
+mod settings;
 mod spill;
+mod verdict;
 mod words;
+mod work;
 
 use exact::Seen;
 use report::DuplicatesWriter;
-use spill::{Numbers, Reader, Sorter, Table};
+use settings::Method;
+use spill::Table;
+use verdict::{Dropped, Verdict, Verdicts, Why};
+use work::Work;
+
+pub use settings::DedupeSettings;
 
 pub struct Dedupe;
-
-choices! {
-    /// How documents are compared with each other.
-    pub enum Method {
-        /// The same words in the same roles, ignoring case and spacing.
-        Exact = "exact",
-        /// Besides, n-grams of words that overlap by `threshold`.
-        Minhash = "minhash",
-        /// Not at all: only `evaluation` is looked at.
-        Contamination = "contamination",
-    }
-}
-
-settings! {
-    /// Drops documents that repeat earlier ones.
-    pub struct DedupeSettings {
-        /// How documents are compared.
-        pub method: Method = Method::Exact,
-        /// The share of n-grams (Jaccard) from which two documents are nearly the same.
-        pub threshold: f64 = 0.8,
-        /// Words in an n-gram; a shorter document is one n-gram.
-        pub ngram: usize = 5,
-        /// Hash functions of a signature: more find more of the pairs at the threshold.
-        pub permutations: usize = 112,
-        /// Words in an n-gram that no training document may share with an evaluation set.
-        pub contamination_ngram: usize = 13,
-        /// What is remembered of the corpus beyond this many megabytes is kept on disk; changes nothing but time.
-        pub memory_mb: usize = 512,
-    }
-}
 
 const ROLES: &[InputRole] = &[
     InputRole::many("documents", "what is deduplicated").takes(&[Content::Documents]),
@@ -186,192 +164,6 @@ fn open(io: &StageIo, role: &str) -> Result<Documents, StageError> {
     let inputs = io.inputs(role);
     let folders: Vec<&Path> = inputs.iter().map(|input| input.path.as_path()).collect();
     Documents::open(&folders)
-}
-
-/// What all passes share.
-pub(super) struct Work<'a> {
-    pub(super) settings: &'a DedupeSettings,
-    pub(super) io: &'a StageIo<'a>,
-    /// A folder for what does not fit into memory; emptied at the start and at the end.
-    pub(super) scratch: Scratch,
-}
-
-/// A folder that goes when it is dropped. It lies beside the checkpoints, never in the artifact.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Left over, it is emptied by the next attempt.
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-impl<'a> Work<'a> {
-    fn new(settings: &'a DedupeSettings, io: &'a StageIo<'a>) -> Result<Self, StageError> {
-        let path = io.checkpoints().join("dedupe-scratch");
-        if path.exists() {
-            std::fs::remove_dir_all(&path).at(&path)?;
-        }
-        std::fs::create_dir_all(&path).at(&path)?;
-        let scratch = Scratch(path);
-        Ok(Self {
-            settings,
-            io,
-            scratch,
-        })
-    }
-
-    /// Returns a share of the memory in bytes. What is held at one time adds up to the
-    /// whole: verdicts an eighth; of an evaluation set a half and an eighth; for `exact` a
-    /// half; for `minhash` an eighth, a half and a quarter.
-    fn memory(&self, part: usize, of: usize) -> usize {
-        (self.settings.memory_mb << 20) / of * part
-    }
-
-    /// Returns what sorts records in such a share.
-    fn sorter<const N: usize>(&self, name: &'static str, part: usize, of: usize) -> Sorter<'_, N> {
-        let cancel = self.io.cancel_flag();
-        Sorter::new(self.scratch.path(), name, self.memory(part, of), cancel)
-    }
-
-    /// Reads row groups on all threads and hands what `work` makes of each to `take` in order.
-    pub(super) fn each_group<R: Send>(
-        &self,
-        documents: &Documents,
-        note: &str,
-        work: impl Fn(&RowGroup, Rows) -> Result<R, StageError> + Sync,
-        take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
-    ) -> Result<(), StageError> {
-        let nothing = |_: &RowGroup| Ok(());
-        let work = |group: &RowGroup, rows, ()| work(group, rows);
-        self.each_group_with(documents, note, nothing, work, take)
-    }
-
-    /// The same with something of one's own for each group, asked for in order.
-    fn each_group_with<T: Send, R: Send>(
-        &self,
-        documents: &Documents,
-        note: &str,
-        mut give: impl FnMut(&RowGroup) -> Result<T, StageError>,
-        work: impl Fn(&RowGroup, Rows, T) -> Result<R, StageError> + Sync,
-        mut take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
-    ) -> Result<(), StageError> {
-        let mut groups = documents.row_groups().iter();
-        let total = Some(documents.n_documents());
-        in_order(
-            self.io.threads(),
-            |(group, _): &(&RowGroup, T)| group.content_bytes(),
-            || {
-                let next = groups.next();
-                next.map(|group| Ok((group, give(group)?))).transpose()
-            },
-            |(group, given)| match self.io.is_cancelled() {
-                true => Err(StageError::cancelled()),
-                false => Ok((group, work(group, group.read()?, given)?)),
-            },
-            |(group, result)| {
-                let done = group.first_row + group.n_rows as u64;
-                self.io
-                    .progress_note(done, total, "documents", Some(note))?;
-                take(group, result)
-            },
-        )
-    }
-}
-
-/// Why a document is dropped.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Verdict {
-    pub(super) why: Why,
-    /// The number of the document that is kept in its place, or of the evaluation
-    /// document that it repeats.
-    pub(super) kept: u32,
-    pub(super) similarity: f32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    Exact,
-    Near,
-    Contamination,
-}
-
-impl Why {
-    const ALL: [Self; 3] = [Self::Exact, Self::Near, Self::Contamination];
-}
-
-/// Documents to drop, each with its first verdict.
-pub(super) struct Dropped<'a> {
-    numbers: Numbers,
-    /// Number, reason, the document that is kept, similarity.
-    verdicts: Sorter<'a, 4>,
-}
-
-impl<'a> Dropped<'a> {
-    fn new(documents: &Documents, work: &'a Work) -> Self {
-        Self {
-            numbers: Numbers::none_of(documents.n_documents()),
-            verdicts: work.sorter("verdicts", 1, 8),
-        }
-    }
-
-    pub(super) fn add(&mut self, document: u32, verdict: Verdict) -> Result<(), StageError> {
-        if !self.numbers.insert(document) {
-            return Ok(());
-        }
-        let Verdict {
-            why,
-            kept,
-            similarity,
-        } = verdict;
-        self.verdicts
-            .push([document, why as u32, kept, similarity.to_bits()])
-    }
-
-    pub(super) fn contains(&self, document: u32) -> bool {
-        self.numbers.contains(document)
-    }
-
-    fn numbers(&self) -> &Numbers {
-        &self.numbers
-    }
-}
-
-/// The verdicts of one row group after the other.
-struct Verdicts<'a> {
-    reader: Reader<'a, 4>,
-    next: Option<[u32; 4]>,
-}
-
-impl<'a> Verdicts<'a> {
-    fn new(mut reader: Reader<'a, 4>) -> Result<Self, StageError> {
-        let next = reader.next()?;
-        Ok(Self { reader, next })
-    }
-
-    /// Returns those of the next group, with their place in it.
-    fn of_group(&mut self, group: &RowGroup) -> Result<Vec<(usize, Verdict)>, StageError> {
-        let first = group.first_row;
-        let mut of_group = Vec::new();
-        while let Some([number, why, kept, similarity]) = self.next
-            && u64::from(number) < first + group.n_rows as u64
-        {
-            let verdict = Verdict {
-                why: Why::ALL[why as usize],
-                kept,
-                similarity: f32::from_bits(similarity),
-            };
-            of_group.push(((u64::from(number) - first) as usize, verdict));
-            self.next = self.reader.next()?;
-        }
-        Ok(of_group)
-    }
 }
 
 /// What is left of a row group.

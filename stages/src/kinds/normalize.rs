@@ -13,6 +13,7 @@
 //! a document across a split.
 
 mod cell;
+mod chunk;
 mod clean;
 mod csv;
 mod files;
@@ -20,23 +21,20 @@ mod read;
 mod rejected;
 mod row_groups;
 mod rows;
+mod settings;
 pub(crate) mod shapes;
 mod table;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
-    StageIo, choices, settings,
+    StageIo,
 };
 
-use crate::kinds::normalize::{
-    clean::{Bounds, Cleaning},
-    shapes::{Columns, Format},
-};
 use crate::shared::{
-    documents::{self, DocumentsWriter, Written},
+    documents::{DocumentsWriter, Written},
     json::write_json,
     parallel::in_order,
     shown,
@@ -45,64 +43,11 @@ use crate::shared::{
 use files::Source;
 use rejected::Rejections;
 use rows::{Made, Recipe, Tally};
+use settings::SystemPrompts;
+
+pub use settings::NormalizeSettings;
 
 pub struct Normalize;
-
-choices! {
-    /// What happens to system prompts.
-    pub enum SystemPrompts {
-        /// They stay as they are.
-        Keep = "keep",
-        /// `system_prompt` is added to dialogues that have none.
-        Add = "add",
-        /// They are left out.
-        Remove = "remove",
-    }
-}
-
-choices! {
-    /// What becomes of a dialogue of many turns.
-    pub enum Pairs {
-        /// One document.
-        Whole = "whole",
-        /// A document for every two neighbouring turns.
-        Sliding = "sliding",
-        /// A document for every question with its answer.
-        Exchanges = "exchanges",
-    }
-}
-
-settings! {
-    /// How rows become documents.
-    pub struct NormalizeSettings {
-        /// The shape of the rows.
-        pub format: Format = Format::Auto,
-        /// Columns by hand, where their names are not the usual ones.
-        pub columns: Columns = Columns::NONE,
-        /// Further names of roles: `{customer: user}`.
-        pub roles: BTreeMap<String, String> = BTreeMap::new(),
-        /// Globs of the files to read; without any, all that look like data.
-        pub files: Vec<String> = Vec::new(),
-        /// Whether CSV and TSV files open with names; without it, this is recognised.
-        pub header: Option<bool> = None,
-        /// What happens to system prompts.
-        pub system: SystemPrompts = SystemPrompts::Keep,
-        /// The prompt that `system: add` adds.
-        pub system_prompt: Option<String> = None,
-        /// What becomes of a dialogue of many turns.
-        pub pairs: Pairs = Pairs::Whole,
-        /// What is changed in contents.
-        pub clean: Cleaning = Cleaning::OFF,
-        /// What is kept, by length and by look.
-        pub bounds: Bounds = Bounds::OFF,
-        /// Stop after so many documents.
-        pub max_documents: Option<u64> = None,
-        /// The largest share of rows that may be rejected.
-        pub rejects_max: f64 = 0.1,
-        /// A row longer than this is rejected and, but in Parquet, never held in memory.
-        pub row_bytes_max: u64 = 16 << 20,
-    }
-}
 
 impl Stage for Normalize {
     type Settings = NormalizeSettings;
@@ -216,7 +161,7 @@ impl<'a> Run<'a> {
         let mut chunks = files::Chunks::new(sources, settings.row_bytes_max as usize);
         let outcome = in_order(
             self.io.threads(),
-            |(_, chunk): &(usize, read::Chunk)| chunk.weight(),
+            |(_, chunk): &(usize, chunk::Chunk)| chunk.weight(),
             || {
                 if enough.get() {
                     return Ok(None);
@@ -348,9 +293,6 @@ fn stats(sources: &[Source], tallies: &[Tally], total: &Tally, written: Written)
     stats.insert("files".to_owned(), json!(files));
     Value::Object(stats)
 }
-
-/// A row group is made by the thread that read its rows if it is at least this large.
-const GROUP_BYTES_MIN: usize = documents::GROUP_BYTES / 8;
 
 #[cfg(test)]
 mod tests;

@@ -442,7 +442,9 @@ proptest! {
                 .filter(|&idx| tokens.is_target(idx))
                 .map(|idx| tokens.id(idx).into())
                 .collect();
-            prop_assert_eq!(&tokenizer.decode(&said).unwrap(), reply);
+            // White space that begins a reply may share a token with the end of the tag before it.
+            let decoded = tokenizer.decode(&said).unwrap();
+            prop_assert_eq!(decoded.trim_start(), reply.trim_start());
         }
     }
 }

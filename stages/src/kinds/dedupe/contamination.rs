@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use tinylm_pipeline::StageError;
 
 use super::{
-    Dropped, Verdict, Why, Work,
     spill::{Sorter, Table},
+    verdict::{Dropped, Verdict, Why},
     words::Ngrams,
+    work::Work,
 };
 use crate::shared::documents::{Digest, Documents, RowGroup, Rows};
 

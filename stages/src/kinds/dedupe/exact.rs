@@ -11,9 +11,10 @@ use std::{
 };
 
 use super::{
-    Dropped, Verdict, Why, Work,
     spill::{Sorted, Sorter},
+    verdict::{Dropped, Verdict, Why},
     words,
+    work::Work,
 };
 use crate::shared::documents::{Document, Documents, RowGroup, Rows};
 use tinylm_pipeline::StageError;

@@ -12,11 +12,12 @@ use rayon::prelude::*;
 use tinylm_pipeline::{At, StageError};
 
 use super::{
-    Dropped, Verdict, Why, Work,
     exact::{self, Key, Keys},
     minhash::MinHash,
     spill::{Numbers, Reader, Sorted, Sorter, Table},
+    verdict::{Dropped, Verdict, Why},
     words::{Ngrams, jaccard},
+    work::Work,
 };
 use crate::shared::documents::{Documents, RowGroup, Rows};
 

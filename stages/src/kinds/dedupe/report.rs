@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tinylm_pipeline::{At, StageError};
 
-use super::{Verdict, Why};
+use super::verdict::{Verdict, Why};
 use crate::shared::{documents::Digest, hex::hex, shown};
 
 pub(super) const NAME: &str = "duplicates.jsonl";

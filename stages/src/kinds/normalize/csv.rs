@@ -13,7 +13,7 @@ const NOT_CLOSED: &str = "not CSV: a quote is not closed";
 
 /// Returns a record as a map from column to text; a field that is not there is null.
 pub(super) fn row<'a>(record: &'a [u8], columns: &[String]) -> Result<Cell<'a>, String> {
-    let text = std::str::from_utf8(record).map_err(|error| super::rows::not_utf8(&error))?;
+    let text = std::str::from_utf8(record).map_err(|error| not_utf8(&error))?;
     let mut fields = fields(text)?;
     if fields.len() > columns.len() {
         let n_columns = columns.len();
@@ -81,6 +81,29 @@ fn in_quotes(text: &str) -> Result<Field<'_>, String> {
         false => Cow::Borrowed(&text[..end]),
     };
     Ok((Cell::Text(field), behind))
+}
+
+pub(super) fn not_utf8(error: &std::str::Utf8Error) -> String {
+    format!("not UTF-8 at byte {} of the row", error.valid_up_to())
+}
+
+/// Returns a line of tab-separated values as a row.
+pub(super) fn tsv<'a>(bytes: &'a [u8], columns: &[String]) -> Result<Cell<'a>, String> {
+    let line = std::str::from_utf8(bytes).map_err(|error| not_utf8(&error))?;
+    let values: Vec<&str> = line.split('\t').collect();
+    if values.len() != columns.len() {
+        return Err(format!(
+            "has {} values, not {}",
+            values.len(),
+            columns.len()
+        ));
+    }
+    let entries = columns.iter().zip(values);
+    Ok(Cell::Map(
+        entries
+            .map(|(name, value)| (Cow::Owned(name.clone()), Cell::Text(Cow::Borrowed(value))))
+            .collect(),
+    ))
 }
 
 #[cfg(test)]

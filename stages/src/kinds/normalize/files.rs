@@ -11,9 +11,12 @@ use memchr::memmem;
 use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
-    NormalizeSettings, csv,
-    read::{self, Chunk, END_OF_TEXT, Layout, Lost, Reader, Rows},
-    row_groups, table,
+    chunk::{Chunk, Lost, Rows},
+    csv,
+    read::{self, END_OF_TEXT, Layout, Reader},
+    row_groups,
+    settings::NormalizeSettings,
+    table,
 };
 use crate::kinds::normalize::{
     cell::Cell,
@@ -451,7 +454,7 @@ impl FirstRows {
         }
         let parse = |row| match cells {
             Cells::Csv { columns, .. } => csv::row(row, columns).ok(),
-            Cells::Tsv { columns, .. } => super::rows::tsv(row, columns).ok(),
+            Cells::Tsv { columns, .. } => csv::tsv(row, columns).ok(),
             _ => Cell::parse(row).ok(),
         };
         self.rows.iter().filter_map(|row| parse(row)).collect()

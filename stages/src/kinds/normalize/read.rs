@@ -12,14 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use arrow_array::RecordBatch;
 use memchr::{memchr, memchr_iter, memchr2, memmem};
 use tinylm_pipeline::{At, StageError};
 
-use super::row_groups::TableReader;
+use super::{
+    chunk::{CHUNK_BYTES, Chunk, Lost, Rows, Unit},
+    row_groups::TableReader,
+};
 
-/// A chunk is handed on when it has this many bytes.
-const CHUNK_BYTES: usize = 4 << 20;
 /// Raw text without marks is cut at a line's end, or a word's, into documents of about this size.
 const TEXT_BYTES: usize = 16 << 20;
 
@@ -47,55 +47,6 @@ pub(super) enum Layout {
     Whole,
     /// Some rows at a time.
     Parquet,
-}
-
-/// Some rows of a file.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) rows: Rows,
-    /// Rows that could not even be held.
-    pub(super) rejected: Vec<Lost>,
-    /// How far into the file it reaches, in bytes (rows for Parquet).
-    pub(super) position: u64,
-}
-
-/// A row that is rejected with all that may have been swallowed by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lost {
-    pub(super) row: u64,
-    /// More than one where a quote was left open.
-    pub(super) n_rows: u64,
-    pub(super) reason: String,
-}
-
-#[derive(Debug)]
-pub(super) enum Rows {
-    Units { bytes: Vec<u8>, units: Vec<Unit> },
-    Table { table: RecordBatch, first_row: u64 },
-}
-
-impl Chunk {
-    /// Returns about how many bytes it takes to understand it. A row longer than a chunk
-    /// is understood at once and may be a list of very small things.
-    pub(super) fn weight(&self) -> u64 {
-        let (n_bytes, longest) = match &self.rows {
-            Rows::Units { bytes, units } => {
-                let longest = units.iter().map(|unit| unit.at.len()).max();
-                (bytes.len(), longest.unwrap_or(0))
-            }
-            Rows::Table { table, .. } => (table.get_array_memory_size(), 0),
-        };
-        let factor = if longest > CHUNK_BYTES { 16 } else { 1 };
-        factor * n_bytes as u64
-    }
-}
-
-/// Where a row stands in its chunk, and its number in the file: the line it begins in,
-/// or its place in the array.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unit {
-    pub(super) row: u64,
-    pub(super) at: Range<usize>,
 }
 
 pub(super) enum Reader {

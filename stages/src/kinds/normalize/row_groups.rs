@@ -24,7 +24,7 @@ use parquet::{
 };
 use tinylm_pipeline::{At, StageError};
 
-use super::read::{Chunk, Rows};
+use super::chunk::{Chunk, Rows};
 
 /// Rows together are handed on up to about this size.
 const CHUNK_BYTES: u64 = 8 << 20;

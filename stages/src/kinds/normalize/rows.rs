@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use tinylm_pipeline::StageError;
 
 use super::{
-    GROUP_BYTES_MIN, NormalizeSettings, Pairs, SystemPrompts, csv,
+    chunk::{self, Chunk, Lost, Unit},
+    csv,
     files::{Cells, Source},
-    read::{self, Chunk, Lost, Unit},
+    read,
+    settings::{NormalizeSettings, Pairs, SystemPrompts},
     table,
 };
 use crate::kinds::normalize::{
@@ -16,12 +18,15 @@ use crate::kinds::normalize::{
     shapes::{Said, Turn},
 };
 use crate::shared::{
-    documents::{Digest, Encoded, Encoder, Rows},
+    documents::{self, Digest, Encoded, Encoder, Rows},
     template::Role,
 };
 
 /// A dialogue of more turns is rejected: each takes many times its bytes.
 const TURNS_MAX: usize = 1 << 20;
+
+/// A row group is made by the thread that read its rows if it is at least this large.
+const GROUP_BYTES_MIN: usize = documents::GROUP_BYTES / 8;
 
 /// A row that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,11 +119,11 @@ impl<'a> Recipe<'a> {
             making.lose(lost);
         }
         match chunk.rows {
-            read::Rows::Units { bytes, units } => {
+            chunk::Rows::Units { bytes, units } => {
                 making.reserve(units.len(), bytes.len());
                 making.units(&bytes, &units)?;
             }
-            read::Rows::Table { table, first_row } => {
+            chunk::Rows::Table { table, first_row } => {
                 making.table(&table::rows(&table), first_row)?
             }
         }
@@ -202,7 +207,7 @@ impl Making<'_> {
                 Ok(cell) => self.cell(&cell),
                 Err(reason) => Err(Refusal::Rejected(reason)),
             },
-            Cells::Tsv { columns, .. } => match tsv(bytes, columns) {
+            Cells::Tsv { columns, .. } => match csv::tsv(bytes, columns) {
                 Ok(cell) => self.cell(&cell),
                 Err(reason) => Err(Refusal::Rejected(reason)),
             },
@@ -449,35 +454,12 @@ fn digest<'t>(turns: impl IntoIterator<Item = (Option<Role>, &'t str)>) -> Diges
     *hasher.finalize().as_bytes()
 }
 
-pub(super) fn not_utf8(error: &std::str::Utf8Error) -> String {
-    format!("not UTF-8 at byte {} of the row", error.valid_up_to())
-}
-
 /// Returns a piece of a text file with newlines as line ends.
 fn text(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(&error))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| csv::not_utf8(&error))?;
     if text.contains('\r') {
         Ok(Cow::Owned(text.replace("\r\n", "\n")))
     } else {
         Ok(Cow::Borrowed(text))
     }
-}
-
-/// Returns a line of tab-separated values as a row.
-pub(super) fn tsv<'a>(bytes: &'a [u8], columns: &[String]) -> Result<Cell<'a>, String> {
-    let line = std::str::from_utf8(bytes).map_err(|error| not_utf8(&error))?;
-    let values: Vec<&str> = line.split('\t').collect();
-    if values.len() != columns.len() {
-        return Err(format!(
-            "has {} values, not {}",
-            values.len(),
-            columns.len()
-        ));
-    }
-    let entries = columns.iter().zip(values);
-    Ok(Cell::Map(
-        entries
-            .map(|(name, value)| (Cow::Owned(name.clone()), Cell::Text(Cow::Borrowed(value))))
-            .collect(),
-    ))
 }

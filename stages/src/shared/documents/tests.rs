@@ -1,3 +1,5 @@
+//! Documents are written and read back as they were said.
+
 use std::{fs, path::Path};
 
 use super::*;

@@ -12,7 +12,8 @@ impl Tokenizer {
     /// Returns the ids of a text that somebody wrote; none of them is a tag's.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokensError> {
         let mut ids = Vec::with_capacity(text.len() / 4);
-        let space = self.spacing == Spacing::Everywhere;
+        let is_bare = !text.is_empty() && !text.starts_with(' ');
+        let space = is_bare && self.spacing == Spacing::Everywhere;
         self.encoder().text(text, space, &mut ids)?;
         Ok(ids)
     }

@@ -1,6 +1,8 @@
 //! Properties of the source tree that no single crate can check.
 #![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
+mod circles;
+
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// Who may import whom. A new line here is a design change; see `pipeline/DESIGN.md`.

@@ -1,0 +1,33 @@
+//! The settings of `dedupe`.
+
+use tinylm_pipeline::{choices, settings};
+
+choices! {
+    /// How documents are compared with each other.
+    pub enum Method {
+        /// The same words in the same roles, ignoring case and spacing.
+        Exact = "exact",
+        /// Besides, n-grams of words that overlap by `threshold`.
+        Minhash = "minhash",
+        /// Not at all: only `evaluation` is looked at.
+        Contamination = "contamination",
+    }
+}
+
+settings! {
+    /// Drops documents that repeat earlier ones.
+    pub struct DedupeSettings {
+        /// How documents are compared.
+        pub method: Method = Method::Exact,
+        /// The share of n-grams (Jaccard) from which two documents are nearly the same.
+        pub threshold: f64 = 0.8,
+        /// Words in an n-gram; a shorter document is one n-gram.
+        pub ngram: usize = 5,
+        /// Hash functions of a signature: more find more of the pairs at the threshold.
+        pub permutations: usize = 112,
+        /// Words in an n-gram that no training document may share with an evaluation set.
+        pub contamination_ngram: usize = 13,
+        /// What is remembered of the corpus beyond this many megabytes is kept on disk; changes nothing but time.
+        pub memory_mb: usize = 512,
+    }
+}

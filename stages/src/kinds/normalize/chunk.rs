@@ -1,0 +1,57 @@
+//! Some rows of a file, found and not yet understood.
+
+use std::ops::Range;
+
+use arrow_array::RecordBatch;
+
+/// A chunk is handed on when it has this many bytes.
+pub(super) const CHUNK_BYTES: usize = 4 << 20;
+
+/// Some rows of a file.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) rows: Rows,
+    /// Rows that could not even be held.
+    pub(super) rejected: Vec<Lost>,
+    /// How far into the file it reaches, in bytes (rows for Parquet).
+    pub(super) position: u64,
+}
+
+/// A row that is rejected with all that may have been swallowed by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) row: u64,
+    /// More than one where a quote was left open.
+    pub(super) n_rows: u64,
+    pub(super) reason: String,
+}
+
+#[derive(Debug)]
+pub(super) enum Rows {
+    Units { bytes: Vec<u8>, units: Vec<Unit> },
+    Table { table: RecordBatch, first_row: u64 },
+}
+
+impl Chunk {
+    /// Returns about how many bytes it takes to understand it. A row longer than a chunk
+    /// is understood at once and may be a list of very small things.
+    pub(super) fn weight(&self) -> u64 {
+        let (n_bytes, longest) = match &self.rows {
+            Rows::Units { bytes, units } => {
+                let longest = units.iter().map(|unit| unit.at.len()).max();
+                (bytes.len(), longest.unwrap_or(0))
+            }
+            Rows::Table { table, .. } => (table.get_array_memory_size(), 0),
+        };
+        let factor = if longest > CHUNK_BYTES { 16 } else { 1 };
+        factor * n_bytes as u64
+    }
+}
+
+/// Where a row stands in its chunk, and its number in the file: the line it begins in,
+/// or its place in the array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub(super) row: u64,
+    pub(super) at: Range<usize>,
+}

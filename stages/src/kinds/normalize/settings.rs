@@ -1,0 +1,66 @@
+//! The settings of `normalize`.
+
+use std::collections::BTreeMap;
+
+use tinylm_pipeline::{choices, settings};
+
+use super::{
+    clean::{Bounds, Cleaning},
+    shapes::{Columns, Format},
+};
+
+choices! {
+    /// What happens to system prompts.
+    pub enum SystemPrompts {
+        /// They stay as they are.
+        Keep = "keep",
+        /// `system_prompt` is added to dialogues that have none.
+        Add = "add",
+        /// They are left out.
+        Remove = "remove",
+    }
+}
+
+choices! {
+    /// What becomes of a dialogue of many turns.
+    pub enum Pairs {
+        /// One document.
+        Whole = "whole",
+        /// A document for every two neighbouring turns.
+        Sliding = "sliding",
+        /// A document for every question with its answer.
+        Exchanges = "exchanges",
+    }
+}
+
+settings! {
+    /// How rows become documents.
+    pub struct NormalizeSettings {
+        /// The shape of the rows.
+        pub format: Format = Format::Auto,
+        /// Columns by hand, where their names are not the usual ones.
+        pub columns: Columns = Columns::NONE,
+        /// Further names of roles: `{customer: user}`.
+        pub roles: BTreeMap<String, String> = BTreeMap::new(),
+        /// Globs of the files to read; without any, all that look like data.
+        pub files: Vec<String> = Vec::new(),
+        /// Whether CSV and TSV files open with names; without it, this is recognised.
+        pub header: Option<bool> = None,
+        /// What happens to system prompts.
+        pub system: SystemPrompts = SystemPrompts::Keep,
+        /// The prompt that `system: add` adds.
+        pub system_prompt: Option<String> = None,
+        /// What becomes of a dialogue of many turns.
+        pub pairs: Pairs = Pairs::Whole,
+        /// What is changed in contents.
+        pub clean: Cleaning = Cleaning::OFF,
+        /// What is kept, by length and by look.
+        pub bounds: Bounds = Bounds::OFF,
+        /// Stop after so many documents.
+        pub max_documents: Option<u64> = None,
+        /// The largest share of rows that may be rejected.
+        pub rejects_max: f64 = 0.1,
+        /// A row longer than this is rejected and, but in Parquet, never held in memory.
+        pub row_bytes_max: u64 = 16 << 20,
+    }
+}
