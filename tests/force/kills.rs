@@ -31,9 +31,11 @@ fn a_killed_run_goes_on_to_the_same_artifacts() {
         }
         run(project.path(), &[], "the run after the kills");
         assert_eq!(artifacts(project.path(), &STAGES), wanted);
+        let staging = project.path().join(".tinylm/store/staging");
+        assert!(staging.is_dir(), "the store has another layout now");
         let gc = tinylm(project.path(), &["gc"]);
         assert!(gc.status.success(), "{gc:?}");
-        let staging = files_below(&project.path().join(".tinylm/store/staging"));
+        let staging = files_below(&staging);
         assert!(staging.is_empty(), "{staging:?}");
         n_chains += 1;
     }
