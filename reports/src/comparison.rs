@@ -12,7 +12,7 @@ mod frame;
 mod gather;
 mod lines;
 mod order;
-mod row;
+pub(crate) mod row;
 
 use serde::Serialize;
 

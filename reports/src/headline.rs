@@ -6,7 +6,7 @@
 use tinylm_registry::Judge;
 
 use crate::{
-    comparison::MetricRow,
+    comparison::row::MetricRow,
     report::{Final, Report},
 };
 

@@ -362,7 +362,10 @@ fn stages(report: &Report) -> Option<Section<'_>> {
         Some(Fact::text(stage.row.name.clone(), reason?))
     });
     let reasons: Vec<Fact> = reasons.collect();
-    if !reasons.is_empty() {
+    // The first run of an experiment says six times that nothing was there before.
+    let is_news =
+        |fact: &Fact| !matches!(&fact.value, Value::Text(reason) if reason == "never run");
+    if reasons.iter().any(is_news) {
         blocks.push(Block::Fold(
             "reasons".to_owned(),
             vec![Block::Facts(reasons)],
