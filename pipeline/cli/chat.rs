@@ -20,7 +20,7 @@ use serde_json::json;
 use tinylm_reports::block::Tone;
 use tinylm_stages::shared::{
     speak::{Answer, End, Manner, Said, Speaker},
-    template::{Role, Template},
+    template::Role,
 };
 
 use crate::{
@@ -112,7 +112,7 @@ struct Chat {
 
 impl Chat {
     fn new(speaker: Speaker, mut manner: Manner, system: Option<String>) -> Chat {
-        if speaker.tokenizer().template() == Template::Plain {
+        if !speaker.is_chat() {
             // A plain model ends its turn by beginning the other's.
             manner.stop.push("\nUser:".to_owned());
         }

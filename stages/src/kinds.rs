@@ -7,6 +7,7 @@ pub mod dedupe;
 pub mod download;
 pub mod evaluate;
 pub mod finetune;
+pub mod import;
 pub mod normalize;
 pub mod pretrain;
 pub mod sample;
@@ -24,6 +25,7 @@ pub fn catalog() -> Vec<Kind> {
         Kind::of::<binarize::Binarize>(),
         Kind::of::<pretrain::Pretrain>(),
         Kind::of::<finetune::Finetune>(),
+        Kind::of::<import::Import>(),
         Kind::of::<evaluate::Evaluate>(),
         Kind::of::<sample::Sample>(),
         Kind::of::<command::Command>(),

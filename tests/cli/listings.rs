@@ -86,7 +86,7 @@ fn a_graph_is_drawn_as_text_mermaid_and_dot() {
 }
 
 #[test]
-fn the_ten_kinds_are_listed_with_their_settings() {
+fn every_kind_is_listed_with_its_settings() {
     let project = Project::new();
     let stages = project.tinylm("stages").success();
     let names: Vec<&str> = stages
@@ -95,8 +95,7 @@ fn the_ten_kinds_are_listed_with_their_settings() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let all =
-        "download normalize dedupe tokenizer binarize pretrain finetune evaluate sample command";
+    let all = "download normalize dedupe tokenizer binarize pretrain finetune import evaluate sample command";
     assert_eq!(names, all.split(' ').collect::<Vec<_>>());
     for name in names {
         let settings = project.tinylm(&format!("stages {name}")).success();

@@ -13,6 +13,7 @@ pub mod config;
 mod dfdx_engine;
 pub mod engine;
 pub mod folder;
+pub mod foreign;
 mod fused;
 pub mod generate;
 mod initial;

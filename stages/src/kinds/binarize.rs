@@ -59,7 +59,8 @@ settings! {
 
 const ROLES: &[InputRole] = &[
     InputRole::many("documents", "what is encoded and split").takes(&[Content::Documents]),
-    InputRole::one("tokenizer", "what it is encoded with").takes(&[Content::Tokenizer]),
+    InputRole::one("tokenizer", "what it is encoded with; a model has one too")
+        .takes(&[Content::Tokenizer, Content::Model]),
     InputRole::many("validation", "documents of an official validation split")
         .optional()
         .takes(&[Content::Documents]),
@@ -232,7 +233,7 @@ impl Done {
             version: VERSION,
             vocab_size: tokenizer.vocab_size(),
             sources,
-            template: Some(tokenizer.template().name().to_owned()),
+            template: Some(tokenizer.template_name().to_owned()),
             splits,
             stats: stats.to_json(),
         };

@@ -9,11 +9,11 @@
 //! The same recipe gives the same bytes for any number of threads. What is learnt from
 //! is a stated sample, chosen by a hash of each document's id; see `words`.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tinylm_pipeline::{
-    At, Content, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError,
+    Content, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError,
     Stage, StageError, StageIo, settings,
 };
 
@@ -21,7 +21,11 @@ use crate::shared::{
     documents::Documents,
     json::write_json,
     template::Template,
-    tokens::{CHAT_TEMPLATE_NAME, GENERATION_NAME, Generation, ID_MAX, TOKENIZER_NAME, Tokenizer},
+    tokens::{
+        ID_MAX,
+        artifact::{add_specials, write},
+        json::added_token,
+    },
 };
 use crate::shared::{
     hub::{hub_remote, resolve_repo},
@@ -31,7 +35,6 @@ use crate::shared::{
 mod bpe;
 mod model;
 mod pretrained;
-mod sentencepiece;
 pub(crate) mod words;
 
 pub use bpe::Ties;
@@ -226,140 +229,6 @@ fn train(
         "sample": sample,
     });
     Ok((json, stats))
-}
-
-/// An entry of `added_tokens`.
-fn added_token(id: u32, content: &str, special: bool) -> Value {
-    json!({
-        "id": id,
-        "content": content,
-        "single_word": false,
-        "lstrip": false,
-        "rstrip": false,
-        "normalized": false,
-        "special": special,
-    })
-}
-
-/// Makes the template's tokens and further ones special, with ids behind the last where
-/// the tokenizer does not know them.
-fn add_specials(
-    json: &mut Value,
-    template: Template,
-    further: &[String],
-) -> Result<Generation, StageError> {
-    // A tokenizer of another purpose may cut or fill its texts, or frame them (`</s>`).
-    for part in ["truncation", "padding", "post_processor"] {
-        json[part] = Value::Null;
-    }
-    let mut ids = known_ids(json);
-    let mut next = ids.values().max().map_or(0, |id| id + 1);
-    let mut added: BTreeMap<u64, Value> = BTreeMap::new();
-    for token in json["added_tokens"].as_array().into_iter().flatten() {
-        added.insert(token["id"].as_u64().unwrap_or_default(), token.clone());
-    }
-    let wanted = template.specials().iter().copied();
-    for name in wanted.chain(further.iter().map(String::as_str)) {
-        let id = *ids.entry(name.to_owned()).or_insert_with(|| {
-            next += 1;
-            next - 1
-        });
-        added.insert(id, added_token(id as u32, name, true));
-    }
-    let largest = ids.values().max().copied().unwrap_or_default();
-    if largest > u64::from(ID_MAX) {
-        let message =
-            format!("the largest id would be {largest}, and shards hold ids up to {ID_MAX}");
-        return Err(StageError::new(message)
-            .help("take a tokenizer with a smaller vocabulary, or train one")
-            .is_final());
-    }
-    let id = |name: &str| ids.get(name).map(|&id| id as u32);
-    let special = |token: &Value| token["special"] == true;
-    let specials = added
-        .values()
-        .filter(|token| special(token))
-        .filter_map(|token| {
-            let name = token["content"].as_str()?;
-            Some((name.to_owned(), id(name)?))
-        });
-    let generation = Generation {
-        template,
-        stop: template
-            .stops()
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect(),
-        stop_ids: template
-            .stops()
-            .iter()
-            .filter_map(|name| id(name))
-            .collect(),
-        bos: template.bos().map(str::to_owned),
-        bos_id: template.bos().and_then(id),
-        eos: Some(template.eos().to_owned()),
-        eos_id: id(template.eos()),
-        pad_id: ["<pad>", "[PAD]", "<|pad|>"].into_iter().find_map(id),
-        specials: specials.collect(),
-    };
-    json["added_tokens"] = added.into_values().collect();
-    Ok(generation)
-}
-
-fn known_ids(json: &Value) -> BTreeMap<String, u64> {
-    let mut ids = BTreeMap::new();
-    match &json["model"]["vocab"] {
-        Value::Object(vocab) => {
-            let known = vocab
-                .iter()
-                .filter_map(|(token, id)| Some((token.clone(), id.as_u64()?)));
-            ids.extend(known);
-        }
-        Value::Array(pieces) => {
-            let pieces = pieces.iter().zip(0..);
-            ids.extend(pieces.filter_map(|(piece, id)| Some((piece[0].as_str()?.to_owned(), id))));
-        }
-        _ => {}
-    }
-    for token in json["added_tokens"].as_array().into_iter().flatten() {
-        if let (Some(content), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) {
-            ids.insert(content.to_owned(), id);
-        }
-    }
-    ids
-}
-
-/// Writes the artifact's files and opens them again as every later stage will.
-fn write(out: &Path, json: &Value, generation: Generation) -> Result<Tokenizer, StageError> {
-    let text = tokenizer_text(json);
-    let path = out.join(TOKENIZER_NAME);
-    fs::write(&path, text).at(&path)?;
-    write_json(&out.join(GENERATION_NAME), &json!(generation))?;
-    let tokenizer =
-        Tokenizer::load(out).map_err(|error| StageError::new(error.to_string()).is_final())?;
-    let jinja = generation.template.jinja(tokenizer.spacing());
-    let path = out.join(CHAT_TEMPLATE_NAME);
-    fs::write(&path, jinja).at(&path)?;
-    Ok(tokenizer)
-}
-
-/// Returns `json` with its parts in the order that the libraries write them in.
-fn tokenizer_text(json: &Value) -> String {
-    const PARTS: [&str; 9] = [
-        "version",
-        "truncation",
-        "padding",
-        "added_tokens",
-        "normalizer",
-        "pre_tokenizer",
-        "post_processor",
-        "decoder",
-        "model",
-    ];
-    let parts = PARTS.map(|part| (part.to_owned(), json[part].clone()));
-    let mut text = Value::Object(Map::from_iter(parts)).to_string();
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

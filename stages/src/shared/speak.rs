@@ -17,7 +17,7 @@ use tinylm_model::{
 use tinylm_pipeline::StageError;
 
 use crate::shared::{
-    template::{Role, Template},
+    template::Role,
     tokens::{Tokenizer, TokensError},
 };
 
@@ -171,7 +171,7 @@ impl Speaker {
 
     /// Whether prompts are turns of a dialogue rather than the beginning of a text.
     pub fn is_chat(&self) -> bool {
-        self.tokenizer.template() != Template::Plain
+        self.tokenizer.knows_turns()
     }
 
     /// A text to be continued, behind the mark that texts begin with, if they do.

@@ -77,8 +77,8 @@ pub enum What {
 }
 
 /// A piece of a form: a special token or ordinary text.
-#[derive(Clone, Copy)]
-enum Mark {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
     Token(&'static str),
     Text(&'static str),
     /// A token that separates documents and is no part of the text.
@@ -88,20 +88,21 @@ enum Mark {
 use Mark::{Hidden, Text, Token};
 
 /// Everything that tells one template from another.
-struct Form {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Form {
     /// In the order in which ids are given to those that a tokenizer lacks.
-    specials: &'static [&'static str],
+    pub(crate) specials: &'static [&'static str],
     /// The tokens at which a reply ends, and so generation stops.
-    stops: &'static [&'static str],
-    bos: Option<&'static str>,
-    eos: &'static str,
-    before_dialogue: &'static [Mark],
-    after_dialogue: &'static [Mark],
-    before_text: &'static [Mark],
-    after_text: &'static [Mark],
+    pub(crate) stops: &'static [&'static str],
+    pub(crate) bos: Option<&'static str>,
+    pub(crate) eos: &'static str,
+    pub(crate) before_dialogue: &'static [Mark],
+    pub(crate) after_dialogue: &'static [Mark],
+    pub(crate) before_text: &'static [Mark],
+    pub(crate) after_text: &'static [Mark],
     /// Opening and closing of a turn, by role: system, user, assistant. The first mark
     /// of an assistant's closing is the one that a model must learn.
-    turns: [(&'static [Mark], &'static [Mark]); 3],
+    pub(crate) turns: [(&'static [Mark], &'static [Mark]); 3],
 }
 
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -176,7 +177,7 @@ static PLAIN: Form = Form {
 impl Template {
     pub const ALL: [Self; 4] = [Self::Chatml, Self::Tags, Self::StartEnd, Self::Plain];
 
-    fn form(self) -> &'static Form {
+    pub(crate) fn form(self) -> &'static Form {
         match self {
             Self::Chatml => &CHATML,
             Self::Tags => &TAGS,
@@ -219,13 +220,7 @@ impl Template {
         turns: impl IntoIterator<Item = (Role, &'a str)>,
         spacing: Spacing,
     ) -> Vec<Piece<'a>> {
-        let form = self.form();
-        let mut pieces: Vec<Piece> = outside(form.before_dialogue).collect();
-        for (role, text) in turns {
-            form.push_turn(role, text, spacing, &mut pieces);
-        }
-        pieces.extend(outside(form.after_dialogue));
-        pieces
+        self.form().pieces(turns, spacing)
     }
 
     /// Returns what a model is given so that it writes the next reply: the dialogue so
@@ -235,28 +230,12 @@ impl Template {
         turns: impl IntoIterator<Item = (Role, &'a str)>,
         spacing: Spacing,
     ) -> Vec<Piece<'a>> {
-        let form = self.form();
-        let mut pieces = self.pieces(turns, spacing);
-        pieces.truncate(pieces.len() - form.after_dialogue.len());
-        form.push_open(Role::Assistant, spacing, &mut pieces);
-        pieces
+        self.form().prompt(turns, spacing)
     }
 
     /// Returns what a raw text is made of: itself between the marks of a document.
     pub fn text_pieces(self, text: &str, spacing: Spacing) -> Vec<Piece<'_>> {
-        let form = self.form();
-        let content = Piece {
-            what: What::Content,
-            text,
-            space: spacing == Spacing::Everywhere,
-            role: None,
-            closes: false,
-        };
-        let before = outside(form.before_text);
-        before
-            .chain([content])
-            .chain(outside(form.after_text))
-            .collect()
+        self.form().text_pieces(text, spacing)
     }
 
     /// Returns the text of a `chat_template.jinja` that writes what [`written`] writes of
@@ -310,6 +289,48 @@ fn outside<'a>(marks: &'static [Mark]) -> impl Iterator<Item = Piece<'a>> {
 }
 
 impl Form {
+    /// See [`Template::pieces`].
+    pub(crate) fn pieces<'a>(
+        &self,
+        turns: impl IntoIterator<Item = (Role, &'a str)>,
+        spacing: Spacing,
+    ) -> Vec<Piece<'a>> {
+        let mut pieces: Vec<Piece> = outside(self.before_dialogue).collect();
+        for (role, text) in turns {
+            self.push_turn(role, text, spacing, &mut pieces);
+        }
+        pieces.extend(outside(self.after_dialogue));
+        pieces
+    }
+
+    /// See [`Template::prompt`].
+    pub(crate) fn prompt<'a>(
+        &self,
+        turns: impl IntoIterator<Item = (Role, &'a str)>,
+        spacing: Spacing,
+    ) -> Vec<Piece<'a>> {
+        let mut pieces = self.pieces(turns, spacing);
+        pieces.truncate(pieces.len() - self.after_dialogue.len());
+        self.push_open(Role::Assistant, spacing, &mut pieces);
+        pieces
+    }
+
+    /// See [`Template::text_pieces`].
+    pub(crate) fn text_pieces<'a>(&self, text: &'a str, spacing: Spacing) -> Vec<Piece<'a>> {
+        let content = Piece {
+            what: What::Content,
+            text,
+            space: spacing == Spacing::Everywhere,
+            role: None,
+            closes: false,
+        };
+        let before = outside(self.before_text);
+        before
+            .chain([content])
+            .chain(outside(self.after_text))
+            .collect()
+    }
+
     fn push_open(&self, role: Role, spacing: Spacing, pieces: &mut Vec<Piece<'_>>) {
         let (open, _) = self.turns[role as usize];
         let mut behind = Behind::Text;

@@ -31,11 +31,19 @@ pub use tinylm_model::folder::{
 };
 use tokenizers::pipeline::PipelineTokenizer;
 
-use crate::shared::template::{Piece, Role, Spacing, Template, What};
+use crate::shared::{
+    form::OwnForm,
+    template::{Form, Piece, Role, Spacing, Template, What},
+};
 
+pub(crate) mod artifact;
+pub(crate) mod assemble;
 mod encoder;
 mod error;
 mod file;
+pub(crate) mod gguf;
+pub(crate) mod json;
+pub(crate) mod sentencepiece;
 mod spelling;
 mod steps;
 mod stream;
@@ -59,7 +67,12 @@ const TOKEN_MAX: usize = u16::MAX as usize;
 /// The contents of `generation.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
-    pub template: Template,
+    /// One of our templates; an imported model has a form of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
+    /// How an imported model writes a dialogue, where that is none of our templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<OwnForm>,
     pub stop: Vec<String>,
     pub stop_ids: Vec<u32>,
     pub bos: Option<String>,
@@ -73,6 +86,7 @@ pub struct Generation {
 
 pub struct Tokenizer {
     steps: Steps,
+    form: &'static Form,
     generation: Generation,
     vocabulary: Vec<(String, u32)>,
     vocab_size: usize,
@@ -126,6 +140,15 @@ impl Tokenizer {
             path: path.to_owned(),
             source,
         })?;
+        let form = match (&generation.form, generation.template) {
+            (Some(own), _) => own.leaked(),
+            (None, Some(template)) => template.form(),
+            (None, None) => {
+                return Err(unusable(
+                    "nothing says how a dialogue is written".to_owned(),
+                ));
+            }
+        };
         let vocabulary = file::vocabulary(&value).map_err(unusable)?;
         let largest = vocabulary.iter().map(|(_, id)| *id).max();
         let largest = largest.ok_or_else(|| unusable("its vocabulary is empty".to_owned()))?;
@@ -148,6 +171,7 @@ impl Tokenizer {
             false => file::take_spacing(&mut value),
         };
         file::keep_scores(json, &mut value);
+        let left_out = file::fill_bytes(&mut value, largest + 1..=ID_MAX);
         tokenizers::canonicalize_value(&mut value).map_err(|e| unusable(e.to_string()))?;
         // The library panics at some vocabularies that contradict themselves.
         let pipeline = catch_unwind(|| tokenizers::from_json(&value.to_string()))
@@ -159,6 +183,10 @@ impl Tokenizer {
         let mut spellings = BTreeMap::new();
         for &id in specials.values().filter(|&&id| Some(id) != unknown_id) {
             reserved.insert(id);
+        }
+        for id in left_out {
+            reserved.insert(id);
+            spellings.insert(id, Spelling::nothing());
         }
         let speller = Speller {
             ids: &ids,
@@ -180,6 +208,7 @@ impl Tokenizer {
             .map_err(unusable)?;
         Ok(Self {
             steps,
+            form,
             generation,
             vocab_size: largest as usize + 1,
             vocabulary,
@@ -196,16 +225,12 @@ impl Tokenizer {
 
     /// Encodes the template's own words once, and finds missing tags before any document does.
     fn check_template(&mut self) -> Result<(), TokensError> {
-        let template = self.generation.template;
-        if let Some(name) = template
-            .specials()
-            .iter()
-            .find(|name| self.special(name).is_none())
-        {
+        let mut specials = self.form.specials.iter();
+        if let Some(name) = specials.find(|name| self.special(name).is_none()) {
             return Err(self.missing(name));
         }
         let every_role = Role::ALL.map(|role| (role, ""));
-        for piece in template.pieces(every_role, self.spacing) {
+        for piece in self.form.pieces(every_role, self.spacing) {
             if piece.what == What::Tag && self.tag(&piece).is_none() {
                 let mut ids = Vec::new();
                 let take = |_: &Piece, some: &[u32]| ids.extend_from_slice(some);
@@ -219,7 +244,7 @@ impl Tokenizer {
     fn missing(&self, name: &str) -> TokensError {
         TokensError::MissingSpecial {
             name: name.to_owned(),
-            template: self.template().name().to_owned(),
+            template: self.template_name().to_owned(),
         }
     }
 
@@ -263,8 +288,26 @@ impl Tokenizer {
         &self.generation
     }
 
-    pub fn template(&self) -> Template {
+    /// Returns which of our templates it has; an imported one has none.
+    pub fn template(&self) -> Option<Template> {
         self.generation.template
+    }
+
+    pub fn template_name(&self) -> &'static str {
+        self.generation.template.map_or("own", Template::name)
+    }
+
+    /// Returns how a dialogue is written.
+    pub(crate) fn form(&self) -> &'static Form {
+        self.form
+    }
+
+    /// Whether its models are trained on turns, rather than on texts alone.
+    pub fn knows_turns(&self) -> bool {
+        match &self.generation.form {
+            Some(form) => form.knows_turns,
+            None => self.generation.template != Some(Template::Plain),
+        }
     }
 
     /// Returns where a chat template must put spaces for it.

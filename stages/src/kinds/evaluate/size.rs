@@ -62,7 +62,7 @@ impl Tags {
         let specials = tokenizer.specials().values().copied();
         let marks = specials.filter(|&id| Some(id) != tokenizer.unknown_id());
         let turns = Role::ALL.map(|role| (role, ""));
-        let pieces = tokenizer.template().pieces(turns, tokenizer.spacing());
+        let pieces = tokenizer.form().pieces(turns, tokenizer.spacing());
         let mut pairs = Vec::new();
         for pair in pieces.windows(2) {
             if !matches!((pair[0].what, pair[1].what), (What::Special(_), What::Tag)) {

@@ -6,7 +6,11 @@ use serde_json::{Map, Value, json};
 use tinylm_pipeline::{StageError, choices};
 
 use super::bpe::{self, Limits, Ties, Word};
-use crate::shared::tokens::{byte_level_char, unigram};
+use crate::shared::tokens::{
+    byte_level_char,
+    json::{SPACE, bpe_json, byte_level_decoder, byte_level_pre_tokenizer, pieces_decoder},
+    unigram,
+};
 
 choices! {
     /// How words are cut into tokens.
@@ -41,7 +45,6 @@ pub(super) type Counted = (String, u64);
 pub(super) const UNKNOWN: &str = "<unk>";
 /// What Python's `\W+` matches; the engines of other languages each mean something else by that.
 const NO_WORD: &str = r"[^\p{L}\p{N}_]+";
-const SPACE: char = '▁';
 const CONTINUES: &str = "##";
 /// Above this many characters WordPiece takes a word as unknown without looking at it.
 const WORD_CHARS_MAX: usize = 100;
@@ -342,54 +345,4 @@ fn bpe_model(tokens: &[String], merges: &[(u32, u32)], unknown: Option<&str>) ->
         .map(|&(a, b)| [tokens[a as usize].as_str(), tokens[b as usize].as_str()])
         .collect();
     bpe_json(vocab_map(tokens), json!(merges), unknown)
-}
-
-/// The `model` part of a BPE tokenizer; one with an unknown token falls back to bytes.
-pub(super) fn bpe_json(vocab: Map<String, Value>, merges: Value, unknown: Option<&str>) -> Value {
-    json!({
-        "type": "BPE",
-        "dropout": null,
-        "unk_token": unknown,
-        "continuing_subword_prefix": null,
-        "end_of_word_suffix": null,
-        "fuse_unk": unknown.is_some(),
-        "byte_fallback": unknown.is_some(),
-        "ignore_merges": false,
-        "vocab": vocab,
-        "merges": merges,
-    })
-}
-
-pub(super) fn byte_level_pre_tokenizer() -> Value {
-    json!({
-        "type": "ByteLevel",
-        "add_prefix_space": false,
-        "trim_offsets": true,
-        "use_regex": true,
-    })
-}
-
-pub(super) fn byte_level_decoder() -> Value {
-    json!({
-        "type": "ByteLevel",
-        "add_prefix_space": true,
-        "trim_offsets": true,
-        "use_regex": true,
-    })
-}
-
-/// Bytes first, so that the mark of a space is looked for in characters.
-pub(super) fn pieces_decoder() -> Value {
-    json!({
-        "type": "Sequence",
-        "decoders": [
-            {"type": "ByteFallback"},
-            {
-                "type": "Metaspace",
-                "replacement": SPACE,
-                "prepend_scheme": "always",
-                "split": true,
-            },
-        ],
-    })
 }

@@ -1,7 +1,8 @@
 //! Training, taking over, and what may not be.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
+use serde_json::Map;
 use tempfile::TempDir;
 use tinylm_pipeline::testing::{Outcome, StageTest};
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::shared::{
     template::{Role, Spacing, written},
     testing::Corpus,
+    tokens::Tokenizer,
 };
 
 const ALGORITHMS: [&str; 5] = [

@@ -35,10 +35,13 @@ impl Tokenizer {
         turns: &[(Role, &str)],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TokensError> {
-        let turns = turns.iter().copied();
+        let turns = match &self.generation.form {
+            Some(form) => form.with_system(turns),
+            None => turns.to_vec(),
+        };
         let pieces = match add_generation_prompt {
-            true => self.template().prompt(turns, self.spacing),
-            false => self.template().pieces(turns, self.spacing),
+            true => self.form.prompt(turns, self.spacing),
+            false => self.form.pieces(turns, self.spacing),
         };
         let mut ids = Vec::new();
         let take = |_: &Piece, some: &[u32]| ids.extend_from_slice(some);
@@ -47,10 +50,14 @@ impl Tokenizer {
     }
 
     /// Returns the pieces of a document, framed and spaced as this tokenizer needs it.
-    pub(crate) fn pieces_of<'t>(&self, contents: Contents<'t>) -> Vec<Piece<'t>> {
-        match contents {
-            Contents::Text(text) => self.template().text_pieces(text, self.spacing),
-            Contents::Dialogue(turns) => self.template().pieces(turns.iter(), self.spacing),
+    pub(crate) fn pieces_of<'t>(&'t self, contents: Contents<'t>) -> Vec<Piece<'t>> {
+        match (contents, &self.generation.form) {
+            (Contents::Text(text), _) => self.form.text_pieces(text, self.spacing),
+            (Contents::Dialogue(turns), None) => self.form.pieces(turns.iter(), self.spacing),
+            (Contents::Dialogue(turns), Some(form)) => {
+                let turns: Vec<(Role, &str)> = turns.iter().collect();
+                self.form.pieces(form.with_system(&turns), self.spacing)
+            }
         }
     }
 }

@@ -3,11 +3,12 @@
 //! Files written by Hugging Face's released libraries are brought into the crate's
 //! current form when they are read, never on disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde_json::Value;
 use tokenizers::json::Json;
 
+use super::spelling::byte_level_char;
 use crate::shared::template::Spacing;
 
 pub(super) fn vocabulary(json: &Value) -> Result<Vec<(String, u32)>, String> {
@@ -112,6 +113,26 @@ pub(super) fn is_byte_level(json: &Value) -> bool {
     let members = pre_tokenizers(&mut json);
     let found = members.iter().any(|member| member["type"] == "ByteLevel");
     found || json["model"]["byte_level"] == true
+}
+
+/// Gives bytes that a byte-level vocabulary lacks (SmolLM's lacks eight) some of the free ids,
+/// because the crate refuses such a vocabulary; returns those ids. The released library leaves
+/// out what it has no token for.
+pub(super) fn fill_bytes(json: &mut Value, free: RangeInclusive<u32>) -> Vec<u32> {
+    if !is_byte_level(json) || json["model"]["type"] != "BPE" {
+        return Vec::new();
+    }
+    let Some(vocab) = json["model"]["vocab"].as_object_mut() else {
+        return Vec::new();
+    };
+    let bytes = (0..=255).map(|byte| byte_level_char(byte).to_string());
+    let missing: Vec<String> = bytes.filter(|byte| !vocab.contains_key(byte)).collect();
+    let ids: Vec<u32> = free.take(missing.len()).collect();
+    let entries = missing
+        .into_iter()
+        .zip(ids.iter().map(|id| Value::from(*id)));
+    vocab.extend(entries);
+    ids
 }
 
 /// Takes `add_prefix_space` off a byte-level pre-tokenizer: the crate no longer knows it,

@@ -7,6 +7,17 @@ pub(super) struct Spelling {
     pub(super) ids: Option<Vec<u32>>,
 }
 
+impl Spelling {
+    /// That of an id which stands for what is left out.
+    pub(super) fn nothing() -> Self {
+        let ids = Some(Vec::new());
+        Self {
+            name: String::new(),
+            ids,
+        }
+    }
+}
+
 /// A set of 16-bit ids, one bit each.
 pub(super) struct IdSet(pub(super) [u64; 1024]);
 

@@ -26,7 +26,8 @@ struct Fixture {
 
 fn no_generation() -> Generation {
     Generation {
-        template: Template::Plain,
+        template: Some(Template::Plain),
+        form: None,
         stop: Vec::new(),
         stop_ids: Vec::new(),
         bos: None,
@@ -65,6 +66,27 @@ fn fixtures(folder: &Path) -> Vec<PathBuf> {
     entries
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .collect()
+}
+
+#[test]
+fn a_byte_that_a_vocabulary_lacks_is_left_out() {
+    let bytes = (0..=255).filter(|byte| *byte != b'b').map(byte_level_char);
+    let vocab: serde_json::Map<String, Value> = bytes
+        .zip(0..)
+        .map(|(byte, id)| (byte.to_string(), Value::from(id)))
+        .collect();
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": super::json::byte_level_pre_tokenizer(),
+        "decoder": super::json::byte_level_decoder(),
+        "model": super::json::bpe_json(vocab, serde_json::json!([]), None),
+    });
+    let path = Path::new("tokenizer.json");
+    let tokenizer = Tokenizer::without_tags(path, &json.to_string(), no_generation()).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 255);
+    let ids = tokenizer.encode("abc").unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "ac");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::bpe_json;
+use super::json::{added_token, bpe_json, pieces_decoder};
 
 /// The two kinds whose ids the crate can give; the others (`word`, `char`) nobody ships.
 const UNIGRAM: u64 = 1;
@@ -40,37 +40,59 @@ struct Piece {
 }
 
 /// Returns a `tokenizer.json` in the released form, or what is wrong with the file.
-pub(super) fn to_json(bytes: &[u8]) -> Result<Value, String> {
-    let model = parse(bytes).ok_or("it is not a SentencePiece model")?;
-    if model.pieces.is_empty() {
-        return Err("it has no pieces".to_owned());
-    }
-    if !model.escape_whitespaces {
-        return Err("it does not mark spaces, which cannot be done here".to_owned());
-    }
-    let json_model = match model.kind {
-        UNIGRAM => model.unigram(),
-        BPE => model.bpe(),
-        other => {
-            return Err(format!(
-                "its model has the kind {other}, not unigram or bpe"
-            ));
-        }
+pub(crate) fn to_json(bytes: &[u8]) -> Result<Value, String> {
+    parse(bytes)
+        .ok_or("it is not a SentencePiece model")?
+        .json()
+}
+
+/// Returns the `tokenizer.json` of a BPE model in another file: its pieces with their scores and
+/// kinds, and whether a space stands before every text.
+pub(crate) fn bpe_json_of(
+    pieces: impl Iterator<Item = (String, f32, u64)>,
+    add_dummy_prefix: bool,
+) -> Result<Value, String> {
+    let pieces = pieces.map(|(text, score, kind)| Piece { text, score, kind });
+    let model = Model {
+        pieces: pieces.collect(),
+        kind: BPE,
+        add_dummy_prefix,
+        escape_whitespaces: true,
+        ..Model::default()
     };
-    Ok(json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": model.added_tokens(),
-        "normalizer": model.normalizer(),
-        "pre_tokenizer": model.pre_tokenizer(),
-        "post_processor": null,
-        "decoder": model.decoder(),
-        "model": json_model,
-    }))
+    model.json()
 }
 
 impl Model {
+    fn json(&self) -> Result<Value, String> {
+        if self.pieces.is_empty() {
+            return Err("it has no pieces".to_owned());
+        }
+        if !self.escape_whitespaces {
+            return Err("it does not mark spaces, which cannot be done here".to_owned());
+        }
+        let json_model = match self.kind {
+            UNIGRAM => self.unigram(),
+            BPE => self.bpe(),
+            other => {
+                return Err(format!(
+                    "its model has the kind {other}, not unigram or bpe"
+                ));
+            }
+        };
+        Ok(json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": self.added_tokens(),
+            "normalizer": self.normalizer(),
+            "pre_tokenizer": self.pre_tokenizer(),
+            "post_processor": null,
+            "decoder": self.decoder(),
+            "model": json_model,
+        }))
+    }
+
     fn unknown_id(&self) -> Option<usize> {
         self.pieces
             .iter()
@@ -141,7 +163,7 @@ impl Model {
         });
         added
             .map(|(id, piece)| {
-                super::added_token(id as u32, &piece.text, piece.kind != PIECE_USER_DEFINED)
+                added_token(id as u32, &piece.text, piece.kind != PIECE_USER_DEFINED)
             })
             .collect()
     }
@@ -185,7 +207,7 @@ impl Model {
     }
 
     fn decoder(&self) -> Value {
-        let mut decoder = super::model::pieces_decoder();
+        let mut decoder = pieces_decoder();
         decoder["decoders"][1]["prepend_scheme"] = Value::from(self.prepend_scheme());
         decoder
     }

@@ -1,0 +1,114 @@
+//! Takes a model that was trained elsewhere, so that it can be finetuned, measured and talked to.
+//!
+//! Reads `weights`, the files of a `download`: a Hugging Face folder (`config.json` and
+//! safetensors), one GGUF file, or a `.bin` of llama2.c with its `tokenizer.bin`. Writes a model
+//! folder like `pretrain`'s. `stages/model/src/foreign.rs` says what can be taken and what is
+//! promised.
+//!
+//! The tokenizer stays as it is, ids and all. How dialogues are written is found out from the
+//! model's own chat template (`shared/form`); a model without one continues texts.
+
+use serde_json::json;
+use tinylm_model::{
+    folder::{LAST_NAME, SHAPE_NAME, TRAINING_NAME, WEIGHTS_NAME},
+    foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c},
+    weights::write_tensors,
+};
+use tinylm_pipeline::{
+    At, Content, Metrics, NoSettings, Role, Roles, Stage, StageError, StageIo, settings,
+};
+
+use crate::shared::{json::write_json, training::explained};
+
+mod files;
+mod tokenizer;
+
+use files::{Found, weights_of};
+use tokenizer::Speech;
+
+pub struct Import;
+
+settings! {
+    /// Takes a model that was trained elsewhere.
+    pub struct ImportSettings {
+        /// Which GGUF or `.bin` file, where there are several.
+        pub file: Option<String> = None,
+        /// Reads at most so many tokens, in place of all that the model can.
+        pub context: Option<usize> = None,
+    }
+}
+
+impl Stage for Import {
+    type Settings = ImportSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "import";
+    const ABOUT: &'static str = "takes a model from elsewhere: Hugging Face, GGUF or llama2.c";
+    const REVISION: u32 = 1;
+    const MAKES: Content = Content::Model;
+    const ROLES: Roles = Roles::Fixed(&[Role::one(
+        "weights",
+        "the files of the model, as `download` brings them",
+    )
+    .takes(&[Content::Files])]);
+    const HEAVY: bool = true;
+
+    fn run(settings: &ImportSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+        let found = Found::below(&io.input("weights")?.path, settings.file.as_deref())?;
+        match found {
+            Found::HuggingFace(files) => {
+                let weights = weights_of(&files)?;
+                let source = HuggingFace::open(&files["config.json"], &weights).map_err(refused)?;
+                let speech = Speech::of_folder(&files, source.config())?;
+                finish(source.model().map_err(refused)?, speech, settings, io)
+            }
+            Found::Gguf(path) => {
+                let source = Gguf::open(&path).map_err(refused)?;
+                let speech = Speech::of_gguf(source.settings())?;
+                finish(source.model().map_err(refused)?, speech, settings, io)
+            }
+            Found::Llama2c(path, vocabulary) => {
+                let source = Llama2c::open(&path).map_err(refused)?;
+                let model = source.model().map_err(refused)?;
+                let pieces = Llama2c::vocabulary(&vocabulary, model.config.vocab_size);
+                let speech = Speech::of_llama2c(&pieces.map_err(refused)?)?;
+                finish(model, speech, settings, io)
+            }
+        }
+    }
+}
+
+/// Writes the model's folder.
+fn finish(
+    mut model: ForeignModel<'_>,
+    speech: Speech,
+    settings: &ImportSettings,
+    io: &StageIo,
+) -> Result<Metrics, StageError> {
+    if let Some(context) = settings.context {
+        model.shorten(context).map_err(refused)?;
+    }
+    for note in &model.notes {
+        io.info(note.clone());
+    }
+    speech.write(io, model.config.vocab_size)?;
+    let tensors = model.tensors().map_err(refused)?;
+    let weights = io.out().join(WEIGHTS_NAME);
+    write_tensors(&weights, &tensors).map_err(|error| explained(&error))?;
+    // There is no other step: the last weights are the best ones.
+    let last = io.out().join(LAST_NAME);
+    std::fs::copy(&weights, &last).at(&last)?;
+    write_json(&io.out().join(SHAPE_NAME), &json!(model.config))?;
+    let training = json!({ "imported": model.family, "updates": 0 });
+    write_json(&io.out().join(TRAINING_NAME), &training)?;
+    Ok(Metrics::default().count("parameters", model.config.n_params() as u64))
+}
+
+fn refused(error: ForeignError) -> StageError {
+    explained(&error)
+        .help("what can be imported stands in `tinylm stages import`")
+        .is_final()
+}
+
+#[cfg(test)]
+mod tests;

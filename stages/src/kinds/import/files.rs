@@ -1,0 +1,142 @@
+//! The files of a model as a download brings them: which of them are the model.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tinylm_pipeline::{At, StageError};
+
+use crate::shared::files::files_below;
+
+/// Files by their names in the folder.
+pub(super) type Files = BTreeMap<String, PathBuf>;
+
+/// A model among the files that were brought.
+pub(super) enum Found {
+    HuggingFace(Files),
+    Gguf(PathBuf),
+    Llama2c(PathBuf, PathBuf),
+}
+
+impl Found {
+    pub(super) fn below(folder: &Path, file: Option<&str>) -> Result<Self, StageError> {
+        let files: Files = files_below(folder)?.into_iter().collect();
+        let ending = |end: &str| -> Vec<&String> {
+            files.keys().filter(|name| name.ends_with(end)).collect()
+        };
+        if let Some(file) = file {
+            let path = files.get(file).ok_or_else(|| no_such_file(file, &files))?;
+            return Self::single(file, path, &files);
+        }
+        let (gguf, bin) = (ending(".gguf"), ending(".bin"));
+        let bin: Vec<&String> = bin
+            .into_iter()
+            .filter(|name| !is_vocabulary(name))
+            .collect();
+        match (
+            files.contains_key("config.json"),
+            gguf.as_slice(),
+            bin.as_slice(),
+        ) {
+            (true, _, _) => Ok(Self::HuggingFace(files)),
+            (false, [file], _) | (false, [], [file]) => Self::single(file, &files[*file], &files),
+            (false, [], []) => Err(no_model(&files)),
+            (false, _, _) => {
+                let names: Vec<&str> = gguf.iter().chain(&bin).map(|name| name.as_str()).collect();
+                let message = format!("there are several models: {}", names.join(", "));
+                Err(StageError::new(message)
+                    .help("name one in `file`")
+                    .is_final())
+            }
+        }
+    }
+
+    fn single(name: &str, path: &Path, files: &Files) -> Result<Self, StageError> {
+        if name.ends_with(".gguf") {
+            return Ok(Self::Gguf(path.to_owned()));
+        }
+        if is_pickle(path)? {
+            return Err(pickle(name));
+        }
+        let vocabulary = files.iter().find(|(name, _)| is_vocabulary(name));
+        let (_, vocabulary) = vocabulary.ok_or_else(|| {
+            let message = format!(
+                "`{name}` looks like a model of llama2.c, and its `tokenizer.bin` is missing"
+            );
+            StageError::new(message).is_final()
+        })?;
+        Ok(Self::Llama2c(path.to_owned(), vocabulary.clone()))
+    }
+}
+
+fn is_vocabulary(name: &str) -> bool {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    base.starts_with("tok") && base.ends_with(".bin")
+}
+
+/// Returns the safetensors files of a folder: one, or all parts of it.
+pub(super) fn weights_of(files: &Files) -> Result<Vec<PathBuf>, StageError> {
+    if let Some(whole) = files.get("model.safetensors") {
+        return Ok(vec![whole.clone()]);
+    }
+    let parts = files
+        .iter()
+        .filter(|(name, _)| name.ends_with(".safetensors"));
+    let parts: Vec<PathBuf> = parts.map(|(_, path)| path.clone()).collect();
+    if !parts.is_empty() {
+        return Ok(parts);
+    }
+    let pickled = files
+        .keys()
+        .find(|name| name.ends_with(".bin") || name.ends_with(".pt"));
+    match pickled {
+        Some(name) => Err(pickle(name)),
+        None => Err(no_model(files)),
+    }
+}
+
+/// PyTorch's own files are programs in an archive or by themselves.
+fn is_pickle(path: &Path) -> Result<bool, StageError> {
+    let mut start = [0; 2];
+    let mut file = fs::File::open(path).at(path)?;
+    let n = file.read(&mut start).at(path)?;
+    Ok(start[..n] == *b"PK" || start[..n].starts_with(&[0x80]))
+}
+
+fn pickle(name: &str) -> StageError {
+    StageError::new(format!(
+        "`{name}` is a pickle, which is a program and is not run here"
+    ))
+    .help("take the model's safetensors files, or convert it with its own tools")
+    .is_final()
+}
+
+fn no_such_file(file: &str, files: &Files) -> StageError {
+    let names: Vec<&str> = files.keys().take(10).map(String::as_str).collect();
+    StageError::new(format!("there is no `{file}` among the files"))
+        .help(format!("there are: {}", names.join(", ")))
+        .is_final()
+}
+
+fn no_model(files: &Files) -> StageError {
+    let names: Vec<&str> = files.keys().take(10).map(String::as_str).collect();
+    StageError::new(format!("there is no model among these files: {}", names.join(", ")))
+        .help("`config.json` with safetensors files, a `.gguf`, or a `.bin` of llama2.c with `tokenizer.bin` can be imported; `files` of the download chooses what is brought")
+        .is_final()
+}
+
+/// The value of a JSON file among others, if it is there.
+pub(super) fn json_of(files: &Files, name: &str) -> Result<Option<Value>, StageError> {
+    let Some(path) = files.get(name) else {
+        return Ok(None);
+    };
+    let bytes = fs::read(path).at(path)?;
+    let value = serde_json::from_slice(&bytes);
+    value
+        .map(Some)
+        .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())).is_final())
+}

@@ -1,0 +1,110 @@
+//! The tokenizer in a GGUF file's settings, as a `tokenizer.json`.
+//!
+//! Two of llama.cpp's sorts can be said exactly: byte-level BPE with the patterns of `gpt-2` and
+//! `smollm`, and SentencePiece BPE. The others are refused by name, since nearly the same ids
+//! would make a model that nearly works.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    json::{added_token, bpe_json, byte_level_decoder, byte_level_pre_tokenizer},
+    sentencepiece,
+};
+
+const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
+
+/// Returns the tokenizer of these settings, or why it has no form here.
+pub(crate) fn to_json(settings: &Value) -> Result<Value, String> {
+    let field = |name: &str| &settings[format!("tokenizer.ggml.{name}")];
+    let tokens = texts(field("tokens")).ok_or("it has no `tokenizer.ggml.tokens`")?;
+    let kinds = field("token_type").as_array();
+    let kind = |idx: usize| {
+        kinds
+            .and_then(|kinds| kinds.get(idx)?.as_u64())
+            .unwrap_or(1)
+    };
+    match field("model").as_str() {
+        Some("gpt2") => {
+            let pre = field("pre").as_str().unwrap_or("gpt-2");
+            let merges = texts(field("merges")).ok_or("it has no `tokenizer.ggml.merges`")?;
+            byte_level(&tokens, &kind, &merges, pre)
+        }
+        Some("llama") => {
+            let scores = field("scores").as_array();
+            let scores = scores.filter(|scores| scores.len() == tokens.len());
+            let scores = scores.ok_or("it has no score for each token")?;
+            let scores = scores
+                .iter()
+                .map(|score| score.as_f64().unwrap_or(0.0) as f32);
+            let pieces = tokens.iter().zip(scores).enumerate();
+            let pieces = pieces.map(|(idx, (text, score))| ((*text).to_owned(), score, kind(idx)));
+            let prefix = field("add_space_prefix").as_bool().unwrap_or(true);
+            sentencepiece::bpe_json_of(pieces, prefix)
+        }
+        other => Err(format!(
+            "its tokenizer is of the sort `{}`, and `gpt2` and `llama` can be imported",
+            other.unwrap_or("none")
+        )),
+    }
+}
+
+/// Returns llama2.c's pieces as a `tokenizer.json`: SentencePiece's, with spaces written as such.
+pub(crate) fn of_llama2c(pieces: &[(Vec<u8>, f32)]) -> Result<Value, String> {
+    let pieces = pieces.iter().enumerate().map(|(idx, (bytes, score))| {
+        let text = String::from_utf8_lossy(bytes);
+        let is_byte = text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
+        let (text, kind) = match idx {
+            0..=2 => (text.trim().to_owned(), if idx == 0 { 2 } else { CONTROL }),
+            _ if is_byte => (text.into_owned(), 6),
+            _ => (text.replace(' ', "▁"), 1),
+        };
+        (text, *score, kind)
+    });
+    sentencepiece::bpe_json_of(pieces, true)
+}
+
+fn byte_level(
+    tokens: &[&str],
+    kind: &dyn Fn(usize) -> u64,
+    merges: &[&str],
+    pre: &str,
+) -> Result<Value, String> {
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    let pre_tokenizer = match pre {
+        "gpt-2" => byte_level_pre_tokenizer(),
+        "smollm" => json!({
+            "type": "Sequence",
+            "pretokenizers": [digits, byte_level_pre_tokenizer()],
+        }),
+        other => {
+            return Err(format!(
+                "`tokenizer.ggml.pre` is `{other}`, and `gpt-2` and `smollm` can be imported"
+            ));
+        }
+    };
+    let mut vocab = Map::new();
+    let mut added = Vec::new();
+    for (id, token) in tokens.iter().enumerate() {
+        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
+            return Err(format!("the token `{token}` is there twice"));
+        }
+        if matches!(kind(id), CONTROL | USER_DEFINED) {
+            added.push(added_token(id as u32, token, kind(id) == CONTROL));
+        }
+    }
+    let pairs: Option<Vec<_>> = merges.iter().map(|merge| merge.split_once(' ')).collect();
+    let pairs = pairs.ok_or("one of `tokenizer.ggml.merges` is not two tokens")?;
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": pre_tokenizer,
+        "decoder": byte_level_decoder(),
+        "model": bpe_json(vocab, json!(pairs), None),
+    }))
+}
+
+fn texts(list: &Value) -> Option<Vec<&str>> {
+    list.as_array()?.iter().map(Value::as_str).collect()
+}
