@@ -136,27 +136,27 @@ fn tokenizer() {
         golden::<TokenizerStage>(&test, &settings)
     });
     insta::assert_snapshot!(digests.join("\n"), @"
-    tokenizer 3
+    tokenizer 4
     chat_template.jinja c52771359d5a6bce
     generation.json 0f50630b9d8a5021
     stats.json 0046f2b318cd63df
     tokenizer.json 0b4bf79029cef8b8
-    tokenizer 3
+    tokenizer 4
     chat_template.jinja 1f3aa4df3bbdf0de
     generation.json 053f530d6a8a5239
     stats.json 5205bc262483c0ac
     tokenizer.json c090327644938261
-    tokenizer 3
+    tokenizer 4
     chat_template.jinja 1f3aa4df3bbdf0de
     generation.json 748fa0eebf6e3232
     stats.json c51fa34173c0c282
     tokenizer.json 5747364706dfc61f
-    tokenizer 3
+    tokenizer 4
     chat_template.jinja c52771359d5a6bce
     generation.json b567f69f62409a15
     stats.json d0f09b9b4d340234
     tokenizer.json 8515135b3acb5ffd
-    tokenizer 3
+    tokenizer 4
     chat_template.jinja c52771359d5a6bce
     generation.json 2efa472a2cd54b22
     stats.json 65160077837f4a7e

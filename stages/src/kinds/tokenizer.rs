@@ -11,7 +11,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError,
     Stage, StageError, StageIo, settings,
@@ -54,7 +54,7 @@ settings! {
         pub algorithm: Algorithm = Algorithm::ByteLevelBpe,
         /// Tokens to learn; those of the template come on top.
         pub vocab_size: usize = 8000,
-        /// What occurs less often is not learnt.
+        /// What occurs less often is not learnt; 2 means the same as 1 to `unigram`, whose pieces occur twice in any case.
         pub min_frequency: u64 = 2,
         /// Which of two equally frequent pairs is merged first.
         pub ties: Ties = Ties::Older,
@@ -78,7 +78,7 @@ impl Stage for TokenizerStage {
     const KIND: &'static str = "tokenizer";
     const ABOUT: &'static str =
         "trains a tokenizer, or takes an existing one and adds special tokens";
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     const MAKES: Content = Content::Tokenizer;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many(
         "documents",
@@ -132,6 +132,9 @@ impl Stage for TokenizerStage {
         };
         let generation = add_specials(&mut json, settings.template, &settings.special_tokens)?;
         let tokenizer = write(io.out(), &json, generation)?;
+        if settings.pretrained.is_none() {
+            tell_shortfall(settings, &json, io);
+        }
         stats["vocab_size"] = json!(tokenizer.vocab_size());
         stats["special_tokens"] = json!(tokenizer.specials());
         stats["template"] = json!(settings.template);
@@ -173,6 +176,23 @@ fn check(settings: &TokenizerSettings) -> Result<(), SettingError> {
         ));
     }
     Ok(())
+}
+
+/// Says when the documents hold fewer tokens than were asked for.
+fn tell_shortfall(settings: &TokenizerSettings, json: &Value, io: &StageIo) {
+    let vocabulary = &json["model"]["vocab"];
+    let n_list = vocabulary.as_array().map(Vec::len);
+    let n_learnt = n_list.or(vocabulary.as_object().map(Map::len)).unwrap_or(0);
+    if n_learnt < settings.vocab_size {
+        let rarer = match settings.min_frequency {
+            0 | 1 => "",
+            _ => "; `min_frequency: 1` learns rarer ones too",
+        };
+        io.warn(format!(
+            "{n_learnt} of {} tokens are learnt: the documents hold no more{rarer}",
+            settings.vocab_size
+        ));
+    }
 }
 
 fn nothing_to_learn_from() -> StageError {

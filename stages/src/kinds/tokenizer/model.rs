@@ -233,7 +233,11 @@ impl Plan {
         let alphabet = self.alphabet(words);
         self.check_size(alphabet.len() + 257, "the bytes and characters")?;
         let mut words = words_within(words, &alphabet);
-        words.retain(|(_, count)| u64::from(*count) >= self.min_frequency);
+        // A piece must occur twice to be learnt in any case, and most of a small corpus's pieces do
+        // so in words that occur once: without those words the cut is some percent longer.
+        if self.min_frequency > 2 {
+            words.retain(|(_, count)| u64::from(*count) >= self.min_frequency);
+        }
         words.sort();
         if words.is_empty() {
             return Err(StageError::new(format!(

@@ -2,9 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use serde_json::Map;
 use tempfile::TempDir;
-use tinylm_pipeline::testing::{Outcome, StageTest};
+use tinylm_pipeline::{
+    Event,
+    testing::{Outcome, StageTest},
+};
 
 mod jinja;
 
@@ -164,6 +166,42 @@ fn words_are_lower_cased_counted_and_kept_in_order() {
     insta::assert_snapshot!(vocab, @r#"{"<unk>":0,"the":1,"cat":2,"dog":3,"and":4,"bird":5}"#);
     let tokenizer = fixture.tokenizer();
     assert_eq!(tokenizer.encode("THE cat. Unheard!").unwrap(), [1, 2, 0]);
+}
+
+#[test]
+fn unigram_learns_from_words_that_occur_once() {
+    let mut corpus = Corpus::new();
+    corpus.text("undone unmade untold unsaid unwell unseen");
+    corpus.text("walking talking baking making taking waking");
+    let fixture = Fixture::new(&corpus);
+    fixture
+        .run(1, "{algorithm: unigram, vocab_size: 330}")
+        .unwrap();
+    let pieces = fixture.json("tokenizer.json")["model"]["vocab"].to_string();
+    assert!(pieces.contains("\"▁un\""), "{pieces}");
+}
+
+#[test]
+fn fewer_tokens_than_were_asked_for_are_told() {
+    let mut corpus = Corpus::new();
+    corpus.text("The cat, the DOG and the bird: and_so on!");
+    let fixture = Fixture::new(&corpus);
+    let told = |settings: &str| {
+        let events = fixture.run(1, settings).unwrap().events;
+        let warnings = events.into_iter().filter_map(|event| match event {
+            Event::Warning { message } => Some(message),
+            _ => None,
+        });
+        warnings.collect::<Vec<String>>().join("; ")
+    };
+    assert_eq!(
+        told("{algorithm: word-level, vocab_size: 6}"),
+        "2 of 6 tokens are learnt: the documents hold no more; `min_frequency: 1` learns rarer ones too"
+    );
+    assert_eq!(
+        told("{algorithm: word-level, min_frequency: 1, vocab_size: 6}"),
+        ""
+    );
 }
 
 #[test]
