@@ -1,4 +1,4 @@
-//! What each kind makes of a fixture: bytes, and of the kinds that train and speak, numbers.
+//! Each kind's result from a fixture: bytes, and of the kinds that train and speak, numbers.
 //!
 //! A digest or a number that moves means that the same recipe now makes something else:
 //! raise the kind's `REVISION`, or everything that was made before is taken for what would

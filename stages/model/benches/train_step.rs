@@ -43,7 +43,7 @@ fn main() {
     }
 }
 
-/// What the command line asks for.
+/// The command line's wishes.
 struct Asked {
     model: String,
     precision: String,
@@ -120,7 +120,7 @@ fn run_each(asked: &Asked, args: &[String]) -> Result<()> {
                 let (model, precision) =
                     (format!("model={model}"), format!("precision={precision}"));
                 let mut each = Command::new(&program);
-                // What comes last counts.
+                // The last one counts.
                 each.args(args).args([model, precision]).status()?;
             }
         }
@@ -225,7 +225,7 @@ impl Training {
     }
 }
 
-/// What some steps took, in seconds.
+/// Seconds that some steps took.
 struct Round {
     n_tokens: f64,
     n_steps: f64,

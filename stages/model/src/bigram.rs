@@ -43,7 +43,7 @@ pub(crate) struct Mortal<E> {
     pub(crate) passes_left: u64,
 }
 
-/// What a killed `Mortal` unwinds with.
+/// The payload that a killed `Mortal` unwinds with.
 pub(crate) struct Killed;
 
 pub(crate) fn config(vocab_size: usize) -> ModelConfig {

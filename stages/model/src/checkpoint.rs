@@ -44,7 +44,7 @@ const PREFIX_IN_THE_MAKING: &str = "writing-";
 pub struct Checkpoint {
     /// Updates done so far.
     pub step: u64,
-    /// What the training loop knows, as JSON; its meaning is the loop's business.
+    /// The state of the training loop as JSON; its meaning is the loop's business.
     pub state: Vec<u8>,
     pub weights: Tensors,
     pub optimizer: Tensors,
@@ -272,7 +272,7 @@ fn prune(folder: &Path, step: u64, n_kept: usize) -> Result<(), CheckpointError>
             Ok(Ok(manifest)) => kept.extend(manifest.needs),
             // A damaged one needs nothing; `latest` will complain about it.
             Ok(Err(_)) => (),
-            // What it needs cannot be told, so this time everything stays.
+            // Its needs cannot be told, so this time everything stays.
             Err(_) => return Ok(()),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) use tensors::{find, no_strangers};
 use crate::config::ModelConfig;
 use crate::machine::Machine;
 
-/// What a gradient pass may vary besides its batch.
+/// The choices of a gradient pass besides its batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pass {
     pub seed: u64,
@@ -62,7 +62,7 @@ pub trait Engine {
 
     fn settings(&self) -> &EngineSettings;
 
-    /// What it runs on, as it was before the engine took its memory.
+    /// The machine it runs on, as it was before the engine took its memory.
     fn machine(&self) -> &Machine;
 
     /// Runs forward and backward and adds to the gradients held since the last update.

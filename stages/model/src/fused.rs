@@ -7,7 +7,7 @@
 //! cannot be read without a copy from outside their crate; in an `Arc` of our own they can,
 //! without unsafe code, and their buffers come back to a pool.
 //!
-//! What follows from other values that are kept by one cheap pass over them is not kept for
+//! Values that follow from other kept ones by one cheap pass over them are not kept for
 //! the backward pass but made again there (`Again`).
 
 mod cpu;

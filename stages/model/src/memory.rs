@@ -9,7 +9,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     pub gradients: u64,
     pub moments: u64,
-    /// What the forward pass keeps for the backward pass.
+    /// Kept by the forward pass for the backward pass.
     pub activations: u64,
     /// Buffers in use for a moment: logits, packed operands, gradients of activations.
     pub scratch: u64,

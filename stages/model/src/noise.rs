@@ -60,7 +60,7 @@ pub(crate) struct Mask {
     len: u64,
     /// A draw below this is dropped.
     below: u32,
-    /// What kept numbers are multiplied by.
+    /// The factor of kept numbers.
     pub(crate) scale: f32,
 }
 

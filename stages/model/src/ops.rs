@@ -11,7 +11,7 @@ use crate::noise::{Dropout, Mask, Place};
 
 pub(crate) type Result<T> = std::result::Result<T, EngineError>;
 
-/// What every operation of one pass knows.
+/// Known to every operation of one pass.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene<'a> {
     pub(crate) config: &'a ModelConfig,
@@ -59,7 +59,7 @@ impl Scene<'_> {
     }
 }
 
-/// What follows a linear map.
+/// The step after a linear map.
 pub(crate) enum Then<'a, T> {
     Nothing,
     /// The config's activation, then dropout at this place.

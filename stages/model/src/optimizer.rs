@@ -5,7 +5,7 @@ use tinylm_settings::choices;
 use crate::config::Role;
 
 choices! {
-    /// What turns gradients into changes of weights.
+    /// The rule that turns gradients into changes of weights.
     pub enum Optimizer {
         Adamw = "adamw",
         /// Muon for the matrices inside blocks, AdamW for everything else.

@@ -318,7 +318,7 @@ impl<D: Device<f32>, T: Tape<f32, D>> Ops for Plain<'_, D, T> {
 }
 
 impl<D: Device<f32>, T: Tape<f32, D>> Plain<'_, D, T> {
-    /// What is added to each score (nothing, or very little where a key is not seen), and
+    /// Added to each score (nothing, or very little where a key is not seen), and
     /// what each probability is multiplied by.
     fn visibility(&self, place: Place) -> (Vec<f32>, Option<Vec<f32>>) {
         let batch = self.scene.batch;

@@ -24,7 +24,7 @@ pub struct Sampling {
     pub repeat_last_n: usize,
 }
 
-/// What the defaults of llama.cpp are.
+/// The defaults of llama.cpp.
 impl Default for Sampling {
     fn default() -> Sampling {
         Sampling {

@@ -14,7 +14,7 @@ pub(crate) struct State {
     pub(crate) seed: u64,
     /// Chosen once: another one would add up in another order.
     pub(crate) micro_batch: usize,
-    /// What computed so far; another one may round differently.
+    /// The kernels that computed so far; others may round differently.
     pub(crate) kernels: String,
     pub(crate) device: String,
     /// Updates applied.

@@ -1,7 +1,7 @@
 //! Changes to a trained model before it is trained further: a larger vocabulary, more
 //! or fewer positions, tensors that stay as they are.
 //!
-//! What the model knew is kept to the bit. A new token starts as the mean of the old
+//! The model keeps its knowledge to the bit. A new token starts as the mean of the old
 //! ones, which makes it unremarkable rather than loud: a random start would give it a
 //! logit of its own in every context. New positions repeat the old ones from the
 //! beginning, which keeps what is near in order, and training tells them apart.

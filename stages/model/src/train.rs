@@ -259,7 +259,7 @@ fn step(
     Ok(tokens)
 }
 
-/// What became of a step.
+/// The outcome of a step.
 enum Outcome {
     Updated {
         loss: f64,

@@ -44,9 +44,9 @@ pub struct Binarize;
 settings! {
     /// Turns documents into token ids that training reads.
     pub struct BinarizeSettings {
-        /// What is held back for validation: a share of all groups (`0.02`), or `{ tail: 0.1 }`, the end of the text.
+        /// Held back for validation: a share of all groups (`0.02`), or `{ tail: 0.1 }`, the end of the text.
         pub validation: Option<Held> = None,
-        /// What is held back for a test, likewise.
+        /// Held back for a test, likewise.
         pub test: Option<Held> = None,
         /// Which tokens of a dialogue are to be learnt; of raw text, always all.
         pub targets: Targets = Targets::Assistant,
@@ -106,7 +106,7 @@ impl Stage for Binarize {
     }
 }
 
-/// What a run over all documents leaves behind.
+/// The result of a run over all documents.
 struct Done {
     writers: Writers,
     stats: Stats,
@@ -166,7 +166,7 @@ fn run_corpus(
     let at_once = io.threads().clamp(2, 8);
     let mut encoded: Vec<Part> = Vec::new();
     for groups in documents.batches(at_once) {
-        // What is encoded is written while the next groups are being encoded.
+        // One group is written while the next ones are being encoded.
         let before = std::mem::take(&mut encoded);
         let (written, parts) = rayon::join(
             || done.take(before),

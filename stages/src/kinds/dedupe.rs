@@ -166,7 +166,7 @@ fn open(io: &StageIo, role: &str) -> Result<Documents, StageError> {
     Documents::open(&folders)
 }
 
-/// What is left of a row group.
+/// The rest of a row group.
 struct Filtered {
     encoded: Encoded,
     /// The ids of all its documents.
@@ -232,7 +232,7 @@ fn write(
                 n_dropped[verdict.why as usize] += 1;
             }
             if let Some(ids) = &mut ids {
-                // What is kept stands before what is dropped for it, so its id is known then.
+                // A kept document stands before those that are dropped for it, so its id is known then.
                 ids.append(&filtered.ids)?;
                 let ids = &*ids;
                 for (row, verdict) in &filtered.verdicts {

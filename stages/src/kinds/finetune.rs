@@ -45,7 +45,7 @@ choices! {
 }
 
 tinylm_pipeline::settings! {
-    /// What stays as it is.
+    /// Parts that stay as they are.
     pub struct FreezeSettings {
         /// Token and position embeddings, and a tied head with them.
         pub embeddings: bool = false,
@@ -67,7 +67,7 @@ tinylm_pipeline::settings! {
         pub optimizer_state: OptimizerStateName = OptimizerStateName::Reset,
         /// Longest sequence the model reads from now on; learned positions are extended or sliced.
         pub context: Option<usize> = None,
-        /// What stays as it is.
+        /// Parts that stay as they are.
         pub freeze: FreezeSettings = defaults(),
         /// How the model is trained.
         pub train: TrainSettings,

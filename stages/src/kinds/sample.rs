@@ -22,11 +22,11 @@ use crate::shared::{
 pub struct Sample;
 
 choices! {
-    /// What a prompt is to the model.
+    /// The form of a prompt.
     pub enum Form {
         /// Turns where the model's template has them, else text.
         Auto = "auto",
-        /// What a user says; the model answers.
+        /// A user's turn; the model answers.
         Chat = "chat",
         /// The beginning of a text; the model goes on.
         Text = "text",
@@ -36,13 +36,13 @@ choices! {
 tinylm_pipeline::settings! {
     /// Answers to prompts.
     pub struct SampleSettings {
-        /// What is asked.
+        /// The prompts.
         pub prompts: Vec<String> = Vec::new(),
         /// A file with a prompt on each line, asked after `prompts`.
         pub prompts_file: Option<LocalPath> = None,
-        /// What a prompt is: a user's turn or the beginning of a text.
+        /// The form of a prompt: a user's turn or the beginning of a text.
         pub form: Form = Form::Auto,
-        /// What is said before a user's turn.
+        /// Said before a user's turn.
         pub system: Option<String> = None,
         /// Answers per prompt.
         pub samples: usize = 1,

@@ -54,7 +54,7 @@ settings! {
         pub algorithm: Algorithm = Algorithm::ByteLevelBpe,
         /// Tokens to learn; those of the template come on top.
         pub vocab_size: usize = 8000,
-        /// What occurs less often is not learnt; 2 means the same as 1 to `unigram`, whose pieces occur twice in any case.
+        /// Rarer tokens are not learnt; 2 means the same as 1 to `unigram`, whose pieces occur twice in any case.
         pub min_frequency: u64 = 2,
         /// Which of two equally frequent pairs is merged first.
         pub ties: Ties = Ties::Older,

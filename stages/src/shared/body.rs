@@ -195,7 +195,7 @@ struct Attempt<'a> {
     request: &'a Request,
     expected: &'a Expected,
     to: &'a Path,
-    /// What is wanted of the body from its first byte on.
+    /// The part of the body that is wanted, from its first byte on.
     cut: Option<&'a Cut>,
     io: &'a StageIo<'a>,
     progress: &'a dyn Fn(u64) -> Result<(), StageError>,
@@ -216,7 +216,7 @@ impl Attempt<'_> {
             .watched(self.net.ask(self.request, before), stop)
             .await?;
         let mut response = match asked {
-            // What is here is not the beginning of what is there.
+            // The bytes here are not the beginning of those there.
             Err(Failure::Answer { status: 416, .. }) => {
                 self.drop_partial()?;
                 return Err(passing("the server does not know the rest"));

@@ -13,7 +13,7 @@ use crate::shared::{
 choices! {
     /// Which tokens of a dialogue a model learns to write.
     pub enum Targets {
-        /// What the assistant says, and the token that ends its turn.
+        /// The assistant's words, and the token that ends its turn.
         Assistant = "assistant",
         /// Every token.
         All = "all",

@@ -1,4 +1,4 @@
-//! What bytes must turn out to be: their length and digests, as a pin, a hub or the author says.
+//! Expectations of bytes: their length and digests, as a pin, a hub or the author says.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tinylm_pipeline::{At, StageError};
 
-/// What is known of a body beforehand.
+/// Known of a body beforehand.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Expected {
     pub(crate) bytes: Option<u64>,

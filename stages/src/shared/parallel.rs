@@ -34,7 +34,7 @@ where
     E: Send,
 {
     let n_threads = n_threads.max(1);
-    // What goes through here are megabytes at a time.
+    // Megabytes at a time go through here.
     keep_freed_memory();
     let (jobs, waiting) = channel();
     let waiting = Mutex::new(waiting);

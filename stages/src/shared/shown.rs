@@ -1,4 +1,4 @@
-//! What `tinylm show` prints of documents and of the lists beside them.
+//! Documents, and the lists beside them, as `tinylm show` prints them.
 
 use std::{
     fs::File,

@@ -68,7 +68,7 @@ pub struct Piece<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// What somebody wrote: encoded with special tokens switched off.
+    /// Somebody's words: encoded with special tokens switched off.
     Content,
     /// One token, taken by its id.
     Special(&'static str),
@@ -370,7 +370,7 @@ impl Form {
     }
 }
 
-/// What a piece stands behind.
+/// The place of a piece.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Behind {
     Special,

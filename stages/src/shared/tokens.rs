@@ -16,7 +16,7 @@
 //! up to Unicode 14 to it), but that WordPiece cuts at what is punctuation in today's Unicode, and
 //! the released one at what was in Unicode 8: they differ in a hundred signs of rare scripts.
 //!
-//! What release candidate 3 cannot do, and what is done about it: it cannot build or write
+//! Release candidate 3 has gaps that are filled here: it cannot build or write
 //! a tokenizer (the `tokenizer` stage writes the JSON itself), its BPE trainer is not
 //! reproducible (`tokenizer::bpe` is), its reader runs no `Split` on a pattern of one's own
 //! (`steps` does), and it keeps no offsets (roles come from pieces). The released crate is

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// What goes wrong with one answer.
+/// A fault of one answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// The headers come and then nothing, for this long.

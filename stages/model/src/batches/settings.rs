@@ -31,7 +31,7 @@ choices! {
 }
 
 choices! {
-    /// What packing and padding do with a document of more than `context` places.
+    /// The treatment of a document of more than `context` places by packing and padding.
     pub enum LongDocuments {
         /// Further pieces, each read from position 0.
         Split = "split",

@@ -13,7 +13,7 @@ pub struct Parameter {
     pub role: Role,
 }
 
-/// What a tensor does, which decides its start value and how it is updated.
+/// The part a tensor plays, which decides its start value and how it is updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Rows looked up by token or position.

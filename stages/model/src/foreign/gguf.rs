@@ -189,7 +189,7 @@ fn n_bytes(shape: &[usize], sort: Sort) -> Option<usize> {
     sort.n_bytes_of(n, *shape.last().unwrap_or(&1))
 }
 
-/// What stands before the tensors' numbers.
+/// The part of a file before the tensors' numbers.
 struct Head<R> {
     reader: R,
     left: u64,

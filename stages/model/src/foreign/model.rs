@@ -11,7 +11,7 @@ pub struct ForeignModel<'a> {
     /// The other program's word for the family, such as `llama`.
     pub family: String,
     pub config: ModelConfig,
-    /// What a person should know, such as positions that are left out.
+    /// For a person to know, such as positions that are left out.
     pub notes: Vec<String>,
     layout: Layout,
     source: &'a dyn Named,

@@ -15,7 +15,7 @@ pub(super) struct Node {
     pub(super) data: Arc<Buf<f32>>,
     pub(super) width: usize,
     pub(super) slot: Option<Slot>,
-    /// What the backward pass holds on to instead of the data, where that takes less.
+    /// Held for the backward pass instead of the data, where that takes less.
     pub(super) again: Option<Again>,
 }
 

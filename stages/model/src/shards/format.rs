@@ -14,7 +14,7 @@ pub const ROLE_TEXT: u8 = 0;
 pub const ROLE_SYSTEM: u8 = 1;
 pub const ROLE_USER: u8 = 2;
 pub const ROLE_ASSISTANT: u8 = 3;
-/// What each role is called in metrics and reports, indexed by role.
+/// The name of each role in metrics and reports, indexed by role.
 pub const ROLE_NAMES: [&str; 4] = ["text", "system", "user", "assistant"];
 /// Set on a token that is to be predicted.
 pub const TARGET: u8 = 0x80;

@@ -20,7 +20,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// What opening says after `damage`, with the folder's name taken out.
+/// The message of opening after `damage`, with the folder's name taken out.
 #[track_caller]
 fn complaint(damage: impl FnOnce(&Path)) -> String {
     let folder = folder();

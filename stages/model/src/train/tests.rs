@@ -466,7 +466,7 @@ fn training_stops_when_validation_gains_nothing_and_the_best_is_kept() {
     settings.length = Length::Steps(400);
     settings.validate_every = Some(2);
     settings.patience = Some(3);
-    // What training learns is wrong for every other document of the validation set.
+    // Training learns an answer that is wrong for every other document of the validation set.
     let mut other = documents(4);
     for document in other.iter_mut().step_by(2) {
         document.reverse();

@@ -1,4 +1,4 @@
-//! What is worth knowing of a tokenized corpus.
+//! Figures of a tokenized corpus.
 
 use std::collections::BTreeMap;
 

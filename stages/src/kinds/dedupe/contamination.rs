@@ -128,7 +128,7 @@ fn drop_overlapping(overlaps: Sorter<5>, dropped: &mut Dropped) -> Result<(), St
     let mut overlaps = overlaps.reader()?;
     let mut next = overlaps.next()?;
     while let Some([number, _, evaluation, mut n_shared, n_grams]) = next {
-        // What other passes found in the same document stands behind the first place.
+        // Finds of other passes in the same document stand behind the first place.
         loop {
             next = overlaps.next()?;
             match next {

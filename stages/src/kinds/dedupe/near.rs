@@ -46,7 +46,7 @@ pub(super) fn find(
     measure(&mut pairs.reader()?, &grams, work, dropped)
 }
 
-/// What one row group gives: a key and bands for each document.
+/// The signatures of one row group: a key and bands for each document.
 struct Signed {
     keys: Vec<Key>,
     bands: Vec<u64>,

@@ -27,7 +27,7 @@ settings! {
         pub permutations: usize = 112,
         /// Words in an n-gram that no training document may share with an evaluation set.
         pub contamination_ngram: usize = 13,
-        /// What is remembered of the corpus beyond this many megabytes is kept on disk; changes nothing but time.
+        /// Megabytes of memory for comparing; more than that is kept on disk, which changes nothing but time.
         pub memory_mb: usize = 512,
     }
 }

@@ -1,4 +1,4 @@
-//! What comparing needs to remember of a corpus, in a bounded memory.
+//! The memory of a comparison over a corpus, bounded.
 //!
 //! A [`Sorter`] holds records until they fill its share of the memory, then sorts them and
 //! writes them to disk as a run; reading merges the runs with what is still held. So
@@ -21,7 +21,7 @@ use tinylm_pipeline::{At, StageError};
 
 /// So many runs are merged into one, which bounds the files that are open at once.
 const RUNS_MAX: usize = 64;
-/// What a file is read or written through, where the memory allows that much.
+/// The buffer of a file, where the memory allows that much.
 const BUFFER_BYTES: usize = 1 << 18;
 const BUFFER_BYTES_MIN: usize = 1 << 12;
 /// A reader looks after so many records whether it should stop.

@@ -42,7 +42,7 @@ fn dedupe(texts: &[&str], settings: &str) -> Vec<String> {
     kept(&test.run::<Dedupe>(settings).unwrap())
 }
 
-/// What was dropped: `(id, kept id, similarity, reason)`.
+/// The dropped documents: `(id, kept id, similarity, reason)`.
 fn duplicates(outcome: &Outcome) -> Vec<(String, String, f32, String)> {
     let text = fs::read_to_string(outcome.out.join("duplicates.jsonl")).unwrap();
     let rows = text.lines().map(|line| {

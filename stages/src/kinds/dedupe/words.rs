@@ -2,7 +2,7 @@
 
 use crate::shared::{documents::Document, template::Role};
 
-/// What is compared of a document: who says what, system prompts left out.
+/// The compared part of a document: who says what, system prompts left out.
 pub(super) fn compared<'a>(
     document: &Document<'a>,
 ) -> impl Iterator<Item = (u8, &'a str)> + use<'a> {
@@ -62,7 +62,7 @@ impl Evened<'_> {
         let behind_spaces = spaces << 8 | u128::from(self.is_behind_space);
         let odd = flags(chunk, |byte| !byte.is_ascii() | is_tab_or_line_end(byte));
         let n_even = (odd | spaces & behind_spaces).trailing_zeros() as usize / 8;
-        // What is written too much is written over.
+        // Bytes written too many are written over.
         let places = &mut self.places[self.n..self.n + CHUNK_BYTES];
         places.copy_from_slice(&chunk.map(|byte| byte.to_ascii_lowercase()));
         self.n += n_even;

@@ -10,7 +10,7 @@ use crate::shared::{
     parallel::in_order,
 };
 
-/// What all passes share.
+/// Shared by all passes.
 pub(super) struct Work<'a> {
     pub(super) settings: &'a DedupeSettings,
     pub(super) io: &'a StageIo<'a>,

@@ -1,4 +1,4 @@
-//! What each way of cutting words looks like as `tokenizer.json`, and how it is learnt.
+//! Each way of cutting words: its form as `tokenizer.json`, and how it is learnt.
 
 use std::{collections::HashMap, sync::atomic::AtomicBool};
 
@@ -28,7 +28,7 @@ choices! {
     }
 }
 
-/// What is learnt with.
+/// The settings of learning.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) algorithm: Algorithm,
@@ -43,7 +43,7 @@ pub(super) struct Plan {
 pub(super) type Counted = (String, u64);
 
 pub(super) const UNKNOWN: &str = "<unk>";
-/// What Python's `\W+` matches; the engines of other languages each mean something else by that.
+/// The same as Python's `\W+`; the engines of other languages each mean something else by that.
 const NO_WORD: &str = r"[^\p{L}\p{N}_]+";
 const CONTINUES: &str = "##";
 /// Above this many characters WordPiece takes a word as unknown without looking at it.
@@ -61,7 +61,7 @@ impl Plan {
                 "strip_accents": null,
                 "lowercase": self.lowercase,
             }),
-            // What is no letter, digit or underscore only separates words. A `Split` on `\w+`
+            // All but letters, digits and underscores only separates words. A `Split` on `\w+`
             // would say it shorter, and the crate's reader does not take patterns of one's own there.
             Algorithm::WordLevel => {
                 let spaces =

@@ -20,7 +20,7 @@ use crate::shared::{
 /// More different words than this are not kept: about 400 MB.
 pub(super) const WORDS_MAX: usize = 4_000_000;
 
-/// What was looked at.
+/// The sample that was looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Sample {
     pub(super) documents: u64,

@@ -138,7 +138,7 @@ struct OpenFile {
     n_bytes: u64,
 }
 
-/// What has been written.
+/// A count of the written documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Written {
     pub(crate) n_documents: u64,

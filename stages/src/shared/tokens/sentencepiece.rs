@@ -21,7 +21,7 @@ const PIECE_CONTROL: u64 = 3;
 const PIECE_USER_DEFINED: u64 = 4;
 const PIECE_BYTE: u64 = 6;
 
-/// What a `.model` says.
+/// The parts of a `.model` that change ids.
 #[derive(Debug, Default)]
 struct Model {
     pieces: Vec<Piece>,

@@ -32,7 +32,7 @@ pub(super) struct Steps {
     spare: Mutex<Vec<Buffers>>,
 }
 
-/// What encoding on one thread needs.
+/// The buffers of one thread.
 pub(super) struct Buffers {
     model: <PipelineModel as Model>::Scratch,
     split: PreTokenizerScratch,

@@ -14,7 +14,7 @@ use crate::shared::{
     testing::{Corpus, train_tokenizer},
 };
 
-/// What `tests/fixtures/tokens.py` wrote with the released library.
+/// Written by `tests/fixtures/tokens.py` with the released library.
 #[derive(Deserialize)]
 struct Fixture {
     /// As text, so that nobody reads its numbers in between.
@@ -384,7 +384,7 @@ fn a_dialogue_has_the_ids_of_its_text() {
                 };
                 let text = written(&pieces);
                 let ids = tokenizer.render_chat(turns, is_prompt).unwrap();
-                // What separates documents is no part of a dialogue's text.
+                // The mark between documents is no part of a dialogue's text.
                 let n_after = usize::from(!is_prompt && template == Template::Chatml);
                 let ids = &ids[..ids.len() - n_after];
                 assert_eq!(ids, ids_of_text(&tokenizer, &text), "{algorithm} {text:?}");

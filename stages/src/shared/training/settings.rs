@@ -67,7 +67,7 @@ tinylm_pipeline::settings! {
         pub batching: Batching = Batching::Packed,
         /// Tokens between the starts of `sliding` windows, at most the context; the context if not given.
         pub stride: Option<usize> = None,
-        /// What becomes of documents longer than the context (`packed` and `padded`).
+        /// The treatment of documents longer than the context (`packed` and `padded`).
         pub long_documents: LongDocuments = LongDocuments::Split,
         /// Which tokens are learned: those marked as targets (what the assistant says, or all of a raw text), or all.
         pub loss_on: LossOn = LossOn::Targets,
@@ -103,7 +103,7 @@ tinylm_pipeline::settings! {
         pub dropout_mlp: Option<f64> = None,
         /// Share of each target's probability that is spread over the vocabulary.
         pub label_smoothing: f64 = decimal(EngineSettings::default().label_smoothing),
-        /// What operands of matrix products are rounded to; sums and weights stay f32.
+        /// The numbers that operands of matrix products are rounded to; sums and weights stay f32.
         pub precision: Precision = EngineSettings::default().precision,
         /// Updates between two validations; 0 never validates, and without it there are twenty.
         pub validate_every: Option<u64> = None,
@@ -112,9 +112,9 @@ tinylm_pipeline::settings! {
         pub validate_rows: Option<usize> = None,
         /// Validations without a gain after which training stops.
         pub patience: Option<u64> = None,
-        /// What to do when a loss, of training or validation, or the gradient norm is not finite.
+        /// The answer to a loss, of training or validation, or a gradient norm that is not finite.
         pub on_non_finite: OnNonFinite = OnNonFinite::Stop,
-        /// What to do when a loss is far above its running mean.
+        /// The answer to a loss far above its running mean.
         pub on_spike: OnSpike = OnSpike::Warn,
         /// Standard deviations above the mean that make a spike.
         pub spike_z: f64 = 6.0,
@@ -122,7 +122,7 @@ tinylm_pipeline::settings! {
 }
 
 tinylm_pipeline::settings! {
-    /// What is only looked at while a model is trained.
+    /// Looks at the training that change nothing of it.
     pub struct TrainWatch {
         /// Prompts that the model answers at every validation.
         pub samples: Vec<String> = Vec::new(),

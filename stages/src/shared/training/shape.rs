@@ -16,7 +16,7 @@ settings! {
         pub norm: Option<bool> = None,
         /// Queries, keys and values.
         pub qkv: Option<bool> = None,
-        /// What attention puts out.
+        /// The output of attention.
         pub proj: Option<bool> = None,
         /// Both sides of the MLP.
         pub mlp: Option<bool> = None,
