@@ -17,12 +17,18 @@ mod chunk;
 mod clean;
 mod csv;
 mod files;
+mod find;
+mod first_rows;
+mod header;
+mod input;
+mod json_layout;
 mod read;
 mod rejected;
 mod row_groups;
 mod rows;
 mod settings;
 pub(crate) mod shapes;
+mod source;
 mod table;
 
 use std::path::Path;
@@ -40,10 +46,10 @@ use crate::shared::{
     shown,
     template::Role,
 };
-use files::Source;
 use rejected::Rejections;
 use rows::{Made, Recipe, Tally};
 use settings::SystemPrompts;
+use source::{Chunks, Source};
 
 pub use settings::NormalizeSettings;
 
@@ -60,8 +66,14 @@ impl Stage for Normalize {
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
         .takes(&[Content::Files, Content::Documents, Content::Samples])]);
 
-    fn canonical(settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {
+    fn canonical(mut settings: NormalizeSettings) -> Result<NormalizeSettings, SettingError> {
         check_system(&settings)?;
+        let encoding = input::encoding(&settings.encoding).ok_or_else(|| {
+            let message = format!("`{}` is no encoding", settings.encoding);
+            SettingError::new("encoding", message).help("such as `utf-8`, `windows-1252`, `utf-16`")
+        })?;
+        // It has many names, and one key.
+        settings.encoding = encoding.name().to_ascii_lowercase();
         for name in settings.roles.values() {
             if Role::named(name).is_none() {
                 let message = format!("`{name}` is neither `system`, `user` nor `assistant`");
@@ -158,7 +170,7 @@ impl<'a> Run<'a> {
         let encoder = writer.encoder();
         let recipe = Recipe::new(settings);
         let enough = std::cell::Cell::new(false);
-        let mut chunks = files::Chunks::new(sources, settings.row_bytes_max as usize);
+        let mut chunks = Chunks::new(sources, settings.row_bytes_max as usize);
         let outcome = in_order(
             self.io.threads(),
             |(_, chunk): &(usize, chunk::Chunk)| chunk.weight(),
@@ -255,12 +267,20 @@ impl<'a> Run<'a> {
         let share = total.rejected as f64 / total.rows as f64;
         if total.rejected > 0 && (share > self.settings.rejects_max || total.documents == 0) {
             let message = format!("{} of {} rows were rejected", total.rejected, total.rows);
+            let examples = self.rejections.examples();
+            let lacks = self.sources.iter().filter_map(|source| source.lack.clone());
+            let mut advice: Vec<String> = lacks.collect();
+            if examples.contains("not UTF-8") {
+                advice.push(input::HINT.to_owned());
+            }
+            if advice.is_empty() {
+                advice.push("name the shape with `format` or `columns`".to_owned());
+            }
+            advice.push("or raise `rejects_max`".to_owned());
+            let list = "`rejects_max: 1.0` keeps the whole list, `rejected.jsonl`";
             return Err(StageError::new(message)
-                .cause(self.rejections.examples())
-                .help(
-                    "name the shape with `format` or `columns`, or raise `rejects_max`; \
-                     `rejects_max: 1.0` keeps the whole list, `rejected.jsonl`",
-                )
+                .cause(examples)
+                .help(format!("{}; {list}", advice.join(", ")))
                 .is_final());
         }
         if total.documents == 0 {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tinylm_pipeline::{At, StageError};
 
-use super::{files::Source, rows::Rejection};
+use super::{rows::Rejection, source::Source};
 use crate::shared::shown;
 
 pub(super) const NAME: &str = "rejected.jsonl";

@@ -7,10 +7,9 @@ use tinylm_pipeline::StageError;
 
 use super::{
     chunk::{self, Chunk, Lost, Unit},
-    csv,
-    files::{Cells, Source},
-    read,
+    csv, find, read,
     settings::{NormalizeSettings, Pairs, SystemPrompts},
+    source::{Cells, Source},
     table,
 };
 use crate::kinds::normalize::{
@@ -220,7 +219,7 @@ impl Making<'_> {
     }
 
     fn record(&mut self, record: &[u8], unit: &Unit, columns: &[String]) -> Result<(), StageError> {
-        let n_rows = read::n_swallowed(record);
+        let n_rows = find::n_swallowed(record);
         // A quote was left open, and one of a later row taken for the one that closes it.
         let is_guess = n_rows > 1 && memchr::memchr_iter(b'"', record).count() % 2 == 1;
         let reason = match csv::row(record, columns) {
@@ -229,7 +228,7 @@ impl Making<'_> {
                 return self.count(unit.row, outcome);
             }
             Err(reason) if n_rows == 1 => reason,
-            _ => read::open_quote(n_rows),
+            _ => find::open_quote(n_rows),
         };
         self.lose(Lost {
             row: unit.row,
@@ -403,7 +402,7 @@ enum Refusal {
     Failed(StageError),
 }
 
-fn check_content(text: &str) -> Result<(), &'static str> {
+pub(super) fn check_content(text: &str) -> Result<(), &'static str> {
     if text.trim().is_empty() {
         return Err("is empty");
     }

@@ -44,6 +44,8 @@ settings! {
         pub roles: BTreeMap<String, String> = BTreeMap::new(),
         /// Globs of the files to read; without any, all that look like data.
         pub files: Vec<String> = Vec::new(),
+        /// The encoding of files that are not UTF-8: `windows-1252`, `latin-1`, `utf-16` and others.
+        pub encoding: String = "utf-8".to_owned() => neutral "utf-8".to_owned(),
         /// Whether CSV and TSV files open with names; without it, this is recognised.
         pub header: Option<bool> = None,
         /// What happens to system prompts.

@@ -319,7 +319,11 @@ fn a_corpus_of_nothing_is_an_error() {
     for (files, message) in [
         (&[][..], "no files"),
         (&[("a.bin", &b"x"[..])][..], "none of these files is data"),
-        (&[("a.jsonl", &b""[..])][..], "none of these files is data"),
+        (&[("a.jsonl", &b""[..])][..], "`a.jsonl` is empty"),
+        (
+            &[("a.txt", &b""[..]), ("b.txt", b"")][..],
+            "these files are empty: `a.txt`, `b.txt`",
+        ),
         (&[("a.jsonl", &b"\n \n"[..])][..], "not recognised"),
         (&[("a.txt", &b"  \n"[..])][..], "rejected"),
         (&[("a.jsonl", &b"{\"x\": 1}\n"[..])][..], "not recognised"),
@@ -329,6 +333,127 @@ fn a_corpus_of_nothing_is_an_error() {
         let error = corpus.run("").unwrap_err();
         assert!(error.message.contains(message), "{files:?}: {error:?}");
         assert!(error.is_final, "{error:?}");
+    }
+}
+
+#[test]
+fn text_of_another_encoding_is_read_where_it_is_named() {
+    let utf_16 = |text: &str, big: bool| {
+        let units = format!("\u{feff}{text}");
+        let bytes = units.encode_utf16().flat_map(|unit| match big {
+            true => unit.to_be_bytes(),
+            false => unit.to_le_bytes(),
+        });
+        bytes.collect::<Vec<u8>>()
+    };
+    let long = "na\u{ef}ve \u{1f600} ".repeat(1 << 18);
+    for (name, bytes, encoding, wanted) in [
+        (
+            "a.txt",
+            b"caf\xe9 \x80".to_vec(),
+            "latin-1",
+            "caf\u{e9} \u{20ac}",
+        ),
+        (
+            "a.csv",
+            b"text\ncaf\xe9\n".to_vec(),
+            "windows-1252",
+            "caf\u{e9}",
+        ),
+        ("a.txt", utf_16("na\u{ef}ve", false), "utf-16", "na\u{ef}ve"),
+        ("a.txt", utf_16(&long, true), "utf-16", &long),
+        (
+            "a.jsonl",
+            b"{\"text\": \"\x82\xa0\"}\n".to_vec(),
+            "shift_jis",
+            "\u{3042}",
+        ),
+    ] {
+        let corpus = Corpus::new(&[(name, &bytes)]);
+        let outcome = corpus.run(&format!("encoding: {encoding}")).unwrap();
+        assert!(texts(&outcome) == [wanted], "{name} {encoding}");
+        let error = corpus.run("").unwrap_err();
+        assert!(
+            error.help.as_ref().unwrap().contains("encoding:"),
+            "{error:?}"
+        );
+    }
+    let corpus = Corpus::new(&[("a.txt", &utf_16("na\u{ef}ve", false)[..9])]);
+    let error = corpus.run("encoding: utf-16").unwrap_err();
+    assert!(
+        error.message.contains("is not utf-16le before byte 9"),
+        "{error}"
+    );
+    let error = corpus.run("encoding: klingon").unwrap_err();
+    assert!(
+        error.message.contains("`klingon` is no encoding"),
+        "{error}"
+    );
+}
+
+#[test]
+fn lines_in_a_json_file_are_read_as_lines() {
+    let turns = r#"[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]"#;
+    let two = format!("{turns}\n{turns}\n");
+    assert_eq!(
+        normalized("a.json", &two, ""),
+        "<user>hi<assistant>ho\n<user>hi<assistant>ho"
+    );
+    // The first is about the file and no row.
+    let lines = "{\"version\": [1, 2]}\n{\"prompt\": \"hi\", \"response\": \"ho\"}\n";
+    let read = normalized("a.json", lines, "rejects_max: 0.5");
+    assert_eq!(read, "<user>hi<assistant>ho");
+    let corpus = Corpus::new(&[("a.json", b"{\"x\": [1, 2]}\n{\"x\": [3]}\n")]);
+    let error = corpus.run("").unwrap_err();
+    assert_eq!(error.cause.as_deref(), Some("its first row has `x`"));
+}
+
+#[test]
+fn columns_that_are_not_there_are_named_with_those_that_are() {
+    let refused = |name: &str, text: &str, settings: &str| {
+        let corpus = Corpus::new(&[(name, text.as_bytes())]);
+        let error = corpus.run(settings).unwrap_err();
+        format!("{:?} {:?}", error.cause, error.help)
+    };
+    let row = r#"{"ask": "hi", "reply": "ho"}"#;
+    for settings in [
+        "columns: {prompt: question}",
+        "{format: pairs, columns: {prompt: question}}",
+    ] {
+        let error = refused("a.jsonl", row, settings);
+        let lack = "there is no column `question` in `a.jsonl`, which has `ask`, `reply`";
+        assert!(
+            error.contains(lack) && !error.contains("or its columns with"),
+            "{error}"
+        );
+    }
+    let error = refused(
+        "a.csv",
+        "ask,reply\nhi,ho\n",
+        "columns: {prompt: question, response: reply}",
+    );
+    assert!(
+        error.contains("there is no column `question` in `a.csv`"),
+        "{error}"
+    );
+    let error = refused("a.csv", "ask,reply\nhi,ho\n", "columns: {text: question}");
+    assert!(error.contains("write `header: true`"), "{error}");
+}
+
+#[test]
+fn a_shape_fits_the_rows_that_become_documents() {
+    let rows =
+        "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \" \"}\n";
+    for (name, text) in [
+        ("a.jsonl", rows),
+        ("a.txt", "a __eou__ b __eou__\n__eou__\n"),
+    ] {
+        let outcome = Corpus::new(&[(name, text.as_bytes())])
+            .run("rejects_max: 0.5")
+            .unwrap();
+        assert_eq!(stats(&outcome)["files"][0]["sureness"], 0.5, "{name}");
+        let is_said = |event: &Event| matches!(event, Event::Info { message } if message.contains("fits 50 %"));
+        assert!(outcome.events.iter().any(is_said), "{name}");
     }
 }
 
