@@ -31,7 +31,7 @@ settings! {
         pub rows: Option<Vec<Value>> = None,
         /// Stop after so many rows, where the format allows.
         pub max_samples: Option<u64> = None,
-        /// Whether `.gz`, `.zst`, `.zip` and `.tar` files are opened.
+        /// Whether `.gz`, `.bz2`, `.xz`, `.zst`, `.zip` and `.tar` files are opened.
         pub open: bool = true,
         /// A download whose length nobody promised is refused past this many bytes.
         pub bytes_max: u64 = 64 << 30 => neutral 64_u64 << 30,

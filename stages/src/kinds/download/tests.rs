@@ -119,6 +119,10 @@ fn exactly_one_source_is_named() {
     assert!(error.message.contains("64"), "{error}");
 }
 
+/// `{}` and a line's end.
+const BZIP2: &[u8] = b"BZh91AY&SYW\xc8\xde\x96\x00\x00\x00\xc0\x80\x00\x10\x00\x0a \x00!\x98\x19\x84aw$S\x85\x09\x05|\x8d\xe9`";
+const XZ: &[u8] = b"\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4F\x02\x00!\x01\x16\x00\x00\x00t/\xe5\xa3\x01\x00\x02{}\x0a\x00\x00c\xa1\x8a\xe0\xb5\x03i:\x00\x01\x1b\x03\x0b/\xb9\x10\x1f\xb6\xf3}\x01\x00\x00\x00\x00\x04YZ";
+
 #[test]
 fn packed_files_are_opened() {
     let dir = tempfile::tempdir().unwrap();
@@ -129,6 +133,8 @@ fn packed_files_are_opened() {
             zstd::encode_all(&b"{}\n"[..], 1).unwrap(),
             "a.txt",
         ),
+        ("a.txt.bz2", BZIP2.to_vec(), "a.txt"),
+        ("a.csv.xz", XZ.to_vec(), "a.csv"),
         (
             "a.zip",
             zip(&[("in/b.txt", b"{}\n"), ("__MACOSX/x", b"")]),
@@ -206,21 +212,47 @@ fn a_zip_that_lists_a_name_twice_is_refused_and_not_read_in_part() {
 }
 
 #[test]
-fn a_tar_whose_names_are_a_bomb_is_refused_before_they_are_held() {
+fn a_tar_whose_headers_are_a_bomb_is_refused_before_they_are_held() {
     let dir = tempfile::tempdir().unwrap();
-    let mut archive = tar::Builder::new(Vec::new());
-    let name = vec![b'n'; 300 << 20];
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::GNULongName);
-    header.set_path("././@LongLink").unwrap();
-    header.set_size(name.len() as u64);
-    header.set_cksum();
-    archive.append(&header, &name[..]).unwrap();
-    drop(name);
-    let bytes = gzip(&archive.into_inner().unwrap());
-    let error = local(&dir, &file(&dir, "a.tar.gz", &bytes), "").unwrap_err();
-    assert!(error.message.contains("headers of an entry"), "{error}");
-    assert_eq!(files(&dir.path().join("out-download")).len(), 0);
+    let kinds = [
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+        tar::EntryType::XHeader,
+    ];
+    for (kind, n_headers) in kinds.into_iter().flat_map(|kind| [(kind, 1), (kind, 40)]) {
+        let mut archive = tar::Builder::new(Vec::new());
+        let remarks = vec![b'n'; (300 << 20) / n_headers];
+        for _ in 0..n_headers {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("././@LongLink").unwrap();
+            header.set_size(remarks.len() as u64);
+            header.set_cksum();
+            archive.append(&header, &remarks[..]).unwrap();
+        }
+        drop(remarks);
+        let bytes = gzip(&archive.into_inner().unwrap());
+        let error = local(&dir, &file(&dir, "a.tar.gz", &bytes), "").unwrap_err();
+        assert!(
+            error.message.contains("headers of an entry"),
+            "{kind:?}: {error}"
+        );
+        assert_eq!(files(&dir.path().join("out-download")).len(), 0);
+    }
+}
+
+#[test]
+fn an_archive_of_ever_more_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // One that is passed over is counted too, else such an archive would be read for ever.
+    let entries = tar(&[("in/a.DS_Store", b"")])[..512].repeat(1000);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..1001 {
+        packed.write_all(&entries).unwrap();
+    }
+    let packed = packed.finish().unwrap();
+    let error = local(&dir, &file(&dir, "a.tar.gz", &packed), "").unwrap_err();
+    assert!(error.message.contains("more than 1000000 files"), "{error}");
 }
 
 #[test]

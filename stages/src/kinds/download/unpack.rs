@@ -2,8 +2,8 @@
 //!
 //! An archive is somebody else's: none of its paths may leave the folder it is opened
 //! into, none of its entries may be a link, and what comes out of it is counted (bytes,
-//! files, and the headers of a tar, which are held in memory), so that a bomb ends as an error. Archives inside archives are opened too (DailyDialog
-//! comes so), three deep.
+//! files, the headers of a tar and the window of an xz, which are held in memory), so that a bomb
+//! ends as an error. Archives inside archives are opened too (DailyDialog comes so), three deep.
 
 use std::{
     cell::Cell,
@@ -49,24 +49,39 @@ impl Limits {
     }
 }
 
+/// Kilobytes of text that an xz may look back over; its strongest setting has 64 megabytes.
+const XZ_KIB_MAX: u32 = 512 << 10;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Packing {
-    Gzip,
-    Zstd,
     Zip,
-    Tar,
-    TarGzip,
-    TarZstd,
+    Tar(Coding),
+    One(Coding),
 }
 
-const PACKINGS: [(&str, Packing); 8] = [
-    (".tar.gz", Packing::TarGzip),
-    (".tgz", Packing::TarGzip),
-    (".tar.zst", Packing::TarZstd),
-    (".tar", Packing::Tar),
-    (".gz", Packing::Gzip),
-    (".zst", Packing::Zstd),
-    (".zstd", Packing::Zstd),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Plain,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+const PACKINGS: [(&str, Packing); 14] = [
+    (".tar.gz", Packing::Tar(Coding::Gzip)),
+    (".tgz", Packing::Tar(Coding::Gzip)),
+    (".tar.bz2", Packing::Tar(Coding::Bzip2)),
+    (".tbz2", Packing::Tar(Coding::Bzip2)),
+    (".tar.xz", Packing::Tar(Coding::Xz)),
+    (".txz", Packing::Tar(Coding::Xz)),
+    (".tar.zst", Packing::Tar(Coding::Zstd)),
+    (".tar", Packing::Tar(Coding::Plain)),
+    (".gz", Packing::One(Coding::Gzip)),
+    (".bz2", Packing::One(Coding::Bzip2)),
+    (".xz", Packing::One(Coding::Xz)),
+    (".zst", Packing::One(Coding::Zstd)),
+    (".zstd", Packing::One(Coding::Zstd)),
     (".zip", Packing::Zip),
 ];
 
@@ -110,20 +125,25 @@ pub(super) fn open(
     };
     let file = BufReader::with_capacity(1 << 18, File::open(whole).at(whole)?);
     match packing {
-        Packing::Gzip => opening.one(flate2::bufread::MultiGzDecoder::new(file), stem),
-        Packing::Zstd => opening.one(zstd_reader(file, name)?, stem),
-        Packing::Tar => opening.tar(file),
-        Packing::TarGzip => opening.tar(flate2::bufread::MultiGzDecoder::new(file)),
-        Packing::TarZstd => opening.tar(zstd_reader(file, name)?),
+        Packing::One(coding) => opening.entry(&mut coding.reader(file, name)?, stem),
+        Packing::Tar(coding) => opening.tar(coding.reader(file, name)?),
         Packing::Zip => opening.zip(file),
     }
 }
 
-fn zstd_reader<R: io::BufRead>(
-    file: R,
-    name: &str,
-) -> Result<zstd::Decoder<'static, R>, StageError> {
-    zstd::Decoder::with_buffer(file).map_err(|error| damaged(name, &error))
+impl Coding {
+    fn reader(self, file: BufReader<File>, name: &str) -> Result<Box<dyn Read>, StageError> {
+        Ok(match self {
+            Self::Plain => Box::new(file),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_KIB_MAX)),
+            Self::Zstd => {
+                let reader = zstd::Decoder::with_buffer(file);
+                Box::new(reader.map_err(|error| damaged(name, &error))?)
+            }
+        })
+    }
 }
 
 fn damaged(name: &str, error: &impl std::fmt::Display) -> StageError {
@@ -142,11 +162,6 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// A compressed file; `stem` is its name without the ending.
-    fn one(&mut self, mut reader: impl Read, stem: &str) -> Result<(), StageError> {
-        self.entry(&mut reader, stem)
-    }
-
     fn tar(&mut self, reader: impl Read) -> Result<(), StageError> {
         let name = self.name;
         let left = Rc::new(Cell::new(HEADERS_MAX));
@@ -161,7 +176,7 @@ impl Opening<'_> {
                 return Ok(());
             };
             let mut entry = entry.map_err(|error| damaged(name, &error))?;
-            left.set(u64::MAX);
+            self.count(HEADERS_MAX - left.replace(u64::MAX))?;
             let kind = entry.header().entry_type();
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             // The remarks on a whole archive that `git archive` writes, and so GitHub.
@@ -200,6 +215,7 @@ impl Opening<'_> {
                 .is_final());
         }
         for idx in 0..archive.len() {
+            self.count(0)?;
             let mut entry = archive
                 .by_index(idx)
                 .map_err(|error| damaged(name, &error))?;
@@ -240,14 +256,23 @@ impl Opening<'_> {
         if self.sampler.is_full() {
             return Ok(());
         }
+        self.bounded(reader, |this, limited| this.take_out(limited, path))
+    }
+
+    /// Counts an entry with so many bytes of headers, one that is passed over too.
+    fn count(&mut self, header_bytes: u64) -> Result<(), StageError> {
         self.limits.n_entries += 1;
+        self.limits.bytes += header_bytes;
         if self.limits.n_entries > ENTRIES_MAX {
             let message = format!("`{}` holds more than {ENTRIES_MAX} files", self.name);
             return Err(StageError::new(message)
                 .help("if it is no bomb, open it yourself and name the folder with `path`")
                 .is_final());
         }
-        self.bounded(reader, |this, limited| this.take_out(limited, path))
+        match self.limits.bytes > self.bytes_max {
+            true => Err(self.too_large()),
+            false => Ok(()),
+        }
     }
 
     /// Reads within what may still come out.
@@ -317,7 +342,7 @@ impl Opening<'_> {
     /// folder that is called like the archive it is in.
     fn free_place(&self, path: &str) -> Result<PathBuf, StageError> {
         let out = self.io.out();
-        let (_, stem) = packing(self.name).unwrap_or((Packing::Tar, self.name));
+        let (_, stem) = packing(self.name).unwrap_or((Packing::Zip, self.name));
         [out.join(path), out.join(stem).join(path)]
             .into_iter()
             .find(|place| !place.exists())
