@@ -3,6 +3,7 @@
 use std::{num::NonZero, thread};
 
 use serde_json::{Value, json};
+use tinylm_pipeline::secrets::masked;
 use tinylm_registry::{Registry, Store};
 use tinylm_reports::bytes;
 
@@ -114,14 +115,14 @@ fn findings(project: &Project) -> Vec<Finding> {
     } else {
         "without"
     };
-    let endpoint = outside.hf_endpoint.as_deref().unwrap_or("the public hub");
-    add(
-        "hub",
-        Ok(match outside.offline {
-            true => "offline: nothing is asked of the network".to_owned(),
-            false => format!("{endpoint}, {token} a token"),
-        }),
-    );
+    let endpoint = masked(outside.hf_endpoint.as_deref().unwrap_or("the public hub"));
+    let hub = match outside.offline {
+        true => Ok("offline: nothing is asked of the network".to_owned()),
+        false => tinylm_stages::reach_hub(&outside)
+            .map(|()| format!("{endpoint} answers; {token} a token"))
+            .map_err(|why| format!("{endpoint} does not answer: {why}")),
+    };
+    add("hub", hub);
     let cuda = if cfg!(feature = "cuda") {
         "built in"
     } else {

@@ -5,3 +5,4 @@ pub mod kinds;
 pub mod shared;
 
 pub use kinds::catalog;
+pub use shared::hub::reach_hub;

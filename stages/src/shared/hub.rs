@@ -9,16 +9,19 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
-use tinylm_pipeline::{At, Pin, Remote, StageError, StageIo, choices, copy_file, secrets::masked};
+use tinylm_pipeline::{
+    At, Outside, Pin, Remote, StageError, StageIo, choices, copy_file, secrets::masked,
+};
 
 use super::{
     cut::Cut,
     expected::{Algorithm, Expected, check},
     files::{files_below, safe_name},
-    net::{Failure, Net, Request},
+    net::{Failure, Limits, Net, Request},
 };
 
 choices! {
@@ -30,6 +33,9 @@ choices! {
 }
 
 const ENDPOINT: &str = "https://huggingface.co";
+
+/// The hub is there if it answers within this time.
+const REACHED_WITHIN: Duration = Duration::from_secs(4);
 
 /// A repository on the hub, where it is looked for, and which of its files are meant.
 #[derive(Debug, Clone)]
@@ -124,6 +130,26 @@ fn request(net: &Net, path: &str) -> Request {
     Request {
         bearer: net.outside.hf_token.clone(),
         ..Request::new(format!("{}/{path}", endpoint(net)))
+    }
+}
+
+/// Asks whether the hub answers, once and for a few seconds; says what is wrong where it does not.
+pub fn reach_hub(outside: &Outside) -> Result<(), String> {
+    let limits = Limits {
+        connect: REACHED_WITHIN,
+        stall: REACHED_WITHIN,
+        ..Limits::default()
+    };
+    let net = Net::with_limits(outside, limits).map_err(|error| error.message)?;
+    match net.reach(&request(&net, "api/models?limit=1")) {
+        Ok(()) => Ok(()),
+        Err(Failure::Passing { why, .. }) => Err(why),
+        Err(Failure::Stage(error)) => Err(error.message),
+        Err(Failure::Answer {
+            status: 401 | 403, ..
+        }) => Err("it refuses the token (HF_TOKEN, or that of `hf auth login`)".to_owned()),
+        // Another hub than the public one may not know this question.
+        Err(Failure::Answer { .. }) => Ok(()),
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
     collections::HashSet,
     future::Future,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use reqwest::{
     Response, StatusCode,
-    header::{HeaderMap, LINK, RANGE, RETRY_AFTER},
+    header::{DATE, HeaderMap, LINK, RANGE, RETRY_AFTER},
 };
 use serde_json::Value;
 use tinylm_pipeline::{Outside, StageError, secrets::masked};
@@ -141,14 +141,27 @@ pub(crate) fn passing(why: impl std::fmt::Display) -> Failure {
     }
 }
 
+/// In the reason of a failure that lasts as long as this machine has no network.
+const UNRESOLVED: &str = "cannot be resolved";
+
 /// reqwest hides the reason in the sources of an error.
 pub(crate) fn reason(error: reqwest::Error) -> String {
+    let host = error
+        .url()
+        .and_then(|url| url.host_str().map(str::to_owned));
     let error = error.without_url();
     let mut source: &dyn std::error::Error = &error;
+    let mut is_of_name = false;
     while let Some(deeper) = source.source() {
         source = deeper;
+        is_of_name |= source.to_string().starts_with("dns error");
     }
-    source.to_string()
+    match host {
+        Some(host) if is_of_name => format!(
+            "the name `{host}` {UNRESOLVED} ({source}): there is no network, or the name is wrong"
+        ),
+        _ => source.to_string(),
+    }
 }
 
 impl Net {
@@ -272,6 +285,13 @@ impl Net {
         Ok((value, next))
     }
 
+    /// Asks once and not for long, for the sake of the answer alone.
+    pub(crate) fn reach(&self, request: &Request) -> Result<(), Failure> {
+        let stop = &self.outside.stop;
+        let asked = self.watched(self.ask(request, 0), stop);
+        self.runtime.block_on(asked)?.map(drop)
+    }
+
     /// Sends the request and returns a good answer.
     pub(crate) async fn ask(&self, request: &Request, from: u64) -> Result<Response, Failure> {
         let mut builder = self.client.get(&request.url);
@@ -329,7 +349,8 @@ impl Net {
         say: impl Fn(String),
     ) {
         let Pause { length, asked } = pause;
-        if asked.is_none() && length < NOTICED {
+        let is_told_at_once = asked.is_some() || why.contains(UNRESOLVED);
+        if !is_told_at_once && length < NOTICED {
             return;
         }
         let asks = asked.map_or(String::new(), |asked| {
@@ -337,7 +358,7 @@ impl Net {
         });
         let left = self.limits.attempts - n_failed;
         say(format!(
-            "`{shown}`: {why}{asks}; asking again in {:.0} s, and giving up when {left} more attempts bring nothing",
+            "`{shown}`: {why}{asks}; asking again in {} s, and giving up when {left} more attempts bring nothing",
             length.as_secs_f64()
         ));
     }
@@ -403,7 +424,119 @@ fn next_page(headers: &HeaderMap, base: &str) -> Option<String> {
     Some(next.to_string())
 }
 
+/// Returns how long a server asks to wait: so many seconds, or until a date. That is taken by the
+/// server's own clock, where it tells the time.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = value.parse().ok().or_else(|| {
+        let now = headers.get(DATE).and_then(|date| date.to_str().ok());
+        let now = now.and_then(seconds_at).or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            since.ok().map(|since| since.as_secs())
+        });
+        Some(seconds_at(value)?.saturating_sub(now?))
+    });
+    seconds.map(Duration::from_secs)
+}
+
+/// Returns the seconds from 1970 to a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn seconds_at(date: &str) -> Option<u64> {
+    const MONTHS: &str = "Mar Apr May Jun Jul Aug Sep Oct Nov Dec Jan Feb";
+    let words: Vec<&str> = date.split_ascii_whitespace().collect();
+    let [_, day, month, year, time, "GMT"] = words.as_slice() else {
+        return None;
+    };
+    let month = MONTHS.split(' ').position(|name| name == *month)? as u64;
+    // A year that begins in March has its leap day at the end.
+    let year = year
+        .parse::<u64>()
+        .ok()
+        .filter(|year| (1970..10_000).contains(year))?
+        - u64::from(month >= 10);
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5;
+    let day: u64 = day.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let clock: Vec<u64> = time
+        .split(':')
+        .filter_map(|part| part.parse().ok())
+        .collect();
+    let [hours, minutes, seconds] = clock.try_into().ok().filter(|clock: &[u64; 3]| {
+        let [hours, minutes, seconds] = clock;
+        *hours < 24 && *minutes < 60 && *seconds < 61
+    })?;
+    // The first of March of the year 0 is so many days before 1970.
+    let days = (days + day - 1).checked_sub(719_468)?;
+    Some(86_400 * days + 3_600 * hours + 60 * minutes + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn asked(headers: &[(reqwest::header::HeaderName, &'static str)]) -> Option<u64> {
+        let headers = headers.iter().cloned();
+        let headers: HeaderMap = headers
+            .map(|(name, value)| (name, HeaderValue::from_static(value)))
+            .collect();
+        retry_after(&headers).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_as_a_date() {
+        assert_eq!(asked(&[(RETRY_AFTER, "7")]), Some(7));
+        let now = (DATE, "Wed, 28 Feb 2024 23:59:50 GMT");
+        let until = |date| asked(&[now.clone(), (RETRY_AFTER, date)]);
+        assert_eq!(until("Thu, 29 Feb 2024 00:00:05 GMT"), Some(15));
+        assert_eq!(until("Fri, 01 Mar 2024 00:00:05 GMT"), Some(86_415));
+        assert_eq!(until("Sat, 01 Jan 2000 00:00:00 GMT"), Some(0));
+        assert_eq!(
+            asked(&[(RETRY_AFTER, "Sat, 01 Jan 2000 00:00:00 GMT")]),
+            Some(0)
+        );
+        for wrong in [
+            "",
+            "soon",
+            "Thu, 29 Feb 2024 00:00:05",
+            "a, 99 Mai 2024 1:1:1 GMT",
+            "a, 1 Mar 2024 99:0:0 GMT",
+            "a, 1 Jan 0 0:0:0 GMT",
+        ] {
+            assert_eq!(until(wrong), None, "{wrong}");
+        }
+        assert_eq!(
+            seconds_at("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777)
+        );
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_resolved_is_told_at_once_and_by_name() {
+        static TOLD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        let outside = Outside {
+            tell: Some(|line| TOLD.lock().unwrap().push(line.to_owned())),
+            ..Outside::default()
+        };
+        let limits = Limits {
+            attempts: 2,
+            pause: Duration::from_millis(1),
+            ..Limits::default()
+        };
+        let mut net = Net::with_limits(&outside, limits).unwrap();
+        net.client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // A part of a name has 63 letters at most, so nobody need be asked.
+        let name = format!("{}.invalid", "x".repeat(64));
+        let request = Request::new(format!("http://{name}/api"));
+        let Err(Failure::Passing { why, .. }) = net.json(&request) else {
+            panic!("it answers");
+        };
+        assert!(
+            why.contains(&format!("the name `{name}` cannot be resolved")),
+            "{why}"
+        );
+        let told = TOLD.lock().unwrap();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(&why), "{told:?}");
+        assert_eq!(told[0].matches("http").count(), 1, "{told:?}");
+    }
 }
