@@ -2,7 +2,8 @@
 //!
 //! They stand in the experiment file, if they must, and go to the server that they are for.
 //! Whatever is written down or said has [`MASK`] in their place. Only parameters whose names tell
-//! are masked: any other may say which file is meant, and two files must not share a pin.
+//! are masked: any other may say which file is meant, and two files must not share a pin. A secret
+//! may be spelt with percent signs, whole addresses within addresses too.
 
 use std::ops::Range;
 
@@ -24,6 +25,51 @@ pub fn masked(text: &str) -> String {
     masked + &text[done..]
 }
 
+/// The same with a text as long as before, so that whoever points into it still points right.
+pub fn starred(text: &str) -> String {
+    let mut starred = text.to_owned();
+    for span in spans(text) {
+        starred.replace_range(span.clone(), &"*".repeat(span.len()));
+    }
+    starred
+}
+
+/// Returns the other spellings of a secret: as an address has it, and as it is meant.
+pub fn spellings(secret: &str) -> Vec<String> {
+    let (meant, _) = decoded(secret);
+    let encoded = |digits: fn(u8) -> String| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let bytes = meant.bytes().map(|byte| match is_plain(byte) {
+            true => char::from(byte).to_string(),
+            false => digits(byte),
+        });
+        bytes.collect::<String>()
+    };
+    let upper = encoded(|byte| format!("%{byte:02X}"));
+    let lower = encoded(|byte| format!("%{byte:02x}"));
+    let mut spellings = vec![meant, upper, lower];
+    spellings.retain(|spelling| spelling != secret);
+    spellings.dedup();
+    spellings
+}
+
+/// Returns a text without percent signs, and where each of its bytes, and its end, stood before.
+fn decoded(text: &str) -> (String, Vec<usize>) {
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    while at < text.len() {
+        let digits = text.as_bytes()[at..].strip_prefix(b"%");
+        let digits = digits.and_then(|rest| str::from_utf8(rest.get(..2)?).ok());
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        places.push(at);
+        bytes.push(byte.unwrap_or(text.as_bytes()[at]));
+        at += if byte.is_some() { 3 } else { 1 };
+    }
+    places.push(text.len());
+    String::from_utf8(bytes).map_or_else(|_| (text.to_owned(), Vec::new()), |text| (text, places))
+}
+
 /// The secrets of all addresses in a text, to be masked elsewhere too: a variable may hold one.
 pub struct Secrets(Vec<String>);
 
@@ -34,7 +80,8 @@ impl Secrets {
             Some((_, password)) => vec![password.to_owned(), secret],
             None => vec![secret],
         });
-        Self(parts.filter(|part| part.len() >= TELLING_LEN).collect())
+        let all = parts.flat_map(|part| [spellings(&part), vec![part]].concat());
+        Self(all.filter(|part| part.len() >= TELLING_LEN).collect())
     }
 
     pub fn mask(&self, text: &str) -> String {
@@ -77,14 +124,32 @@ fn in_address(address: &str, start: usize, spans: &mut Vec<Range<usize>>) {
     let mut at = host_end;
     for part in address[host_end..].split_inclusive(['?', '&', '#', ';']) {
         let parameter = part.trim_end_matches(['?', '&', '#', ';']);
-        if let Some((name, value)) = parameter.split_once('=')
-            && is_secret(name)
-            && is_written_out(value)
-        {
-            spans.push(at + start + name.len() + 1..at + start + parameter.len());
+        if let Some((name, value)) = parameter.split_once('=') {
+            let value_at = at + start + name.len() + 1;
+            if !is_secret(&decoded(name).0) {
+                in_value(value, value_at, spans);
+            } else if is_written_out(value) {
+                spans.push(value_at..value_at + value.len());
+            }
         }
         at += part.len();
     }
+}
+
+/// The secrets in a value that is an address, or the end of one, spelt with percent signs.
+fn in_value(value: &str, start: usize, spans_found: &mut Vec<Range<usize>>) {
+    /// Before a path that stands alone.
+    const HOST: &str = "://x/?";
+    let (meant, places) = decoded(value);
+    if meant == value {
+        return;
+    }
+    let (before, inner) = match spans(&meant) {
+        none if none.is_empty() => (HOST.len(), spans(&format!("{HOST}{meant}"))),
+        inner => (0, inner),
+    };
+    let place = |at: usize| start + places[at - before];
+    spans_found.extend(inner.iter().map(|span| place(span.start)..place(span.end)));
 }
 
 /// Whether a value is more than the name of a variable that holds it.
@@ -149,6 +214,18 @@ mod tests {
                 "https://me:{env.PW}@x/a?key={env.K}",
             ),
             (
+                "https://x/?to%6ben=abc&a=%41",
+                "https://x/?to%6ben=[secret]&a=%41",
+            ),
+            (
+                "https://x/?next=https%3A%2F%2Fme%3Apw%40y%2F&n=2",
+                "https://x/?next=https%3A%2F%2F[secret]%40y%2F&n=2",
+            ),
+            (
+                "https://x/?next=%2Fa%3Ftoken%3Dabc&file=a%20b",
+                "https://x/?next=%2Fa%3Ftoken%3D[secret]&file=a%20b",
+            ),
+            (
                 "{ url: https://x/?key=abc, sha256: 1 }",
                 "{ url: https://x/?key=[secret], sha256: 1 }",
             ),
@@ -165,5 +242,26 @@ mod tests {
         let text = "vars: { token: abcdef, password: hunter22, n: 1 }";
         let masked = "vars: { token: [secret], password: [secret], n: 1 }";
         assert_eq!(secrets.mask(text), masked);
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_every_spelling() {
+        let secrets = Secrets::of("https://me:p%40ss/word@x/?token=ab%2fcd%2Bef");
+        for spelling in ["ab/cd+ef", "ab%2Fcd%2Bef", "ab%2fcd%2bef", "ab%2fcd%2Bef"] {
+            assert_eq!(
+                secrets.mask(&format!("is {spelling}.")),
+                "is [secret].",
+                "{spelling}"
+            );
+        }
+        assert_eq!(spellings("plain"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_starred_is_as_long_as_before() {
+        let text = "url: https://me:pässword@x/?token=abc # remark";
+        let starred = starred(text);
+        assert_eq!(starred, "url: https://************@x/?token=*** # remark");
+        assert_eq!(starred.len(), text.len());
     }
 }

@@ -341,3 +341,43 @@ fn a_secret_in_an_address_is_written_down_nowhere_and_never_said() {
         assert_eq!(found, [] as [std::path::PathBuf; 0], "{secret}");
     }
 }
+
+#[test]
+fn the_doctor_says_whether_the_hub_answers() {
+    let hub = Hub::start();
+    let project = Project::new();
+    let asked = |endpoint: &str| {
+        let mut command = project.command(&["doctor"]);
+        command.env("HF_ENDPOINT", endpoint);
+        project.output(command.env_remove("TINYLM_OFFLINE"))
+    };
+    let well = asked(hub.address()).success();
+    assert!(well.stdout.contains("well   hub"), "{well}");
+    // Nobody listens at this port any more.
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let wrong = asked(&format!("http://me:hunter22@{nobody}")).failure(3);
+    assert!(wrong.stdout.contains("WRONG  hub"), "{wrong}");
+    assert!(wrong.stdout.contains("does not answer"), "{wrong}");
+    assert!(!wrong.stdout.contains("hunter22"), "{wrong}");
+}
+
+#[test]
+fn a_mistake_is_shown_without_the_secrets_in_its_line() {
+    let project = Project::new();
+    let stage = "{ kind: download, with: { ulr: 'https://me:hunter22@x.org/a?token=abcdef' } }";
+    project.write("a.yaml", &format!("name: a\nstages:\n  raw: {stage}\n"));
+    let output = project.tinylm("plan a.yaml").failure(2);
+    assert!(output.stderr.contains("did you mean `url`?"), "{output}");
+    assert!(
+        output
+            .stderr
+            .contains("https://***********@x.org/a?token=******"),
+        "{output}"
+    );
+    for secret in ["hunter22", "abcdef"] {
+        assert!(!output.stderr.contains(secret), "{output}");
+    }
+}

@@ -11,6 +11,7 @@ use super::{
     nearest::nearest,
     tree::{Place, Source},
 };
+use crate::secrets::{masked, starred};
 
 /// One mistake: what is wrong, where, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Diagnostic {
     /// A mistake that is in no file, until `at` says otherwise.
     pub fn new(title: impl Into<String>) -> Self {
         Self {
-            title: one_line(&title.into()),
+            title: said(&title.into()),
             places: Vec::new(),
             help: Vec::new(),
         }
@@ -41,13 +42,13 @@ impl Diagnostic {
     /// Points at a place; the label says what is wrong with what stands there, and may be empty.
     #[must_use]
     pub fn at(mut self, place: &Place, label: impl Into<String>) -> Self {
-        self.places.push((place.clone(), one_line(&label.into())));
+        self.places.push((place.clone(), said(&label.into())));
         self
     }
 
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help.push(one_line(&help.into()));
+        self.help.push(said(&help.into()));
         self
     }
 
@@ -66,7 +67,7 @@ impl Diagnostic {
         let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
         for (source, places) in self.by_source() {
             let (window, line) = window(&source.text, &places);
-            let text = &source.text[window.clone()];
+            let text = starred(&source.text[window.clone()]);
             let mut snippet = Snippet::source(text).path(&source.title).line_start(line);
             for (kind, place, label) in places {
                 let shown = shown(&source.text, &place.range);
@@ -218,6 +219,11 @@ fn renderer(color: bool) -> Renderer {
     } else {
         Renderer::plain()
     }
+}
+
+/// A message may quote what it is about, but not the secrets in it.
+fn said(text: &str) -> String {
+    one_line(&masked(text))
 }
 
 /// Names come from files and may hold anything; a message is one line.

@@ -26,7 +26,9 @@ use std::{
 
 use tinylm_pipeline::{
     At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
-    copy_file, secrets::MASK, settings, sys,
+    copy_file,
+    secrets::{MASK, spellings},
+    settings, sys,
 };
 
 /// How often the program is looked after.
@@ -280,9 +282,9 @@ fn secrets(io: &StageIo) -> Vec<String> {
     let outside = io.outside();
     let known = [&outside.hf_token, &outside.kaggle_key];
     let known = known.into_iter().flatten();
+    let known = known.filter(|secret| secret.len() >= 8 && !MASK.contains(secret.as_str()));
     known
-        .filter(|secret| secret.len() >= 8 && !MASK.contains(secret.as_str()))
-        .cloned()
+        .flat_map(|secret| [spellings(secret), vec![secret.clone()]].concat())
         .collect()
 }
 
