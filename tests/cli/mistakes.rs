@@ -104,7 +104,7 @@ fn a_missing_local_file_is_named_before_anything_runs() {
      --> chain.yaml:5:19
       |
     5 |     with: { path: corpse.txt }
-      |                   ^^^^^^^^^^
+      |                   ^^^^^^^^^^ stage `corpus` reads it
       |
       = help: did you mean `corpus.txt`?
     ");

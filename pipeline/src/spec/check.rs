@@ -459,7 +459,11 @@ fn alternatives(words: &[&str]) -> String {
 
 /// Returns `text` as an absolute path, or `None` when the folder's own name is not UTF-8.
 pub(crate) fn absolute(dir: &Path, text: &str) -> Option<String> {
-    let joined = resolved(dir, Path::new(text));
+    let home = || text.strip_prefix("~/").zip(std::env::home_dir());
+    let joined = match home() {
+        Some((below, home)) => home.join(below),
+        None => resolved(dir, Path::new(text)),
+    };
     joined.to_str().map(str::to_owned)
 }
 
@@ -490,5 +494,20 @@ fn join(path: &str, name: &str) -> String {
     match path {
         "" => name.to_owned(),
         _ => format!("{path}.{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_begin_at_the_home_of_its_user() {
+        let home = std::env::home_dir().unwrap();
+        let wanted = home.join("data/a.txt").display().to_string();
+        let found = |text: &str| absolute(Path::new("/project"), text).unwrap();
+        assert_eq!(found("~/data/a.txt"), wanted);
+        assert_eq!(found("./~/a.txt"), "/project/~/a.txt");
+        assert_eq!(found("~a.txt"), "/project/~a.txt");
     }
 }

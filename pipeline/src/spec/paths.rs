@@ -18,10 +18,14 @@ impl Experiment {
     /// told of one that was not read from its file.
     pub fn check_paths(&self) -> Result<(), Diagnostics> {
         let mut wrong = Diagnostics::default();
-        for (path, place) in self.stages.iter().flat_map(|stage| &stage.paths) {
-            if let Err(error) = named_files(path) {
-                let told =
-                    Diagnostic::new(error.message).at(place, error.cause.unwrap_or_default());
+        for stage in &self.stages {
+            for (path, place) in &stage.paths {
+                let Err(error) = named_files(path) else {
+                    continue;
+                };
+                let reads = || format!("stage `{}` reads it", stage.name);
+                let label = error.cause.unwrap_or_else(reads);
+                let told = Diagnostic::new(error.message).at(place, label);
                 wrong.push(match error.help {
                     Some(help) => told.help(help),
                     None => told,

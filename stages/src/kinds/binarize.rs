@@ -226,8 +226,18 @@ impl Done {
             return Err(nothing_to_learn(settings.targets, train.documents));
         }
         let held = splits.get("validation").map_or(0, |split| split.documents);
-        if (settings.validation.is_some() || !io.inputs("validation").is_empty()) && held == 0 {
-            io.warn("no document fell to `validation`: set a larger share, or `{ tail: 0.1 }` for few documents");
+        match settings.validation.filter(|held| held.amount() > 0.0) {
+            _ if held > 0 => {}
+            Some(Held::Share(share)) => {
+                let n_documents: u64 = splits.values().map(|split| split.documents).sum();
+                io.warn(format!(
+                    "no document fell to `validation`: there are {n_documents}, each held back whole \
+                     or not at all; `validation: {{ tail: {share} }}` holds back the end of the text"
+                ));
+            }
+            Some(Held::Tail(_)) => io.warn("no text fell to `validation`: set a larger `tail`"),
+            None if io.inputs("validation").is_empty() => {}
+            None => io.warn("the input `validation` has no document that could be taken"),
         }
         let index = ShardsIndex {
             version: VERSION,

@@ -29,7 +29,7 @@ pub enum Held {
 }
 
 impl Held {
-    fn amount(self) -> f64 {
+    pub(super) fn amount(self) -> f64 {
         match self {
             Self::Share(amount) | Self::Tail(amount) => amount,
         }

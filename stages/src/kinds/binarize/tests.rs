@@ -225,6 +225,33 @@ fn the_tail_of_a_single_text_is_held_back() {
 }
 
 #[test]
+fn a_share_of_a_single_text_holds_back_nothing_and_says_what_would() {
+    let mut corpus = Corpus::new();
+    corpus.text("one text and no other");
+    let fixture = Fixture::new(&corpus, SMALL);
+    let warnings = |settings: &str| {
+        let events = fixture.run(settings).unwrap().events.into_iter();
+        let warnings = events.filter_map(|event| match event {
+            tinylm_pipeline::Event::Warning { message } => Some(message),
+            _ => None,
+        });
+        warnings.collect::<Vec<String>>()
+    };
+    // The digest of the only document is above the bound of so small a share.
+    let told = warnings("validation: 0.001");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("there are 1, each held back whole or not at all"),
+        "{told:?}"
+    );
+    assert!(
+        told[0].contains("`validation: { tail: 0.001 }`"),
+        "{told:?}"
+    );
+    assert_eq!(warnings("validation: 0"), [""; 0]);
+}
+
+#[test]
 fn a_document_counts_once_wherever_it_falls() {
     let mut corpus = Corpus::new();
     for n in 0..10 {
