@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, BufWriter, Read, Write},
+    io::{BufReader, BufWriter, ErrorKind, Read, Write},
     path::Path,
 };
 
@@ -146,7 +146,17 @@ fn create(to: &Path) -> Result<BufWriter<File>, StageError> {
         fs::create_dir_all(parent).at(parent)?;
     }
     // Two files of one name (an archive beside its contents) must not end up as one.
-    let file = File::create_new(to).at(to)?;
+    let file = File::create_new(to).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            let name = to.file_name().unwrap_or_default().display();
+            StageError::new(format!(
+                "`{name}` comes twice: by itself, and out of an archive"
+            ))
+            .help("choose with `files`, or write `open: false`")
+            .is_final()
+        }
+        _ => StageError::io(to, &error),
+    })?;
     Ok(BufWriter::with_capacity(1 << 18, file))
 }
 

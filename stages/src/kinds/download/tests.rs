@@ -212,6 +212,49 @@ fn a_zip_that_lists_a_name_twice_is_refused_and_not_read_in_part() {
 }
 
 #[test]
+fn a_long_zip_that_lists_a_name_twice_is_refused_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..66_000).map(|n| format!("{n:05}.txt")).collect();
+    let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, &b""[..])).collect();
+    let bytes = zip(&entries);
+    let text = memchr::memmem::find_iter(&bytes, "65999.txt").collect::<Vec<usize>>();
+    let mut twice = bytes.clone();
+    for at in text {
+        twice[at..at + 5].copy_from_slice(b"00000");
+    }
+    let error = local(&dir, &file(&dir, "a.zip", &twice), "").unwrap_err();
+    assert!(error.message.contains("lists a file twice"), "{error}");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_folder_or_beside_its_packed_self_is_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = gzip(b"2");
+    let entries: [(&str, &[u8]); 4] = [
+        ("a.txt", b"1"),
+        ("a.txt.gz", &packed),
+        ("b", b"3"),
+        ("b/c.txt", b"4"),
+    ];
+    let outcome = local(&dir, &file(&dir, "all.tar", &tar(&entries)), "").unwrap();
+    let found = files(&outcome.out);
+    let found: Vec<String> = found
+        .iter()
+        .map(|(name, text)| format!("{name} {text}"))
+        .collect();
+    assert_eq!(
+        found,
+        ["a.txt 1", "a.txt.gz/a.txt 2", "all/b/c.txt 4", "b 3"]
+    );
+
+    let test = StageTest::new(dir.path())
+        .local_file("path", &file(&dir, "a.zip", &zip(&[("b.txt", b"1")])))
+        .local_file("path", &file(&dir, "b.txt", b"2"));
+    let error = test.run::<Download>("path: x").unwrap_err();
+    assert!(error.message.contains("`b.txt` comes twice"), "{error}");
+}
+
+#[test]
 fn a_tar_whose_headers_are_a_bomb_is_refused_before_they_are_held() {
     let dir = tempfile::tempdir().unwrap();
     let kinds = [

@@ -208,7 +208,7 @@ impl Opening<'_> {
         let n_listed = n_listed(&mut file).map_err(|error| damaged(name, &error))?;
         let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(name, &error))?;
         // Of two entries with one name the library knows the last.
-        if n_listed.is_some_and(|n_listed| n_listed != archive.len() as u64 & 0xffff) {
+        if n_listed.is_some_and(|n_listed| n_listed != archive.len() as u64) {
             let message = format!("`{name}` lists a file twice, so that one of them would be lost");
             return Err(StageError::new(message)
                 .help("pack it again, or open it yourself and name the folder with `path`")
@@ -338,14 +338,19 @@ impl Opening<'_> {
         outcome
     }
 
-    /// Returns where a file goes. Where another archive has put one of that name, it goes into a
-    /// folder that is called like the archive it is in.
+    /// Returns where a file goes. Where another of that name is, or one in the place of its folder, it
+    /// goes into a folder that is called like the archive it is in.
     fn free_place(&self, path: &str) -> Result<PathBuf, StageError> {
         let out = self.io.out();
         let (_, stem) = packing(self.name).unwrap_or((Packing::Zip, self.name));
-        [out.join(path), out.join(stem).join(path)]
+        let is_free = |place: &PathBuf| {
+            let mut folders = place.ancestors().skip(1);
+            !place.exists() && !folders.any(Path::is_file)
+        };
+        ["", stem, self.name]
+            .map(|folder| out.join(folder).join(path))
             .into_iter()
-            .find(|place| !place.exists())
+            .find(is_free)
             .ok_or_else(|| self.refused(path, "is there twice"))
     }
 
@@ -355,20 +360,25 @@ impl Opening<'_> {
     }
 }
 
-/// Returns how many files a zip says that it lists, in the sixteen bits that every zip has for it.
+/// Returns how many files a zip says that it lists, in the sixteen bits that every zip has for it, or
+/// in the record before it that a longer list needs.
 fn n_listed(file: &mut (impl Read + io::Seek)) -> io::Result<Option<u64>> {
-    /// The record at the end and the longest remark behind it.
-    const END_MAX: u64 = 22 + 0xffff;
+    /// The records at the end and the longest remark behind them.
+    const END_MAX: u64 = 76 + 22 + 0xffff;
     let bytes = file.seek(io::SeekFrom::End(0))?;
     file.seek(io::SeekFrom::Start(bytes.saturating_sub(END_MAX)))?;
     let mut end = Vec::new();
     file.by_ref().take(END_MAX).read_to_end(&mut end)?;
     file.rewind()?;
-    let at = memchr::memmem::rfind(&end, b"PK\x05\x06");
-    let count = at.and_then(|at| end.get(at + 10..at + 12));
-    Ok(count
-        .map(|count| u64::from(u16::from_le_bytes([count[0], count[1]])))
-        .filter(|n| *n != 0xffff))
+    let count = |record: &[u8], at: usize, n_bytes: usize| {
+        let start = at + memchr::memmem::rfind(&end, record)?;
+        let bytes = end.get(start..start + n_bytes)?.iter().rev();
+        Some(bytes.fold(0, |count, byte| count << 8 | u64::from(*byte)))
+    };
+    Ok(match count(b"PK\x05\x06", 10, 2) {
+        Some(0xffff) => count(b"PK\x06\x06", 32, 8),
+        count => count,
+    })
 }
 
 /// Lets a tar's headers have so many bytes and no more.
