@@ -13,12 +13,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Device, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve,
-    RunOptions, Runner, Settled, StageError,
-    secrets::{Secrets, masked},
-    settings::NotADevice,
+    RunOptions, Runner, Settled, StageError, secrets::Secrets, settings::NotADevice,
     spec::Experiment,
 };
-use tinylm_registry::{Error, Home, Lock, NewRun, Registry, Status, names};
+use tinylm_registry::{Error, Home, Lock, Registry, Run, RunSource, Status, names};
 
 use crate::{
     console::Console,
@@ -157,7 +155,7 @@ impl Job<'_> {
             let why = format!("`{}` cannot be written to", home.root().display());
             return Ok(Err(why));
         }
-        let run = self.new_run(context)?;
+        let run = self.recorded(context)?;
         let begun = Registry::open(&home.registry_path())
             .and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
         match begun {
@@ -171,35 +169,37 @@ impl Job<'_> {
         }
     }
 
-    fn new_run(&self, context: &Context) -> Result<NewRun, Failure> {
+    fn recorded(&self, context: &Context) -> Result<(Run, RunSource), Failure> {
         let (git_commit, git_dirty) = git_state(self.experiment.file.parent());
         let secrets = Secrets::of(&all_settings(self.experiment));
-        Ok(NewRun {
+        let source = RunSource {
+            text: secrets.mask(&self.experiment.text),
+            resolved: secrets.mask(&self.resolved(context)?.to_string()),
+        };
+        let run = Run {
             id: self.run_id.clone(),
             experiment: self.experiment.name.clone(),
             file: self.experiment.file.display().to_string(),
-            text: secrets.mask(&self.experiment.text),
-            resolved: secrets.mask(&self.resolved(context)?.to_string()),
             seed: Some(self.experiment.seed),
             started_at: now_ms(),
-            host: host().to_string(),
+            host: host(),
             device: device(&self.how.device)?.to_string(),
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: secrets.mask(&command_line()),
             sweep: self.sweep.clone(),
-        })
+            tags: self.tags.to_vec(),
+            ..Run::default()
+        };
+        Ok((run, source))
     }
 
     /// Writes the run down; returns its name.
-    fn record(&self, registry: &Registry, run: &NewRun) -> Result<String, Error> {
-        let name = registry.insert_run(run)?;
+    fn record(&self, registry: &Registry, run: &(Run, RunSource)) -> Result<String, Error> {
+        let name = registry.insert_run(&run.0, &run.1)?;
         if !self.is_resumed {
             registry.insert_params(&self.run_id, &params(self.experiment))?;
-        }
-        for tag in self.tags {
-            registry.add_tag(&self.run_id, tag)?;
         }
         Ok(name)
     }
@@ -354,6 +354,7 @@ impl Observer for Both<'_> {
 
 /// Every setting by its dotted name, and whether it is the default.
 fn params(experiment: &Experiment) -> Vec<(String, String, bool)> {
+    let secrets = Secrets::of(&all_settings(experiment));
     let mut params = vec![("seed".to_owned(), experiment.seed.to_string(), false)];
     for stage in &experiment.stages {
         flatten(&stage.name, &stage.with, &stage.given, &mut params);
@@ -363,6 +364,9 @@ fn params(experiment: &Experiment) -> Vec<(String, String, bool)> {
             &Value::Null,
             &mut params,
         );
+    }
+    for (_, value, _) in &mut params {
+        *value = secrets.mask(value);
     }
     params
 }
@@ -375,7 +379,7 @@ fn flatten(path: &str, value: &Value, given: &Value, params: &mut Vec<(String, S
             }
         }
         Value::Null if given.is_null() => {}
-        Value::String(text) => params.push((path.to_owned(), masked(text), given.is_null())),
+        Value::String(text) => params.push((path.to_owned(), text.clone(), given.is_null())),
         other => {
             let text = other.to_string();
             // `epochs: 20` is a number like any other, and is written as it was.
@@ -419,7 +423,7 @@ fn device(asked: &str) -> Result<Device, Failure> {
 }
 
 /// The settings of all stages, as one text.
-fn all_settings(experiment: &Experiment) -> String {
+pub(crate) fn all_settings(experiment: &Experiment) -> String {
     let settings = experiment.stages.iter().map(|stage| stage.with.to_string());
     settings.collect::<Vec<_>>().join("\n")
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use tinylm_registry::{
-    Condition, Filter, Home, MetricRow, NewRun, Registry, RunQuery, StageRecord, StatCache, Store,
-    hash_file, names,
+    Condition, Filter, Home, MetricRow, Registry, Run, RunQuery, RunSource, StageRecord, StatCache,
+    Store, hash_file, names,
 };
 
 fn main() {
@@ -124,7 +124,9 @@ fn opening(folder: &Path) {
     let record = || {
         let registry = Registry::open(&path).unwrap();
         let id = names::new_id();
-        registry.insert_run(&run(&id)).unwrap();
+        registry
+            .insert_run(&run(&id), &RunSource::default())
+            .unwrap();
         let params: Vec<_> = (0..60)
             .map(|i| (format!("p{i}"), "1".to_owned(), true))
             .collect();
@@ -180,7 +182,9 @@ fn comparing(folder: &Path) {
     let started = Instant::now();
     for i in 0..1000 {
         let id = format!("{i:036}");
-        registry.insert_run(&run(&id)).unwrap();
+        registry
+            .insert_run(&run(&id), &RunSource::default())
+            .unwrap();
         let stage = StageRecord {
             run_id: id.clone(),
             name: "base".into(),
@@ -219,10 +223,10 @@ fn comparing(folder: &Path) {
     report("find 1,000 runs by their last loss", seconds, String::new());
 }
 
-fn run(id: &str) -> NewRun {
-    NewRun {
+fn run(id: &str) -> Run {
+    Run {
         id: id.to_owned(),
-        ..NewRun::default()
+        ..Run::default()
     }
 }
 

@@ -353,7 +353,7 @@ fn escaped(path: &Path) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MetricRow, NewRun, RunQuery, names};
+    use crate::{MetricRow, Run, RunQuery, RunSource, names};
 
     struct Fixture {
         folder: tempfile::TempDir,
@@ -378,11 +378,11 @@ mod tests {
 
         fn add_run(&self, registry: &Registry) {
             let id = names::new_id();
-            let run = NewRun {
+            let run = Run {
                 id: id.clone(),
-                ..NewRun::default()
+                ..Run::default()
             };
-            registry.insert_run(&run).unwrap();
+            registry.insert_run(&run, &RunSource::default()).unwrap();
             let rows: Vec<MetricRow> = (0..1000)
                 .map(|step| MetricRow {
                     execution_id: id.clone(),

@@ -239,7 +239,8 @@ mod tests {
     use crate::{
         Condition,
         keys::tests::record,
-        recorder::{NewExecution, NewRun, StageRecord},
+        recorder::{NewExecution, StageRecord},
+        rows::{Run, RunSource},
         words::{Outcome, Status},
     };
 
@@ -289,11 +290,13 @@ mod tests {
             key: Digest,
             artifact: Option<Digest>,
         ) {
-            let run = NewRun {
+            let run = Run {
                 id: run_id.into(),
-                ..NewRun::default()
+                ..Run::default()
             };
-            self.registry.insert_run(&run).unwrap();
+            self.registry
+                .insert_run(&run, &RunSource::default())
+                .unwrap();
             let execution = NewExecution {
                 id: format!("{run_id} {stage}"),
                 run_id: run_id.into(),
@@ -397,11 +400,14 @@ mod tests {
     fn what_was_made_by_a_run_killed_before_it_could_say_so_stays() {
         let fixture = Fixture::new();
         let artifact = fixture.run("a", "one", false);
-        let run = NewRun {
+        let run = Run {
             id: "a".into(),
-            ..NewRun::default()
+            ..Run::default()
         };
-        fixture.registry.insert_run(&run).unwrap();
+        fixture
+            .registry
+            .insert_run(&run, &RunSource::default())
+            .unwrap();
         assert_eq!(plan(&fixture.home, &fixture.registry).unwrap().n_unknown, 0);
         assert_eq!(fixture.sweep(), [What::Attempt]);
         assert!(matches!(fixture.condition(&artifact), Condition::Whole(_)));

@@ -45,7 +45,7 @@ pub use keys::KeyRecord;
 pub use locks::Lock;
 pub use place::Place;
 pub use queries::{Point, RunQuery, Series};
-pub use recorder::{Finished, MetricRow, NewExecution, NewRun, StageRecord};
+pub use recorder::{Finished, MetricRow, NewExecution, StageRecord};
 pub use remote_store::{RemoteError, RemoteStore};
 pub use rows::{
     Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow,

@@ -6,32 +6,10 @@
 
 use crate::{
     Digest, Error, Millis, Registry, names,
+    rows::{Run, RunSource},
     words::{Level, Outcome, Status},
 };
 use rusqlite::{OptionalExtension, Transaction, params};
-
-/// A run as it begins.
-#[derive(Debug, Clone, Default)]
-pub struct NewRun {
-    pub id: String,
-    pub experiment: String,
-    pub file: String,
-    /// The experiment file as written.
-    pub text: String,
-    /// The resolved experiment, as JSON.
-    pub resolved: String,
-    pub seed: Option<u64>,
-    pub started_at: Millis,
-    /// The host, as JSON.
-    pub host: String,
-    pub device: String,
-    pub git_commit: Option<String>,
-    pub git_dirty: Option<bool>,
-    pub version: String,
-    pub command: String,
-    /// Shared by the runs of one sweep.
-    pub sweep: Option<String>,
-}
 
 /// An execution as it begins.
 #[derive(Debug, Clone, Default)]
@@ -95,13 +73,14 @@ pub struct MetricRow {
 impl Registry {
     /// Records a run as running and returns the name it got: `names::run_name`, with more digits if
     /// another run has that one. A run that is there already (`resume`) is set running again.
-    pub fn insert_run(&self, run: &NewRun) -> Result<String, Error> {
+    /// Its name, status and end are the registry's own, whatever `run` says of them.
+    pub fn insert_run(&self, run: &Run, source: &RunSource) -> Result<String, Error> {
         self.write(|transaction| {
             let named = "SELECT name FROM runs WHERE id = ?1";
             let known = transaction.query_row(named, [&run.id], |row| row.get(0)).optional()?;
             let Some(name) = known else {
                 let name = free_name(transaction, &run.id)?;
-                insert_run(transaction, run, &name)?;
+                insert_run(transaction, run, source, &name)?;
                 return Ok(name);
             };
             let again = "UPDATE runs SET status = 'running', ended_at = NULL, device = ?2, version = ?3 WHERE id = ?1";
@@ -342,7 +321,12 @@ impl Registry {
     }
 }
 
-fn insert_run(transaction: &Transaction<'_>, run: &NewRun, name: &str) -> rusqlite::Result<()> {
+fn insert_run(
+    transaction: &Transaction<'_>,
+    run: &Run,
+    source: &RunSource,
+    name: &str,
+) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO runs (id, name, experiment, file, text, resolved, seed, status, started_at,
          host, device, git_commit, git_dirty, version, command, sweep)
@@ -352,12 +336,12 @@ fn insert_run(transaction: &Transaction<'_>, run: &NewRun, name: &str) -> rusqli
             name,
             run.experiment,
             run.file,
-            run.text,
-            run.resolved,
+            source.text,
+            source.resolved,
             // SQLite has no unsigned numbers; the bits are kept.
             run.seed.map(|seed| seed as i64),
             run.started_at,
-            run.host,
+            run.host.to_string(),
             run.device,
             run.git_commit,
             run.git_dirty,
@@ -366,6 +350,10 @@ fn insert_run(transaction: &Transaction<'_>, run: &NewRun, name: &str) -> rusqli
             run.sweep,
         ],
     )?;
+    let insert = "INSERT OR IGNORE INTO tags VALUES (?1, ?2)";
+    for tag in &run.tags {
+        transaction.execute(insert, [&run.id, tag])?;
+    }
     Ok(())
 }
 

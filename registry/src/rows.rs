@@ -1,4 +1,4 @@
-//! The rows of the registry, as they are read back.
+//! The rows of the registry, as they are read back; a run is written as one too.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,8 +8,8 @@ use crate::{
     words::{Level, Outcome, Status},
 };
 
-/// A run, without its long texts (see [`Registry::source`]).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A run, without its long texts (see [`RunSource`]).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Run {
     pub id: String,
     pub name: String,
@@ -25,12 +25,13 @@ pub struct Run {
     pub git_dirty: Option<bool>,
     pub version: String,
     pub command: String,
+    /// Shared by the runs of one sweep.
     pub sweep: Option<String>,
     pub tags: Vec<String>,
 }
 
 /// What a run was made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunSource {
     /// The experiment file as written.
     pub text: String,

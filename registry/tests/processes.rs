@@ -13,7 +13,7 @@ use std::{
 };
 
 use tinylm_registry::{
-    Condition, Digest, Error, Home, KeyRecord, Lock, MetricRow, NewRun, Registry, RunQuery,
+    Condition, Digest, Error, Home, KeyRecord, Lock, MetricRow, Registry, Run, RunQuery, RunSource,
     StatCache, Status, Store, keys, names,
 };
 
@@ -33,12 +33,12 @@ fn home() -> Home {
     Home::at(PathBuf::from(env::var_os(HOME).unwrap()))
 }
 
-fn new_run() -> NewRun {
-    NewRun {
+fn new_run() -> Run {
+    Run {
         id: names::new_id(),
         experiment: "tiny".into(),
         started_at: 1,
-        ..NewRun::default()
+        ..Run::default()
     }
 }
 
@@ -107,7 +107,7 @@ fn writer() {
     home.create().unwrap();
     let registry = Registry::open(&home.registry_path()).unwrap();
     let run = new_run();
-    registry.insert_run(&run).unwrap();
+    registry.insert_run(&run, &RunSource::default()).unwrap();
     for batch in 0..20 {
         registry
             .append_metrics(&rows(&run.id, batch * 25..(batch + 1) * 25))
@@ -178,7 +178,7 @@ fn maker() {
         .unwrap()
         .unwrap();
     let registry = Registry::open(&home.registry_path()).unwrap();
-    registry.insert_run(&run).unwrap();
+    registry.insert_run(&run, &RunSource::default()).unwrap();
     let store = Store::new(home.clone());
     for i in 0_u64.. {
         let key = Digest::of_bytes(format!("{} {i}", run.id).as_bytes());
@@ -207,7 +207,7 @@ fn a_user_without_rights_finds_everything_and_can_write_nothing() {
     keys::write_key(&home, &record(Digest::of_bytes(b"key"), artifact, "r")).unwrap();
     Registry::open(&home.registry_path())
         .unwrap()
-        .insert_run(&new_run())
+        .insert_run(&new_run(), &RunSource::default())
         .unwrap();
     assert!(home.root().join("registry.sqlite-wal").exists());
 
@@ -289,6 +289,7 @@ fn a_commit_that_finds_no_inode_leaves_the_work_where_it_was_and_nothing_in_stag
 /// Starts a child on a small disk of its own, in a view of the file system that ends with it.
 fn on_a_small_disk(options: &str, child: &str) {
     let folder = tempfile::tempdir().unwrap();
+    const NOT_MOUNTED: i32 = 77;
     let script = r#"mount -t tmpfs -o "$0" none "$1" || exit 77; shift; exec "$@""#;
     let is_root = rustix::process::geteuid().is_root();
     let output = Command::new("unshare")
@@ -299,12 +300,16 @@ fn on_a_small_disk(options: &str, child: &str) {
         .args(["--exact", child, "--ignored"])
         .env(HOME, folder.path())
         .output();
-    match output {
-        Ok(output) if output.status.success() => {}
-        Ok(output) if output.status.code() == Some(101) => {
-            panic!("{}", String::from_utf8_lossy(&output.stdout));
-        }
-        _ => skipped("a small disk cannot be mounted here"),
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return skipped(&format!("`unshare` cannot be started: {error}")),
+    };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let is_refused = output.status.code() == Some(NOT_MOUNTED) || said.starts_with("unshare: ");
+    match is_refused {
+        true => skipped(&format!("a small disk cannot be mounted here: {said}")),
+        false => assert!(output.status.success(), "{}: {said}", output.status),
     }
 }
 
@@ -323,7 +328,9 @@ fn full_disk() {
     let home = Home::at(folder.root().join(".tinylm"));
     home.create().unwrap();
     let registry = Registry::open(&home.registry_path()).unwrap();
-    registry.insert_run(&new_run()).unwrap();
+    registry
+        .insert_run(&new_run(), &RunSource::default())
+        .unwrap();
     let out = home.work().below("out");
     out.create_folder().unwrap();
     fs::write(out.join("text"), "text").unwrap();

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{choose::metric_facts, curves::Thinner, *};
 use crate::{
     Lock,
-    recorder::{Finished, MetricRow, NewExecution, NewRun, StageRecord},
+    recorder::{Finished, MetricRow, NewExecution, StageRecord},
     words::Outcome,
 };
 
@@ -26,15 +26,18 @@ impl Fixture {
         let registry = &self.registry;
         let execution_id = format!("e-{id}");
         let name = registry
-            .insert_run(&NewRun {
-                id: id.into(),
-                experiment: "tiny".into(),
-                file: "tiny.yaml".into(),
-                seed: Some(u64::MAX),
-                started_at: 1_000_000_000_000 + self.n_runs() as i64 * 1000,
-                host: r#"{"name":"here"}"#.into(),
-                ..NewRun::default()
-            })
+            .insert_run(
+                &Run {
+                    id: id.into(),
+                    experiment: "tiny".into(),
+                    file: "tiny.yaml".into(),
+                    seed: Some(u64::MAX),
+                    started_at: 1_000_000_000_000 + self.n_runs() as i64 * 1000,
+                    host: serde_json::json!({"name": "here"}),
+                    ..Run::default()
+                },
+                &RunSource::default(),
+            )
             .unwrap();
         registry
             .insert_execution(&NewExecution {
@@ -359,13 +362,16 @@ fn going_on_from_a_checkpoint_repeats_no_step() {
 fn a_run_under_a_clock_that_is_ahead_does_not_stay_the_last() {
     let fixture = Fixture::new();
     for (id, started_at) in [("b", 4_000_000_000_000), ("a", 1_000_000_000_000)] {
-        let run = NewRun {
+        let run = Run {
             id: id.into(),
             experiment: "tiny".into(),
             started_at,
-            ..NewRun::default()
+            ..Run::default()
         };
-        fixture.registry.insert_run(&run).unwrap();
+        fixture
+            .registry
+            .insert_run(&run, &RunSource::default())
+            .unwrap();
     }
     assert_eq!(fixture.registry.find_run("@last").unwrap().id, "a");
     let runs = fixture.registry.runs(&RunQuery::default()).unwrap();
@@ -424,11 +430,17 @@ fn two_runs_never_share_a_name_and_resume_keeps_it() {
         longer.starts_with(&name) && longer.len() == name.len() + 1,
         "{longer}"
     );
-    let again = NewRun {
+    let again = Run {
         id: "a".into(),
-        ..NewRun::default()
+        ..Run::default()
     };
-    assert_eq!(fixture.registry.insert_run(&again).unwrap(), longer);
+    assert_eq!(
+        fixture
+            .registry
+            .insert_run(&again, &RunSource::default())
+            .unwrap(),
+        longer
+    );
 }
 
 proptest! {

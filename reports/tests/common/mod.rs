@@ -1,8 +1,9 @@
 //! Runs written into a real registry, the way the pipeline writes them.
 
+use serde_json::json;
 use tinylm_registry::{
-    Digest, Finished, Level, MetricRow, NewExecution, NewRun, Outcome, Registry, StageRecord,
-    Status, names,
+    Digest, Finished, Level, MetricRow, NewExecution, Outcome, Registry, Run, RunSource,
+    StageRecord, Status, names,
 };
 
 /// The moment everything begins.
@@ -45,23 +46,28 @@ impl Default for Recorded<'_> {
 /// Writes the run and returns its id.
 pub(crate) fn record(registry: &Registry, recorded: &Recorded<'_>) -> String {
     let run_id = names::new_id();
-    let run = NewRun {
+    let run = Run {
         id: run_id.clone(),
         experiment: recorded.experiment.to_owned(),
         file: format!("experiments/{}.yaml", recorded.experiment),
-        text: "# Does a small model learn?\nname: mini\n".to_owned(),
-        resolved: "{}".to_owned(),
         seed: Some(recorded.seed),
         started_at: recorded.started_ms,
-        host: r#"{"name":"vault","os":"Linux","cpu":"a processor","cores":2,"memory_bytes":8589934592}"#.to_owned(),
+        host: json!({"name": "vault", "os": "Linux", "cpu": "a processor", "cores": 2, "memory_bytes": 8_589_934_592_u64}),
         device: "cpu".to_owned(),
         git_commit: Some("c0ffee".repeat(6)),
         git_dirty: Some(false),
         version: "0.1.0".to_owned(),
-        command: format!("tinylm run {}.yaml -S base.train.lr={}", recorded.experiment, recorded.lr),
-        sweep: None,
+        command: format!(
+            "tinylm run {}.yaml -S base.train.lr={}",
+            recorded.experiment, recorded.lr
+        ),
+        ..Run::default()
     };
-    registry.insert_run(&run).unwrap();
+    let source = RunSource {
+        text: "# Does a small model learn?\nname: mini\n".to_owned(),
+        resolved: "{}".to_owned(),
+    };
+    registry.insert_run(&run, &source).unwrap();
     let params = [
         ("seed".to_owned(), recorded.seed.to_string(), false),
         ("data.hub".to_owned(), "someone/dialogs".to_owned(), false),
