@@ -7,9 +7,9 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use tinylm_pipeline::now_ms;
 use tinylm_pipeline::{Content, Context, Kind, Outside, read_plain};
 use tinylm_registry::{Home, Registry};
 use tinylm_reports::terminal::TerminalOptions;
@@ -191,9 +191,4 @@ pub(crate) fn stdout_width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     if columns == 0 { 80 } else { columns }
-}
-
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

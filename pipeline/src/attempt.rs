@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tinylm_registry::{Artifact, Condition, Digest, KeyRecord, Place, keys::write_key};
 
 use crate::{
-    context::{Sources, from_registry},
+    clock::now_ms,
+    context::Sources,
     error::StageError,
     event::Event,
     executor::{Job, JobId},
@@ -110,9 +111,7 @@ impl Attempt<'_> {
             folder.below("out"),
             home.checkpoints_dir(&self.execution.key),
         ] {
-            inner
-                .create_folder()
-                .map_err(|error| from_registry(&error))?;
+            inner.create_folder()?;
         }
         Ok(folder)
     }
@@ -122,8 +121,7 @@ impl Attempt<'_> {
     fn inputs_still_stand(&self) -> Result<(), StageError> {
         for ((_, names), (_, digests)) in self.work.stage.inputs.iter().zip(&self.work.inputs) {
             for (name, digest) in names.iter().zip(digests) {
-                let condition = self.work.runner.context.store.condition(digest);
-                let what = match condition.map_err(|error| from_registry(&error))? {
+                let what = match self.work.runner.context.store.condition(digest)? {
                     Condition::Whole(_) => continue,
                     Condition::Missing => "it is missing".to_owned(),
                     Condition::Damaged { path, what } => format!("`{}` {what}", path.display()),
@@ -180,10 +178,7 @@ impl Attempt<'_> {
         let context = self.work.runner.context;
         let options = self.work.runner.options;
         let execution = &self.execution;
-        let artifact = context
-            .store
-            .commit(&folder.below("out"))
-            .map_err(|error| from_registry(&error))?;
+        let artifact = context.store.commit(&folder.below("out"))?;
         let record = KeyRecord {
             version: KeyRecord::VERSION,
             key: execution.key,
@@ -202,7 +197,7 @@ impl Attempt<'_> {
             origin,
             metrics: metrics.0.clone(),
         };
-        write_key(&context.home, &record).map_err(|error| from_registry(&error))?;
+        write_key(&context.home, &record)?;
         self.push(&artifact, &record);
         Ok(Made {
             artifact: artifact.digest,
@@ -259,9 +254,4 @@ impl Attempt<'_> {
             retry_in_seconds: pause.map(|pause| pause.as_secs()),
         });
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

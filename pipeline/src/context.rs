@@ -91,8 +91,7 @@ impl Context {
     /// Returns the user's own files that a stage's settings name, hashed (or remembered).
     pub fn local_files(&self, stage: &StageSpec) -> Result<Vec<LocalFile>, StageError> {
         let digest = |path: &std::path::Path| {
-            let found = self.stat_cache.digest(path);
-            let (digest, bytes) = found.map_err(|error| from_registry(&error))?;
+            let (digest, bytes) = self.stat_cache.digest(path)?;
             Ok((digest.to_string(), bytes))
         };
         local::local_files(&(stage.kind.settings)(), &stage.with, &digest)
@@ -167,12 +166,10 @@ impl Context {
 
     /// Returns what the store has for `key`; a record counts only if its artifact is whole.
     pub fn kept(&self, key: &Digest) -> Result<Kept, StageError> {
-        let record = read_key(&self.home, key).map_err(|error| from_registry(&error))?;
-        let Some(record) = record else {
+        let Some(record) = read_key(&self.home, key)? else {
             return Ok(Kept::Nothing);
         };
-        let condition = self.store.condition(&record.artifact);
-        Ok(match condition.map_err(|error| from_registry(&error))? {
+        Ok(match self.store.condition(&record.artifact)? {
             Condition::Whole(_) => Kept::Whole(Box::new(record)),
             Condition::Missing => Kept::Missing,
             Condition::Damaged { path, what } => Kept::Damaged(format!(
@@ -215,15 +212,6 @@ pub fn recipe<'a>(
         pins: &sources.pins,
         places: &sources.places,
     }
-}
-
-/// Tells a registry's error as a stage's: what is wrong, its cause, what to do.
-pub fn from_registry(error: &tinylm_registry::Error) -> StageError {
-    let mut told = StageError::new(error.to_string());
-    told.cause = std::error::Error::source(error).map(ToString::to_string);
-    told.help = error.hint();
-    told.is_damage = error.is_damage();
-    told
 }
 
 fn from_lock_file(error: &LockFileError) -> StageError {

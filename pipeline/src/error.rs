@@ -112,6 +112,17 @@ impl<T> At<T> for io::Result<T> {
     }
 }
 
+impl From<tinylm_registry::Error> for StageError {
+    fn from(error: tinylm_registry::Error) -> Self {
+        Self {
+            cause: std::error::Error::source(&error).map(ToString::to_string),
+            help: error.hint(),
+            is_damage: error.is_damage(),
+            ..Self::new(error.to_string())
+        }
+    }
+}
+
 impl From<SettingError> for StageError {
     fn from(error: SettingError) -> Self {
         let help = error.help.clone();

@@ -6,18 +6,27 @@
 //! else is on the other side of `events`.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tinylm_registry::{Digest, hash_file};
 
-use crate::{error::StageError, event::Event, outside::Outside, remote::Pin, settings::Device};
+use crate::{
+    clock::now_ms,
+    error::{At, StageError},
+    event::Event,
+    outside::Outside,
+    remote::Pin,
+    settings::Device,
+};
 
 /// The longest a progress bar stands still while work goes on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -43,6 +52,29 @@ pub struct LocalFile {
     pub path: PathBuf,
     pub bytes: u64,
     pub digest: String,
+}
+
+impl LocalFile {
+    /// Returns the bytes of the file, if they are those in the key.
+    pub fn read(&self) -> Result<Vec<u8>, StageError> {
+        let bytes = fs::read(&self.path).at(&self.path)?;
+        self.expect(Digest::of_bytes(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Refuses the file, or a copy of it, if its bytes are not those in the key.
+    pub fn check(&self, path: &Path) -> Result<(), StageError> {
+        self.expect(hash_file(path)?.0)
+    }
+
+    fn expect(&self, found: Digest) -> Result<(), StageError> {
+        if found.to_string() == self.digest {
+            return Ok(());
+        }
+        let message = format!("`{}` changed while it was read", self.path.display());
+        let help = "run the same command again once it is at rest";
+        Err(StageError::new(message).help(help).is_final())
+    }
 }
 
 /// A remote with its pin.
@@ -235,10 +267,4 @@ impl<'a> StageIo<'a> {
     pub fn origin(&self, origin: Value) {
         (self.events)(Event::Origin { origin });
     }
-}
-
-/// Milliseconds since 1970, for what is recorded beside a metric and never in an artifact.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

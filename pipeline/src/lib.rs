@@ -4,6 +4,7 @@
 //! This crate knows what a stage is (the [`Stage`] trait) and not one of them.
 
 mod attempt;
+mod clock;
 mod content;
 pub mod context;
 mod copy;
@@ -40,6 +41,7 @@ mod wish;
 mod work;
 mod worker;
 
+pub use clock::now_ms;
 pub use content::Content;
 pub use context::{Context, Resolve};
 pub use copy::{copy_file, end_at_fault};

@@ -18,7 +18,6 @@ use rustix::process::Signal;
 use tinylm_registry::Lock;
 
 use crate::{
-    context::from_registry,
     error::StageError,
     executor::{Adopted, Claim, Claimed, End, Exclusive, Executor, Job, JobId, News, Stop},
     sys,
@@ -62,8 +61,7 @@ impl Executor for Processes {
             Exclusive::Key(key) => claim.home.key_lock(key),
             Exclusive::Device(device) => claim.home.device_lock(&device.to_string()),
         };
-        let lock = Lock::wait_exclusive(&path, claim.note, claim.cancelled, claim.on_wait);
-        let lock = lock.map_err(|error| from_registry(&error))?;
+        let lock = Lock::wait_exclusive(&path, claim.note, claim.cancelled, claim.on_wait)?;
         Ok(lock.map(|lock| Box::new(lock) as Claimed))
     }
 

@@ -8,7 +8,7 @@
 use std::{
     sync::{Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -18,10 +18,11 @@ use tinylm_registry::{
 };
 
 use crate::{
+    clock::now_ms,
     error::StageError,
     event::Event,
     observe::{Execution, Happened, Observer, Outcome, Settled},
-    secrets::masked,
+    secrets::Secrets,
     spec::Experiment,
 };
 
@@ -307,6 +308,7 @@ fn stage_records(run_id: &str, experiment: &Experiment) -> Vec<StageRecord> {
     numbered
         .map(|(position, stage)| {
             let inputs = stage.inputs.iter();
+            let settings = stage.with.to_string();
             let inputs: serde_json::Map<String, serde_json::Value> = inputs
                 .map(|(role, names)| (role.clone(), json!(names)))
                 .collect();
@@ -316,7 +318,7 @@ fn stage_records(run_id: &str, experiment: &Experiment) -> Vec<StageRecord> {
                 position,
                 kind: stage.kind.name.to_owned(),
                 inputs: serde_json::Value::Object(inputs).to_string(),
-                settings: masked(&stage.with.to_string()),
+                settings: Secrets::of(&settings).mask(&settings),
                 ..StageRecord::default()
             }
         })
@@ -328,9 +330,4 @@ fn recipe_text(execution: &Execution) -> String {
     lines
         .map(|(path, value)| format!("{path} = {value}\n"))
         .collect()
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

@@ -8,8 +8,7 @@ use std::{
 use tinylm_registry::Digest;
 
 use crate::{
-    context::from_registry, desk::Desk, error::StageError, runner::Runner, settings::Device,
-    spec::StageSpec, wish::Wish,
+    desk::Desk, error::StageError, runner::Runner, settings::Device, spec::StageSpec, wish::Wish,
 };
 
 pub(crate) struct Work<'a> {
@@ -42,7 +41,7 @@ impl Work<'_> {
         let checkpoints = self.runner.context.home.checkpoints_dir(key);
         checkpoints
             .remove()
-            .map_err(|error| from_registry(&error).is_final())
+            .map_err(|error| StageError::from(error).is_final())
     }
 }
 

@@ -12,7 +12,6 @@ use rustix::process::Signal;
 
 use super::orphans::{ATTEMPT_VAR, mark};
 use crate::{
-    context::from_registry,
     error::StageError,
     event::Event,
     executor::{End, Job},
@@ -32,10 +31,7 @@ pub(super) struct Child {
 pub(super) fn start(program: &Path, job: &Job) -> Result<Child, StageError> {
     let order = serde_json::to_vec(&job.order)
         .map_err(|error| StageError::new("the order could not be written").cause(error))?;
-    let log = job
-        .log
-        .create_file()
-        .map_err(|error| from_registry(&error))?;
+    let log = job.log.create_file()?;
     let mut command = Command::new(program);
     command
         .arg("exec-stage")

@@ -18,7 +18,7 @@ use tinylm_model::{
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
 };
 use tinylm_pipeline::{
-    At, Content, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
+    At, Content, LocalFile, Metrics, Role, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, SettingError, defaults},
 };
 
@@ -165,6 +165,7 @@ impl Stage for Finetune {
             let updates = origin.folder.updates();
             updates_before = updates.map_err(|error| folder_error(&error))?;
         }
+        origin.check_files()?;
         let training = Training {
             settings: &settings.train,
             watch,
@@ -178,13 +179,16 @@ impl Stage for Finetune {
 }
 
 /// The model that training starts from.
-struct Origin {
+struct Origin<'a> {
     folder: ModelFolder,
     which: Which,
+    /// What `from` names.
+    files: Vec<&'a LocalFile>,
 }
 
-impl Origin {
-    fn find(settings: &FinetuneSettings, io: &StageIo) -> Result<Self, StageError> {
+impl<'a> Origin<'a> {
+    fn find(settings: &FinetuneSettings, io: &StageIo<'a>) -> Result<Self, StageError> {
+        let files = io.local_files("from");
         let folder = match (io.optional_input("model"), &settings.from) {
             (Some(input), None) => {
                 let folder =
@@ -192,8 +196,8 @@ impl Origin {
                 folder.called(format!("stage `{}`", input.stage))
             }
             (None, Some(from)) => {
-                let files = io.local_files("from").into_iter();
-                let named = files.map(|file| (file.name.clone(), file.path.clone()));
+                let named = files.iter();
+                let named = named.map(|file| (file.name.clone(), file.path.clone()));
                 ModelFolder::of_files(format!("`{}`", from.0.display()), named.collect())
             }
             (Some(_), Some(_)) => {
@@ -211,7 +215,17 @@ impl Origin {
             Some(StartName::Last) => Which::Last,
             _ => Which::Best,
         };
-        Ok(Self { folder, which })
+        Ok(Self {
+            folder,
+            which,
+            files,
+        })
+    }
+
+    /// Looks once more at what was read of the user's own files, before anything is made from it.
+    fn check_files(&self) -> Result<(), StageError> {
+        let mut files = self.files.iter();
+        files.try_for_each(|file| file.check(&file.path))
     }
 
     fn config(&self, settings: &FinetuneSettings) -> Result<ModelConfig, StageError> {

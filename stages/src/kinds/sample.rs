@@ -157,8 +157,7 @@ fn sampling(settings: &SampleSettings) -> Sampling {
 fn all_prompts(settings: &SampleSettings, io: &StageIo) -> Result<Vec<String>, StageError> {
     let mut prompts = settings.prompts.clone();
     for file in io.local_files("prompts_file") {
-        let bytes = fs::read(&file.path).at(&file.path)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8(file.read()?).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             StageError::new(format!("`{}` is not UTF-8 at byte {at}", file.name)).is_final()
         })?;
@@ -312,8 +311,8 @@ mod tests {
         let dir = model();
         let path = dir.path().join("prompts.txt");
         fs::write(&path, "one\r\n\ntwo\n").unwrap();
-        let test = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
-        let test = test.local_file("prompts_file", &path);
+        let bare = StageTest::new(dir.path()).input("model", &dir.path().join("model"));
+        let test = bare.clone().local_file("prompts_file", &path);
         let settings = "{prompts: [zero], prompts_file: prompts.txt, max_tokens: 2}";
         let outcome = test.run::<Sample>(settings).unwrap();
         let text = read(&outcome, "samples.jsonl");
@@ -323,6 +322,12 @@ mod tests {
         assert_eq!(prompts.collect::<Vec<_>>(), ["zero", "one", "two"]);
 
         fs::write(&path, b"fine\n\xff").unwrap();
+        let error = test.run::<Sample>(settings).unwrap_err();
+        assert!(
+            error.message.contains("changed while it was read"),
+            "{error}"
+        );
+        let test = bare.local_file("prompts_file", &path);
         let error = test.run::<Sample>(settings).unwrap_err();
         assert_eq!(error.message, "`prompts.txt` is not UTF-8 at byte 5");
     }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tinylm_pipeline::{At, LocalFile, StageError, copy_file};
 
 use super::{arrivals::Arrivals, sample::Sampler};
-use crate::shared::files::digest;
 
 /// Writes rows as `rows.jsonl`; a row that is only a string is a text.
 pub(super) fn write_rows(
@@ -61,10 +60,9 @@ fn copy(file: &LocalFile, arrivals: &Arrivals, sampler: &mut Sampler) -> Result<
     // the original may still change.
     copy_file(&file.path, &copied)?;
     make_writable(&copied)?;
-    if digest(&copied)?.to_hex().as_str() != file.digest {
+    if let Err(error) = file.check(&copied) {
         fs::remove_file(&copied).at(&copied)?;
-        let message = format!("`{}` changed while read", file.path.display());
-        return Err(StageError::new(message).help("run the same command again once it is at rest"));
+        return Err(error);
     }
     // The name is a path below the folder that was walked, so colons and backslashes are its own.
     arrivals.put_as(&copied, &file.name, sampler)

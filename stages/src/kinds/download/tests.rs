@@ -99,7 +99,10 @@ fn a_file_that_changed_since_it_was_hashed_is_refused() {
     let test = StageTest::new(dir.path()).local_file("path", &path);
     fs::write(&path, "or not").unwrap();
     let error = test.run::<Download>("path: x").unwrap_err();
-    assert!(error.message.contains("changed while read"), "{error}");
+    assert!(
+        error.message.contains("changed while it was read"),
+        "{error}"
+    );
     assert_eq!(files(&dir.path().join("out-download")), []);
 }
 

@@ -1,9 +1,9 @@
 //! The text that a model is evaluated on: a split of shards, documents, or one file.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use tinylm_model::shards::{Shards, ShardsError, Split, Stretch, TARGET};
-use tinylm_pipeline::{At, StageError, StageIo, choices};
+use tinylm_pipeline::{StageError, StageIo, choices};
 
 use super::text::Text;
 use crate::shared::{
@@ -70,8 +70,7 @@ impl Corpus {
         }
         let file = io.local_files("file").into_iter().next();
         let file = file.ok_or_else(|| StageError::new("`file` names no file").is_final())?;
-        let bytes = fs::read(&file.path).at(&file.path)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8(file.read()?).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             StageError::new(format!("`{}` is not UTF-8 at byte {at}", file.name)).is_final()
         })?;

@@ -359,6 +359,13 @@ fn a_file_and_documents_are_read_like_shards() {
     // All but the first byte, and the end of the text.
     assert_eq!(read.metrics.get("tokens"), Some(16.0));
     assert_eq!(read.metrics.get("words"), Some(4.0));
+    let changed = test.clone().local_file("file", &path);
+    fs::write(&path, "another story").unwrap();
+    let changed = changed.run::<Evaluate>("{file: story.txt}").unwrap_err();
+    assert!(
+        changed.message.contains("changed while it was read"),
+        "{changed}"
+    );
 
     let mut corpus = Corpus::new();
     corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "hello there")]);

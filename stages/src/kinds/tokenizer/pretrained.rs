@@ -55,14 +55,8 @@ fn local(io: &StageIo) -> Result<Vec<NamedFile>, StageError> {
     // One file that is named by itself is meant, whatever it is called.
     let is_meant = |file: &&LocalFile| files.len() == 1 || is_of_use(&file.name);
     let wanted: Vec<&LocalFile> = files.iter().copied().filter(is_meant).collect();
-    let mut named = Vec::new();
-    for file in wanted {
-        let bytes = fs::read(&file.path).at(&file.path)?;
-        if blake3::hash(&bytes).to_string() != file.digest {
-            let message = format!("`{}` changed while it was read", file.path.display());
-            return Err(StageError::new(message).help("run the same command again"));
-        }
-        named.push((file.name.clone(), bytes));
-    }
-    Ok(named)
+    let wanted = wanted.into_iter();
+    wanted
+        .map(|file| Ok((file.name.clone(), file.read()?)))
+        .collect()
 }

@@ -669,6 +669,20 @@ fn finetuning_starts_from_files_of_ones_own() {
     let told = bytes(&with_files(&["model.safetensors"], shape).unwrap().out);
     assert_eq!(told, whole);
 
+    let path = bench.dir.path().join("changing.json");
+    fs::copy(folder.join("training.json"), &path).unwrap();
+    let changing = bench
+        .test()
+        .local_file("from", &folder.join("model.safetensors"));
+    let changing = changing.local_file("from", &path);
+    fs::write(&path, "{}").unwrap();
+    let settings = format!("from: mine\n{shape}\n{tune}");
+    let changed = changing.run::<Finetune>(&settings).unwrap_err();
+    assert!(
+        changed.message.contains("changed while it was read"),
+        "{changed}"
+    );
+
     let both = bench
         .test()
         .input("model", &folder)
