@@ -7,18 +7,20 @@ use serde_json::Value;
 use crate::{
     content::Content,
     error::StageError,
+    forecast::Forecast,
     io::StageIo,
     metrics::Metrics,
     outside::Outside,
     remote::{Pin, Remote},
     role::Roles,
     settings::{Device, Setting, SettingError, Settings, plain},
-    stage::Stage,
+    stage::{FindInput, Stage},
 };
 
 type TypeFn = fn(&Value) -> Result<Value, SettingError>;
 type ResolveFn = fn(&Value, &Remote, &Outside) -> Result<Pin, StageError>;
 type ShowFn = fn(&Path) -> Result<Vec<String>, StageError>;
+type ForecastFn = fn(&Value, &FindInput) -> Option<Forecast>;
 type RunFn = fn(&Value, &Value, &StageIo) -> Result<Metrics, StageError>;
 
 /// A [`Stage`] with its types erased.
@@ -42,6 +44,7 @@ pub struct Kind {
     pub remotes: fn(&Value) -> Vec<Remote>,
     pub resolve: ResolveFn,
     pub show: ShowFn,
+    pub forecast: ForecastFn,
     pub run: RunFn,
 }
 
@@ -73,6 +76,7 @@ impl Kind {
             remotes: |value| typed(value).map_or_else(|_| Vec::new(), |s| S::remotes(&s)),
             resolve: |value, remote, outside| S::resolve(&typed(value)?, remote, outside),
             show: S::show,
+            forecast: |value, input| S::forecast(&typed(value).ok()?, input),
             run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
         }
     }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod exec;
 pub mod executor;
 mod follow;
+mod forecast;
 pub mod io;
 pub mod kind;
 mod local;
@@ -48,6 +49,7 @@ pub use copy::{copy_file, end_at_fault};
 pub use error::{At, StageError};
 pub use event::Event;
 pub use executor::Executor;
+pub use forecast::{Forecast, MemoryNeed, Part};
 pub use io::{Input, LocalFile, StageIo};
 pub use kind::Kind;
 pub use metrics::Metrics;
@@ -60,7 +62,7 @@ pub use recorder::Recorder;
 pub use remote::{Pin, Remote};
 pub use role::{Role, Roles};
 pub use runner::{RunOptions, Runner};
-pub use stage::Stage;
+pub use stage::{FindInput, Stage};
 pub use tinylm_settings::{
     self as settings, Device, LocalPath, NoSettings, SettingError, Settings, choices, settings,
 };

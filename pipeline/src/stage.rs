@@ -5,11 +5,12 @@
 //! [`StageIo`]. It knows neither the graph nor the registry, so a test, a child process
 //! and a job on another machine can all run it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     content::Content,
     error::StageError,
+    forecast::Forecast,
     io::StageIo,
     metrics::Metrics,
     outside::Outside,
@@ -17,6 +18,9 @@ use crate::{
     role::Roles,
     settings::{SettingError, Settings},
 };
+
+/// Finds the artifact that fills a role, if it is there.
+pub type FindInput<'a> = dyn Fn(&str) -> Option<PathBuf> + 'a;
 
 /// The part that the author of a kind writes.
 pub trait Stage: 'static {
@@ -66,6 +70,11 @@ pub trait Stage: 'static {
     /// Returns lines of an artifact in which a person sees what was made, for `tinylm show`.
     fn show(_artifact: &Path) -> Result<Vec<String>, StageError> {
         Ok(Vec::new())
+    }
+
+    /// Returns what the stage would make and take, for `tinylm plan -v`, if its kind can tell.
+    fn forecast(_settings: &Self::Settings, _input: &FindInput) -> Option<Forecast> {
+        None
     }
 
     /// Does the work: reads `io`'s inputs, writes into `io.out()`.

@@ -4,10 +4,11 @@
 //! validation loss), `last.safetensors`, `tinylm.json`, `training.json` (the course of the
 //! training, no times) and the tokenizer's files, so that the folder answers on its own.
 
-use tinylm_model::{config::ModelConfig, shards::Shards};
-use tinylm_pipeline::{Content, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo};
+use tinylm_model::shards::Shards;
+use tinylm_pipeline::{
+    Content, FindInput, Forecast, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo,
+};
 
-pub use crate::shared::training::MemoryNeed;
 use crate::shared::training::{
     ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
 };
@@ -55,6 +56,15 @@ impl Stage for Pretrain {
         })
     }
 
+    fn forecast(settings: &PretrainSettings, input: &FindInput) -> Option<Forecast> {
+        let Some(shards) = input("shards").and_then(|folder| Shards::open(&folder).ok()) else {
+            let what = "its shape is known once its shards, and so its vocabulary, are there";
+            return Some(Forecast::Later(what));
+        };
+        let config = settings.model.config(shards.index().vocab_size).ok()?;
+        Some(settings.train.forecast(&config))
+    }
+
     fn run(
         settings: &PretrainSettings,
         watch: &TrainWatch,
@@ -74,12 +84,5 @@ impl Stage for Pretrain {
             keep_optimizer: settings.keep_optimizer,
         };
         training.run(engine.as_mut(), io)
-    }
-}
-
-impl PretrainSettings {
-    /// The memory that this training would take of this machine now.
-    pub fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
-        self.train.memory_need(config)
     }
 }

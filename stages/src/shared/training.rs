@@ -13,7 +13,7 @@ use std::path::Path;
 
 use tinylm_model::{
     CpuEngine, EngineSettings,
-    config::{ModelConfig, Precision},
+    config::{ModelConfig, Parameter, Precision},
     engine::{Engine, EngineError},
     folder::{FolderError, ModelFiles, ModelFolder},
     kernels,
@@ -25,7 +25,7 @@ use tinylm_model::{
         TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch, train,
     },
 };
-use tinylm_pipeline::{Device, Metrics, StageError, StageIo};
+use tinylm_pipeline::{Device, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo};
 
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
@@ -133,19 +133,19 @@ fn on_gpu(
     Err(StageError::new(message).help(help).is_final())
 }
 
-/// The memory that a training would take of this machine now.
-pub struct MemoryNeed {
-    /// Rows computed at a time.
-    pub n_rows: usize,
-    pub len: usize,
-    pub bytes: u64,
-    /// Where the system tells.
-    pub available_bytes: Option<u64>,
-}
-
 impl TrainSettings {
+    /// Returns the parts of a model and what its training would take.
+    pub(crate) fn forecast(&self, config: &ModelConfig) -> Forecast {
+        let memory = self.memory_need(config);
+        Forecast::Model {
+            parts: parts(config),
+            flops_per_token: config.flops_per_token(memory.len),
+            memory,
+        }
+    }
+
     /// Chooses as a run would; where nothing fits, what is closest to it.
-    pub(crate) fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
+    fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
         let machine = Machine::here(Device::Cpu);
         let n_rows = match self.choose_micro_batch(config, &machine) {
             Ok(n_rows) => n_rows,
@@ -171,6 +171,26 @@ impl TrainSettings {
         let settings = self.engine_settings(Vec::new());
         choose_micro_batch(config, &settings, machine, &batches, self.micro_batch.0)
     }
+}
+
+/// The tensors of a model; blocks are alike, so the first stands for all.
+fn parts(config: &ModelConfig) -> Vec<Part> {
+    let parameters = config.parameters().into_iter();
+    let parts = parameters.filter_map(|Parameter { name, shape, .. }| {
+        let (name, n_times) = match name.strip_prefix("blocks.") {
+            Some(rest) => {
+                let part = rest.strip_prefix("0.")?;
+                (format!("blocks.*.{part}"), config.n_layers)
+            }
+            None => (name, 1),
+        };
+        Some(Part {
+            name,
+            shape,
+            n_times,
+        })
+    });
+    parts.collect()
 }
 
 /// Says so where `precision: bf16` computes the same numbers but gains no time.
