@@ -2,12 +2,16 @@
 
 use clap::Args;
 use serde_json::Value;
-use tinylm_pipeline::{Context, Resolve, spec::Experiment};
+use tinylm_pipeline::{
+    Context, Resolve,
+    secrets::{MASK, Secrets},
+    spec::{self, Experiment},
+};
 use tinylm_registry::Status;
 
 use crate::{
     failure::Failure,
-    job::{HowArgs, Job, local_digests},
+    job::{HowArgs, Job, all_settings, local_digests},
     output::print_line,
     project::{Project, quoted},
     signals::listen_for_signals,
@@ -42,9 +46,10 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
         serde_json::from_str(&registry.source(&run.id)?.resolved).map_err(|error| {
             Failure::wrong(format!("the record of {} is damaged: {error}", run.name))
         })?;
-    let experiment = Experiment::from_resolved(&resolved, &project.catalog)
+    let mut experiment = Experiment::from_resolved(&resolved, &project.catalog)
         .map_err(|error| Failure::wrong(format!("{} cannot go on: {error}", run.name)))?;
     drop(registry);
+    take_secrets(project, &mut experiment);
     let context = project.context();
     refuse_changed_files(&context, &experiment, &resolved, &run.name)?;
     let interrupt = listen_for_signals()?;
@@ -63,6 +68,47 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
     match job.run()? {
         0 => Ok(()),
         code => Err(Failure::said(code)),
+    }
+}
+
+/// Secrets of addresses were not written down: they are taken from the experiment file, where that
+/// still says the same.
+fn take_secrets(project: &Project, experiment: &mut Experiment) {
+    if !all_settings(experiment).contains(MASK) {
+        return;
+    }
+    let request = spec::Request {
+        file: experiment.file.clone(),
+        current_dir: project.current_dir.clone(),
+        ..spec::Request::default()
+    };
+    // Without it a stage that needs a secret says so.
+    for now in spec::load(&request, &project.catalog).unwrap_or_default() {
+        let secrets = Secrets::of(&all_settings(&now));
+        for stage in &mut experiment.stages {
+            if let Some(now) = now.stages.iter().find(|now| now.name == stage.name) {
+                unmask(&mut stage.with, &now.with, &secrets);
+            }
+        }
+    }
+}
+
+/// Replaces texts by those that they are the masked form of.
+fn unmask(masked: &mut Value, now: &Value, secrets: &Secrets) {
+    match (masked, now) {
+        (Value::String(masked), Value::String(now)) if *masked == secrets.mask(now) => {
+            now.clone_into(masked);
+        }
+        (Value::Array(masked), Value::Array(now)) => {
+            let pairs = masked.iter_mut().zip(now);
+            pairs.for_each(|(masked, now)| unmask(masked, now, secrets));
+        }
+        (Value::Object(masked), Value::Object(now)) => {
+            for (name, masked) in masked {
+                unmask(masked, &now[name], secrets);
+            }
+        }
+        _ => {}
     }
 }
 

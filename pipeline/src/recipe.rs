@@ -19,6 +19,7 @@ use tinylm_registry::Digest;
 use crate::{
     io::{LocalFile, Pinned},
     kind::Kind,
+    secrets::Secrets,
     settings::{Setting, Shape},
 };
 
@@ -58,11 +59,15 @@ impl Visit for Hash {
     }
 }
 
-struct Explain(Vec<Entry>);
+struct Explain {
+    entries: Vec<Entry>,
+    secrets: Secrets,
+}
 
 impl Visit for Explain {
     fn entry(&mut self, path: &str, value: &str) {
-        self.0.push((path.to_owned(), value.to_owned()));
+        self.entries
+            .push((path.to_owned(), self.secrets.mask(value)));
     }
 }
 
@@ -73,11 +78,14 @@ pub fn key(recipe: &Recipe) -> Digest {
     Digest::from_bytes(*hash.0.finalize().as_bytes())
 }
 
-/// Returns the recipe as text, entry by entry.
+/// Returns the recipe as text, entry by entry, without the secrets of addresses.
 pub fn explanation(recipe: &Recipe) -> Vec<Entry> {
-    let mut explain = Explain(Vec::new());
+    let mut explain = Explain {
+        entries: Vec::new(),
+        secrets: Secrets::of(&recipe.settings.to_string()),
+    };
     walk(recipe, &mut explain);
-    explain.0
+    explain.entries
 }
 
 fn walk(recipe: &Recipe, visit: &mut impl Visit) {

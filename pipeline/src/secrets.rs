@@ -84,6 +84,10 @@ impl Secrets {
         Self(all.filter(|part| part.len() >= TELLING_LEN).collect())
     }
 
+    pub fn into_vec(self) -> Vec<String> {
+        self.0
+    }
+
     pub fn mask(&self, text: &str) -> String {
         let masked = masked(text);
         let secrets = self.0.iter();
@@ -158,8 +162,8 @@ fn is_written_out(value: &str) -> bool {
     !value.is_empty() && !is_variable
 }
 
-/// Whether a parameter of this name holds what is nobody else's business.
-fn is_secret(name: &str) -> bool {
+/// Whether a parameter or variable of this name holds what is nobody else's business.
+pub fn is_secret(name: &str) -> bool {
     const PARTS: [&str; 11] = [
         "token",
         "signature",

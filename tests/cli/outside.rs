@@ -381,3 +381,75 @@ fn a_mistake_is_shown_without_the_secrets_in_its_line() {
         assert!(!output.stderr.contains(secret), "{output}");
     }
 }
+
+#[test]
+fn a_secret_in_an_address_on_a_command_line_is_written_down_nowhere() {
+    let project = Project::new();
+    let run = |n: u8| {
+        let says = "echo https://me:PASSWORD-1@x.org/?token=TOKEN-22; echo TOKEN-22";
+        let text = format!(
+            "stages: {{ own: {{ kind: command, with: {{ run: [sh, -c, '{says} {n}; touch {{out}}/x'], outputs: [x] }} }} }}\n"
+        );
+        project.write("own.yaml", &text);
+        let plan = project.tinylm("plan -v own.yaml").success();
+        format!("{plan}{}", project.tinylm("run own.yaml").success())
+    };
+    let said = run(1) + &run(2);
+    let shown = project.tinylm("show @last/own").success().to_string();
+    assert!(shown.contains("[secret]@x.org/?token=[secret]"), "{shown}");
+    std::fs::remove_file(project.path("own.yaml")).unwrap();
+    for secret in ["PASSWORD-1", "TOKEN-22"] {
+        assert!(
+            !said.contains(secret) && !shown.contains(secret),
+            "{said}{shown}"
+        );
+        let found = files_with(&project.path(""), secret);
+        assert_eq!(found, [] as [std::path::PathBuf; 0], "{secret}");
+    }
+}
+
+#[test]
+fn a_run_whose_secret_was_not_written_down_is_resumed_where_the_secret_still_stands() {
+    let hub = Hub::start();
+    let project = Project::new();
+    let file = |url: &str| {
+        let text = format!("stages: {{ text: {{ kind: download, with: {{ url: '{url}' }} }} }}\n");
+        project.write("net.yaml", &text);
+    };
+    let address = hub.address();
+    let written = format!("{address}/written.txt?token=TOKEN-22");
+    file(&written);
+    let _ = online(&project, "run net.yaml").failure(1);
+    hub.page("/written.txt", b"one\n");
+    file("http://nowhere");
+    let refused = online(&project, "resume @last").failure(1);
+    let said = "written.txt?token=[secret]` was not written down";
+    assert!(refused.stderr.contains(said), "{refused}");
+    assert!(
+        refused.stderr.contains("give the first command again"),
+        "{refused}"
+    );
+    file(&written);
+    let _ = online(&project, "resume @last").success();
+    assert_eq!(project.artifact("text", "written.txt"), "one\n");
+
+    file(&format!("{address}/variable.txt?token={{env.NET_TOKEN}}"));
+    let with_token = |args: &str| {
+        let words: Vec<&str> = args.split(' ').collect();
+        let mut command = project.command(&words);
+        command
+            .env_remove("TINYLM_OFFLINE")
+            .env("NET_TOKEN", "TOKEN-22");
+        project.output(&mut command)
+    };
+    let _ = with_token("run net.yaml").failure(1);
+    hub.page("/variable.txt", b"two\n");
+    std::fs::remove_file(project.path("net.yaml")).unwrap();
+    let refused = online(&project, "resume @last").failure(1);
+    assert!(
+        refused.stderr.contains("`NET_TOKEN=... tinylm"),
+        "{refused}"
+    );
+    let _ = with_token("resume @last").success();
+    assert_eq!(project.artifact("text", "variable.txt"), "two\n");
+}

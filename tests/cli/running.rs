@@ -179,12 +179,13 @@ fn a_program_sees_what_it_asks_for_and_a_log_keeps_no_secret() {
         "env.yaml",
         "stages:
   plain: { kind: command, with: { run: [sh, -c, 'env > {out}/env'], outputs: [env] } }
-  asked: { kind: command, with: { run: [sh, -c, 'echo $HF_TOKEN $OTHER; env > {out}/env'], outputs: [env], env: [HF_TOKEN, OTHER] } }
+  asked: { kind: command, with: { run: [sh, -c, 'echo $HF_TOKEN $OTHER $OWN_API_KEY; env > {out}/env'], outputs: [env], env: [HF_TOKEN, OTHER, OWN_API_KEY] } }
 ",
     );
     let mut run = project.command(&["run", "env.yaml"]);
     run.env("HF_TOKEN", "hf_verysecret")
         .env("OTHER", "not a secret")
+        .env("OWN_API_KEY", "own_verysecret")
         .env("KAGGLE_KEY", "0123456789");
     project.output(&mut run).success();
     let seen = project.artifact("plain", "env");
@@ -196,6 +197,9 @@ fn a_program_sees_what_it_asks_for_and_a_log_keeps_no_secret() {
     assert!(seen.contains("HF_TOKEN=hf_verysecret"), "{seen}");
     assert!(!seen.contains("KAGGLE_KEY"), "{seen}");
     let shown = project.tinylm("show @last/asked").success();
-    assert!(shown.stdout.contains("[secret] not a secret"), "{shown}");
+    assert!(
+        shown.stdout.contains("[secret] not a secret [secret]"),
+        "{shown}"
+    );
     assert!(!shown.to_string().contains("verysecret"), "{shown}");
 }

@@ -8,7 +8,7 @@
 //!
 //! The program sees of the environment what any program needs, and what the author asks for with
 //! `env`: a token that was exported for a download is none of its business. What it prints is kept
-//! as the stage's log, without the secrets that we know.
+//! as the stage's log, without the secrets that are known to be some.
 //!
 //! The program's own `files` are in the key and are copied into the folder it runs in,
 //! so editing the script re-runs the stage and moving it does not.
@@ -27,7 +27,7 @@ use std::{
 use tinylm_pipeline::{
     At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
     copy_file,
-    secrets::{MASK, spellings},
+    secrets::{MASK, Secrets, is_secret, spellings},
     settings, sys,
 };
 
@@ -233,11 +233,7 @@ fn copy_files(n_files: usize, folder: &Path, io: &StageIo) -> Result<(), StageEr
                 fs::create_dir_all(parent).at(parent)?;
             }
             copy_file(&file.path, &target)?;
-            let copied = fs::read(&target).at(&target)?;
-            if blake3::hash(&copied).to_string() != file.digest {
-                let message = format!("`{}` changed while it was read", file.path.display());
-                return Err(StageError::new(message).help("run the same command again"));
-            }
+            file.check(&target)?;
         }
     }
     Ok(())
@@ -274,18 +270,23 @@ fn start(
         })?;
     // Its ends of the pipe close with it, so that reading has an end.
     drop(process);
-    Ok((child, Log::start(reader, secrets(io))?))
+    Ok((child, Log::start(reader, secrets(settings, io))?))
 }
 
-/// What must not stand in a log, and may be in the environment or in a file of the user's.
-fn secrets(io: &StageIo) -> Vec<String> {
+/// What must not stand in a log: tokens, wherever they are kept, what the program was given under a
+/// name that tells, and what addresses on its command line hold.
+fn secrets(settings: &CommandSettings, io: &StageIo) -> Vec<String> {
     let outside = io.outside();
-    let known = [&outside.hf_token, &outside.kaggle_key];
-    let known = known.into_iter().flatten();
-    let known = known.filter(|secret| secret.len() >= 8 && !MASK.contains(secret.as_str()));
-    known
-        .flat_map(|secret| [spellings(secret), vec![secret.clone()]].concat())
-        .collect()
+    let known = [&outside.hf_token, &outside.kaggle_key].map(Clone::clone);
+    let telling = settings.env.iter().filter(|name| is_secret(name));
+    let given = telling.map(|name| std::env::var(name).ok());
+    let mut secrets = Secrets::of(&settings.run.join("\n")).into_vec();
+    secrets.extend(known.into_iter().chain(given).flatten());
+    secrets.retain(|secret| secret.len() >= 8 && !MASK.contains(secret.as_str()));
+    let spelt = secrets.iter().flat_map(|secret| spellings(secret));
+    let spelt: Vec<String> = spelt.collect();
+    secrets.extend(spelt);
+    secrets
 }
 
 /// The thread that writes down what a program prints.

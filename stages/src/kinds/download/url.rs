@@ -32,7 +32,9 @@ fn request(url: &str) -> Result<Request, StageError> {
     if url.contains(MASK) {
         let shown = masked(url);
         let what = format!("the secret of `{shown}` was not written down");
-        return Err(refused(what).help("run the experiment file itself: `tinylm run FILE`"));
+        let help = "give the first command again, or run the file that has it (what is made is a hit); \
+                    written as `{env.NAME}` it would be read from the variable NAME";
+        return Err(refused(what).help(help));
     }
     let mut filled = String::new();
     let mut rest = url;
