@@ -92,13 +92,19 @@ impl Shards {
 
     fn append(&self, file: &ShardFile, split: &mut Split) -> Result<(), ShardsError> {
         let path = self.folder.join(&file.name);
+        if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
+            return Err(ShardsError::Name { path });
+        }
         let shard = Shard {
             start: split.n_tokens(),
-            tokens: map(&path, file.tokens * 2)?,
+            tokens: map(&path, file.tokens.saturating_mul(2))?,
             roles: map(&path.with_extension("roles"), file.tokens)?,
         };
         let idx = path.with_extension("idx");
-        let records = map(&idx, file.documents * DocumentRecord::LEN as u64)?;
+        let records = map(
+            &idx,
+            file.documents.saturating_mul(DocumentRecord::LEN as u64),
+        )?;
 
         check_ids(&path, &shard.tokens, self.index.vocab_size)?;
         check_roles(&path.with_extension("roles"), &shard.roles)?;

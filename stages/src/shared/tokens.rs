@@ -84,6 +84,17 @@ pub struct Generation {
     pub specials: BTreeMap<String, u32>,
 }
 
+impl Generation {
+    /// Every id that it names, but those of special tokens.
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        let some = [self.bos_id, self.eos_id, self.pad_id];
+        self.stop_ids
+            .iter()
+            .copied()
+            .chain(some.into_iter().flatten())
+    }
+}
+
 pub struct Tokenizer {
     steps: Steps,
     form: &'static Form,
@@ -178,6 +189,13 @@ impl Tokenizer {
             .map_err(|_| unusable("the library that encodes gives up on it".to_owned()))?
             .map_err(|error| unusable(error.to_string()))?;
 
+        check_added(&pipeline, &specials).map_err(unusable)?;
+        if let Some(id) = generation.ids().find(|id| *id > largest) {
+            let reason =
+                format!("`{GENERATION_NAME}` names the id {id}, and the largest is {largest}");
+            return Err(unusable(reason));
+        }
+
         let mut reserved = Box::new(IdSet([0; 1024]));
         let ids: BTreeMap<&str, u32> = vocabulary.iter().map(|(t, id)| (t.as_str(), *id)).collect();
         let mut spellings = BTreeMap::new();
@@ -199,7 +217,6 @@ impl Tokenizer {
             let ids = speller.spell(&name);
             spellings.insert(id, Spelling { name, ids });
         }
-        check_added(&pipeline, &specials).map_err(unusable)?;
         let steps = Steps::new(pipeline, &value).map_err(unusable)?;
         // Some of what can be read cannot be run, which only encoding finds out.
         let mut buffers = steps.take_buffers();

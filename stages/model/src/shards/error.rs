@@ -15,6 +15,8 @@ pub enum ShardsError {
     },
     #[error("`{path}` has version {found}, this program reads version {VERSION}")]
     Version { path: PathBuf, found: u32 },
+    #[error("{INDEX_NAME} names `{path}`, which is no file of its folder")]
+    Name { path: PathBuf },
     #[error("the shards have no `{split}` documents")]
     EmptySplit { split: String },
     #[error("`{path}` has {found} bytes and must have {expected} (as many as {INDEX_NAME} says)")]

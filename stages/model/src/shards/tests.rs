@@ -30,6 +30,14 @@ fn complaint(damage: impl FnOnce(&Path)) -> String {
     opened.unwrap_err().to_string().replace(&place, "")
 }
 
+/// Replaces a word of `shards.json`.
+fn claim(folder: &Path, was: &str, now: &str) {
+    let path = folder.join("shards.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(was), "{text}");
+    fs::write(path, text.replacen(was, now, 1)).unwrap();
+}
+
 fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
@@ -68,6 +76,9 @@ fn every_kind_of_damage_is_named() {
         complaint(|f| edit(&f.join("train-00001.bin"), |b| b[2] = 10)),
         complaint(|f| edit(&f.join("train-00001.roles"), |b| b[2] = 0x84)),
         complaint(|f| edit(&f.join("train-00001.roles"), |b| b[2] = 0)),
+        complaint(|f| claim(f, r#""tokens":5"#, r#""tokens":9223372036854775813"#)),
+        complaint(|f| claim(f, "train-00000.bin", "../train-00000.bin")),
+        complaint(|f| claim(f, "train-00000.bin", "/etc/passwd")),
     ];
     assert_snapshot!(complaints.join("\n"), @"
     cannot read `shards.json`
@@ -83,6 +94,9 @@ fn every_kind_of_damage_is_named() {
     `train-00001.bin` holds id 10 at token 1, and the vocabulary has 10
     `train-00001.roles` holds the unknown role 4 at token 2
     `shards.json` counts 9 targets in `train`, and its files hold 8
+    `train-00000.bin` has 10 bytes and must have 18446744073709551615 (as many as shards.json says)
+    shards.json names `../train-00000.bin`, which is no file of its folder
+    shards.json names `/etc/passwd`, which is no file of its folder
     ");
 }
 

@@ -12,8 +12,11 @@ use tinylm_pipeline::{At, StageError};
 use super::{
     columns::{CONTENT_LEAVES, VERSION, VERSION_KEY, parquet_error, schema},
     rows::Rows,
-    writer::GROUP_BYTES,
+    writer::{GROUP_BYTES, GROUP_ROWS},
 };
+
+/// Far more rows than any row group is written with: one row of a corpus may become many documents.
+const GROUP_ROWS_MAX: usize = 64 * GROUP_ROWS;
 
 /// The documents of one or several artifacts, in order, row group by row group.
 #[derive(Debug)]
@@ -87,7 +90,15 @@ impl Documents {
         }
         let shared = Arc::new(path.to_owned());
         for (idx, group) in metadata.metadata().row_groups().iter().enumerate() {
-            let n_rows = group.num_rows().max(0) as usize;
+            // Room is made for as many as a footer claims.
+            let n_rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX);
+            if n_rows > GROUP_ROWS_MAX {
+                return Err(StageError::new(format!(
+                    "`{}` claims {n_rows} rows in row group {idx}",
+                    path.display()
+                ))
+                .is_final());
+            }
             self.groups.push(RowGroup {
                 path: shared.clone(),
                 metadata: metadata.clone(),

@@ -252,6 +252,36 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
 }
 
 #[test]
+fn ids_that_are_only_claimed_are_refused() {
+    let json = json!({"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}});
+    let complaint = |generation: Generation| {
+        let path = Path::new("tokenizer.json");
+        let parsed = Tokenizer::parse(path, &json.to_string(), generation);
+        parsed.err().unwrap().to_string()
+    };
+    let sound = no_generation;
+    let complaints = [
+        complaint(Generation {
+            specials: BTreeMap::from([("<x>".to_owned(), 70_000)]),
+            ..sound()
+        }),
+        complaint(Generation {
+            bos_id: Some(2),
+            ..sound()
+        }),
+        complaint(Generation {
+            stop_ids: vec![1, u32::MAX],
+            ..sound()
+        }),
+    ];
+    insta::assert_snapshot!(complaints.join("\n"), @"
+    `tokenizer.json` is not a tokenizer that can be used here: `<x>` has the id 70000 in the file and would get none
+    `tokenizer.json` is not a tokenizer that can be used here: `generation.json` names the id 2, and the largest is 1
+    `tokenizer.json` is not a tokenizer that can be used here: `generation.json` names the id 4294967295, and the largest is 1
+    ");
+}
+
+#[test]
 fn missing_and_broken_files_are_named() {
     let dir = TempDir::new().unwrap();
     let complaint = || {
