@@ -10,6 +10,8 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "seeds and counts are printed")]
 
+mod archives;
+mod artifacts;
 mod attack;
 mod damage;
 mod data;
@@ -17,6 +19,5 @@ mod disk;
 mod experiments;
 mod forced;
 mod kills;
-mod models;
 mod numbers;
 mod servers;
