@@ -98,7 +98,10 @@ impl Console {
             clean(&execution.stage),
             width = self.name_width
         ));
-        bar.enable_steady_tick(Duration::from_millis(120));
+        // A thread of its own, which a run without a terminal need not find.
+        if !self.bars.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
         let running = Running {
             bar,
             started: Instant::now(),

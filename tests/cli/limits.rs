@@ -35,6 +35,7 @@ fn a_run_that_may_not_have_another_thread_says_so_and_ends() {
         said.contains("the system allows no further thread"),
         "{said}"
     );
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]
