@@ -201,7 +201,8 @@ impl ModelFolder {
         carry_tokenizer(files.tokenizer, out)
     }
 
-    pub(crate) fn tensor_file(&self, which: Which) -> Result<TensorFile, FolderError> {
+    /// Returns the file of some weights, of which nothing is known yet.
+    pub fn tensor_file(&self, which: Which) -> Result<TensorFile, FolderError> {
         let path = match (self.only_tensors(), which) {
             (Some(path), _) => path,
             (None, Which::Last) => self.path(LAST_NAME)?,

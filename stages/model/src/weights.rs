@@ -1,7 +1,8 @@
 //! Tensors in safetensors files: the only reader and the only writer of that format.
 //!
-//! Written as f32 in name order without metadata, so equal tensors make equal bytes, and
-//! written to the disk before `write_tensors` returns.
+//! Written as f32 in name order, so equal tensors make equal bytes, and written to the disk
+//! before `write_tensors` returns. Neither reading nor writing holds more than one tensor
+//! besides those that the caller has.
 //!
 //! Read from f32, f16 or bf16, because a model to go on from may come from elsewhere. A file
 //! is believed in nothing: its header must describe exactly the bytes that follow it, and no
@@ -11,16 +12,23 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io,
+    io::{self, BufWriter, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::Metadata};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
 use crate::{
     config::Parameter,
     engine::{Tensor, Tensors},
 };
+
+/// The longest header that the format's own library reads.
+const HEADER_MAX: u64 = 100_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -48,33 +56,62 @@ pub enum WeightsError {
     },
 }
 
-/// A safetensors file whose tensors are turned into numbers one at a time.
+/// Tensors by name, each made when it is asked for.
+pub trait Source {
+    /// Returns the numbers of a tensor that is known to be there.
+    fn numbers(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError>;
+}
+
+impl Source for Tensors {
+    fn numbers(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
+        let tensor = self.get(name).ok_or_else(|| missing(name))?;
+        Ok(Cow::Borrowed(&tensor.data))
+    }
+}
+
+impl Source for TensorFile {
+    fn numbers(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
+        Ok(Cow::Owned(self.get(name)?.data))
+    }
+}
+
+/// A safetensors file whose tensors are read one at a time.
 pub struct TensorFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    file: File,
     /// Where the numbers begin.
-    start: usize,
+    start: u64,
     metadata: Metadata,
 }
 
 impl TensorFile {
     pub fn open(path: &Path) -> Result<TensorFile, WeightsError> {
-        let path = path.to_owned();
-        let bytes = match read_file(&path) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(WeightsError::Read { path, source }),
+        let (file, n_bytes) = open_file(path).map_err(|error| read_error(path, error))?;
+        let format_error = |reason: String| {
+            let path = path.to_owned();
+            WeightsError::Format { path, reason }
         };
-        let (n_header, metadata) = match SafeTensors::read_metadata(&bytes) {
-            Ok(read) => read,
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(WeightsError::Format { path, reason });
-            }
+        let n_header = match read_at::<8>(&file) {
+            Ok(bytes) => u64::from_le_bytes(bytes),
+            Err(error) => return Err(format_error(error.to_string())),
         };
+        let start = n_header.saturating_add(8);
+        if n_header > HEADER_MAX || start > n_bytes {
+            return Err(format_error("its header has no end".to_owned()));
+        }
+        let mut header = vec![0; n_header as usize];
+        let read = file.read_exact_at(&mut header, 8);
+        read.map_err(|error| read_error(path, error))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| format_error(error.to_string()))?;
+        if start + metadata.data_len() as u64 != n_bytes {
+            let reason = "its header describes other bytes than follow it";
+            return Err(format_error(reason.to_owned()));
+        }
         Ok(TensorFile {
-            path,
-            start: size_of::<u64>() + n_header,
-            bytes,
+            path: path.to_owned(),
+            file,
+            start,
             metadata,
         })
     }
@@ -89,13 +126,14 @@ impl TensorFile {
 
     /// Returns the numbers of a tensor that the file has.
     pub fn get(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let info = self.metadata.info(name);
-        let info = info.ok_or_else(|| WeightsError::Missing {
-            name: name.to_owned(),
-        })?;
+        let info = self.metadata.info(name).ok_or_else(|| missing(name))?;
         let (from, to) = info.data_offsets;
-        let bytes = &self.bytes[self.start..][from..to];
-        let data = floats(info.dtype, bytes).ok_or_else(|| WeightsError::Dtype {
+        let mut bytes = vec![0; to - from];
+        let read = self
+            .file
+            .read_exact_at(&mut bytes, self.start + from as u64);
+        read.map_err(|error| read_error(&self.path, error))?;
+        let data = floats(info.dtype, &bytes).ok_or_else(|| WeightsError::Dtype {
             path: self.path.clone(),
             name: name.to_owned(),
             dtype: format!("{:?}", info.dtype),
@@ -129,10 +167,24 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
 
 /// Reads a whole file. A pipe, which might never end, is refused.
 pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    open_file(path)?;
+    fs::read(path)
+}
+
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    // Asked before it is opened, because opening a pipe waits for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    fs::read(path)
+    let file = File::open(path)?;
+    let n_bytes = file.metadata()?.len();
+    Ok((file, n_bytes))
+}
+
+fn read_at<const N: usize>(file: &File) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Refuses tensors that are not exactly those of a model, by their names and shapes alone.
@@ -164,17 +216,75 @@ pub(crate) fn check_tensors(
 
 /// Writes `tensors` and waits until they are on the disk.
 pub fn write_tensors(path: &Path, tensors: &Tensors) -> Result<(), WeightsError> {
+    let shapes = tensors.iter();
+    let shapes = shapes.map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
+    write_source(path, &shapes.collect(), None, tensors)
+}
+
+/// Writes tensors that are made on the way, one after the other, and waits until they are on
+/// the disk. `format` is whose layout they have, which some readers ask for.
+pub fn write_source(
+    path: &Path,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    format: Option<&str>,
+    source: &dyn Source,
+) -> Result<(), WeightsError> {
     let write_error = |source| WeightsError::Write {
         path: path.to_owned(),
         source,
     };
-    let views = tensors.iter().map(|(name, tensor)| (name, F32(tensor)));
-    safetensors::serialize_to_file(views, None, path).map_err(|error| match error {
-        SafeTensorError::IoError(source) => write_error(source),
-        other => write_error(io::Error::other(other.to_string())),
-    })?;
-    let file = File::open(path).map_err(write_error)?;
+    let file = File::create(path).map_err(write_error)?;
+    let mut out = BufWriter::with_capacity(1 << 20, &file);
+    let header = header(shapes, format).map_err(write_error)?;
+    out.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| out.write_all(&header))
+        .map_err(write_error)?;
+    for (name, shape) in shapes {
+        let numbers = source.numbers(name)?;
+        if numbers.len() != shape.iter().product::<usize>() {
+            return Err(WeightsError::Shape {
+                name: name.clone(),
+                found: vec![numbers.len()],
+                expected: shape.clone(),
+            });
+        }
+        for number in numbers.iter() {
+            out.write_all(&number.to_le_bytes()).map_err(write_error)?;
+        }
+    }
+    out.flush().map_err(write_error)?;
+    drop(out);
     file.sync_all().map_err(write_error)
+}
+
+/// The header of f32 tensors that lie behind each other, filled up to whole words.
+fn header(shapes: &BTreeMap<String, Vec<usize>>, format: Option<&str>) -> io::Result<Vec<u8>> {
+    let mut end = 0;
+    let infos = shapes.iter().map(|(name, shape)| {
+        let start = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: shape.clone(),
+            data_offsets: (start, end),
+        };
+        (name.clone(), info)
+    });
+    let format = format.map(|format| [("format".to_owned(), format.to_owned())].into());
+    let metadata = Metadata::new(format, infos.collect()).map_err(io::Error::other)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+fn missing(name: &str) -> WeightsError {
+    let name = name.to_owned();
+    WeightsError::Missing { name }
+}
+
+fn read_error(path: &Path, source: io::Error) -> WeightsError {
+    let path = path.to_owned();
+    WeightsError::Read { path, source }
 }
 
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -196,30 +306,11 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
-/// A tensor as safetensors asks for it: one at a time is turned into bytes.
-struct F32<'a>(&'a Tensor);
-
-impl View for F32<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.0.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let words = self.0.data.iter().map(|value| value.to_le_bytes());
-        Cow::Owned(words.collect::<Vec<_>>().into_flattened())
-    }
-
-    fn data_len(&self) -> usize {
-        self.0.data.len() * size_of::<f32>()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use safetensors::tensor::TensorView;
     use tempfile::TempDir;
 
     use super::*;
@@ -254,6 +345,61 @@ mod tests {
         };
         assert_eq!(bits(&read), bits(&tensors()));
         assert_eq!(read, tensors());
+    }
+
+    #[test]
+    fn a_file_has_the_rights_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = TempDir::new().unwrap();
+        let [weights, other] = ["model.safetensors", "x"].map(|name| folder.path().join(name));
+        write_tensors(&weights, &tensors()).unwrap();
+        fs::write(&other, "").unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(weights), mode(other));
+    }
+
+    /// Whoever reads a format by its own library reads what is written here.
+    #[test]
+    fn files_are_the_librarys_own_to_the_byte() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let tensors = tensors();
+        let shapes = tensors.iter();
+        let shapes = shapes.map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
+        let shapes = shapes.collect();
+        let bytes: BTreeMap<&String, Vec<u8>> = tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let bytes = tensor
+                    .data
+                    .iter()
+                    .map(|x| x.to_le_bytes())
+                    .collect::<Vec<_>>();
+                (name, bytes.into_flattened())
+            })
+            .collect();
+        for format in [None, Some("pt")] {
+            write_source(&path, &shapes, format, &tensors).unwrap();
+            let views = tensors.iter().map(|(name, tensor)| {
+                let view = TensorView::new(Dtype::F32, tensor.shape.clone(), &bytes[name]);
+                (name, view.unwrap())
+            });
+            let metadata = format.map(|f| HashMap::from([("format".to_owned(), f.to_owned())]));
+            let theirs = safetensors::serialize(views, metadata).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), theirs);
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_another_length_than_announced_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let shapes = BTreeMap::from([("a".to_owned(), vec![2])]);
+        let error = write_source(&path, &shapes, None, &tensors()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`a` has shape [1]"),
+            "{error}"
+        );
     }
 
     #[test]

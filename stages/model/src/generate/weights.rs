@@ -4,7 +4,7 @@
 //! passes through them, on huge pages where the system has them: decoding reads the
 //! whole of it once per token, and this is what bounds its speed.
 
-use std::{borrow::Cow, collections::BTreeMap, io};
+use std::{collections::BTreeMap, io};
 
 use memmap2::MmapMut;
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use crate::{
         tile::LANES,
     },
     model,
-    weights::{TensorFile, WeightsError, check_tensors},
+    weights::{Source, WeightsError, check_tensors},
 };
 
 /// Why a model could not be opened.
@@ -167,28 +167,6 @@ fn n_elements(parameters: &[Parameter], c: &ModelConfig, precision: Precision) -
     blocks + matrix(c.vocab_size, c.d_model)
 }
 
-/// Where tensors come from, once it is known that they are there.
-trait Source {
-    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError>;
-}
-
-impl Source for TensorFile {
-    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
-        Ok(Cow::Owned(TensorFile::get(self, name)?.data))
-    }
-}
-
-impl Source for Tensors {
-    fn get(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
-        match BTreeMap::get(self, name) {
-            Some(tensor) => Ok(Cow::Borrowed(&tensor.data)),
-            None => Err(WeightsError::Missing {
-                name: name.to_owned(),
-            }),
-        }
-    }
-}
-
 /// The mapping while it is being filled.
 struct Arena {
     map: MmapMut,
@@ -256,7 +234,7 @@ impl<S: Source> Builder<'_, S> {
             }
             None => None,
         };
-        let weight = self.source.get(&linear.weight.name)?;
+        let weight = self.source.numbers(&linear.weight.name)?;
         let (n_out, n_in) = (linear.weight.shape[0], linear.weight.shape[1]);
         let (n_panels, depth) = (n_out.div_ceil(LANES), depth(n_in, self.precision));
         let precision = self.precision;
@@ -274,7 +252,7 @@ impl<S: Source> Builder<'_, S> {
     }
 
     fn plain(&self, parameter: &Parameter) -> Result<Vec<f32>, OpenError> {
-        Ok(self.source.get(&parameter.name)?.into_owned())
+        Ok(self.source.numbers(&parameter.name)?.into_owned())
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn gelu(x: f32) -> (f32, f32) {
 }
 
 /// Rows of sines and cosines for positions up to `n`: `(n, width)`.
-pub(crate) fn sinusoids(n: usize, width: usize) -> Vec<f32> {
+pub fn sinusoids(n: usize, width: usize) -> Vec<f32> {
     let mut out = vec![0.0; n * width];
     for (p, row) in out.chunks_exact_mut(width).enumerate() {
         for (i, pair) in row.chunks_exact_mut(2).enumerate() {
