@@ -241,23 +241,22 @@ impl Template {
     /// Returns the text of a `chat_template.jinja` that writes what [`written`] writes of
     /// the pieces of a dialogue, but for the tokens that separate documents.
     pub fn jinja(self, spacing: Spacing) -> String {
+        self.jinja_of_turns(|role| self.form().jinja_turn(role, spacing), spacing)
+    }
+
+    /// Returns [`Template::jinja`] with `{% generation %}` round what a model learns to write, so
+    /// that others' trainers can tell it from what it only reads.
+    pub fn jinja_with_generation(self, spacing: Spacing) -> String {
+        self.jinja_of_turns(|role| self.form().jinja_marked_turn(role, spacing), spacing)
+    }
+
+    fn jinja_of_turns(self, turn: impl Fn(Role) -> String, spacing: Spacing) -> String {
         let form = self.form();
         let frame = written(&outside(form.before_dialogue).collect::<Vec<Piece>>());
         let mut jinja = format!("{frame}{{% for message in messages %}}");
         for (role, keyword) in Role::ALL.into_iter().zip(["if", "elif", "elif"]) {
-            let mut pieces = Vec::new();
-            form.push_turn(role, "", spacing, &mut pieces);
-            let at = pieces.iter().position(|piece| piece.what == What::Content);
-            let (open, rest) = pieces.split_at(at.unwrap_or(0));
-            let open = written(open) + if rest[0].space { " " } else { "" };
-            let terms = [
-                quoted(&open),
-                Some("message['content']".to_owned()),
-                quoted(&written(&rest[1..])),
-            ];
-            let terms: Vec<String> = terms.into_iter().flatten().collect();
-            let (role, sum) = (role.name(), terms.join(" + "));
-            jinja += &format!("{{% {keyword} message['role'] == '{role}' %}}{{{{ {sum} }}}}");
+            let (name, turn) = (role.name(), turn(role));
+            jinja += &format!("{{% {keyword} message['role'] == '{name}' %}}{turn}");
         }
         let mut open = Vec::new();
         form.push_open(Role::Assistant, spacing, &mut open);
@@ -283,10 +282,22 @@ fn quoted(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| format!("'{text}'"))
 }
 
+/// Returns a Jinja expression that writes some terms, unless there are none.
+fn output(terms: impl IntoIterator<Item = Option<String>>) -> String {
+    let terms: Vec<String> = terms.into_iter().flatten().collect();
+    match terms.is_empty() {
+        true => String::new(),
+        false => format!("{{{{ {} }}}}", terms.join(" + ")),
+    }
+}
+
 /// Returns marks that belong to no turn. They are all tokens.
 fn outside<'a>(marks: &'static [Mark]) -> impl Iterator<Item = Piece<'a>> {
     marks.iter().map(|mark| mark.piece(None, false))
 }
+
+/// The name of a turn's content in Jinja.
+const CONTENT: &str = "message['content']";
 
 impl Form {
     /// See [`Template::pieces`].
@@ -331,6 +342,33 @@ impl Form {
             .collect()
     }
 
+    fn jinja_turn(&self, role: Role, spacing: Spacing) -> String {
+        let mut pieces = Vec::new();
+        self.push_turn(role, "", spacing, &mut pieces);
+        let (open, content, close) = around_content(&pieces);
+        let open = written(open) + content;
+        let close = quoted(&written(close));
+        output([quoted(&open), Some(CONTENT.to_owned()), close])
+    }
+
+    fn jinja_marked_turn(&self, role: Role, spacing: Spacing) -> String {
+        if role != Role::Assistant {
+            return self.jinja_turn(role, spacing);
+        }
+        let mut pieces = Vec::new();
+        self.push_turn(role, "", spacing, &mut pieces);
+        let (open, content, close) = around_content(&pieces);
+        let (learnt, behind) = close.split_at(1.min(close.len()));
+        let open = output([quoted(&written(open))]);
+        let content = [
+            quoted(content),
+            Some(CONTENT.to_owned()),
+            quoted(&written(learnt)),
+        ];
+        let (content, behind) = (output(content), output([quoted(&written(behind))]));
+        format!("{open}{{% generation %}}{content}{{% endgeneration %}}{behind}")
+    }
+
     fn push_open(&self, role: Role, spacing: Spacing, pieces: &mut Vec<Piece<'_>>) {
         let (open, _) = self.turns[role as usize];
         let mut behind = Behind::Text;
@@ -368,6 +406,15 @@ impl Form {
             behind = mark.leaves_behind();
         }
     }
+}
+
+/// Returns what stands before a turn's content, the space that belongs to it, and what follows.
+fn around_content<'p, 'a>(
+    pieces: &'p [Piece<'a>],
+) -> (&'p [Piece<'a>], &'static str, &'p [Piece<'a>]) {
+    let at = pieces.iter().position(|piece| piece.what == What::Content);
+    let (open, rest) = pieces.split_at(at.unwrap_or(0));
+    (open, if rest[0].space { " " } else { "" }, &rest[1..])
 }
 
 /// The place of a piece.
@@ -510,6 +557,27 @@ mod tests {
             of(Template::StartEnd, 2, Spacing::Everywhere),
             "<start><user> how are you ?<end><bot> fine .<end>"
         );
+    }
+
+    #[test]
+    fn generation_is_marked_round_what_is_learnt_and_changes_nothing_else() {
+        for (template, spacing) in Template::ALL
+            .into_iter()
+            .flat_map(|template| SPACINGS.map(|spacing| (template, spacing)))
+        {
+            let marked = template.jinja_with_generation(spacing);
+            assert_eq!(marked.matches("{% generation %}").count(), 1);
+            // Where the marks are taken out, expressions stand beside each other for their sum.
+            let plain = marked
+                .replace("{% generation %}", "")
+                .replace("{% endgeneration %}", "");
+            let plain = plain.replace(" }}{{ ", " + ").replace("' + '", "");
+            assert_eq!(plain, template.jinja(spacing));
+        }
+        let marked = Template::Chatml.jinja_with_generation(Spacing::Nowhere);
+        let learnt =
+            "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}";
+        assert!(marked.contains(learnt), "{marked}");
     }
 
     #[test]

@@ -18,6 +18,34 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Returns the ids that others' tools give to a text: special tokens are found first, and what
+    /// stands between two of them is one text.
+    pub fn encode_marked(&self, text: &str) -> Result<Vec<u32>, TokensError> {
+        let (mut ids, mut rest) = (Vec::new(), text);
+        let mut encoder = self.encoder();
+        while !rest.is_empty() {
+            let (at, len, id) = self.next_special(rest);
+            let (before, space) = (&rest[..at], rest.len() == text.len());
+            if !before.is_empty() {
+                let space =
+                    space && self.spacing == Spacing::Everywhere && !before.starts_with(' ');
+                encoder.text(before, space, &mut ids)?;
+            }
+            ids.extend(id);
+            rest = &rest[at + len..];
+        }
+        Ok(ids)
+    }
+
+    /// Returns where the first special token of a text begins, its length and its id; the end
+    /// where there is none.
+    fn next_special(&self, text: &str) -> (usize, usize, Option<u32>) {
+        let specials = self.specials.iter();
+        let found = specials.filter_map(|(name, id)| Some((text.find(name)?, name.len(), *id)));
+        let first = found.min_by_key(|(at, len, _)| (*at, std::cmp::Reverse(*len)));
+        first.map_or((text.len(), 0, None), |(at, len, id)| (at, len, Some(id)))
+    }
+
     /// Returns an encoder, whose buffers serve call after call on one thread.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder {
