@@ -7,6 +7,7 @@ use crate::{
     chat::ChatArgs,
     completions::CompletionsArgs,
     dag::DagArgs,
+    export::ExportArgs,
     gc::GcArgs,
     global::Global,
     init::InitArgs,
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Sample(SampleArgs),
     /// Talk to a model
     Chat(ChatArgs),
+    /// Write a model as other programs load it
+    Export(ExportArgs),
     /// List the known datasets and their shapes
     Datasets(ListArgs),
     /// List the stage kinds and their settings

@@ -12,6 +12,7 @@ mod dag;
 mod datasets;
 mod doctor;
 mod experiment;
+mod export;
 mod failure;
 mod gc;
 mod global;
@@ -84,6 +85,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Report(args) => report::run(&project, args),
         Command::Sample(args) => sample::run(&project, args),
         Command::Chat(args) => chat::run(&project, args),
+        Command::Export(args) => export::run(&project, args),
         Command::Datasets(args) => datasets::datasets(args),
         Command::Stages(args) => stages::stages(&project, args),
         Command::Cache(command) => cache::cache(&project, command),

@@ -97,7 +97,7 @@ pub(crate) struct MannerArgs {
 }
 
 /// Reads one of the words of a choice.
-fn choice<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
+pub(crate) fn choice<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
     let words = C::ALL.iter().map(|choice| choice.word());
     PossibleValuesParser::new(words).try_map(|word| C::of_word(&word).ok_or("it is no choice"))
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tinylm_pipeline::{Content, open_plain};
+use tinylm_registry::{Run, StageRow};
 use tinylm_stages::shared::speak::{SpeakError, Speaker};
 
 use crate::{
@@ -17,14 +18,28 @@ use crate::{
 
 /// Opens RUN, RUN/STAGE or a folder.
 pub(crate) fn open(project: &Project, model: &str, args: &MannerArgs) -> Result<Speaker, Failure> {
-    let folder = folder(project, model)?;
-    Ok(Speaker::open(&folder, args.precision(), args.n_threads())?)
+    let found = find(project, model)?;
+    Ok(Speaker::open(
+        &found.folder,
+        args.precision(),
+        args.n_threads(),
+    )?)
 }
 
-fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
+/// A model where it stands.
+pub(crate) struct Found {
+    pub(crate) folder: PathBuf,
+    /// The run and its stage that made it; none of a folder.
+    pub(crate) made_by: Option<(Run, StageRow)>,
+}
+
+/// Finds RUN, RUN/STAGE or a folder.
+pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     let path = project.current_dir.join(model);
     if path.is_dir() {
-        return plain_folder(path);
+        let folder = plain_folder(path)?;
+        let made_by = None;
+        return Ok(Found { folder, made_by });
     }
     if path.is_file() {
         let failure = Failure::wrong(format!("`{model}` is a file, and a model is a folder"));
@@ -91,7 +106,9 @@ fn folder(project: &Project, model: &str) -> Result<PathBuf, Failure> {
         ));
         return Err(failure.help(format!("`tinylm run {}` makes it again", run.file)));
     }
-    Ok(files.to_path_buf())
+    let folder = files.to_path_buf();
+    let made_by = Some((run.clone(), stage.clone()));
+    Ok(Found { folder, made_by })
 }
 
 /// Refuses a folder in which something else than a file stands where a model's file would.

@@ -17,6 +17,8 @@ pub enum Content {
     Figures,
     /// Texts that a model wrote.
     Samples,
+    /// A model in the form of other programs.
+    Export,
     /// Whatever the author's own program writes: nobody but the author knows.
     Anything,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Content {
             Self::Model => "a model",
             Self::Figures => "figures",
             Self::Samples => "samples",
+            Self::Export => "an export",
             Self::Anything => "anything",
         })
     }

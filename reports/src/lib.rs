@@ -9,6 +9,7 @@
 //! the clock nor the environment.
 
 pub mod block;
+mod card;
 mod comparison;
 mod curve;
 pub mod data;
@@ -28,6 +29,7 @@ mod sources;
 pub mod terminal;
 mod text;
 
+pub use card::{Card, card};
 pub use comparison::{
     Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort,
     check_metrics, compare,

@@ -43,6 +43,21 @@ pub fn of_report<'a>(report: &'a Report, wanted: &[String]) -> Document<'a> {
     }
 }
 
+/// Tells of one run what belongs on the card of a model that it made: what was measured and said,
+/// with what settings, and where the data comes from. Whose machine it was and what its folders are
+/// called is nobody else's business.
+pub(crate) fn of_card(report: &Report) -> Document<'_> {
+    let mut sections = Vec::new();
+    sections.extend(results(report, &[]));
+    sections.extend(samples(report));
+    sections.extend(made_from(report));
+    sections.extend(settings(report));
+    Document {
+        head: head(report),
+        sections,
+    }
+}
+
 /// Tells of one run what stands in lines and tables: no curves, no samples.
 pub fn overview(report: &Report) -> Document<'_> {
     let mut document = of_report(report, &[]);

@@ -18,12 +18,28 @@ pub struct Dataset {
     pub line: &'static str,
 }
 
+/// Returns under what terms a dataset of the hub stands, as far as it is known.
+pub fn licence_of(hub: &str) -> Option<&'static str> {
+    let mut known = DATASETS
+        .iter()
+        .filter(|dataset| dataset.licence != ON_ITS_PAGE);
+    let is_meant = |line: &str| {
+        let name = line.split("hub: ").nth(1).unwrap_or_default();
+        name.split([',', ' ', '}']).next() == Some(hub)
+    };
+    known
+        .find(|dataset| is_meant(dataset.line))
+        .map(|dataset| dataset.licence)
+}
+
+const ON_ITS_PAGE: &str = "licence on its page";
+
 const DATASETS: [Dataset; 19] = [
     Dataset {
         name: "claude-multiround-30k",
         about: "long dialogues with an assistant",
         size: "197 MB, 32,170 dialogues",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "messages",
         line: "data: { kind: download, with: { hub: dim/norquinal_claude_multiround_chat_30k } }",
     },
@@ -39,7 +55,7 @@ const DATASETS: [Dataset; 19] = [
         name: "customer-support",
         about: "made-up customer support",
         size: "about 100 dialogues",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "messages",
         line: "data: { kind: download, with: { hub: argilla/synthetic-sft-customer-support-multi-turn } }",
     },
@@ -103,7 +119,7 @@ const DATASETS: [Dataset; 19] = [
         name: "tinychat",
         about: "simple made-up conversations",
         size: "745 MB, 1 million conversations",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "inst",
         line: "data: { kind: download, with: { hub: starhopp3r/TinyChat } }",
     },
@@ -111,7 +127,7 @@ const DATASETS: [Dataset; 19] = [
         name: "conv-ai-2",
         about: "people talking to bots about themselves",
         size: "about 3,500 dialogues",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "conv-ai-2",
         line: "data: { kind: download, with: { path: conv_ai_2.json } }",
     },
@@ -119,7 +135,7 @@ const DATASETS: [Dataset; 19] = [
         name: "conv-ai-3",
         about: "clarifying questions (ClariQ)",
         size: "about 18,000 rows",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "clariq",
         line: "data: { kind: download, with: { path: clariq.tsv } }",
     },
@@ -127,7 +143,7 @@ const DATASETS: [Dataset; 19] = [
         name: "conv-ai",
         about: "people and bots on a paragraph (2017)",
         size: "about 4,750 dialogues",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "conv-ai",
         line: "data: { kind: download, with: { path: conv_ai.json } }",
     },
@@ -135,7 +151,7 @@ const DATASETS: [Dataset; 19] = [
         name: "general-conversation",
         about: "mixed prompts and responses",
         size: "1.1 MB",
-        licence: "licence on its page",
+        licence: ON_ITS_PAGE,
         shape: "pairs",
         line: "data: { kind: download, with: { path: General_Conversation_Mixed_Dataset.json } }",
     },

@@ -6,6 +6,7 @@ pub mod command;
 pub mod dedupe;
 pub mod download;
 pub mod evaluate;
+pub mod export;
 pub mod finetune;
 pub mod import;
 pub mod normalize;
@@ -28,6 +29,7 @@ pub fn catalog() -> Vec<Kind> {
         Kind::of::<import::Import>(),
         Kind::of::<evaluate::Evaluate>(),
         Kind::of::<sample::Sample>(),
+        Kind::of::<export::Export>(),
         Kind::of::<command::Command>(),
     ]
 }

@@ -2,6 +2,7 @@
 //! threads under them.
 
 pub mod form;
+pub mod export;
 pub mod speak;
 pub mod template;
 pub mod tokens;

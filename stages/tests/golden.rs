@@ -14,14 +14,20 @@ use std::{
     process::Command,
 };
 
-use tinylm_model::kernels;
+use tinylm_model::{
+    config::{ModelConfig, Preset},
+    engine::Tensor,
+    kernels,
+    weights::write_tensors,
+};
 use tinylm_pipeline::{
     Event, Stage,
     testing::{Outcome, StageTest},
 };
 use tinylm_stages::kinds::{
-    binarize::Binarize, dedupe::Dedupe, download::Download, evaluate::Evaluate, finetune::Finetune,
-    normalize::Normalize, pretrain::Pretrain, sample::Sample, tokenizer::TokenizerStage,
+    binarize::Binarize, dedupe::Dedupe, download::Download, evaluate::Evaluate, export::Export,
+    finetune::Finetune, normalize::Normalize, pretrain::Pretrain, sample::Sample,
+    tokenizer::TokenizerStage,
 };
 
 const TOLERANCE: f64 = 1e-3;
@@ -308,6 +314,51 @@ fn sample() {
     insta::assert_snapshot!(golden, @"
     sample 1: samples.jsonl samples.md
     the small river runs 11 times
+    ");
+}
+
+/// A model of numbers that every machine has alike, with the tokenizer of the shards.
+fn model(dir: &Path) -> PathBuf {
+    let test = StageTest::new(dir).input("documents", &documents(dir));
+    let out = test.run::<TokenizerStage>("{vocab_size: 300}").unwrap().out;
+    let mut config = ModelConfig {
+        context: 16,
+        d_model: 8,
+        n_layers: 1,
+        d_ff: 16,
+        ..Preset::Mini.config(303)
+    };
+    config.bias.head = true;
+    let parameters = config.parameters().into_iter();
+    let tensors = parameters.map(|parameter| {
+        let data = (0..parameter.n()).map(|idx| (idx * 37 % 101) as f32 / 128.0 - 0.4);
+        let (shape, data) = (parameter.shape.clone(), data.collect());
+        (parameter.name, Tensor { shape, data })
+    });
+    write_tensors(&out.join("model.safetensors"), &tensors.collect()).unwrap();
+    fs::write(
+        out.join("tinylm.json"),
+        serde_json::to_vec(&config).unwrap(),
+    )
+    .unwrap();
+    out
+}
+
+#[test]
+fn export() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = StageTest::new(dir.path()).input("model", &model(dir.path()));
+    let test = test.input("documents", &dir.path().join("out-normalize"));
+    insta::assert_snapshot!(golden::<Export>(&test, "{}"), @"
+    export 1
+    README.md 5f509396e173bc4f
+    chat_template.jinja 6a0777db41f1dc0a
+    config.json 17e3aeb612f8f5de
+    generation_config.json 8a72d0c2693bf3b4
+    model.safetensors fe561a8a5ab71d09
+    special_tokens_map.json 6e60d5f8cc501304
+    tokenizer.json 095927fdf87e2fe6
+    tokenizer_config.json 473a472ea2df54d8
     ");
 }
 

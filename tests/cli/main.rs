@@ -5,6 +5,7 @@ mod collecting;
 mod damage;
 mod documents;
 mod experiments;
+mod exporting;
 mod freshness;
 mod harness;
 mod history;

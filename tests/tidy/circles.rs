@@ -10,12 +10,13 @@ use std::{
 };
 
 /// The folder of each crate's sources.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "registry/src",
     "reports/src",
     "pipeline/src",
     "pipeline/cli",
     "pipeline/settings/src",
+    "stages/exchange/src",
     "stages/model/src",
     "stages/src",
 ];

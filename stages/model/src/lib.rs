@@ -13,7 +13,6 @@ pub mod config;
 mod dfdx_engine;
 pub mod engine;
 pub mod folder;
-pub mod foreign;
 mod fused;
 pub mod generate;
 mod initial;

@@ -166,7 +166,7 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
 }
 
 /// Reads a whole file. A pipe, which might never end, is refused.
-pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     open_file(path)?;
     fs::read(path)
 }

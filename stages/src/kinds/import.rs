@@ -2,16 +2,16 @@
 //!
 //! Reads `weights`, the files of a `download`: a Hugging Face folder (`config.json` and
 //! safetensors), one GGUF file, or a `.bin` of llama2.c with its `tokenizer.bin`. Writes a model
-//! folder like `pretrain`'s. `stages/model/src/foreign.rs` says what can be taken and what is
+//! folder like `pretrain`'s. `stages/exchange/src/foreign.rs` says what can be taken and what is
 //! promised.
 //!
 //! The tokenizer stays as it is, ids and all. How dialogues are written is found out from the
 //! model's own chat template (`shared/form`); a model without one continues texts.
 
 use serde_json::json;
+use tinylm_exchange::foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c};
 use tinylm_model::{
     folder::{LAST_NAME, SHAPE_NAME, TRAINING_NAME, WEIGHTS_NAME},
-    foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c},
     weights::write_tensors,
 };
 use tinylm_pipeline::{

@@ -22,7 +22,7 @@ use super::{
     named::Named,
     quants::{self, Sort},
 };
-use crate::{
+use tinylm_model::{
     config::{Activation, ModelConfig, Norm, Positions},
     engine::Tensor,
 };

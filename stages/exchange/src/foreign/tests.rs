@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{named::Named, *};
-use crate::{
+use tinylm_model::{
     config::ModelConfig,
     engine::{Tensor, Tensors},
     weights::write_tensors,

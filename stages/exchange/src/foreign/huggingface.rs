@@ -11,7 +11,7 @@ use super::{
     model::ForeignModel,
     named::Named,
 };
-use crate::{
+use tinylm_model::{
     config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions},
     engine::Tensor,
     weights::{TensorFile, read_file},

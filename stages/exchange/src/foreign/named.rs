@@ -1,7 +1,7 @@
 //! Tensors of another program's file, whatever the format.
 
 use super::error::ForeignError;
-use crate::engine::Tensor;
+use tinylm_model::engine::Tensor;
 
 /// Tensors by the names that another program gave them.
 pub(crate) trait Named {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::ConfigError, weights::WeightsError};
+use tinylm_model::{config::ConfigError, weights::WeightsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ForeignError {

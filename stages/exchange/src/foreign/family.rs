@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{error::ForeignError, named::Named};
-use crate::{
+use tinylm_model::{
     config::{ModelConfig, Norm, Parameter},
     engine::Tensor,
 };

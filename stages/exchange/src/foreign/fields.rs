@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::error::ForeignError;
-use crate::config::Activation;
+use tinylm_model::config::Activation;
 
 /// A description: `config.json`, or the metadata of a GGUF file below its family's name.
 pub(super) struct Fields<'a> {

@@ -17,7 +17,7 @@ use super::{
     model::ForeignModel,
     named::Named,
 };
-use crate::{
+use tinylm_model::{
     config::{Activation, ModelConfig, Norm, Positions},
     engine::Tensor,
 };

@@ -1,7 +1,7 @@
 //! A model in another program's file, read as ours.
 
 use super::{error::ForeignError, family::Layout, named::Named};
-use crate::{
+use tinylm_model::{
     config::{ModelConfig, Parameter},
     engine::{Tensor, Tensors},
 };

@@ -1,0 +1,183 @@
+//! `tinylm export`: a model for other programs, with a card made from what the registry knows.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tinylm_pipeline::{Content, secrets::masked, settings::Choice};
+use tinylm_registry::{Run, StageRow};
+use tinylm_reports::{ReportOptions, thousands};
+use tinylm_stages::{
+    datasets,
+    shared::export::{Ask, Exported, Share, Story, Target, export, in_place},
+};
+
+use crate::{
+    failure::Failure,
+    manner::choice,
+    model::{Found, find},
+    output::print_line,
+    project::{Project, now_ms},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// RUN, RUN/STAGE or a model folder
+    pub(crate) model: String,
+    /// For whom: `hf` is Hugging Face's transformers
+    #[arg(long, value_parser = choice::<Target>(), default_value = "hf")]
+    to: Target,
+    /// The folder to write; without it, one here that is named after the model
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(project: &Project, args: &ExportArgs) -> Result<(), Failure> {
+    let found = find(project, &args.model)?;
+    let name = name(&found);
+    let out = match &args.out {
+        Some(out) => project.current_dir.join(out),
+        None => project
+            .current_dir
+            .join(format!("{name}-{}", args.to.word())),
+    };
+    let (story, documents) = match &found.made_by {
+        None => (
+            Story {
+                title: name,
+                ..Story::default()
+            },
+            Vec::new(),
+        ),
+        Some((run, stage)) => (
+            story(project, name, run, stage)?,
+            documents(project, run, stage)?,
+        ),
+    };
+    let ask = Ask {
+        model: &found.folder,
+        to: args.to,
+        story: &story,
+        documents: &documents,
+    };
+    let exported = in_place(&out, |folder| export(&ask, folder))
+        .map_err(|error| Failure::from(error).before_running())?;
+    if !project.global.quiet {
+        tell(&exported);
+        print_line(format!("wrote `{}`", project.shown(&out)));
+    }
+    Ok(())
+}
+
+/// A name for the model: its run's, with the stage where that was made for another's sake.
+fn name(found: &Found) -> String {
+    match &found.made_by {
+        Some((run, stage)) => format!("{}-{}", run.name, stage.name),
+        None => base_name(&found.folder),
+    }
+}
+
+fn base_name(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = folder.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn tell(exported: &Exported) {
+    let (before, after) = exported.widths;
+    let widened = match before == after {
+        true => String::new(),
+        false => format!(", {after} wide instead of {before}"),
+    };
+    let (class, claim) = (exported.class.name(), &exported.claim);
+    print_line(format!("{class}{widened}: {claim}"));
+    match &exported.share {
+        None => print_line("there are no documents here to compare ids with"),
+        Some(share) => print_line(told(share)),
+    }
+}
+
+fn told(share: &Share) -> String {
+    let (n_same, n) = (thousands(share.n_same as u64), thousands(share.n as u64));
+    let told = format!("{n_same} of {n} documents have the ids that training saw");
+    match &share.first_other {
+        Some(text) => format!("{told}; the first that has not: {text}"),
+        None => told,
+    }
+}
+
+/// The documents that the model was trained on, as far as they are in the store: what was made
+/// into the shards that its stage reads.
+fn documents(project: &Project, run: &Run, model: &StageRow) -> Result<Vec<PathBuf>, Failure> {
+    let stages = project.registry()?.stages(&run.id)?;
+    let read = |stage: &StageRow, sort: Content| -> Vec<&StageRow> {
+        let named = |other: &&StageRow| {
+            stage.reads().contains(&other.name.as_str()) && project.makes(&other.kind) == Some(sort)
+        };
+        stages.iter().filter(named).collect()
+    };
+    let shards = read(model, Content::Shards).into_iter();
+    let documents = shards.flat_map(|shards| read(shards, Content::Documents));
+    let folders = documents.filter_map(|stage| {
+        let digest = stage.artifact.as_deref()?.parse().ok()?;
+        let folder = project.home().artifact_files(&digest);
+        folder.is_dir().then(|| folder.to_path_buf())
+    });
+    Ok(folders.collect())
+}
+
+fn story(project: &Project, title: String, run: &Run, model: &StageRow) -> Result<Story, Failure> {
+    let registry = project.registry()?;
+    let options = ReportOptions::for_runs(1, now_ms(), &[]);
+    let report = tinylm_reports::read(&registry, run, &options)?;
+    let card = tinylm_reports::card(&report, &model.name);
+    let licences = licences(&card.datasets);
+    let source = registry.source(&run.id)?;
+    let stage = format!("It is what the stage `{}` made.\n\n", model.name);
+    let history = stage + &card.history + &told_licences(&licences) + &again(run, &source.text);
+    Ok(Story {
+        title,
+        licences: licences
+            .iter()
+            .map(|(_, licence)| licence.clone())
+            .collect(),
+        datasets: card.datasets,
+        figures: card.figures,
+        history,
+    })
+}
+
+fn licences(datasets: &[String]) -> Vec<(String, String)> {
+    let known = datasets.iter().filter_map(|name| {
+        let licence = datasets::licence_of(name)?;
+        Some((name.clone(), licence.to_owned()))
+    });
+    known.collect()
+}
+
+fn told_licences(licences: &[(String, String)]) -> String {
+    let mut text = "### Licences of the data\n\n".to_owned();
+    for (name, licence) in licences {
+        text += &format!("- `{name}`: {licence}\n");
+    }
+    match licences.is_empty() {
+        true => text + "Not known to tinylm: ask where the data comes from.\n\n",
+        false => text + "\nOf data that is not named here tinylm does not know the licence.\n\n",
+    }
+}
+
+/// How to make the model again. Secrets of addresses are masked, since a card is for everybody, and
+/// where the program stood is left out.
+fn again(run: &Run, experiment: &str) -> String {
+    let command = run.command.split_once(' ').map_or("", |(_, words)| words);
+    let (command, experiment) = (masked(command), masked(experiment));
+    let (version, name) = (&run.version, base_name(Path::new(&run.file)));
+    let code = run
+        .git_commit
+        .as_ref()
+        .map(|commit| format!(" (code of {commit})"));
+    let (code, experiment, fence) = (code.unwrap_or_default(), experiment.trim_end(), "```");
+    format!(
+        "### How to make it again\n\nWith tinylm {version}{code}, the data in its place and this file as `{name}`:\n\n\
+         {fence}console\n$ tinylm {command}\n{fence}\n\n{fence}yaml\n{experiment}\n{fence}\n"
+    )
+}

@@ -1,0 +1,179 @@
+//! How one of our tensors lies in another program's file: the same numbers in another order.
+
+use std::{borrow::Cow, ops::Range};
+
+use tinylm_model::config::ModelConfig;
+
+/// A tensor of a foreign file, and where its numbers are taken from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tensor {
+    /// Our name.
+    pub(crate) from: String,
+    /// The shape it has by now.
+    pub(crate) shape: Vec<usize>,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Transpose {
+        n_rows: usize,
+    },
+    Rows {
+        range: Range<usize>,
+        width: usize,
+    },
+    ZerosInFront(usize),
+    PartsByHead {
+        n_heads: usize,
+    },
+    /// Rows `0 2 4 .. 1 3 5 ..` of this width.
+    EvenRowsFirst {
+        width: usize,
+    },
+    EvenColumnsFirst {
+        width: usize,
+    },
+}
+
+impl Tensor {
+    /// One of our tensors as it is.
+    pub(crate) fn of(config: &ModelConfig, from: &str) -> Tensor {
+        let mut parameters = config.parameters().into_iter();
+        let found = parameters.find(|parameter| parameter.name == from);
+        Tensor {
+            from: from.to_owned(),
+            // Empty of one that this model has not.
+            shape: found.map_or_else(Vec::new, |parameter| parameter.shape),
+            steps: Vec::new(),
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// `(out, in)` as `(in, out)`; a bias stays.
+    pub(crate) fn transposed(mut self) -> Tensor {
+        if let [n_rows, n_columns] = self.shape[..] {
+            self.steps.push(Step::Transpose { n_rows });
+            self.shape = vec![n_columns, n_rows];
+        }
+        self
+    }
+
+    pub(crate) fn rows(mut self, range: Range<usize>) -> Tensor {
+        let width = self.width();
+        self.shape[0] = range.len();
+        self.steps.push(Step::Rows { range, width });
+        self
+    }
+
+    /// Rows that the other program has no use for.
+    pub(crate) fn behind_zeros(mut self, n_rows: usize) -> Tensor {
+        self.steps.push(Step::ZerosInFront(n_rows * self.width()));
+        self.shape[0] += n_rows;
+        self
+    }
+
+    /// Queries, keys and values of each head together, where they were of all heads.
+    pub(crate) fn parts_by_head(mut self, n_heads: usize) -> Tensor {
+        self.steps.push(Step::PartsByHead { n_heads });
+        self
+    }
+
+    pub(crate) fn even_rows_first(mut self) -> Tensor {
+        let width = self.width();
+        self.steps.push(Step::EvenRowsFirst { width });
+        self
+    }
+
+    pub(crate) fn even_columns_first(mut self) -> Tensor {
+        let width = self.width();
+        self.steps.push(Step::EvenColumnsFirst { width });
+        self
+    }
+
+    /// Puts numbers in order.
+    pub(crate) fn laid<'a>(&self, mut numbers: Cow<'a, [f32]>) -> Cow<'a, [f32]> {
+        for step in &self.steps {
+            numbers = Cow::Owned(step.laid(&numbers));
+        }
+        numbers
+    }
+}
+
+impl Step {
+    fn laid(&self, numbers: &[f32]) -> Vec<f32> {
+        match self {
+            Step::Transpose { n_rows } => transposed(numbers, *n_rows),
+            Step::Rows { range, width } => numbers[range.start * width..range.end * width].to_vec(),
+            Step::ZerosInFront(n) => [&vec![0.0; *n], numbers].concat(),
+            Step::PartsByHead { n_heads } => {
+                let heads: Vec<&[f32]> =
+                    numbers.chunks_exact(numbers.len() / 3 / n_heads).collect();
+                let order =
+                    (0..*n_heads).flat_map(|head| (0..3).map(move |part| part * n_heads + head));
+                order.flat_map(|idx| heads[idx]).copied().collect()
+            }
+            Step::EvenRowsFirst { width } => {
+                let rows: Vec<&[f32]> = numbers.chunks_exact(*width).collect();
+                even_first(&rows).flat_map(|row| *row).copied().collect()
+            }
+            Step::EvenColumnsFirst { width } => {
+                let rows = numbers.chunks_exact(*width);
+                rows.flat_map(even_first).copied().collect()
+            }
+        }
+    }
+}
+
+fn even_first<T>(items: &[T]) -> impl Iterator<Item = &T> {
+    let evens = items.iter().step_by(2);
+    evens.chain(items.iter().skip(1).step_by(2))
+}
+
+fn transposed(numbers: &[f32], n_rows: usize) -> Vec<f32> {
+    let n_columns = numbers.len() / n_rows;
+    let mut out = vec![0.0; numbers.len()];
+    for (row_idx, row) in numbers.chunks_exact(n_columns).enumerate() {
+        for (column, x) in out.chunks_exact_mut(n_rows).zip(row) {
+            column[row_idx] = *x;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laid(steps: &[Step], n: u8) -> Vec<f32> {
+        let tensor = Tensor {
+            from: String::new(),
+            shape: Vec::new(),
+            steps: steps.to_vec(),
+        };
+        let numbers: Vec<f32> = (0..n).map(f32::from).collect();
+        tensor.laid(Cow::Owned(numbers)).into_owned()
+    }
+
+    #[test]
+    fn each_step_puts_numbers_where_its_name_says() {
+        let transpose = Step::Transpose { n_rows: 2 };
+        assert_eq!(laid(&[transpose], 6), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        let rows = Step::Rows {
+            range: 1..2,
+            width: 2,
+        };
+        assert_eq!(laid(&[rows], 6), [2.0, 3.0]);
+        assert_eq!(laid(&[Step::ZerosInFront(1)], 2), [0.0, 0.0, 1.0]);
+        // Two heads of one row: q0 q1 k0 k1 v0 v1.
+        let by_head = Step::PartsByHead { n_heads: 2 };
+        assert_eq!(laid(&[by_head], 6), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        let rows = Step::EvenRowsFirst { width: 1 };
+        assert_eq!(laid(&[rows], 4), [0.0, 2.0, 1.0, 3.0]);
+        let columns = Step::EvenColumnsFirst { width: 2 };
+        assert_eq!(laid(&[columns], 4), [0.0, 1.0, 2.0, 3.0]);
+    }
+}

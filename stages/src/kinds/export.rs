@@ -1,0 +1,66 @@
+//! Writes a model as a folder that other programs load.
+//!
+//! The artifact is that folder. Its card says nothing of the run, because what is not in the key must
+//! not be in the artifact: `tinylm export RUN` writes a card with the run's whole history.
+
+use std::path::PathBuf;
+
+use tinylm_pipeline::{
+    Content, Metrics, NoSettings, Role as InputRole, Roles, Stage, StageError, StageIo,
+};
+
+use crate::shared::export::{Ask, Story, Target, export};
+
+pub struct Export;
+
+tinylm_pipeline::settings! {
+    /// A model for other programs.
+    pub struct ExportSettings {
+        /// For whom it is written.
+        pub to: Target = Target::Hf,
+    }
+}
+
+impl Stage for Export {
+    type Settings = ExportSettings;
+    type Watch = NoSettings;
+
+    const KIND: &'static str = "export";
+    const ABOUT: &'static str = "writes a model as other programs load it";
+    const REVISION: u32 = 1;
+    const MAKES: Content = Content::Export;
+    const ROLES: Roles = Roles::Fixed(&[
+        InputRole::one("model", "what is written").takes(&[Content::Model]),
+        InputRole::many(
+            "documents",
+            "what is encoded with the files written, to compare the ids with those of training",
+        )
+        .optional()
+        .takes(&[Content::Documents]),
+    ]);
+
+    fn run(settings: &ExportSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
+        let documents = io.inputs("documents").into_iter();
+        let documents: Vec<PathBuf> = documents.map(|input| input.path.clone()).collect();
+        let ask = Ask {
+            model: &io.input("model")?.path,
+            to: settings.to,
+            story: &Story::default(),
+            documents: &documents,
+        };
+        let exported = export(&ask, io.out())?;
+        io.info(format!("{}: {}", exported.class.name(), exported.claim));
+        let metrics = Metrics::default().count("parameters", exported.n_params as u64);
+        Ok(match exported.share {
+            Some(share) => {
+                if let Some(text) = &share.first_other {
+                    io.warn(format!("other tools give other ids to: {text}"));
+                }
+                metrics
+                    .count("documents_compared", share.n as u64)
+                    .number("same_ids", share.share())
+            }
+            None => metrics,
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! The files beside the weights: settings, tokenizer, template.
+//!
+//! Where versions of `transformers` look in different places (`chat_template.jinja` and the string
+//! in `tokenizer_config.json`, `special_tokens_map.json`), all of them are served.
+
+use std::{fs, path::Path};
+
+use serde_json::{Map, Value, json};
+use tinylm_exchange::hf::{CODE, CODE_NAME, Class, Export, Ids};
+use tinylm_model::{config::ModelConfig, folder::WEIGHTS_NAME, sampler::Sampling};
+use tinylm_pipeline::{At, StageError};
+
+use crate::shared::{
+    decimal::decimal,
+    json::write_json,
+    tokens::{CHAT_TEMPLATE_NAME, TOKENIZER_NAME, Tokenizer},
+};
+
+/// Every file that an export may have.
+pub(super) const NAMES: [&str; 9] = [
+    SETTINGS_NAME,
+    GENERATION_NAME,
+    WEIGHTS_NAME,
+    CODE_NAME,
+    TOKENIZER_NAME,
+    CHAT_TEMPLATE_NAME,
+    TOKENIZER_SETTINGS_NAME,
+    SPECIALS_NAME,
+    CARD_NAME,
+];
+const GENERATION_NAME: &str = "generation_config.json";
+const TOKENIZER_SETTINGS_NAME: &str = "tokenizer_config.json";
+const SPECIALS_NAME: &str = "special_tokens_map.json";
+pub(super) const CARD_NAME: &str = "README.md";
+pub(super) const SETTINGS_NAME: &str = "config.json";
+/// What `config.json` says of an export besides the other program's own settings.
+pub(super) const OURS: &str = "tinylm";
+
+/// Writes all files but the weights and the card.
+pub(super) fn write(
+    out: &Path,
+    from: &Path,
+    ours: &ModelConfig,
+    model: &Export<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<(), StageError> {
+    let names = Names::of(tokenizer);
+    let settings = settings(ours, model, names.ids);
+    write_json(&out.join(SETTINGS_NAME), &settings)?;
+    let generation = generation(model, tokenizer, names.ids);
+    write_json(&out.join(GENERATION_NAME), &generation)?;
+    write_tokenizer(out, from, &names, tokenizer, model.config().context)?;
+    if model.class == Class::Tinylm {
+        let path = out.join(CODE_NAME);
+        fs::write(&path, CODE).at(&path)?;
+    }
+    Ok(())
+}
+
+fn settings(ours: &ModelConfig, model: &Export<'_>, ids: Ids) -> Value {
+    let mut settings = model.settings(ids);
+    let own = json!({
+        "claim": model.claim.word(),
+        "because_of": model.claim.because_of(),
+        "model": ours,
+    });
+    settings.insert(OURS.to_owned(), own);
+    Value::Object(settings)
+}
+
+/// How answers are made unless somebody says otherwise: as `tinylm chat` makes them.
+fn generation(model: &Export<'_>, tokenizer: &Tokenizer, ids: Ids) -> Value {
+    let sampling = Sampling::default();
+    json!({
+        "bos_token_id": ids.bos,
+        "eos_token_id": tokenizer.stop_ids(),
+        "pad_token_id": ids.pad,
+        "do_sample": true,
+        "temperature": decimal(sampling.temperature),
+        "top_k": sampling.top_k,
+        "top_p": decimal(sampling.top_p),
+        "min_p": decimal(sampling.min_p),
+        // Beyond its context a model has no positions.
+        "max_length": model.config().context,
+        "use_cache": model.class != Class::Tinylm,
+    })
+}
+
+/// The special tokens that other programs have names for.
+struct Names {
+    bos: Option<String>,
+    eos: Option<String>,
+    pad: Option<String>,
+    unknown: Option<String>,
+    others: Vec<String>,
+    ids: Ids,
+}
+
+impl Names {
+    fn of(tokenizer: &Tokenizer) -> Names {
+        let generation = tokenizer.generation();
+        let mut by_id: Vec<(&u32, &String)> = tokenizer
+            .specials()
+            .iter()
+            .map(|(name, id)| (id, name))
+            .collect();
+        by_id.sort_unstable();
+        let name = |id: Option<u32>| {
+            let found = by_id.iter().find(|(known, _)| Some(**known) == id);
+            found.map(|(_, name)| (*name).clone())
+        };
+        // Batches are filled with something, and what ends a text is never mistaken for a word.
+        let pad = generation.pad_id.or(generation.eos_id);
+        let unknown = tokenizer.unknown_id().and_then(|id| {
+            let mut vocabulary = tokenizer.vocabulary().iter();
+            let found = vocabulary.find(|(_, known)| *known == id);
+            found.map(|(name, _)| name.clone())
+        });
+        let named = [
+            generation.bos_id,
+            generation.eos_id,
+            pad,
+            tokenizer.unknown_id(),
+        ];
+        let others = by_id.iter().filter(|(id, _)| !named.contains(&Some(**id)));
+        Names {
+            bos: generation.bos.clone(),
+            eos: generation.eos.clone(),
+            pad: name(pad),
+            unknown,
+            others: others.map(|(_, name)| (*name).clone()).collect(),
+            ids: Ids {
+                bos: generation.bos_id,
+                eos: generation.eos_id,
+                pad,
+            },
+        }
+    }
+
+    fn map(&self) -> Map<String, Value> {
+        let named = [
+            ("bos_token", &self.bos),
+            ("eos_token", &self.eos),
+            ("pad_token", &self.pad),
+            ("unk_token", &self.unknown),
+        ];
+        let named = named.into_iter().filter_map(|(name, token)| {
+            let token = token.as_ref()?;
+            Some((name.to_owned(), Value::from(token.clone())))
+        });
+        let others = (!self.others.is_empty())
+            .then(|| ("additional_special_tokens".to_owned(), json!(self.others)));
+        named.chain(others).collect()
+    }
+}
+
+/// The chat template: of an imported model its own, of ours one with marks for trainers.
+fn template(model: &Path, tokenizer: &Tokenizer) -> Result<String, StageError> {
+    let ours = tokenizer.template();
+    let path = model.join(CHAT_TEMPLATE_NAME);
+    match ours {
+        Some(ours) => Ok(ours.jinja_with_generation(tokenizer.spacing())),
+        None => fs::read_to_string(&path).at(&path),
+    }
+}
+
+fn write_tokenizer(
+    out: &Path,
+    model: &Path,
+    names: &Names,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<(), StageError> {
+    let (from, to) = (model.join(TOKENIZER_NAME), out.join(TOKENIZER_NAME));
+    let bytes = fs::read(&from).at(&from)?;
+    fs::write(&to, bytes).at(&to)?;
+    let template = template(model, tokenizer)?;
+    let path = out.join(CHAT_TEMPLATE_NAME);
+    fs::write(&path, &template).at(&path)?;
+    let special = names.map();
+    write_json(&out.join(SPECIALS_NAME), &json!(special))?;
+    let mut config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        // The template writes what a dialogue begins with.
+        "add_bos_token": false,
+        "add_eos_token": false,
+        "clean_up_tokenization_spaces": false,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": template,
+    });
+    for (name, token) in special {
+        config[name] = token;
+    }
+    write_json(&out.join(TOKENIZER_SETTINGS_NAME), &config)
+}

@@ -1,0 +1,153 @@
+//! Whether others' tools read a document as training did: rendered and encoded whole, by the files
+//! of the export, against the ids of its pieces.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use minijinja::{Environment, context, syntax::SyntaxConfig};
+use tinylm_pipeline::{At, StageError};
+
+use crate::shared::{
+    documents::{Contents, Documents},
+    template::{What, written},
+    tokens::{CHAT_TEMPLATE_NAME, Tokenizer, TokensError},
+};
+
+/// Documents that are compared at most, from row groups all over the corpus.
+const DOCUMENTS_MAX: usize = 2000;
+const GROUPS_MAX: usize = 16;
+/// Of a document that has other ids.
+const CHARS_SHOWN: usize = 200;
+
+/// How many documents have the same ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    pub n_same: usize,
+    pub n: usize,
+    /// How the first begins that has not.
+    pub first_other: Option<String>,
+}
+
+impl Share {
+    pub fn share(&self) -> f64 {
+        self.n_same as f64 / self.n.max(1) as f64
+    }
+}
+
+/// Compares documents of some folders; nothing where there are none.
+pub(super) fn check(
+    export: &Path,
+    tokenizer: &Tokenizer,
+    documents: &[PathBuf],
+) -> Result<Option<Share>, StageError> {
+    if documents.is_empty() {
+        return Ok(None);
+    }
+    let folders: Vec<&Path> = documents.iter().map(PathBuf::as_path).collect();
+    let documents = Documents::open(&folders)?;
+    let template = Rendering::read(&export.join(CHAT_TEMPLATE_NAME))?;
+    let mut share = Share {
+        n_same: 0,
+        n: 0,
+        first_other: None,
+    };
+    let groups = spread(documents.row_groups(), GROUPS_MAX);
+    for group in &groups {
+        let rows = group.read()?;
+        let rows: Vec<_> = rows.iter().map(|row| row.contents).collect();
+        for contents in spread(&rows, DOCUMENTS_MAX.div_ceil(groups.len())) {
+            share.add(tokenizer, &template, *contents)?;
+        }
+    }
+    Ok(Some(share))
+}
+
+/// Returns so many items at equal distances.
+fn spread<T>(items: &[T], n_max: usize) -> Vec<&T> {
+    let n = items.len().min(n_max);
+    (0..n).map(|idx| &items[idx * items.len() / n]).collect()
+}
+
+impl Share {
+    fn add(
+        &mut self,
+        tokenizer: &Tokenizer,
+        template: &Rendering,
+        contents: Contents<'_>,
+    ) -> Result<(), StageError> {
+        let failed = |error: TokensError| StageError::new(error.to_string());
+        let text = match contents {
+            Contents::Text(text) => text.to_owned(),
+            Contents::Dialogue(turns) => {
+                let turns = turns.iter().map(|(role, text)| (role.name(), text));
+                template.render(turns)?
+            }
+        };
+        let whole = tokenizer.encode_marked(&text).map_err(failed)?;
+        let trained = trained(tokenizer, contents).map_err(failed)?;
+        self.n += 1;
+        match whole == trained {
+            true => self.n_same += 1,
+            false if self.first_other.is_none() => {
+                self.first_other = Some(text.chars().take(CHARS_SHOWN).collect());
+            }
+            false => {}
+        }
+        Ok(())
+    }
+}
+
+/// The ids that training reads, but for the marks that only separate documents.
+fn trained(tokenizer: &Tokenizer, contents: Contents<'_>) -> Result<Vec<u32>, TokensError> {
+    let mut pieces = tokenizer.pieces_of(contents);
+    pieces
+        .retain(|piece| !matches!(piece.what, What::Special(_)) || !written(&[*piece]).is_empty());
+    let mut ids = Vec::new();
+    let take = |_: &_, some: &[u32]| ids.extend_from_slice(some);
+    tokenizer.encoder().pieces(&pieces, take)?;
+    Ok(ids)
+}
+
+/// A chat template as `transformers` renders it.
+struct Rendering {
+    environment: Environment<'static>,
+}
+
+const NAME: &str = "chat";
+
+impl Rendering {
+    fn read(path: &Path) -> Result<Rendering, StageError> {
+        let text = fs::read_to_string(path).at(path)?;
+        // A mark for trainers, which only their own Jinja knows.
+        let text = text
+            .replace("{% generation %}", "")
+            .replace("{% endgeneration %}", "");
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|error| unusable(&error))?);
+        let added = environment.add_template_owned(NAME, text);
+        added.map_err(|error| unusable(&error))?;
+        Ok(Rendering { environment })
+    }
+
+    fn render<'t>(
+        &self,
+        turns: impl Iterator<Item = (&'static str, &'t str)>,
+    ) -> Result<String, StageError> {
+        let messages: Vec<_> = turns
+            .map(|(role, content)| context! { role, content })
+            .collect();
+        let template = self.environment.get_template(NAME);
+        let rendered = template.and_then(|template| template.render(context! { messages }));
+        rendered.map_err(|error| unusable(&error))
+    }
+}
+
+fn unusable(error: &minijinja::Error) -> StageError {
+    StageError::new("the chat template cannot be rendered").cause(error)
+}

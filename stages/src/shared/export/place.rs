@@ -1,0 +1,94 @@
+//! The folder that an export goes to: whole or not there, and never in place of something else.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tinylm_pipeline::{At, StageError};
+
+use super::files::{NAMES, OURS, SETTINGS_NAME};
+
+/// Makes a folder beside `out` with `make` and then moves it there. What stood there before must be
+/// an earlier export or an empty folder, and stays as it is if anything fails.
+pub fn in_place<T>(
+    out: &Path,
+    make: impl FnOnce(&Path) -> Result<T, StageError>,
+) -> Result<T, StageError> {
+    // A link to a folder stays a link.
+    let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+    check(&out)?;
+    let (unfinished, earlier) = (beside(&out, "unfinished"), beside(&out, "earlier"));
+    for left_over in [&unfinished, &earlier] {
+        remove(left_over)?;
+    }
+    fs::create_dir_all(&unfinished).at(&unfinished)?;
+    let made = make(&unfinished).and_then(|made| {
+        swap(&unfinished, &out, &earlier)?;
+        Ok(made)
+    });
+    if made.is_err() {
+        remove(&unfinished).ok();
+    }
+    made
+}
+
+fn check(out: &Path) -> Result<(), StageError> {
+    let shown = out.display();
+    let help = "name another folder with `--out`";
+    let wrong = |message: String| Err(StageError::new(message).help(help).is_final());
+    match fs::metadata(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StageError::io(out, &error)),
+        Ok(found) if !found.is_dir() => wrong(format!("`{shown}` is there and is no folder")),
+        Ok(_) if is_empty(out)? || is_export(out) => Ok(()),
+        Ok(_) => wrong(format!(
+            "`{shown}` is there and holds something else than an export"
+        )),
+    }
+}
+
+fn is_empty(folder: &Path) -> Result<bool, StageError> {
+    Ok(fs::read_dir(folder).at(folder)?.next().is_none())
+}
+
+/// Whether a folder is one of ours, with nothing in it that somebody put there since.
+fn is_export(folder: &Path) -> bool {
+    let settings = fs::read(folder.join(SETTINGS_NAME)).unwrap_or_default();
+    let settings: Value = serde_json::from_slice(&settings).unwrap_or_default();
+    let is_ours = |name: OsString| NAMES.iter().any(|known| name == *known);
+    settings[OURS].is_object()
+        && fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.all(|entry| entry.is_ok_and(|entry| is_ours(entry.file_name())))
+        })
+}
+
+fn beside(out: &Path, what: &str) -> PathBuf {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!(".{name}.{what}"))
+}
+
+fn swap(from: &Path, out: &Path, earlier: &Path) -> Result<(), StageError> {
+    let is_replaced = out.exists();
+    if is_replaced {
+        fs::rename(out, earlier).at(out)?;
+    }
+    if let Err(error) = fs::rename(from, out) {
+        if is_replaced {
+            fs::rename(earlier, out).at(earlier)?;
+        }
+        return Err(StageError::io(out, &error));
+    }
+    remove(earlier)
+}
+
+fn remove(folder: &Path) -> Result<(), StageError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StageError::io(folder, &error))
+        }
+        _ => Ok(()),
+    }
+}
