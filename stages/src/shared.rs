@@ -1,8 +1,8 @@
 //! Shared by several kinds: documents, templates, tokens, training, talking, the network, and the
 //! threads under them.
 
-pub mod form;
 pub mod export;
+pub mod form;
 pub mod speak;
 pub mod template;
 pub mod tokens;

@@ -95,7 +95,7 @@ fn every_kind_is_listed_with_its_settings() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let all = "download normalize dedupe tokenizer binarize pretrain finetune import evaluate sample command";
+    let all = "download normalize dedupe tokenizer binarize pretrain finetune import evaluate sample export command";
     assert_eq!(names, all.split(' ').collect::<Vec<_>>());
     for name in names {
         let settings = project.tinylm(&format!("stages {name}")).success();

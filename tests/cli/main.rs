@@ -13,6 +13,7 @@ mod hostile;
 #[path = "../../stages/tests/hub/mod.rs"]
 #[allow(dead_code, reason = "the tests of the stages use the rest")]
 mod hub;
+mod importing;
 mod interruption;
 mod limits;
 mod listings;

@@ -311,7 +311,7 @@ fn documents_are_no_shards_and_the_file_says_where() {
      --> x.yaml:6:14
       |
     6 |     inputs: [text]
-      |              ^^^^ a `normalize` stage makes documents
+      |              ^^^^ `normalize` makes documents
       |
       = help: `shards`: the tokens it is trained on
     ");

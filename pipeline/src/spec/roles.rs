@@ -85,7 +85,7 @@ fn check_content(entry: &Entry, role: &Role, read: &Read, wrong: &mut Diagnostic
         entry.name,
         taken.join(" or ")
     );
-    let label = format!("a `{}` stage makes {}", kind.name, kind.makes);
+    let label = format!("`{}` makes {}", kind.name, kind.makes);
     wrong.push(
         Diagnostic::new(title)
             .at(&read.place, label)

@@ -10,15 +10,12 @@
 
 use serde_json::json;
 use tinylm_exchange::foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c};
-use tinylm_model::{
-    folder::{LAST_NAME, SHAPE_NAME, TRAINING_NAME, WEIGHTS_NAME},
-    weights::write_tensors,
-};
+use tinylm_model::folder::{ModelFiles, ModelFolder};
 use tinylm_pipeline::{
-    At, Content, Metrics, NoSettings, Role, Roles, Stage, StageError, StageIo, settings,
+    Content, Metrics, NoSettings, Role, Roles, Stage, StageError, StageIo, settings,
 };
 
-use crate::shared::{json::write_json, training::explained};
+use crate::shared::training::{explained, folder_error};
 
 mod files;
 mod tokenizer;
@@ -48,9 +45,9 @@ impl Stage for Import {
     const MAKES: Content = Content::Model;
     const ROLES: Roles = Roles::Fixed(&[Role::one(
         "weights",
-        "the files of the model, as `download` brings them",
+        "the files of the model, as `download` brings them or `export` writes them",
     )
-    .takes(&[Content::Files])]);
+    .takes(&[Content::Files, Content::Export])]);
     const HEAVY: bool = true;
 
     fn run(settings: &ImportSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
@@ -93,14 +90,17 @@ fn finish(
     }
     speech.write(io, model.config.vocab_size)?;
     let tensors = model.tensors().map_err(refused)?;
-    let weights = io.out().join(WEIGHTS_NAME);
-    write_tensors(&weights, &tensors).map_err(|error| explained(&error))?;
-    // There is no other step: the last weights are the best ones.
-    let last = io.out().join(LAST_NAME);
-    std::fs::copy(&weights, &last).at(&last)?;
-    write_json(&io.out().join(SHAPE_NAME), &json!(model.config))?;
-    let training = json!({ "imported": model.family, "updates": 0 });
-    write_json(&io.out().join(TRAINING_NAME), &training)?;
+    let files = ModelFiles {
+        config: &model.config,
+        // There was no other step: the last weights are the best ones.
+        best: &tensors,
+        last: &tensors,
+        optimizer: None,
+        report: &json!({ "imported": model.family, "updates": 0 }),
+        // Where `speech` wrote it.
+        tokenizer: io.out(),
+    };
+    ModelFolder::write(io.out(), &files).map_err(|error| folder_error(&error))?;
     Ok(Metrics::default().count("parameters", model.config.n_params() as u64))
 }
 

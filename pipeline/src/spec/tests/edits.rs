@@ -303,7 +303,7 @@ stages:
      --> a.yaml:6:35
       |
     6 |   six: { kind: pretrain, inputs: [one], with: { train: { lr: "${lr}", epochs: "${l}" } } }
-      |                                   ^^^ a `download` stage makes files
+      |                                   ^^^ `download` makes files
       |
       = help: `shards`: the tokens
 

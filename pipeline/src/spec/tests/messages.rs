@@ -312,7 +312,7 @@ stages:
       --> a.yaml:12:33
        |
     12 |   j: { kind: pretrain, inputs: [b], with: { train: { batch: 1e3, epochs: 1_000 }, model: tiny } }
-       |                                 ^ a `normalize` stage makes documents
+       |                                 ^ `normalize` makes documents
        |
        = help: `shards`: the tokens
 
@@ -452,7 +452,7 @@ fn a_kinds_own_words_say_what_fits() {
      --> a.yaml:3:33
       |
     3 |   b: { kind: pretrain, inputs: [a], with: { train: { warmup: [30] } } }
-      |                                 ^ a `download` stage makes files
+      |                                 ^ `download` makes files
       |
       = help: `shards`: the tokens
 
@@ -466,7 +466,7 @@ fn a_kinds_own_words_say_what_fits() {
      --> a.yaml:4:33
       |
     4 |   c: { kind: pretrain, inputs: [a], with: { train: { warmup: 30%, lr: -1 } } }
-      |                                 ^ a `download` stage makes files
+      |                                 ^ `download` makes files
       |
       = help: `shards`: the tokens
 
@@ -673,7 +673,7 @@ fn a_stage_that_makes_something_else_than_a_role_takes_is_refused_where_it_is_na
      --> a.yaml:4:37
       |
     4 |   model: { kind: pretrain, inputs: [text] }
-      |                                     ^^^^ a `normalize` stage makes documents
+      |                                     ^^^^ `normalize` makes documents
       |
       = help: `shards`: the tokens
     ");
