@@ -144,13 +144,11 @@ fn said(source: &Source) -> String {
     )
 }
 
-fn quoted(files: &[String]) -> String {
-    let shown: Vec<String> = files
-        .iter()
-        .take(5)
-        .map(|file| format!("`{file}`"))
-        .collect();
-    let more = if files.len() > 5 { ", .." } else { "" };
+fn quoted(names: &[String]) -> String {
+    const SHOWN_MAX: usize = 12;
+    let shown = names.iter().take(SHOWN_MAX);
+    let shown: Vec<String> = shown.map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > SHOWN_MAX { ", .." } else { "" };
     format!("{}{more}", shown.join(", "))
 }
 

@@ -436,7 +436,11 @@ fn columns_that_are_not_there_are_named_with_those_that_are() {
         error.contains("there is no column `question` in `a.csv`"),
         "{error}"
     );
-    let error = refused("a.csv", "ask,reply\nhi,ho\n", "columns: {text: question}");
+    let error = refused(
+        "a.csv",
+        "ask,reply,mood\nhi,ho,1\n",
+        "columns: {text: question}",
+    );
     assert!(error.contains("write `header: true`"), "{error}");
 }
 
