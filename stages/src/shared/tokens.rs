@@ -22,7 +22,7 @@
 //! (`steps` does), and it keeps no offsets (roles come from pieces). The released crate is
 //! not needed beside it.
 
-use std::{collections::BTreeMap, fs, panic::catch_unwind, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +38,7 @@ use crate::shared::{
 
 pub(crate) mod artifact;
 pub(crate) mod assemble;
+mod contained;
 mod encoder;
 mod error;
 mod file;
@@ -55,6 +56,7 @@ pub use error::TokensError;
 pub use spelling::byte_level_char;
 pub use stream::DecodeStream;
 
+use contained::contained;
 use spelling::{IdSet, Speller, Spelling};
 use steps::Steps;
 
@@ -185,8 +187,8 @@ impl Tokenizer {
         let left_out = file::fill_bytes(&mut value, largest + 1..=ID_MAX);
         tokenizers::canonicalize_value(&mut value).map_err(|e| unusable(e.to_string()))?;
         // The library panics at some vocabularies that contradict themselves.
-        let pipeline = catch_unwind(|| tokenizers::from_json(&value.to_string()))
-            .map_err(|_| unusable("the library that encodes gives up on it".to_owned()))?
+        let pipeline = contained(|| tokenizers::from_json(&value.to_string()))
+            .ok_or_else(|| unusable("the library that encodes gives up on it".to_owned()))?
             .map_err(|error| unusable(error.to_string()))?;
 
         check_added(&pipeline, &specials).map_err(unusable)?;
