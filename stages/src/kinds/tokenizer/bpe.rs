@@ -271,7 +271,8 @@ mod tests {
         };
         learn(&mut tokens, &mut words, &limits, &NEVER).unwrap();
         let longest = tokens.iter().map(String::len).max().unwrap();
-        assert!((8192..=TOKEN_BYTES_MAX).contains(&longest), "{longest}");
+        // The library takes less than 65,536 bytes, and a byte may be written in two.
+        assert!((8192..1 << 15).contains(&longest), "{longest}");
     }
 
     static NEVER: AtomicBool = AtomicBool::new(false);

@@ -396,6 +396,10 @@ fn a_vocabulary_that_shards_cannot_hold_is_refused() {
     let ids = |template| add_specials(&mut json(&vocab), template, &[]).map(|g| g.eos_id);
     assert_eq!(ids(Template::Plain).unwrap(), Some(65_535));
     assert!(ids(Template::Chatml).unwrap_err().message.contains("65537"));
+    // The largest number that can be written, to which nothing can be added.
+    let largest = Fixture::new(&Corpus::new()).run(1, "{vocab_size: 18446744073709551615}");
+    let said = largest.unwrap_err().message;
+    assert!(said.contains("shards hold ids up to 65535"), "{said}");
 }
 
 #[test]
