@@ -74,7 +74,7 @@ fn own(folder: &Path) -> String {
 }
 
 /// Copies an artifact to the folder `broken` and breaks one of its files; returns its name.
-fn break_one(dice: &mut Dice, sound: &Path, broken: &Path) -> PathBuf {
+pub(crate) fn break_one(dice: &mut Dice, sound: &Path, broken: &Path) -> PathBuf {
     fs::remove_dir_all(broken).ok();
     let files = files_below(sound);
     let hit = dice.pick::<PathBuf>(&files).clone();

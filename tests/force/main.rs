@@ -18,6 +18,7 @@ mod data;
 mod disk;
 mod experiments;
 mod forced;
+mod imports;
 mod kills;
 mod numbers;
 mod servers;
