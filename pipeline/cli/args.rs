@@ -31,7 +31,9 @@ use crate::{
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    after_help = "RUN is a run's name, its uuid, a unique prefix of either, or `@last`.\n\
+    after_help = "RUN is a run's name, its uuid, a unique prefix of either, or `@last`: the last run that\n\
+                  made something. An attempt that failed before that does not count, and a run that\n\
+                  found all there stands for the one that made it.\n\n\
                   Start with `tinylm run experiments/quickstart.yaml`."
 )]
 pub(crate) struct Cli {

@@ -1,7 +1,7 @@
 //! `tinylm rm`: removing runs from the registry.
 
 use clap::Args;
-use tinylm_registry::Status;
+use tinylm_registry::{Registry, RunQuery, Status};
 
 use crate::{
     failure::Failure,
@@ -23,6 +23,9 @@ pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
     // All are looked at before any is removed: a typo removes nothing.
     let runs = find_runs(&registry, &args.runs)?;
+    if args.runs.iter().any(|name| name == "@last") {
+        refuse_passed_over(&registry)?;
+    }
     let running = runs.iter().filter(|run| run.status == Status::Running);
     let refused = running.map(|run| {
         Failure::wrong(format!("{} is still going on", run.name))
@@ -42,4 +45,22 @@ pub(crate) fn rm(project: &Project, args: &RmArgs) -> Result<(), Failure> {
         say(&project.global, &format!("removed {}; {freed}", run.name));
     }
     Ok(())
+}
+
+/// Refuses `@last` where it means a run before the newest: who has just run something would lose
+/// another one.
+fn refuse_passed_over(registry: &Registry) -> Result<(), Failure> {
+    let last = registry.find_run("@last")?;
+    let query = RunQuery {
+        limit: Some(1),
+        ..RunQuery::default()
+    };
+    match registry.runs(&query)?.first() {
+        Some(newest) if newest.id != last.id => {
+            let (last, newest) = (&last.name, &newest.name);
+            let message = format!("`@last` is {last}, and {newest} began after it");
+            Err(Failure::wrong(message).help("name the run that is to go"))
+        }
+        _ => Ok(()),
+    }
 }

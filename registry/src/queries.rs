@@ -44,8 +44,7 @@ impl Registry {
     /// Finds a run by name, uuid, a unique prefix of either, or `@last`.
     pub fn find_run(&self, text: &str) -> Result<Run, Error> {
         if text == "@last" {
-            let last = self.run_where(&format!("{NEWEST_FIRST} LIMIT 1"), [])?;
-            return last.ok_or_else(|| unknown_run(text, &[]));
+            return self.last_run()?.ok_or_else(|| unknown_run(text, &[]));
         }
         if let Some(run) = self.run_where("AND (name = ?1 OR id = ?1)", [text])? {
             return Ok(run);
@@ -65,6 +64,30 @@ impl Registry {
                 text: text.to_owned(),
                 matches: fitting.into_iter().map(|run| run.name).collect(),
             }),
+        }
+    }
+
+    /// The run that is meant by `@last`: the last that came to something. An attempt that failed
+    /// before it made anything is passed over while there is another run, and one that found all of
+    /// its stages there stands for the run that made them.
+    fn last_run(&self) -> Result<Option<Run>, Error> {
+        const WORKED: &str = "EXISTS (SELECT 1 FROM executions
+            WHERE executions.run_id = runs.id AND executions.status <> 'failed')";
+        const HAS_ALL_STAGES_OF: &str = "NOT EXISTS (SELECT 1 FROM stages AS wanted
+            WHERE wanted.run_id = ?1 AND NOT EXISTS (SELECT 1 FROM stages AS there
+              WHERE there.run_id = runs.id AND there.name = wanted.name
+                AND there.key IS wanted.key))";
+        let first = |condition: &str, params: &[&dyn ToSql]| {
+            self.run_where(&format!("{condition} {NEWEST_FIRST} LIMIT 1"), params)
+        };
+        let came_to_something = format!("AND (runs.status = 'done' OR {WORKED})");
+        let Some(last) = first(&came_to_something, &[])? else {
+            return first("", &[]);
+        };
+        let is_maker = format!("AND {WORKED} AND {HAS_ALL_STAGES_OF}");
+        match self.executions(&last.id)?.is_empty() {
+            true => Ok(first(&is_maker, &[&last.id])?.or(Some(last))),
+            false => Ok(Some(last)),
         }
     }
 

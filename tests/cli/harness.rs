@@ -189,11 +189,19 @@ impl Project {
     }
 
     fn shown(&self) -> serde_json::Value {
-        let shown = self.tinylm("show @last --json").success();
+        let name = self.newest();
+        let shown = self.tinylm(&format!("show {name} --json")).success();
         serde_json::from_str(&shown.stdout).unwrap()
     }
 
-    /// The outcome of each stage of the last run: `corpus hit, sorted made`.
+    /// The run that began last, whatever came of it: `@last` passes over what came to nothing.
+    pub(crate) fn newest(&self) -> String {
+        let runs = self.tinylm("runs --limit 1 --json").success();
+        let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
+        runs[0]["name"].as_str().unwrap().to_owned()
+    }
+
+    /// The outcome of each stage of the newest run: `corpus hit, sorted made`.
     pub(crate) fn outcomes(&self) -> String {
         let run = self.shown();
         let words: Vec<String> = run["stages"]
@@ -208,19 +216,20 @@ impl Project {
         words.join(", ")
     }
 
-    /// A field of the last run.
+    /// A field of the newest run.
     pub(crate) fn last_run(&self, field: &str) -> String {
         self.shown()[field].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The folder of an artifact of the last run.
+    /// The folder of an artifact of the newest run.
     pub(crate) fn artifact_folder(&self, stage: &str) -> PathBuf {
-        let place = self.tinylm(&format!("cache path @last/{stage}")).success();
+        let run = self.newest();
+        let place = self.tinylm(&format!("cache path {run}/{stage}")).success();
         let root = self.dir.path().to_string_lossy();
         PathBuf::from(place.stdout.trim().replace("[ROOT]", &root))
     }
 
-    /// What an artifact of the last run holds.
+    /// What an artifact of the newest run holds.
     pub(crate) fn artifact(&self, stage: &str, file: &str) -> String {
         fs::read_to_string(self.artifact_folder(stage).join(file)).unwrap()
     }

@@ -112,6 +112,60 @@ fn curve(execution_id: &str, name: &str, values: &[f64]) -> Vec<MetricRow> {
         .collect()
 }
 
+/// A run that found its stage there, or whose stage failed.
+fn attempt(fixture: &Fixture, id: &str, lr: &str, status: Status) {
+    let registry = &fixture.registry;
+    let run = NewRun {
+        id: id.into(),
+        ..NewRun::default()
+    };
+    registry.insert_run(&run).unwrap();
+    let mut outcome = Outcome::Hit;
+    if status == Status::Failed {
+        outcome = Outcome::Failed;
+        let execution = NewExecution {
+            id: format!("e-{id}"),
+            run_id: id.into(),
+            ..NewExecution::default()
+        };
+        registry.insert_execution(&execution).unwrap();
+        let end = Finished {
+            status,
+            ..Finished::default()
+        };
+        registry.finish_execution(&execution.id, &end).unwrap();
+    }
+    let stage = StageRecord {
+        run_id: id.into(),
+        name: "base".into(),
+        outcome,
+        key: Some(crate::Digest::of_bytes(lr.as_bytes())),
+        inputs: "{}".into(),
+        settings: "{}".into(),
+        ..StageRecord::default()
+    };
+    registry.upsert_stage(&stage).unwrap();
+    registry.set_run_status(id, status, Some(1)).unwrap();
+}
+
+#[test]
+fn the_last_run_is_the_last_that_came_to_something() {
+    let fixture = Fixture::new();
+    let last = || fixture.registry.find_run("@last").unwrap().id;
+    attempt(&fixture, "failed", "3", Status::Failed);
+    assert_eq!(last(), "failed", "there is nothing else");
+    fixture.run("a", "1", 2.0);
+    fixture.run("b", "2", 2.0);
+    attempt(&fixture, "once more", "3", Status::Failed);
+    assert_eq!(last(), "b");
+    // Who runs the experiment of `a` again has its results before them, not those of `b`.
+    attempt(&fixture, "again", "1", Status::Done);
+    assert_eq!(last(), "a");
+    // No other run has all of its stages: it is a result of its own.
+    attempt(&fixture, "put together", "5", Status::Done);
+    assert_eq!(last(), "put together");
+}
+
 #[test]
 fn a_run_is_found_by_any_name_for_it() {
     let fixture = Fixture::new();
