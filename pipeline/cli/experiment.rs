@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tinylm_pipeline::spec;
+use tinylm_pipeline::{secrets::masked, spec};
 
 use crate::{
     failure::Failure,
@@ -79,6 +79,15 @@ impl FileArgs {
     }
 }
 
+/// Returns the settings that make an experiment a point of a sweep, if it is one.
+pub(crate) fn sweep_point(experiment: &spec::Experiment) -> Option<String> {
+    let point = experiment.sweep_point.iter();
+    let words: Vec<String> = point
+        .map(|(path, value)| masked(&format!("{path}={value}")))
+        .collect();
+    (!words.is_empty()).then(|| words.join("  "))
+}
+
 /// A word as a shell takes it for itself.
 fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "_-./=,:@+%".contains(c);
@@ -110,12 +119,7 @@ fn keep_until(experiment: &mut spec::Experiment, until: &[String]) {
     // Stages stand after what they read, so one pass from the end finds all.
     for stage in experiment.stages.iter().rev() {
         if kept.contains(&stage.name) {
-            kept.extend(
-                stage
-                    .inputs
-                    .iter()
-                    .flat_map(|(_, names)| names.iter().cloned()),
-            );
+            kept.extend(stage.reads().map(str::to_owned));
         }
     }
     experiment.stages.retain(|stage| kept.contains(&stage.name));

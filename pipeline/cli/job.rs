@@ -46,6 +46,13 @@ pub(crate) struct HowArgs {
     pub(crate) keep_going: bool,
 }
 
+impl HowArgs {
+    /// Returns whether a run with this exit code is the last of its sweep.
+    pub(crate) fn stops_after(&self, code: u8) -> bool {
+        code > STAGE_FAILED || (code > 0 && !self.keep_going)
+    }
+}
+
 /// A run that is being recorded, and the name that it got.
 struct Recording {
     recorder: Recorder,
@@ -123,6 +130,16 @@ impl Job<'_> {
             true => Ok(DAMAGED),
             false => Ok(self.exit_code(status)),
         }
+    }
+
+    /// Writes down a run that does not begin now, so that `resume` knows of it.
+    pub(crate) fn put_off(&self) -> Result<(), Failure> {
+        let context = self.project.context();
+        let is_writable = prepare_home(&context.home)?;
+        if let Ok(recording) = self.begin_recording(&context, is_writable)? {
+            recording.recorder.finish(Status::Cancelled);
+        }
+        Ok(())
     }
 
     /// Holds the run's own lock (it is alive) and the store's (nothing is collected).
@@ -243,14 +260,21 @@ impl Job<'_> {
                 eprint(failure.render(project::stderr_has_color()));
             }
         }
-        if self.project.global.quiet {
-            return;
+        let is_quiet = self.project.global.quiet;
+        let mut blocks = match status {
+            Status::Done => outcome::told(&self.project.home(), self.experiment, settled),
+            _ => Vec::new(),
+        };
+        if !is_quiet {
+            blocks.push(closing_line(run_name, settled, next));
         }
-        if status == Status::Done {
-            outcome::print(console, &self.project.home(), self.experiment, settled);
+        for (idx, block) in blocks.into_iter().enumerate() {
+            // The table of stages stands above, unless nobody wants to see it.
+            if idx > 0 || !is_quiet {
+                console.result("");
+            }
+            console.result(block);
         }
-        console.result("");
-        console.result(closing_line(run_name, settled, next));
     }
 
     fn exit_code(&self, status: Status) -> u8 {

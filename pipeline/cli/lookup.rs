@@ -1,6 +1,6 @@
 //! Finding runs and stages by the names that a person gives.
 
-use tinylm_registry::{Registry, Run, StageRow};
+use tinylm_registry::{Registry, Run, RunQuery, StageRow};
 
 use crate::{failure::Failure, project::quoted};
 
@@ -35,6 +35,26 @@ pub(crate) fn find_stage<'a>(
                 None => failure.help(format!("it has {}", quoted(names()))),
             }
         })
+}
+
+/// Returns all runs of a run's sweep, in the order in which they ran.
+pub(crate) fn runs_of_its_sweep(registry: &Registry, run: &Run) -> Result<Vec<Run>, Failure> {
+    match &run.sweep {
+        Some(sweep) => runs_of_sweep(registry, sweep),
+        None => Err(
+            Failure::wrong(format!("`{}` belongs to no sweep", run.name))
+                .help("`report --compare A B` puts any runs side by side"),
+        ),
+    }
+}
+
+/// The same by the sweep's uuid.
+pub(crate) fn runs_of_sweep(registry: &Registry, sweep: &str) -> Result<Vec<Run>, Failure> {
+    let mut runs = registry.runs(&RunQuery::default())?;
+    runs.retain(|run| run.sweep.as_deref() == Some(sweep));
+    // Runs come newest first.
+    runs.reverse();
+    Ok(runs)
 }
 
 /// A run's tags, as people write them.

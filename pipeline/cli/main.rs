@@ -38,6 +38,7 @@ mod shape;
 mod show;
 mod signals;
 mod stages;
+mod sweep;
 mod tag;
 mod update;
 

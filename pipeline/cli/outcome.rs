@@ -6,8 +6,6 @@ use tinylm_pipeline::{Content, Settled, spec::Experiment};
 use tinylm_registry::Home;
 use tinylm_reports::number;
 
-use crate::console::Console;
-
 /// Numbers of an evaluation worth a line at the end of a run, best known first.
 const NUMBERS: [&str; 4] = [
     "perplexity",
@@ -19,52 +17,48 @@ const NUMBERS: [&str; 4] = [
 /// Texts printed whole; the rest is in the artifact.
 const TEXTS_MAX: usize = 5;
 
-/// Prints the numbers of every evaluation and the first texts of every sample stage.
-pub(crate) fn print(console: &Console, home: &Home, experiment: &Experiment, settled: &[Settled]) {
-    for (stage, settled) in experiment.stages.iter().zip(settled) {
-        match stage.kind.makes {
-            Content::Figures => print_numbers(console, settled),
-            Content::Samples => print_texts(console, home, settled),
-            _ => {}
-        }
-    }
+/// Returns the numbers of every evaluation and the first texts of every sample stage, each a block
+/// of lines.
+pub(crate) fn told(home: &Home, experiment: &Experiment, settled: &[Settled]) -> Vec<String> {
+    let stages = experiment.stages.iter().zip(settled);
+    let told = stages.filter_map(|(stage, settled)| match stage.kind.makes {
+        Content::Figures => numbers(settled),
+        Content::Samples => texts(home, settled),
+        _ => None,
+    });
+    told.collect()
 }
 
-fn print_numbers(console: &Console, settled: &Settled) {
+fn numbers(settled: &Settled) -> Option<String> {
     let numbers = NUMBERS
         .iter()
         .filter_map(|name| Some((name, settled.metrics.get(name)?)));
     let words: Vec<String> = numbers
         .map(|(name, value)| format!("{} {}", name.replace('_', " "), number(value)))
         .collect();
-    if !words.is_empty() {
-        console.result("");
-        console.result(format!("{}: {}", settled.stage, words.join(", ")));
-    }
+    (!words.is_empty()).then(|| format!("{}: {}", settled.stage, words.join(", ")))
 }
 
-fn print_texts(console: &Console, home: &Home, settled: &Settled) {
-    let Some(digest) = settled.artifact else {
-        return;
-    };
-    let path = home.artifact_files(&digest).join("samples.jsonl");
-    let Ok(text) = fs::read_to_string(path) else {
-        return;
-    };
+fn texts(home: &Home, settled: &Settled) -> Option<String> {
+    let path = home
+        .artifact_files(&settled.artifact?)
+        .join("samples.jsonl");
+    let text = fs::read_to_string(path).ok()?;
     let samples: Vec<serde_json::Value> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    console.result("");
+    let mut lines = Vec::new();
     for sample in samples.iter().take(TEXTS_MAX) {
         let field = |name: &str| sample[name].as_str().unwrap_or("").trim().to_owned();
         let prompt = indented(&field("prompt"));
-        console.result(format!("{}> {prompt}", settled.stage));
-        console.result(format!("  {}", indented(&field("text"))));
+        lines.push(format!("{}> {prompt}", settled.stage));
+        lines.push(format!("  {}", indented(&field("text"))));
     }
     if samples.len() > TEXTS_MAX {
-        console.result(format!("  ... and {} more", samples.len() - TEXTS_MAX));
+        lines.push(format!("  ... and {} more", samples.len() - TEXTS_MAX));
     }
+    Some(lines.join("\n"))
 }
 
 /// Lines of a text stand below each other.

@@ -10,7 +10,7 @@ use tinylm_registry::Registry;
 use tinylm_reports::block::Tone;
 
 use crate::{
-    experiment::FileArgs,
+    experiment::{FileArgs, sweep_point},
     failure::Failure,
     history::last_recipe,
     output::{Shown, print_json, print_line},
@@ -50,20 +50,69 @@ pub(crate) fn print(
         print_json(&serde_json::Value::Array(stages.collect()));
         return Ok(());
     }
-    for (idx, (experiment, stages)) in plans.iter().enumerate() {
-        if plans.len() > 1 {
-            if idx > 0 {
-                print_line("");
-            }
-            let point = experiment.sweep_point.iter();
-            let words: Vec<String> = point
-                .map(|(path, value)| format!("{path}={value}"))
-                .collect();
-            print_line(words.join("  "));
-        }
-        print_plan(project, experiment, stages, file);
+    let words = file.words(project);
+    match &plans[..] {
+        [(experiment, stages)] => print_stages(project, experiment, stages, &|_| true),
+        plans => print_sweep(project, plans),
     }
+    print_line(conclusion(&words, &distinct(&plans)));
     Ok(())
+}
+
+type Plan<'a> = (&'a Experiment, Vec<Planned>);
+
+/// Prints what the points of a sweep have in common, then what each has of its own.
+fn print_sweep(project: &Project, plans: &[Plan<'_>]) {
+    let shared = shared(plans);
+    if let Some((experiment, stages)) = plans.first() {
+        print_stages(project, experiment, stages, &|idx| shared[idx]);
+    }
+    for (idx, (experiment, stages)) in plans.iter().enumerate() {
+        if idx > 0 || shared.contains(&true) {
+            print_line("");
+        }
+        let point = sweep_point(experiment).unwrap_or_default();
+        print_line(format!("{} of {}: {point}", idx + 1, plans.len()));
+        print_stages(project, experiment, stages, &|idx| !shared[idx]);
+    }
+    print_line("");
+}
+
+/// Returns which stages are the same at all points, in the order of the plan.
+fn shared(plans: &[Plan<'_>]) -> Vec<bool> {
+    let [(first, stages), others @ ..] = plans else {
+        return Vec::new();
+    };
+    let mut shared: Vec<bool> = Vec::new();
+    for (idx, stage) in stages.iter().enumerate() {
+        let spec = &first.stages[idx];
+        let reads_shared = spec.reads().all(|name| {
+            let read = first.stages[..idx]
+                .iter()
+                .position(|read| read.name == name);
+            read.is_some_and(|read| shared[read])
+        });
+        let is_same = |(other, planned): &Plan<'_>| {
+            let other = &other.stages[idx];
+            let has_seed = !spec.kind.seeded || spec.seed == other.seed;
+            stage.key == planned[idx].key
+                && (stage.key.is_some() || (reads_shared && has_seed && spec.with == other.with))
+        };
+        shared.push(others.iter().all(is_same));
+    }
+    shared
+}
+
+/// Returns what all points of a sweep would run, what they share once.
+fn distinct<'a>(plans: &'a [Plan<'_>]) -> Vec<&'a Planned> {
+    let shared = shared(plans);
+    let of_points = plans.iter().enumerate().flat_map(|(point, (_, stages))| {
+        let is_counted = |idx: usize| point == 0 || !shared.get(idx).is_some_and(|shared| *shared);
+        let stages = stages.iter().enumerate();
+        let counted = stages.filter(move |(idx, _)| is_counted(*idx));
+        counted.map(|(_, stage)| stage).collect::<Vec<_>>()
+    });
+    of_points.collect()
 }
 
 fn planned(
@@ -87,49 +136,55 @@ fn planned(
     planned.map_err(|error| Failure::from(error).before_running())
 }
 
-fn print_plan(project: &Project, experiment: &Experiment, stages: &[Planned], file: &FileArgs) {
-    let color = project::stdout_has_color();
+/// Prints the stages that are chosen by their places, a line each with the reason.
+fn print_stages(
+    project: &Project,
+    experiment: &Experiment,
+    stages: &[Planned],
+    is_chosen: &dyn Fn(usize) -> bool,
+) {
     let is_full = project.global.verbose || !std::io::IsTerminal::is_terminal(&std::io::stdout());
-    let width = stages
-        .iter()
-        .map(|stage| stage.name.chars().count())
-        .max()
-        .unwrap_or(0);
-    for stage in stages {
-        let (word, tone) = match stage.state {
-            State::Fresh(_) => ("fresh", Tone::Quiet),
-            State::Dirty => ("dirty", Tone::Warn),
-            State::Pending => ("pending", Tone::Series(0)),
-        };
-        let why = match &stage.state {
-            State::Fresh(record) if project.global.verbose => {
-                vec![format!(
-                    "{} from {}",
-                    record.artifact.short(),
-                    record.run_name
-                )]
-            }
-            _ => stage.why(is_full),
-        };
-        let name = &stage.name;
-        let first = why.first().map_or("", String::as_str);
-        let word = Shown::painted(&format!("{word:<8}"), tone, color);
-        let line = word.then(format!(" {name:width$}  {first}"));
-        print_line(line.trimmed());
-        for reason in why.iter().skip(1) {
-            print_line(format!("{:9}{:width$}  {reason}", "", ""));
-        }
+    let widths = stages.iter().map(|stage| stage.name.chars().count());
+    let width = widths.max().unwrap_or(0);
+    let chosen = || (0..stages.len()).filter(|idx| is_chosen(*idx));
+    for stage in chosen().map(|idx| &stages[idx]) {
+        print_stage(project, stage, width, is_full);
     }
-    print_line(conclusion(&file.words(project), stages));
     if project.global.verbose {
-        for stage in &experiment.stages {
-            shape::print(&project.home(), stage, stages);
+        for idx in chosen() {
+            shape::print(&project.home(), &experiment.stages[idx], stages);
         }
     }
 }
 
+fn print_stage(project: &Project, stage: &Planned, width: usize, is_full: bool) {
+    let (word, tone) = match stage.state {
+        State::Fresh(_) => ("fresh", Tone::Quiet),
+        State::Dirty => ("dirty", Tone::Warn),
+        State::Pending => ("pending", Tone::Series(0)),
+    };
+    let why = match &stage.state {
+        State::Fresh(record) if project.global.verbose => {
+            vec![format!(
+                "{} from {}",
+                record.artifact.short(),
+                record.run_name
+            )]
+        }
+        _ => stage.why(is_full),
+    };
+    let name = &stage.name;
+    let first = why.first().map_or("", String::as_str);
+    let word = Shown::painted(&format!("{word:<8}"), tone, project::stdout_has_color());
+    let line = word.then(format!(" {name:width$}  {first}"));
+    print_line(line.trimmed());
+    for reason in why.iter().skip(1) {
+        print_line(format!("{:9}{:width$}  {reason}", "", ""));
+    }
+}
+
 /// "`tinylm run tiny.yaml` would run 1 stage, then at most 2 that read it."
-fn conclusion(words: &str, stages: &[Planned]) -> String {
+fn conclusion(words: &str, stages: &[&Planned]) -> String {
     let count =
         |state: fn(&State) -> bool| stages.iter().filter(|stage| state(&stage.state)).count();
     let n_dirty = count(|state| matches!(state, State::Dirty));

@@ -12,7 +12,7 @@ use tinylm_reports::{
 
 use crate::{
     failure::Failure,
-    lookup::find_runs,
+    lookup::{find_runs, runs_of_its_sweep},
     output::{Shown, print_line},
     project::{self, Project, quoted},
 };
@@ -105,16 +105,7 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     let mut runs = find_runs(registry, args.run.iter().chain(&args.compare))?;
     if let Some(name) = &args.sweep {
         let run = registry.find_run(name)?;
-        let Some(sweep) = run.sweep.clone() else {
-            return Err(
-                Failure::wrong(format!("`{}` belongs to no sweep", run.name))
-                    .help("`--compare A B` puts any runs side by side"),
-            );
-        };
-        let mut of_sweep = registry.runs(&RunQuery::default())?;
-        of_sweep.retain(|run| run.sweep.as_ref() == Some(&sweep));
-        // Runs come newest first; a sweep is read in the order in which it ran.
-        runs.extend(of_sweep.into_iter().rev());
+        runs.extend(runs_of_its_sweep(registry, &run)?);
     }
     if let Some(filter) = &args.filter {
         let filter = Some(Filter::parse(filter)?);

@@ -1,39 +1,50 @@
 //! `tinylm resume`: going on with a run that did not end well.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::Value;
 use tinylm_pipeline::{
-    Context, Resolve,
+    Context, Interrupt, Resolve,
     secrets::{MASK, Secrets},
     spec::{self, Experiment},
 };
-use tinylm_registry::Status;
+use tinylm_registry::{Registry, Run, RunQuery, Status};
 
 use crate::{
     failure::Failure,
     job::{HowArgs, Job, all_settings, local_digests},
-    output::print_line,
+    lookup::runs_of_its_sweep,
+    output::{print_line, say},
     project::{Project, quoted},
     signals::listen_for_signals,
+    sweep,
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
-    /// The run
-    #[arg(default_value = "@last")]
-    pub(crate) run: String,
+    /// The run; without one, the last that did not end well
+    pub(crate) run: Option<String>,
+    /// Go on with all runs of its sweep that did not end well
+    #[arg(long)]
+    pub(crate) sweep: bool,
     #[command(flatten)]
     pub(crate) how: HowArgs,
 }
 
 pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
-    let run = registry.find_run(&args.run)?;
+    let Some(run) = named(&registry, args.run.as_deref())? else {
+        say(&project.global, "every run is done: nothing is left to do");
+        return Ok(());
+    };
+    if args.sweep {
+        return resume_sweep(project, &registry, &run, &args.how);
+    }
     match run.status {
         Status::Done => {
-            if !project.global.quiet {
-                print_line(format!("{} is done: nothing is left to do", run.name));
-            }
+            let told = format!("{} is done: nothing is left to do", run.name);
+            say(&project.global, &told);
             return Ok(());
         }
         Status::Running => {
@@ -42,33 +53,79 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
         }
         Status::Failed | Status::Cancelled | Status::Interrupted => {}
     }
+    match go_on(project, &registry, run, &args.how, &listen_for_signals()?)? {
+        0 => Ok(()),
+        code => Err(Failure::said(code)),
+    }
+}
+
+fn named(registry: &Registry, name: Option<&str>) -> Result<Option<Run>, Failure> {
+    if let Some(name) = name {
+        return Ok(Some(registry.find_run(name)?));
+    }
+    let runs = registry.runs(&RunQuery::default())?;
+    Ok(runs.into_iter().find(is_resumable))
+}
+
+fn is_resumable(run: &Run) -> bool {
+    !matches!(run.status, Status::Done | Status::Running)
+}
+
+fn resume_sweep(
+    project: &Project,
+    registry: &Registry,
+    run: &Run,
+    how: &HowArgs,
+) -> Result<(), Failure> {
+    let mut runs = runs_of_its_sweep(registry, run)?;
+    runs.retain(is_resumable);
+    let interrupt = listen_for_signals()?;
+    let mut worst = 0;
+    for (idx, run) in runs.into_iter().enumerate() {
+        let gap = if idx > 0 { "\n" } else { "" };
+        print_line(format!("{gap}{}", run.name));
+        let code = go_on(project, registry, run, how, &interrupt)?;
+        worst = worst.max(code);
+        if how.stops_after(code) {
+            break;
+        }
+    }
+    sweep::print(project, run.sweep.as_deref().unwrap_or_default())?;
+    match worst {
+        0 => Ok(()),
+        code => Err(Failure::said(code)),
+    }
+}
+
+/// Goes on with a run; returns the exit code.
+fn go_on(
+    project: &Project,
+    registry: &Registry,
+    run: Run,
+    how: &HowArgs,
+    interrupt: &Arc<Interrupt>,
+) -> Result<u8, Failure> {
     let resolved: Value =
         serde_json::from_str(&registry.source(&run.id)?.resolved).map_err(|error| {
             Failure::wrong(format!("the record of {} is damaged: {error}", run.name))
         })?;
     let mut experiment = Experiment::from_resolved(&resolved, &project.catalog)
         .map_err(|error| Failure::wrong(format!("{} cannot go on: {error}", run.name)))?;
-    drop(registry);
     take_secrets(project, &mut experiment);
-    let context = project.context();
-    refuse_changed_files(&context, &experiment, &resolved, &run.name)?;
-    let interrupt = listen_for_signals()?;
+    refuse_changed_files(&project.context(), &experiment, &resolved, &run.name)?;
     let job = Job {
         project,
         experiment: &experiment,
-        how: &args.how,
+        how,
         force: &[],
         resolve: Resolve::IfNew,
         run_id: run.id,
         is_resumed: true,
         sweep: run.sweep,
         tags: &[],
-        interrupt: &interrupt,
+        interrupt,
     };
-    match job.run()? {
-        0 => Ok(()),
-        code => Err(Failure::said(code)),
-    }
+    job.run()
 }
 
 /// Secrets of addresses were not written down: they are taken from the experiment file, where that

@@ -1,18 +1,18 @@
 //! `tinylm run`: an experiment, or each point of a sweep.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use tinylm_pipeline::{Resolve, secrets::masked, spec::Experiment};
+use tinylm_pipeline::Resolve;
 use tinylm_registry::names;
 
 use crate::{
-    experiment::FileArgs,
-    failure::{Failure, STAGE_FAILED},
+    experiment::{FileArgs, sweep_point},
+    failure::Failure,
     job::{HowArgs, Job},
     output::print_line,
     plan,
     project::Project,
-    runs,
     signals::listen_for_signals,
+    sweep,
 };
 
 #[derive(Debug, Args)]
@@ -37,19 +37,11 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
     if args.dry_run {
         return plan::print(project, &experiments, &args.file, false);
     }
-    let sweep = (experiments.len() > 1).then(names::new_id);
+    let n = experiments.len();
+    let sweep = (n > 1).then(names::new_id);
     let interrupt = listen_for_signals()?;
-    let mut worst = 0;
+    let (mut worst, mut is_stopped) = (0, false);
     for (idx, experiment) in experiments.iter().enumerate() {
-        if let Some(point) = sweep_point(experiment) {
-            if idx > 0 {
-                println(project, "");
-            }
-            println(
-                project,
-                &format!("{} of {}: {point}", idx + 1, experiments.len()),
-            );
-        }
         let job = Job {
             project,
             experiment,
@@ -66,33 +58,23 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             tags: &args.tag,
             interrupt: &interrupt,
         };
+        if is_stopped {
+            job.put_off()?;
+            continue;
+        }
+        if let Some(point) = sweep_point(experiment) {
+            let gap = if idx > 0 { "\n" } else { "" };
+            print_line(format!("{gap}{} of {n}: {point}", idx + 1));
+        }
         let code = job.run()?;
         worst = worst.max(code);
-        if code > STAGE_FAILED || (code > 0 && !args.how.keep_going) {
-            break;
-        }
+        is_stopped = args.how.stops_after(code);
     }
-    if let Some(sweep) = sweep
-        && !project.global.quiet
-    {
-        runs::print_sweep(project, &sweep)?;
+    if let Some(sweep) = sweep {
+        sweep::print(project, &sweep)?;
     }
     match worst {
         0 => Ok(()),
         code => Err(Failure::said(code)),
-    }
-}
-
-fn sweep_point(experiment: &Experiment) -> Option<String> {
-    let point = experiment.sweep_point.iter();
-    let words: Vec<String> = point
-        .map(|(path, value)| masked(&format!("{path}={value}")))
-        .collect();
-    (!words.is_empty()).then(|| words.join("  "))
-}
-
-fn println(project: &Project, line: &str) {
-    if !project.global.quiet {
-        print_line(line);
     }
 }

@@ -57,7 +57,8 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
     print_listing(project, &registry, &runs, &wanted)
 }
 
-fn print_listing(
+/// Prints runs below each other; `wanted` are metrics asked for by name.
+pub(crate) fn print_listing(
     project: &Project,
     registry: &Registry,
     runs: &[Run],
@@ -70,27 +71,6 @@ fn print_listing(
         let remark = format!("headline: {name}");
         print_line(Shown::painted(&remark, Tone::Quiet, options.colour));
     }
-    Ok(())
-}
-
-/// Prints the runs of a sweep below each other, in the order in which they ran.
-pub(crate) fn print_sweep(project: &Project, sweep: &str) -> Result<(), Failure> {
-    // A home that cannot be written to has no record of them.
-    let Ok(registry) = project.registry() else {
-        return Ok(());
-    };
-    let mut runs = registry.runs(&RunQuery::default())?;
-    runs.retain(|run| run.sweep.as_deref() == Some(sweep));
-    runs.reverse();
-    let Some(first) = runs.first() else {
-        return Ok(());
-    };
-    print_line("");
-    print_listing(project, &registry, &runs, &[])?;
-    let name = &first.name;
-    print_line(format!(
-        "`tinylm report --sweep {name}` puts them side by side"
-    ));
     Ok(())
 }
 

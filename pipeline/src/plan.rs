@@ -129,9 +129,8 @@ fn fresh(stage: &StageSpec, key: Digest, record: Box<KeyRecord>) -> Planned {
 }
 
 fn missing_inputs(stage: &StageSpec, artifacts: &HashMap<&str, Digest>) -> Vec<String> {
-    let names = stage.inputs.iter().flat_map(|(_, names)| names);
-    let missing = names.filter(|name| !artifacts.contains_key(name.as_str()));
-    missing.cloned().collect()
+    let missing = stage.reads().filter(|name| !artifacts.contains_key(name));
+    missing.map(str::to_owned).collect()
 }
 
 fn known_inputs(

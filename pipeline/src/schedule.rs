@@ -105,20 +105,14 @@ impl Runner<'_> {
         if stop.load(Ordering::Relaxed) || self.interrupt.wish(stop) != Wish::GoOn {
             return Vec::new();
         }
-        let is_good = |name: &String| {
-            let found = settled.get(name.as_str());
+        let is_good = |name: &str| {
+            let found = settled.get(name);
             found.is_some_and(|settled| settled.outcome.is_good())
         };
         let stages = self.experiment.stages.iter();
         stages
             .filter(|stage| !started.contains(stage.name.as_str()))
-            .filter(|stage| {
-                stage
-                    .inputs
-                    .iter()
-                    .flat_map(|(_, names)| names)
-                    .all(is_good)
-            })
+            .filter(|stage| stage.reads().all(is_good))
             .collect()
     }
 
@@ -156,6 +150,6 @@ fn inputs(stage: &StageSpec, settled: &HashMap<&str, Settled>) -> Vec<(String, V
 
 /// Returns whether something that a stage reads was damaged until this run made it anew.
 fn was_misled(stage: &StageSpec, settled: &HashMap<&str, Settled>) -> bool {
-    let mut names = stage.inputs.iter().flat_map(|(_, names)| names);
-    names.any(|name| settled.get(name.as_str()).is_some_and(|one| one.healed))
+    let mut names = stage.reads();
+    names.any(|name| settled.get(name).is_some_and(|one| one.healed))
 }

@@ -51,5 +51,13 @@ pub struct StageSpec {
     pub place: Option<Place>,
 }
 
+impl StageSpec {
+    /// Returns the names of the stages it reads, role by role.
+    pub fn reads(&self) -> impl Iterator<Item = &str> {
+        let names = self.inputs.iter().flat_map(|(_, names)| names);
+        names.map(String::as_str)
+    }
+}
+
 /// The seed of an experiment that names none.
 pub const SEED: u64 = 1337;
