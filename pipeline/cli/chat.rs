@@ -1,13 +1,16 @@
 //! `tinylm chat`: talking to a model.
 //!
-//! On a terminal lines are edited and remembered; elsewhere each line of standard input
-//! is a turn. Ctrl-C ends the answer that is coming, not the program, and neither does an
-//! answer that cannot be given. What the program says of itself stands in parentheses.
+//! On a terminal lines are edited and remembered, and answers are broken between words; elsewhere
+//! each line of standard input is a turn. Ctrl-C ends the answer that is coming, not the program,
+//! and neither does an answer that cannot be given. Remarks of the program stand in parentheses.
+
+mod knob;
+mod line;
 
 use std::{
     fs,
-    io::{self, BufRead, IsTerminal},
-    path::{Path, PathBuf},
+    io::{self, BufRead, IsTerminal, Write},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +20,7 @@ use std::{
 use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::json;
-use tinylm_reports::block::Tone;
+use tinylm_reports::{block::Tone, clean_lines};
 use tinylm_stages::shared::{
     speak::{Answer, End, Manner, Said, Speaker},
     template::Role,
@@ -25,11 +28,14 @@ use tinylm_stages::shared::{
 
 use crate::{
     failure::Failure,
-    manner::{MannerArgs, length},
-    model::open,
+    manner::MannerArgs,
+    model,
     output::{Shown, eprint, print_piece, tell},
     project::{self, Project},
+    wrap::Wrap,
 };
+use knob::Knob;
+use line::{HELP, Line, Lines};
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
@@ -42,40 +48,14 @@ pub(crate) struct ChatArgs {
     manner: MannerArgs,
 }
 
-const PROMPT: &str = "> ";
-const PROMPT_STYLED: &str = "\x1b[1;36m> \x1b[0m";
-
-const HELP: &str = "\
-/temp V       0 always takes the most likely word; higher is more surprising
-/top-k N      choose among this many of the most likely tokens; 0 is all
-/length N     most tokens of an answer; -1 is no end
-/system TEXT  what is said before the first turn; without TEXT, nothing
-/reset        begin anew
-/retry        answer the last turn again, in other words
-/save FILE    write the conversation as JSON
-/help         this list
-/quit         leave (also quit, exit, ##)";
-
-/// The meaning of a line.
-#[derive(Debug, Clone, PartialEq)]
-enum Line {
-    Say(String),
-    Temperature(f32),
-    TopK(usize),
-    Length(usize),
-    System(Option<String>),
-    Reset,
-    Retry,
-    Save(PathBuf),
-    Help,
-    Quit,
-    Nothing,
-    Wrong(String),
-}
+const PROMPT: (&str, &str) = ("> ", "\x1b[1;36m> \x1b[0m");
+/// Before the further lines of a turn.
+const PROMPT_ON: (&str, &str) = (". ", "\x1b[36m. \x1b[0m");
 
 pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
     let manner = args.manner.manner(0)?;
-    let speaker = open(project, &args.model, &args.manner)?;
+    let found = model::find(project, &args.model)?;
+    let speaker = found.open(&args.manner)?;
     let mut chat = Chat::new(speaker, manner, args.manner.system.clone());
     if let Some(prompt) = &args.prompt {
         return chat.say(prompt.clone());
@@ -88,10 +68,12 @@ pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
     registered.map_err(|error| Failure::new(1, format!("Ctrl-C cannot be caught: {error}")))?;
     chat.has_color = project::stderr_has_color();
     chat.is_quiet = project.global.quiet;
-    chat.remark(&format!(
-        "talking to {}; /help lists the commands, /quit leaves",
-        args.model
-    ));
+    let weights = found.weights(args.manner.weights);
+    chat.remark(&format!("talking to {}{weights}", found.name));
+    if let Some(others) = found.others("chat") {
+        chat.remark(&others);
+    }
+    chat.remark("/help lists the commands, /quit leaves");
     chat.converse(&project.home().root().join("chat_history"))
 }
 
@@ -106,6 +88,7 @@ struct Chat {
     n_left_out: usize,
     interrupted: Arc<AtomicBool>,
     has_color: bool,
+    is_terminal: bool,
     /// Only answers and mistakes are shown.
     is_quiet: bool,
 }
@@ -125,21 +108,25 @@ impl Chat {
             n_left_out: 0,
             interrupted: Arc::default(),
             has_color: false,
+            is_terminal: io::stdout().is_terminal(),
             is_quiet: false,
         }
     }
 
     /// Reads turns from standard input that is no terminal.
     fn lines(&mut self) -> Result<(), Failure> {
+        let mut lines = Lines::default();
         for line in io::stdin().lock().split(b'\n') {
             let line = line.map_err(|error| Failure::wrong(format!("standard input: {error}")))?;
             let line = String::from_utf8(line)
                 .map_err(|_| Failure::wrong("standard input is not UTF-8"))?;
-            if !self.obey(parse(&line))? {
-                break;
+            if let Some(line) = lines.add(&line)
+                && !self.obey(line)?
+            {
+                return Ok(());
             }
         }
-        Ok(())
+        self.obey(lines.end()).map(drop)
     }
 
     fn converse(&mut self, history: &Path) -> Result<(), Failure> {
@@ -149,17 +136,25 @@ impl Chat {
         let _ = editor.load_history(history);
         // Only with a helper is a prompt's style looked at.
         editor.set_helper(self.has_color.then_some(()));
+        let mut lines = Lines::default();
         loop {
-            match editor.readline(&(PROMPT, PROMPT_STYLED)) {
+            let prompt = if lines.is_begun() { PROMPT_ON } else { PROMPT };
+            match editor.readline(&prompt) {
                 Ok(line) => {
                     let _ = editor.add_history_entry(&line);
+                    let Some(line) = lines.add(&line) else {
+                        continue;
+                    };
                     self.interrupted.store(false, Ordering::Relaxed);
-                    match self.obey(parse(&line)) {
+                    match self.obey(line) {
                         Ok(true) => {}
                         Ok(false) => break,
                         // One turn that cannot be answered does not end a conversation.
                         Err(failure) => eprint(failure.render(self.has_color)),
                     }
+                }
+                Err(ReadlineError::Interrupted) if lines.is_begun() => {
+                    lines.end();
                 }
                 Err(ReadlineError::Interrupted) => self.remark("/quit leaves"),
                 Err(ReadlineError::Eof) => break,
@@ -179,21 +174,7 @@ impl Chat {
             Line::Nothing => {}
             Line::Help => tell(HELP),
             Line::Wrong(why) => eprint(&why),
-            Line::Temperature(temperature) => self.set_temperature(temperature),
-            Line::TopK(n) => {
-                self.manner.sampling.top_k = n;
-                self.remark(&match n {
-                    0 => "choosing among all tokens".to_owned(),
-                    n => format!("choosing among the {n} most likely tokens"),
-                });
-            }
-            Line::Length(n) => {
-                self.manner.max_tokens = n;
-                self.remark(&match n {
-                    usize::MAX => "answers have no end".to_owned(),
-                    n => format!("answers have at most {n} tokens"),
-                });
-            }
+            Line::Turn(knob, value) => self.turn(knob, value.as_deref()),
             Line::System(text) => {
                 self.remark(match text {
                     Some(_) => "said before the first turn from now on",
@@ -206,10 +187,7 @@ impl Chat {
                 self.n_left_out = 0;
                 self.remark("a new conversation");
             }
-            Line::Save(path) => match self.save(&path) {
-                Ok(()) => self.remark(&format!("saved to `{}`", path.display())),
-                Err(error) => eprint(format!("`{}`: {error}", path.display())),
-            },
+            Line::Save { path, over } => self.save(&path, over),
             Line::Retry => match self.turns.pop() {
                 Some((Role::Assistant, _)) => self.reply()?,
                 Some(turn) => {
@@ -223,16 +201,19 @@ impl Chat {
         Ok(true)
     }
 
-    fn set_temperature(&mut self, temperature: f32) {
-        let before = self.manner.sampling;
-        self.manner.sampling.temperature = temperature;
-        match self.manner.sampling.check() {
-            Ok(()) => self.remark(&format!("the temperature is {temperature}")),
-            Err(error) => {
-                self.manner.sampling = before;
-                eprint(error.to_string());
+    /// Changes a number if there is a new value, and tells what it is then.
+    fn turn(&mut self, knob: Knob, value: Option<&str>) {
+        if let Some(value) = value {
+            match knob.set(&self.manner, value) {
+                Ok(manner) => self.manner = manner,
+                Err(why) => return eprint(why),
+            }
+            if knob == Knob::Seed {
+                // As if the conversation had begun with it.
+                self.n_answers = 0;
             }
         }
+        self.remark(&knob.told(&self.manner));
     }
 
     fn say(&mut self, text: String) -> Result<(), Failure> {
@@ -259,6 +240,7 @@ impl Chat {
         self.n_left_out = prompt.n_turns_left_out;
         let interrupted = Arc::clone(&self.interrupted);
         let mut started = false;
+        let mut wrap = self.is_terminal.then(|| Wrap::new(project::stdout_width()));
         let mut listen = |said: &Said<'_>| {
             // Templates with spaces around their tags make answers begin with one.
             let text = if started {
@@ -267,13 +249,18 @@ impl Chat {
                 said.text.trim_start()
             };
             started |= !text.is_empty();
-            print_piece(text).is_ok() && !interrupted.load(Ordering::Relaxed)
+            let text = clean_lines(text);
+            let printed = match &mut wrap {
+                Some(wrap) => print_piece(&wrap.push(&text)),
+                None => print_piece(&text),
+            };
+            printed.is_ok() && !interrupted.load(Ordering::Relaxed)
         };
         let answer = self
             .speaker
             .answer(&prompt, self.n_answers, &self.manner, &mut listen)?;
         self.n_answers += 1;
-        tell("");
+        tell(&wrap.map_or_else(String::new, |mut wrap| wrap.finish()));
         self.note(&answer);
         self.turns
             .push((Role::Assistant, answer.text.trim().to_owned()));
@@ -305,8 +292,19 @@ impl Chat {
         }
     }
 
-    /// One dialogue in the shape that `normalize` reads.
-    fn save(&self, path: &Path) -> io::Result<()> {
+    fn save(&self, path: &Path, over: bool) {
+        let shown = path.display();
+        match self.write(path, over) {
+            Ok(()) => self.remark(&format!("saved to `{shown}`")),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => eprint(format!(
+                "`{shown}` is there already; `/save! {shown}` writes over it"
+            )),
+            Err(error) => eprint(format!("`{shown}`: {error}")),
+        }
+    }
+
+    /// Writes one dialogue in the shape that `normalize` reads.
+    fn write(&self, path: &Path, over: bool) -> io::Result<()> {
         let system = self
             .system
             .iter()
@@ -316,86 +314,10 @@ impl Chat {
             .iter()
             .map(|(role, text)| json!({"role": role, "content": text}));
         let messages: Vec<_> = system.chain(turns).collect();
-        fs::write(path, format!("{}\n", json!({ "messages": messages })))
-    }
-}
-
-/// Returns what a line means. Without a slash a command must be complete, so that
-/// "length matters" is something to say.
-fn parse(line: &str) -> Line {
-    let line = line.trim();
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim();
-    match (line, word) {
-        ("", _) => Line::Nothing,
-        ("quit" | "exit" | "##" | "/quit" | "/exit", _) => Line::Quit,
-        (_, "temp") => rest
-            .parse()
-            .map_or_else(|_| Line::Say(line.to_owned()), Line::Temperature),
-        (_, "length") => length(rest).map_or_else(|_| Line::Say(line.to_owned()), Line::Length),
-        (_, "/temp") => number(rest.parse(), "/temp 0.8", Line::Temperature),
-        (_, "/top-k") => number(rest.parse(), "/top-k 40", Line::TopK),
-        (_, "/length") => number(length(rest), "/length 256", Line::Length),
-        (_, "/system") => Line::System(Some(rest.to_owned()).filter(|text| !text.is_empty())),
-        (_, "/reset") => Line::Reset,
-        (_, "/retry") => Line::Retry,
-        (_, "/help") => Line::Help,
-        (_, "/save") if rest.is_empty() => Line::Wrong("where to? `/save talk.json`".to_owned()),
-        (_, "/save") => Line::Save(PathBuf::from(rest)),
-        (_, command) if command.starts_with('/') => {
-            Line::Wrong(format!("there is no `{command}`; /help lists the commands"))
-        }
-        _ => Line::Say(line.to_owned()),
-    }
-}
-
-fn number<T, E>(parsed: Result<T, E>, example: &str, line: fn(T) -> Line) -> Line {
-    match parsed {
-        Ok(number) => line(number),
-        Err(_) => Line::Wrong(format!("say it like `{example}`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_told_from_speech() {
-        for (line, meaning) in [
-            ("  ", Line::Nothing),
-            ("##", Line::Quit),
-            ("exit", Line::Quit),
-            (
-                "exit through the door",
-                Line::Say("exit through the door".into()),
-            ),
-            ("temp 0.5", Line::Temperature(0.5)),
-            (
-                "temp files are where ?",
-                Line::Say("temp files are where ?".into()),
-            ),
-            ("length 20", Line::Length(20)),
-            ("length matters", Line::Say("length matters".into())),
-            ("/temp 0", Line::Temperature(0.0)),
-            ("/top-k 5", Line::TopK(5)),
-            ("/length -1", Line::Length(usize::MAX)),
-            ("/temp", Line::Wrong("say it like `/temp 0.8`".into())),
-            (
-                "/length -3",
-                Line::Wrong("say it like `/length 256`".into()),
-            ),
-            ("/length 0", Line::Wrong("say it like `/length 256`".into())),
-            ("/system be kind", Line::System(Some("be kind".into()))),
-            ("/system", Line::System(None)),
-            ("/save a b.json", Line::Save("a b.json".into())),
-            (
-                "/sing",
-                Line::Wrong("there is no `/sing`; /help lists the commands".into()),
-            ),
-            (" how are you ? ", Line::Say("how are you ?".into())),
-        ] {
-            assert_eq!(parse(line), meaning, "{line}");
-        }
+        let mut file = match over {
+            true => fs::File::create(path)?,
+            false => fs::File::create_new(path)?,
+        };
+        writeln!(file, "{}", json!({ "messages": messages }))
     }
 }

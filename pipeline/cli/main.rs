@@ -41,6 +41,7 @@ mod stages;
 mod sweep;
 mod tag;
 mod update;
+mod wrap;
 
 use std::process::ExitCode;
 

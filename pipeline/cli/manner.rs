@@ -9,7 +9,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use tinylm_model::{config::Precision, sampler::Sampling};
+use tinylm_model::{config::Precision, folder::Which, sampler::Sampling};
 use tinylm_pipeline::settings::Choice;
 use tinylm_stages::shared::speak::Manner;
 
@@ -88,6 +88,9 @@ pub(crate) struct MannerArgs {
     /// What is said before the first turn
     #[arg(long, value_name = "TEXT", aliases = spellings("system"))]
     pub(crate) system: Option<String>,
+    /// Those with the lowest validation loss, or those of the last step
+    #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
+    pub(crate) weights: Which,
     /// Numbers the weights are rounded to
     #[arg(long, value_parser = choice::<Precision>(), default_value = "f32", aliases = spellings("precision"))]
     precision: Precision,

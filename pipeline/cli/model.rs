@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+use tinylm_model::folder::{TRAINING_NAME, Which};
 use tinylm_pipeline::{Content, open_plain};
 use tinylm_registry::{Run, StageRow};
 use tinylm_stages::shared::speak::{SpeakError, Speaker};
@@ -16,30 +18,62 @@ use crate::{
     project::{Project, quoted},
 };
 
-/// Opens RUN, RUN/STAGE or a folder.
-pub(crate) fn open(project: &Project, model: &str, args: &MannerArgs) -> Result<Speaker, Failure> {
-    let found = find(project, model)?;
-    Ok(Speaker::open(
-        &found.folder,
-        args.precision(),
-        args.n_threads(),
-    )?)
-}
-
-/// A model where it stands.
+/// A model that a person named, where it is.
 pub(crate) struct Found {
     pub(crate) folder: PathBuf,
     /// The run and its stage that made it; none of a folder.
     pub(crate) made_by: Option<(Run, StageRow)>,
+    /// As a sentence says it: a stage of a run, or a folder.
+    pub(crate) name: String,
+    /// The run's other models as RUN/STAGE, where nothing said which one is meant.
+    others: Vec<String>,
+}
+
+impl Found {
+    pub(crate) fn open(&self, args: &MannerArgs) -> Result<Speaker, Failure> {
+        let (precision, n_threads) = (args.precision(), args.n_threads());
+        Ok(Speaker::open(
+            &self.folder,
+            args.weights,
+            precision,
+            n_threads,
+        )?)
+    }
+
+    /// Returns what weights these are, as far as the folder says it.
+    pub(crate) fn weights(&self, which: Which) -> String {
+        let course = fs::read_to_string(self.folder.join(TRAINING_NAME)).unwrap_or_default();
+        let course: Value = serde_json::from_str(&course).unwrap_or_default();
+        let Some(n_steps) = course["steps"].as_u64() else {
+            return String::new();
+        };
+        let best = course["best"]["step"].as_u64();
+        match best.filter(|_| which == Which::Best) {
+            Some(step) => format!(": the best weights, of step {step} of {n_steps}"),
+            None => format!(": the weights of the last step, {n_steps}"),
+        }
+    }
+
+    /// Says how to take another model of the run with this command, if there was a choice.
+    pub(crate) fn others(&self, command: &str) -> Option<String> {
+        let commands = self.others.iter();
+        let commands: Vec<String> = commands
+            .map(|model| format!("`tinylm {command} {model}`"))
+            .collect();
+        (!commands.is_empty()).then(|| format!("the run has others: {}", commands.join(", ")))
+    }
 }
 
 /// Finds RUN, RUN/STAGE or a folder.
 pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     let path = project.current_dir.join(model);
     if path.is_dir() {
-        let folder = plain_folder(path)?;
-        let made_by = None;
-        return Ok(Found { folder, made_by });
+        return Ok(Found {
+            folder: plain_folder(path)?,
+            made_by: None,
+            name: format!("`{model}`"),
+            others: Vec::new(),
+        });
     }
     if path.is_file() {
         let failure = Failure::wrong(format!("`{model}` is a file, and a model is a folder"));
@@ -59,56 +93,65 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
         .find_run(name)
         .map_err(|error| no_folder(error.into()))?;
     let stages = registry.stages(&run.id)?;
-    let makes_model = |kind: &str| project.makes(kind) == Some(Content::Model);
-    let stage = match stage {
+    let is_model = |stage: &&StageRow| project.makes(&stage.kind) == Some(Content::Model);
+    let models: Vec<&StageRow> = stages.iter().filter(is_model).collect();
+    let taken = match stage {
         Some(stage) => find_stage(&stages, &run, stage)?,
-        None => {
-            let models = stages.iter().filter(|stage| makes_model(&stage.kind));
-            let made = models.clone().rfind(|stage| stage.artifact.is_some());
-            made.ok_or_else(|| match models.clone().next() {
-                Some(stage) => {
-                    Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
-                        .help(format!("`tinylm resume {}`", run.name))
-                }
-                None => Failure::wrong(format!("{} has no stage that makes a model", run.name))
-                    .help("name another run; `tinylm runs` lists them"),
-            })?
-        }
+        None => last_made(&models, &run)?,
     };
-    let digest = stage
-        .artifact
-        .as_deref()
-        .and_then(|digest| digest.parse().ok());
-    let Some(digest) = digest else {
-        return Err(Failure::wrong(format!(
-            "`{}` of {} has no artifact",
-            stage.name, run.name
-        )));
-    };
-    if !makes_model(&stage.kind) {
-        let models = stages.iter().filter(|stage| makes_model(&stage.kind));
-        let made = project.makes(&stage.kind);
-        let made = made.map_or_else(|| "something".to_owned(), |made| made.to_string());
-        let failure = Failure::wrong(format!(
-            "`{}` of {} makes {}, not a model",
-            stage.name, run.name, made
-        ));
-        return Err(failure.help(format!(
-            "its models: {}",
-            quoted(models.map(|stage| stage.name.as_str()))
-        )));
+    if !is_model(&taken) {
+        return Err(no_model(project, &models, &run, taken));
     }
+    let is_other = |other: &&&StageRow| {
+        stage.is_none() && other.artifact.is_some() && other.name != taken.name
+    };
+    let others = models.iter().filter(is_other);
+    Ok(Found {
+        folder: artifact(project, &run, taken)?,
+        name: format!("`{}` of {}", taken.name, run.name),
+        others: others
+            .map(|other| format!("{}/{}", run.name, other.name))
+            .collect(),
+        made_by: Some((run.clone(), taken.clone())),
+    })
+}
+
+fn last_made<'a>(models: &[&'a StageRow], run: &Run) -> Result<&'a StageRow, Failure> {
+    let made = models.iter().rfind(|stage| stage.artifact.is_some());
+    made.copied().ok_or_else(|| match models.first() {
+        Some(stage) => Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
+            .help(format!("`tinylm resume {}`", run.name)),
+        None => Failure::wrong(format!("{} has no stage that makes a model", run.name))
+            .help("name another run; `tinylm runs` lists them"),
+    })
+}
+
+fn no_model(project: &Project, models: &[&StageRow], run: &Run, stage: &StageRow) -> Failure {
+    let made = project.makes(&stage.kind);
+    let made = made.map_or_else(|| "something".to_owned(), |made| made.to_string());
+    let (name, run) = (&stage.name, &run.name);
+    let failure = Failure::wrong(format!("`{name}` of {run} makes {made}, not a model"));
+    match quoted(models.iter().map(|stage| stage.name.as_str())) {
+        names if names.is_empty() => failure.help("name another run; `tinylm runs` lists them"),
+        names => failure.help(format!("its models: {names}")),
+    }
+}
+
+fn artifact(project: &Project, run: &Run, stage: &StageRow) -> Result<PathBuf, Failure> {
+    let (name, run_name) = (&stage.name, &run.name);
+    let digest = stage.artifact.as_deref();
+    let digest = digest.and_then(|digest| digest.parse().ok());
+    let digest = digest.ok_or_else(|| {
+        Failure::wrong(format!("`{name}` of {run_name} has not finished"))
+            .help(format!("`tinylm resume {run_name}`"))
+    })?;
     let files = project.home().artifact_files(&digest);
     if !files.is_dir() {
-        let failure = Failure::wrong(format!(
-            "the model of `{}` of {} is no longer in the store",
-            stage.name, run.name
-        ));
-        return Err(failure.help(format!("`tinylm run {}` makes it again", run.file)));
+        let message = format!("the model of `{name}` of {run_name} is no longer in the store");
+        let help = format!("`tinylm run {}` makes it again", run.file);
+        return Err(Failure::wrong(message).help(help));
     }
-    let folder = files.to_path_buf();
-    let made_by = Some((run.clone(), stage.clone()));
-    Ok(Found { folder, made_by })
+    Ok(files.to_path_buf())
 }
 
 /// Refuses a folder in which something else than a file stands where a model's file would.

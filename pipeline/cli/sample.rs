@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::Duration,
 };
@@ -19,9 +19,10 @@ use tinylm_stages::shared::{
 use crate::{
     failure::Failure,
     manner::{MannerArgs, at_least_one, spellings},
-    model::open,
+    model,
     output::{Shown, eprint, print_piece},
-    project::Project,
+    project::{self, Project},
+    wrap::Wrap,
 };
 
 #[derive(Debug, Args)]
@@ -83,8 +84,12 @@ impl SampleArgs {
 pub(crate) fn run(project: &Project, args: &SampleArgs) -> Result<(), Failure> {
     let manner = args.manner.manner(args.show_steps)?;
     let prompts = prompts(args)?;
-    let mut speaker = open(project, &args.model, &args.manner)?;
-    let mut out = Out::open(args.output.as_deref())?;
+    let found = model::find(project, &args.model)?;
+    let mut speaker = found.open(&args.manner)?;
+    if let Some(others) = found.others("sample").filter(|_| !project.global.quiet) {
+        eprint(format!("note: {} is taken; {others}", found.name));
+    }
+    let mut out = Out::open(args)?;
     let mut rows = Vec::new();
     for (prompt_idx, text) in prompts.iter().enumerate() {
         let is_chat = args.chat || (!args.text && speaker.is_chat());
@@ -265,14 +270,19 @@ fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
 
 /// A terminal or a file, written as text comes.
 enum Out {
-    Screen,
+    Terminal(Wrap),
+    Pipe,
     File(fs::File, String),
 }
 
 impl Out {
-    fn open(path: Option<&Path>) -> Result<Out, Failure> {
-        let Some(path) = path else {
-            return Ok(Out::Screen);
+    fn open(args: &SampleArgs) -> Result<Out, Failure> {
+        let Some(path) = &args.output else {
+            let is_read = args.format() == Format::Text && io::stdout().is_terminal();
+            return Ok(match is_read {
+                true => Out::Terminal(Wrap::new(project::stdout_width())),
+                false => Out::Pipe,
+            });
         };
         let name = path.display().to_string();
         match fs::File::create(path) {
@@ -283,7 +293,8 @@ impl Out {
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
         let (written, name) = match self {
-            Out::Screen => (print_piece(text), "standard output"),
+            Out::Terminal(wrap) => (print_piece(&wrap.push(text)), "standard output"),
+            Out::Pipe => (print_piece(text), "standard output"),
             Out::File(file, name) => (file.write_all(text.as_bytes()), name.as_str()),
         };
         written.map_err(|error| match error.kind() {

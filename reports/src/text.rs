@@ -62,7 +62,7 @@ fn visible(c: char) -> char {
 }
 
 /// Returns the columns a text takes.
-pub(crate) fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 

@@ -23,6 +23,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tinylm_settings::choices;
 
 use crate::{
     config::ModelConfig,
@@ -75,13 +76,14 @@ pub enum FolderError {
     Weights(#[from] WeightsError),
 }
 
-/// Which of a model's weights are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// Those with the lowest validation loss.
-    Best,
-    /// Those of the last step.
-    Last,
+choices! {
+    /// One of the two sets of weights that a training leaves.
+    pub enum Which {
+        /// Those with the lowest validation loss.
+        Best = "best",
+        /// Those of the last step.
+        Last = "last",
+    }
 }
 
 /// The files of a model, by name.

@@ -19,7 +19,7 @@
 
 use std::fs;
 
-use tinylm_model::config::Precision;
+use tinylm_model::{config::Precision, folder::Which};
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
     settings::{LocalPath, NoSettings, SettingError},
@@ -62,6 +62,8 @@ tinylm_pipeline::settings! {
         pub continuations: usize = 16,
         /// Most tokens of a continuation.
         pub max_tokens: usize = 96,
+        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to.
         pub precision: Precision = Precision::F32,
     }
@@ -103,7 +105,8 @@ impl Stage for Evaluate {
     ) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
         let corpus = Corpus::open(settings.split, settings.file.is_some(), io)?;
-        let mut speaker = Speaker::open(folder, settings.precision, io.threads())?;
+        let mut speaker =
+            Speaker::open(folder, settings.weights, settings.precision, io.threads())?;
         corpus.check_vocabulary(speaker.tokenizer())?;
 
         let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;

@@ -29,15 +29,6 @@ use crate::shared::training::{
 pub struct Finetune;
 
 choices! {
-    pub enum StartName {
-        /// The weights with the lowest validation loss.
-        Best = "best",
-        /// The weights of the last step.
-        Last = "last",
-    }
-}
-
-choices! {
     pub enum OptimizerStateName {
         Reset = "reset",
         Keep = "keep",
@@ -62,7 +53,7 @@ tinylm_pipeline::settings! {
         /// The model's shape, where `from` is a safetensors file alone; the folder's own description is not read then.
         pub model: Option<ModelSettings> = None,
         /// Which weights to start from: `best`, or `last` with `optimizer_state: keep`.
-        pub start: Option<StartName> = None,
+        pub start: Option<Which> = None,
         /// `keep` goes on with moments that an earlier stage wrote with `keep_optimizer`.
         pub optimizer_state: OptimizerStateName = OptimizerStateName::Reset,
         /// Longest sequence the model reads from now on; learned positions are extended or sliced.
@@ -100,8 +91,8 @@ impl Stage for Finetune {
         settings
             .start
             .get_or_insert(match settings.optimizer_state {
-                OptimizerStateName::Reset => StartName::Best,
-                OptimizerStateName::Keep => StartName::Last,
+                OptimizerStateName::Reset => Which::Best,
+                OptimizerStateName::Keep => Which::Last,
             });
         settings.model = settings.model.map(ModelSettings::canonical).transpose()?;
         settings.train = settings.train.canonical(0.0)?;
@@ -211,10 +202,7 @@ impl<'a> Origin<'a> {
                 return Err(error.is_final());
             }
         };
-        let which = match settings.start {
-            Some(StartName::Last) => Which::Last,
-            _ => Which::Best,
-        };
+        let which = settings.start.unwrap_or(Which::Best);
         Ok(Self {
             folder,
             which,

@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
-use tinylm_model::{config::Precision, sampler::Sampling};
+use tinylm_model::{config::Precision, folder::Which, sampler::Sampling};
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, NoSettings, SettingError},
@@ -64,6 +64,8 @@ tinylm_pipeline::settings! {
         pub stop: Vec<String> = Vec::new(),
         /// Goes on past the template's marks, up to `max_tokens`.
         pub nonstop: bool = false,
+        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to.
         pub precision: Precision = Precision::F32,
         /// Instead of the experiment's seed.
@@ -104,7 +106,8 @@ impl Stage for Sample {
 
     fn run(settings: &SampleSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
-        let mut speaker = Speaker::open(folder, settings.precision, io.threads())?;
+        let mut speaker =
+            Speaker::open(folder, settings.weights, settings.precision, io.threads())?;
         let manner = Manner {
             sampling: sampling(settings),
             seed: settings.seed.unwrap_or_else(|| io.seed()),

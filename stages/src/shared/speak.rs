@@ -11,6 +11,7 @@ use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
     config::Precision,
+    folder::Which,
     generate::{Continuation, GenerateError, Model, OpenError, Rules, Session},
     sampler::{Candidate, Sampling},
 };
@@ -134,10 +135,11 @@ impl Speaker {
     /// Opens a model folder with its tokenizer.
     pub fn open(
         folder: &Path,
+        which: Which,
         precision: Precision,
         n_threads: usize,
     ) -> Result<Speaker, SpeakError> {
-        let model = Model::open(folder, precision)?;
+        let model = Model::open(folder, which, precision)?;
         Speaker::new(
             Arc::new(model),
             Arc::new(Tokenizer::load(folder)?),
@@ -429,7 +431,7 @@ mod tests {
     fn speaker() -> Speaker {
         let dir = tempfile::tempdir().unwrap();
         write_model(dir.path(), &config());
-        Speaker::open(dir.path(), Precision::F32, 1).unwrap()
+        Speaker::open(dir.path(), Which::Best, Precision::F32, 1).unwrap()
     }
 
     fn user(text: &str) -> (Role, String) {
@@ -521,7 +523,7 @@ mod tests {
                 ..config()
             },
         );
-        let Err(error) = Speaker::open(dir.path(), Precision::F32, 1) else {
+        let Err(error) = Speaker::open(dir.path(), Which::Best, Precision::F32, 1) else {
             panic!("opened")
         };
         let message = "the tokenizer has 259 tokens and the model 100: they do not belong together";
@@ -546,7 +548,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write_model(dir.path(), &config());
         write_tokenizer(dir.path(), "plain");
-        let speaker = Speaker::open(dir.path(), Precision::Bf16, 2).unwrap();
+        let speaker = Speaker::open(dir.path(), Which::Best, Precision::Bf16, 2).unwrap();
         assert!(!speaker.is_chat());
         assert_eq!(speaker.text_prompt("ab").unwrap().ids, [97, 98]);
     }

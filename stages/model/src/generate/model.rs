@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::{ModelConfig, Precision},
     engine::Tensors,
-    folder::ModelFolder,
+    folder::{ModelFolder, Which},
     kernels::tiles::Tiles,
 };
 
@@ -22,9 +22,9 @@ pub struct Model {
 
 impl Model {
     /// Opens a model folder.
-    pub fn open(folder: &Path, precision: Precision) -> Result<Model, OpenError> {
+    pub fn open(folder: &Path, which: Which, precision: Precision) -> Result<Model, OpenError> {
         let folder = ModelFolder::open(folder)?;
-        Ok(Model::new(Weights::read(&folder, precision)?))
+        Ok(Model::new(Weights::read(&folder, which, precision)?))
     }
 
     /// Takes weights that are in memory, as a training engine returns them.

@@ -579,7 +579,7 @@ mod folders {
 
     use super::*;
     use crate::{
-        folder::{OLD_SHAPE_NAME, SHAPE_NAME, WEIGHTS_NAME},
+        folder::{LAST_NAME, OLD_SHAPE_NAME, SHAPE_NAME, WEIGHTS_NAME, Which},
         weights::write_tensors,
     };
 
@@ -592,7 +592,7 @@ mod folders {
 
     #[track_caller]
     fn refusal(dir: &TempDir) -> String {
-        let Err(error) = Model::open(dir.path(), Precision::F32) else {
+        let Err(error) = Model::open(dir.path(), Which::Best, Precision::F32) else {
             panic!("opened")
         };
         error
@@ -604,7 +604,7 @@ mod folders {
     fn a_folder_and_its_tensors_are_the_same_model() {
         let c = tiny();
         let dir = write(&c, &random_tensors(&c));
-        let open = || Arc::new(Model::open(dir.path(), Precision::F32).unwrap());
+        let open = || Arc::new(Model::open(dir.path(), Which::Best, Precision::F32).unwrap());
         let mut built = session(&c, Precision::F32, 1);
         let built = built.feed(&[5, 6]).unwrap();
         assert_eq!(Session::new(open(), 1).feed(&[5, 6]).unwrap(), built);
@@ -614,12 +614,34 @@ mod folders {
     }
 
     #[test]
+    fn the_weights_of_the_last_step_speak_where_they_are_asked_for() {
+        let c = tiny();
+        let best = random_tensors(&c);
+        let dir = write(&c, &best);
+        let mut last = best.clone();
+        last.get_mut("embed.weight").unwrap().data.reverse();
+        write_tensors(&dir.path().join(LAST_NAME), &last).unwrap();
+        let says = |which| {
+            let model = Arc::new(Model::open(dir.path(), which, Precision::F32).unwrap());
+            Session::new(model, 1).feed(&[5, 6]).unwrap().to_vec()
+        };
+        let of = |tensors| {
+            let model = Model::from_tensors(c.clone(), tensors, Precision::F32).unwrap();
+            let mut session = Session::new(Arc::new(model), 1);
+            session.feed(&[5, 6]).unwrap().to_vec()
+        };
+        assert_eq!(says(Which::Best), of(&best));
+        assert_eq!(says(Which::Last), of(&last));
+        assert_ne!(says(Which::Last), says(Which::Best));
+    }
+
+    #[test]
     fn a_config_of_the_format_of_others_is_not_read_beside_our_own() {
         let c = tiny();
         let dir = write(&c, &random_tensors(&c));
         let theirs = r#"{"model_type": "llama", "hidden_size": 24}"#;
         fs::write(dir.path().join(OLD_SHAPE_NAME), theirs).unwrap();
-        let model = Model::open(dir.path(), Precision::F32).unwrap();
+        let model = Model::open(dir.path(), Which::Best, Precision::F32).unwrap();
         assert_eq!(*model.config(), c);
     }
 

@@ -75,10 +75,14 @@ pub(crate) struct Linear {
 }
 
 impl Weights {
-    /// Reads the shape and the best weights of a model folder.
-    pub(crate) fn read(folder: &ModelFolder, precision: Precision) -> Result<Weights, OpenError> {
+    /// Reads the shape and one set of weights of a model folder.
+    pub(crate) fn read(
+        folder: &ModelFolder,
+        which: Which,
+        precision: Precision,
+    ) -> Result<Weights, OpenError> {
         let config = folder.config()?;
-        let file = folder.tensor_file(Which::Best)?;
+        let file = folder.tensor_file(which)?;
         file.check(&config.parameters())?;
         Weights::build(config, precision, &file)
     }
