@@ -30,6 +30,7 @@ pub struct Kind {
     pub about: &'static str,
     pub revision: u32,
     pub makes: Content,
+    pub metrics: &'static [&'static str],
     pub roles: Roles,
     pub heavy: bool,
     pub on_device: bool,
@@ -61,6 +62,7 @@ impl Kind {
             about: S::ABOUT,
             revision: S::REVISION,
             makes: S::MAKES,
+            metrics: S::METRICS,
             roles: S::ROLES,
             heavy: S::HEAVY,
             on_device: S::ON_DEVICE,
@@ -79,6 +81,18 @@ impl Kind {
             forecast: |value, input| S::forecast(&typed(value).ok()?, input),
             run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
         }
+    }
+
+    /// Returns whether a stage of this kind may tell a number of this name.
+    pub fn tells(&self, metric: &str) -> bool {
+        let fits = |known: &&str| match known.split_once('*') {
+            None => *known == metric,
+            Some((start, end)) => {
+                let rest = metric.strip_prefix(start);
+                rest.is_some_and(|rest| rest.len() > end.len() && rest.ends_with(end))
+            }
+        };
+        self.metrics.is_empty() || self.metrics.iter().any(fits)
     }
 
     /// Returns where a stage of this kind computes in a run on `asked`.

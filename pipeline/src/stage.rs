@@ -35,6 +35,8 @@ pub trait Stage: 'static {
     const REVISION: u32;
     /// The sort of artifact it writes.
     const MAKES: Content;
+    /// The numbers it tells, `*` for a part of a name that the data decides; none where it cannot say.
+    const METRICS: &'static [&'static str] = &[];
     /// The first role is the one that a plain list of inputs fills.
     const ROLES: Roles;
     /// Heavy kinds run one at a time per device.

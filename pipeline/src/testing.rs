@@ -12,7 +12,7 @@ use crate::{
     error::StageError,
     event::Event,
     io::{Assignment, Input, LocalFile, Pinned, StageIo},
-    kind::typed,
+    kind::{Kind, typed},
     metrics::Metrics,
     outside::Outside,
     settings::{Device, Settings, with_defaults},
@@ -110,10 +110,12 @@ impl StageTest {
         let send = |event| events.lock().expect("no test thread panicked").push(event);
         let io = StageIo::new(&assignment, &self.outside, cancel, &send);
         let metrics = S::run(&settings, &watch, &io)?;
+        let events = events.into_inner().expect("no test thread panicked");
+        check_names::<S>(&metrics, &events);
         Ok(Outcome {
             out,
             metrics,
-            events: events.into_inner().expect("no test thread panicked"),
+            events,
         })
     }
 
@@ -127,6 +129,18 @@ impl StageTest {
                 digest: String::new(),
             })
             .collect()
+    }
+}
+
+/// Whoever names a metric in a file is told which there are, so a kind must have declared all.
+fn check_names<S: Stage>(metrics: &Metrics, events: &[Event]) {
+    let kind = Kind::of::<S>();
+    let on_the_way = events.iter().filter_map(|event| match event {
+        Event::Metric { name, .. } => Some(name),
+        _ => None,
+    });
+    for name in metrics.0.iter().map(|(name, _)| name).chain(on_the_way) {
+        assert!(kind.tells(name), "`{}` does not declare `{name}`", S::KIND);
     }
 }
 

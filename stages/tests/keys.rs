@@ -252,8 +252,10 @@ fn every_choice_offers_these_words() {
     finetune.train.on_spike: warn skip stop
     evaluate.split: validation test train
     evaluate.score: targets all
+    evaluate.weights: best last
     evaluate.precision: f32 bf16
     sample.form: auto chat text
+    sample.weights: best last
     sample.precision: f32 bf16
     ");
 }

@@ -370,7 +370,7 @@ fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
     }
 }
 
-/// Returns `STAGE.METRIC` if the stage is one of the experiment's.
+/// Returns `STAGE.METRIC` if the stage is one of the experiment's and may tell it.
 fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) -> Option<String> {
     if node.is_broken() {
         return None;
@@ -386,13 +386,22 @@ fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) 
         let rest = text.strip_prefix(&stage.name);
         rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'))
     };
-    if !stages.iter().any(is_of) {
+    // `base.eval` may be a stage of a file under `use`, and `base` a stage of this one.
+    let of = stages.iter().filter(|stage| is_of(stage));
+    let Some(stage) = of.max_by_key(|stage| stage.name.len()) else {
         let stage = text.rsplit_once('.').map_or(text, |(stage, _)| stage);
         wrong.push(
             Diagnostic::new("`headline` must be `STAGE.METRIC`")
                 .at(&node.place, "no stage has this name")
                 .hint(stage, stages.iter().map(|stage| stage.name.as_str())),
         );
+        return None;
+    };
+    let (kind, metric) = (&stage.kind, &text[stage.name.len() + 1..]);
+    if !kind.tells(metric) {
+        let told = format!("a `{}` stage tells no `{metric}`", kind.name);
+        let unknown = Diagnostic::new("`headline` names no metric").at(&node.place, told);
+        wrong.push(unknown.hint(metric, kind.metrics.iter().copied()));
         return None;
     }
     Some(text.to_owned())

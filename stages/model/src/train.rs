@@ -46,7 +46,8 @@ use watcher::{is_logged, log, log_validation, report_coverage};
 const VALIDATIONS: u64 = 20;
 
 const NOTHING_HELD_BACK: &str = "the shards hold no documents back, so nothing says when the model \
-     begins to learn by heart: the last weights are kept; `validation: 0.05` in `binarize` holds some back";
+     begins to learn by heart: the last weights are kept; in `binarize`, `validation: 0.05` holds some \
+     back, or `{ tail: 0.05 }` the end of a single text";
 
 /// Trains `engine` on `shards`, going on from what is in `folder` if there is something.
 pub fn train(

@@ -78,6 +78,13 @@ impl Stage for Binarize {
         "turns documents into shards of token ids, split for training and validation";
     const REVISION: u32 = 3;
     const MAKES: Content = Content::Shards;
+    const METRICS: &'static [&'static str] = &[
+        "tokens_per_word",
+        "unknown_rate",
+        "*_tokens",
+        "*_documents",
+        "rejected",
+    ];
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: BinarizeSettings) -> Result<BinarizeSettings, SettingError> {

@@ -73,6 +73,13 @@ impl Stage for Dedupe {
         "drops documents that repeat earlier ones, or that an evaluation set holds";
     const REVISION: u32 = 3;
     const MAKES: Content = Content::Documents;
+    const METRICS: &'static [&'static str] = &[
+        "documents_read",
+        "documents_kept",
+        "exact_duplicates",
+        "near_duplicates",
+        "contaminated",
+    ];
     const ROLES: Roles = Roles::Fixed(ROLES);
 
     fn canonical(settings: DedupeSettings) -> Result<DedupeSettings, SettingError> {

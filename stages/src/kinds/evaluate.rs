@@ -77,6 +77,7 @@ impl Stage for Evaluate {
     const ABOUT: &'static str = "measures how well a model predicts a text";
     const REVISION: u32 = 2;
     const MAKES: Content = Content::Figures;
+    const METRICS: &'static [&'static str] = report::METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         InputRole::one("model", "what is measured").takes(&[Content::Model]),
         InputRole::one("shards", "what it reads: one of the splits")

@@ -23,7 +23,8 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::training::{
-    ModelSettings, TrainSettings, TrainWatch, Training, explained, folder_error, open_engine,
+    METRICS, ModelSettings, TrainSettings, TrainWatch, Training, explained, folder_error,
+    open_engine,
 };
 
 pub struct Finetune;
@@ -77,6 +78,7 @@ impl Stage for Finetune {
     const ABOUT: &'static str = "trains a model further on other documents";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Model;
+    const METRICS: &'static [&'static str] = METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards]),
         Role::one("model", "where it starts from")

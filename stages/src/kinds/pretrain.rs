@@ -10,7 +10,7 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::training::{
-    ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
+    METRICS, ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
 };
 
 pub struct Pretrain;
@@ -37,6 +37,7 @@ impl Stage for Pretrain {
     const ABOUT: &'static str = "trains a model from random weights";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Model;
+    const METRICS: &'static [&'static str] = METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards])
     ]);

@@ -81,6 +81,14 @@ impl Stage for Sample {
     const ABOUT: &'static str = "answers prompts with a model";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Samples;
+    const METRICS: &'static [&'static str] = &[
+        "answers",
+        "tokens_per_answer",
+        "end_rate",
+        "distinct_1",
+        "distinct_2",
+        "repetition",
+    ];
     const ROLES: Roles =
         Roles::Fixed(&[InputRole::one("model", "what answers").takes(&[Content::Model])]);
     const HEAVY: bool = true;

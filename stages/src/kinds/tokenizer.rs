@@ -80,6 +80,7 @@ impl Stage for TokenizerStage {
         "trains a tokenizer, or takes an existing one and adds special tokens";
     const REVISION: u32 = 4;
     const MAKES: Content = Content::Tokenizer;
+    const METRICS: &'static [&'static str] = &["vocab_size"];
     const ROLES: Roles = Roles::Fixed(&[InputRole::many(
         "documents",
         "what it learns from; not read with `pretrained`",

@@ -31,6 +31,24 @@ use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
 pub(crate) use shape::ModelSettings;
 
+/// The numbers that a training tells, on its way and at its end.
+pub(crate) const METRICS: &[&str] = &[
+    "best_validation_loss",
+    "validation_loss",
+    "loss",
+    "validation_loss_*",
+    "tokens_per_second",
+    "peak_share",
+    "lr",
+    "grad_norm",
+    "parameters",
+    "steps",
+    "epochs",
+    "tokens",
+    "best_step",
+    "skipped_steps",
+];
+
 /// One training, from an engine at its start to a model folder.
 pub(crate) struct Training<'a> {
     pub(crate) settings: &'a TrainSettings,

@@ -80,7 +80,8 @@ impl OnSpike {
 /// Logs and checkpoints: none of it changes what is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchSettings {
-    pub log_every: u64,
+    /// `None` tells every tenth step, and more of a training with few.
+    pub log_every: Option<u64>,
     /// Steps between two checkpoints; 0 saves for validations and by time only.
     pub checkpoint_every: u64,
     /// Work that may be lost at most.

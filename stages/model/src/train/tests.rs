@@ -157,7 +157,7 @@ fn settings() -> TrainSettings {
         seed: 7,
         updates_before: 0,
         watch: WatchSettings {
-            log_every: 2,
+            log_every: Some(2),
             checkpoint_every: 3,
             checkpoint_interval: Duration::MAX,
             keep_checkpoints: 2,
@@ -430,11 +430,26 @@ fn no_two_checkpoints_are_in_memory_at_a_time() {
 }
 
 #[test]
+fn a_short_training_logs_each_of_its_steps_and_a_long_one_every_tenth() {
+    let logged = |n_steps, log_every| {
+        let mut settings = settings();
+        settings.length = Length::Steps(n_steps);
+        settings.watch.log_every = log_every;
+        let (_, notes) = Story::new(settings).finish();
+        let losses = notes.metrics.keys().filter(|(_, name)| name == "loss");
+        losses.count()
+    };
+    assert_eq!(logged(30, None), 30);
+    assert_eq!(logged(600, None), 61);
+    assert_eq!(logged(30, Some(10)), 4);
+}
+
+#[test]
 fn what_is_only_watched_changes_nothing() {
     let whole = Story::new(settings()).finish();
     let mut other = settings();
     other.watch = WatchSettings {
-        log_every: 5,
+        log_every: Some(5),
         checkpoint_every: 0,
         checkpoint_interval: Duration::ZERO,
         keep_checkpoints: 1,

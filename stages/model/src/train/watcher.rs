@@ -27,7 +27,12 @@ pub trait Watcher {
 }
 
 pub(super) fn is_logged(state: &State, settings: &TrainSettings) -> bool {
-    let every = settings.watch.log_every.max(1);
+    /// Logged steps that even a short training has, where it has so many.
+    const LOGS_MIN: u64 = 50;
+    const EVERY_MAX: u64 = 10;
+    let asked = settings.watch.log_every;
+    let every = asked.unwrap_or_else(|| (state.n_steps / LOGS_MIN).min(EVERY_MAX));
+    let every = every.max(1);
     state.step == 1 || state.step == state.n_steps || state.step.is_multiple_of(every)
 }
 

@@ -6,6 +6,26 @@ use tinylm_pipeline::Metrics;
 
 use super::{generated::Generated, tally::Tally};
 
+/// The names of what `report` puts down as a number.
+pub(super) const METRICS: &[&str] = &[
+    "loss",
+    "perplexity",
+    "bits_per_byte",
+    "accuracy_top1",
+    "accuracy_top5",
+    "byte_perplexity",
+    "word_perplexity",
+    "unigram_perplexity",
+    "documents",
+    "tokens_read",
+    "tokens",
+    "bytes",
+    "words",
+    "by_source.*",
+    "by_role.*",
+    "generated.*",
+];
+
 pub(super) fn report(
     read: &str,
     tally: &Tally,

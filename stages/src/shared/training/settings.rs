@@ -128,8 +128,8 @@ tinylm_pipeline::settings! {
         pub samples: Vec<String> = Vec::new(),
         /// Most tokens of such an answer.
         pub sample_tokens: usize = 48,
-        /// Updates between two logged ones.
-        pub log_every: u64 = 10,
+        /// Updates between two logged ones; without it ten, and fewer where there are few in all.
+        pub log_every: Option<u64> = None,
         /// Checkpoints kept for going back.
         pub keep_checkpoints: usize = 3,
         /// Updates between two checkpoints; 0 saves for validations and by time only.
