@@ -251,7 +251,7 @@ impl Chat {
             started |= !text.is_empty();
             let text = clean_lines(text);
             let printed = match &mut wrap {
-                Some(wrap) => print_piece(&wrap.push(&text)),
+                Some(wrap) => print_piece(wrap.push(&text)),
                 None => print_piece(&text),
             };
             printed.is_ok() && !interrupted.load(Ordering::Relaxed)
@@ -260,7 +260,7 @@ impl Chat {
             .speaker
             .answer(&prompt, self.n_answers, &self.manner, &mut listen)?;
         self.n_answers += 1;
-        tell(&wrap.map_or_else(String::new, |mut wrap| wrap.finish()));
+        tell(wrap.map_or_else(String::new, |mut wrap| wrap.finish()));
         self.note(&answer);
         self.turns
             .push((Role::Assistant, answer.text.trim().to_owned()));

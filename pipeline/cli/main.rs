@@ -26,6 +26,7 @@ mod manner;
 mod model;
 mod outcome;
 mod output;
+mod pager;
 mod plan;
 mod project;
 mod report;

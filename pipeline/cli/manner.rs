@@ -88,7 +88,7 @@ pub(crate) struct MannerArgs {
     /// What is said before the first turn
     #[arg(long, value_name = "TEXT", aliases = spellings("system"))]
     pub(crate) system: Option<String>,
-    /// Those with the lowest validation loss, or those of the last step
+    /// The weights with the lowest validation loss, or those of the last step
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     pub(crate) weights: Which,
     /// Numbers the weights are rounded to

@@ -102,6 +102,20 @@ impl Project {
         }
     }
 
+    /// Returns the line for a shell that shows long results a page at a time, as git finds it; none
+    /// where nobody sits before a terminal.
+    pub(crate) fn pager(&self) -> Option<String> {
+        // Where there is no `less`, what is long scrolls by.
+        const USUAL: &str = "if command -v less >/dev/null; then exec less; else exec cat; fi";
+        let is_dumb = env::var("TERM").as_deref() == Ok("dumb");
+        if is_dumb || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+            return None;
+        }
+        let pager = env::var("PAGER").unwrap_or_else(|_| USUAL.to_owned());
+        let line = format!("export LESS=\"${{LESS-FRX}}\"; {pager}");
+        (!matches!(pager.trim(), "" | "cat")).then_some(line)
+    }
+
     /// Returns a path as a person would write it from here.
     pub(crate) fn shown(&self, path: &Path) -> String {
         let short = path.strip_prefix(&self.current_dir).unwrap_or(path);
@@ -191,4 +205,13 @@ pub(crate) fn stdout_width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     if columns == 0 { 80 } else { columns }
+}
+
+/// The height of the terminal on standard output; endless where there is none.
+pub(crate) fn stdout_height() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    match size.map_or(0, |size| usize::from(size.ws_row)) {
+        0 => usize::MAX,
+        rows => rows,
+    }
 }

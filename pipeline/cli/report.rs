@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     lookup::{find_runs, runs_of_its_sweep},
     output::{Shown, print_line},
+    pager,
     project::{self, Project, quoted},
 };
 
@@ -56,6 +57,12 @@ pub(crate) struct ReportArgs {
     pub(crate) markdown: bool,
 }
 
+impl ReportArgs {
+    fn is_of_one(&self) -> bool {
+        self.compare.is_empty() && self.sweep.is_none() && self.filter.is_none()
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum XAxis {
     Step,
@@ -68,8 +75,9 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
     let runs = chosen(&registry, args)?;
     let read = ReportOptions::for_runs(runs.len(), project::now_ms(), &args.metric);
     let mut reports = tinylm_reports::read_all(&registry, &runs, &read)?;
-    let is_one = args.compare.is_empty() && args.sweep.is_none() && args.filter.is_none();
-    if is_one && let Some(report) = reports.pop() {
+    if args.is_of_one()
+        && let Some(report) = reports.pop()
+    {
         tinylm_reports::check_metrics(&report, &args.metric)?;
         let document = sections::of_report(&report, &args.metric);
         let printed = match (args.json, args.csv) {
@@ -119,7 +127,7 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
                 .rev(),
         );
     }
-    let is_comparison = !args.compare.is_empty() || args.sweep.is_some() || args.filter.is_some();
+    let is_comparison = !args.is_of_one();
     if runs.is_empty() && !is_comparison {
         runs.push(registry.find_run("@last")?);
     }
@@ -141,6 +149,7 @@ fn terminal_options(project: &Project, args: &ReportArgs) -> TerminalOptions {
             XAxis::Time => Axis::Time,
         },
         log: args.log,
+        is_brief: args.is_of_one() && args.metric.is_empty() && !project.global.verbose,
         ..project.terminal_options()
     }
 }
@@ -153,7 +162,7 @@ fn put(
     document: &Document<'_>,
 ) -> Result<(), Failure> {
     let Some(file) = &args.html else {
-        print_line(printed.trimmed());
+        pager::print(project, printed);
         return Ok(());
     };
     fs::write(file, html::print(document)).map_err(|error| {

@@ -8,6 +8,7 @@ use tinylm_reports::block::Tone;
 use crate::{
     failure::Failure,
     output::{Shown, print_json, print_line},
+    pager,
     project::Project,
 };
 
@@ -54,24 +55,28 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
         print_line("no run fits");
         return Ok(());
     }
-    print_listing(project, &registry, &runs, &wanted)
+    pager::print(project, listed(project, &registry, &runs, &wanted)?);
+    Ok(())
 }
 
-/// Prints runs below each other; `wanted` are metrics asked for by name.
-pub(crate) fn print_listing(
+/// Returns runs below each other; `wanted` are metrics asked for by name.
+pub(crate) fn listed(
     project: &Project,
     registry: &Registry,
     runs: &[Run],
     wanted: &[String],
-) -> Result<(), Failure> {
+) -> Result<Shown, Failure> {
     let listing = tinylm_reports::listing(registry, runs, wanted)?;
     let options = project.terminal_options();
-    print_line(Shown::table(&listing.table, &options).trimmed());
-    if let Some(name) = listing.headline {
-        let remark = format!("headline: {name}");
-        print_line(Shown::painted(&remark, Tone::Quiet, options.colour));
-    }
-    Ok(())
+    let table = Shown::table(&listing.table, &options).trimmed();
+    Ok(match listing.headline {
+        Some(name) => {
+            let remark = format!("headline: {name}");
+            let remark = Shown::painted(&remark, Tone::Quiet, options.colour);
+            table.then("\n").then(remark)
+        }
+        None => table,
+    })
 }
 
 pub(crate) fn run_json(registry: &Registry, run: &Run) -> Result<Value, Failure> {

@@ -293,7 +293,7 @@ impl Out {
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
         let (written, name) = match self {
-            Out::Terminal(wrap) => (print_piece(&wrap.push(text)), "standard output"),
+            Out::Terminal(wrap) => (print_piece(wrap.push(text)), "standard output"),
             Out::Pipe => (print_piece(text), "standard output"),
             Out::File(file, name) => (file.write_all(text.as_bytes()), name.as_str()),
         };

@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
     lookup::find_stage,
     output::{Shown, print_json, print_line},
+    pager,
     project::{Project, now_ms},
     runs::run_json,
 };
@@ -59,7 +60,10 @@ fn show_run(
     let options = ReportOptions::for_runs(1, now_ms(), &[]);
     let report = tinylm_reports::read(registry, run, &options)?;
     let document = sections::overview(&report);
-    print_line(Shown::report(&document, &project.terminal_options()).trimmed());
+    pager::print(
+        project,
+        Shown::report(&document, &project.terminal_options()),
+    );
     Ok(())
 }
 

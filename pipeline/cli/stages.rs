@@ -7,10 +7,12 @@ use tinylm_pipeline::{
     settings::{Setting, Shape},
     spec,
 };
+use tinylm_reports::wrapped;
 
 use crate::{
     failure::Failure,
     output::{print_json, print_line},
+    pager,
     project::{Project, quoted},
 };
 
@@ -40,7 +42,7 @@ pub(crate) fn stages(project: &Project, args: &StagesArgs) -> Result<(), Failure
         print_line("\n`tinylm stages KIND` lists its settings.");
         return Ok(());
     };
-    print_kind(find(catalog, name)?);
+    pager::print(project, kind_lines(find(catalog, name)?).join("\n"));
     Ok(())
 }
 
@@ -58,28 +60,31 @@ fn find<'a>(catalog: &'a [Kind], name: &str) -> Result<&'a Kind, Failure> {
         })
 }
 
-fn print_kind(kind: &Kind) {
-    print_line(format!("{}: {}", kind.name, kind.about));
-    print_line(format!("makes {}", kind.makes));
+fn kind_lines(kind: &Kind) -> Vec<String> {
+    let mut lines = vec![
+        format!("{}: {}", kind.name, kind.about),
+        format!("makes {}", kind.makes),
+    ];
     if let Roles::Fixed(roles) = kind.roles
         && !roles.is_empty()
     {
-        print_line("\ninputs:");
+        lines.push("\ninputs:".to_owned());
         for role in roles {
             let many = if role.many { ", one or more" } else { "" };
             let optional = if role.required { "" } else { ", optional" };
-            print_line(format!("  {}{many}{optional}: {}", role.name, role.about));
+            lines.push(format!("  {}{many}{optional}: {}", role.name, role.about));
         }
     }
     for (section, list) in [("with", (kind.settings)()), ("watch", (kind.watch)())] {
         if !list.is_empty() {
-            print_line(format!("\n{section}:"));
-            print_settings(&list, 1);
+            lines.push(format!("\n{section}:"));
+            add_settings(&list, 1, &mut lines);
         }
     }
+    lines
 }
 
-fn print_settings(list: &[Setting], depth: usize) {
+fn add_settings(list: &[Setting], depth: usize, lines: &mut Vec<String>) {
     let indent = "  ".repeat(depth);
     for setting in list {
         let default = match &setting.default {
@@ -88,12 +93,12 @@ fn print_settings(list: &[Setting], depth: usize) {
             Some(value) => format!(" = {value}"),
         };
         let shape = shape_word(&setting.shape);
-        print_line(format!("{indent}{}: {shape}{default}", setting.name));
+        lines.push(format!("{indent}{}: {shape}{default}", setting.name));
         for line in wrapped(&setting.about, 76 - 2 * depth) {
-            print_line(format!("{indent}    {line}"));
+            lines.push(format!("{indent}    {line}"));
         }
         if let Shape::Map(inner, _) = &setting.shape {
-            print_settings(inner, depth + 1);
+            add_settings(inner, depth + 1, lines);
         }
     }
 }
@@ -107,23 +112,6 @@ fn shape_word(shape: &Shape) -> String {
         Shape::List(inner) => format!("list of {}", shape_word(inner)),
         Shape::Table(inner) => format!("map of {}", shape_word(inner)),
     }
-}
-
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.len() - 1;
-        let line = &mut lines[last];
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
 }
 
 /// The roles of a kind; null where the author names them.

@@ -7,7 +7,7 @@ use crate::{
     lookup::runs_of_sweep,
     output::{print_line, say},
     project::Project,
-    runs::print_listing,
+    runs::listed,
 };
 
 /// Prints the runs of a sweep in the order in which they ran.
@@ -21,7 +21,7 @@ pub(crate) fn print(project: &Project, sweep: &str) -> Result<(), Failure> {
         return Ok(());
     };
     print_line("");
-    print_listing(project, &registry, &runs, &[])?;
+    print_line(listed(project, &registry, &runs, &[])?);
     let name = &first.name;
     let n_left = runs.iter().filter(|run| run.status != Status::Done).count();
     say(

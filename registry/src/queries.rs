@@ -99,9 +99,23 @@ impl Registry {
 
     /// What the run's author calls its headline, as `STAGE.METRIC`.
     pub fn headline(&self, run_id: &str) -> Result<Option<String>, Error> {
+        Ok(self.resolved(run_id)?["headline"]
+            .as_str()
+            .map(str::to_owned))
+    }
+
+    /// The settings that make the run a point of its sweep, with their values.
+    pub fn sweep_point(&self, run_id: &str) -> Result<Vec<(String, Value)>, Error> {
+        let resolved = self.resolved(run_id)?;
+        let point = resolved["sweep"].as_object().into_iter().flatten();
+        Ok(point
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect())
+    }
+
+    fn resolved(&self, run_id: &str) -> Result<Value, Error> {
         let resolved = self.source(run_id)?.resolved;
-        let resolved: Value = serde_json::from_str(&resolved).unwrap_or_default();
-        Ok(resolved["headline"].as_str().map(str::to_owned))
+        Ok(serde_json::from_str(&resolved).unwrap_or_default())
     }
 
     pub fn source(&self, run_id: &str) -> Result<RunSource, Error> {

@@ -40,6 +40,8 @@ pub struct Section<'a> {
     pub blocks: Vec<Block<'a>>,
     /// Whether the story is whole without it.
     pub is_detail: bool,
+    /// Whether one screen has no room for it: a terminal treats it as a detail, a page does not.
+    pub is_long: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -239,6 +241,7 @@ impl<'a> Section<'a> {
             remark: String::new(),
             blocks,
             is_detail: false,
+            is_long: false,
         }
     }
 
@@ -252,6 +255,10 @@ impl<'a> Section<'a> {
             is_detail: true,
             ..self
         }
+    }
+
+    pub(crate) fn long(self, is_long: bool) -> Section<'a> {
+        Section { is_long, ..self }
     }
 }
 

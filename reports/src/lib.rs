@@ -41,7 +41,7 @@ pub use metric::Better;
 pub use number::{bytes, duration, number, thousands};
 pub use read::{ReportOptions, read, read_all};
 pub use report::{Cost, Final, Report, Sample, Stage};
-pub use text::{clean, clean_lines, is_hidden, width};
+pub use text::{clean, clean_lines, is_hidden, width, wrapped};
 
 #[cfg(test)]
 mod testing;

@@ -1,8 +1,6 @@
 //! Runs as a table: who they are, when they ran, and the number that tells most of each.
 
-use std::collections::HashMap;
-
-use tinylm_registry::{Judge, Metric, Param, Registry, Run};
+use tinylm_registry::{Judge, Metric, Registry, Run};
 
 use crate::{
     Error,
@@ -23,7 +21,7 @@ pub struct Listing {
 /// in the place of each run's headline.
 pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<Listing, Error> {
     let judged = judged(registry, runs, wanted)?;
-    let differing = differing(registry, runs)?;
+    let points = points(registry, runs)?;
     let shown = judged.iter().flatten().map(|(_, name)| name);
     let headline = shown.clone().next().cloned();
     let headline = headline.filter(|first| shown.clone().all(|name| name == first));
@@ -38,8 +36,8 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
         Column::new("of its sweep", Holds::Texts),
         Column::new("tags", Holds::Texts),
     ];
-    let rows = runs.iter().zip(judged).zip(differing);
-    let rows = rows.map(|((run, judged), differing)| {
+    let rows = runs.iter().zip(judged).zip(points);
+    let rows = rows.map(|((run, judged), point)| {
         let seconds = run.ended_at.map(|end| (end - run.started_at) as f64 / 1e3);
         let (value, name) = judged.unzip();
         let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
@@ -51,7 +49,7 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
             Cell::plain(seconds.map(duration).unwrap_or_default()),
             value.map(value_cell).unwrap_or_default(),
             Cell::quiet(name.filter(|_| headline.is_none()).unwrap_or_default()),
-            Cell::plain(differing),
+            Cell::plain(point),
             Cell::quiet(tags.join(" ")),
         ]
     });
@@ -95,33 +93,22 @@ fn names(metrics: &[Metric]) -> impl Iterator<Item = (&str, &str)> + Clone {
     metrics.iter().map(|metric| (&*metric.stage, &*metric.name))
 }
 
-/// Returns the settings by which each run of a sweep differs from the others of it.
-fn differing(registry: &Registry, runs: &[Run]) -> Result<Vec<String>, Error> {
-    let mut of_sweeps: HashMap<&str, HashMap<String, Vec<String>>> = HashMap::new();
-    let mut params: Vec<Vec<Param>> = Vec::new();
+/// Returns the settings that make each run a point of its sweep; nothing for a run of its own.
+fn points(registry: &Registry, runs: &[Run]) -> Result<Vec<String>, Error> {
+    let mut points = Vec::new();
     for run in runs {
-        let of_run = match &run.sweep {
-            Some(_) => registry.params(&run.id)?,
+        let point = match &run.sweep {
+            Some(_) => registry.sweep_point(&run.id)?,
             None => Vec::new(),
         };
-        let values = of_sweeps.entry(run.sweep.as_deref().unwrap_or_default());
-        let values = values.or_default();
-        for param in &of_run {
-            let known = values.entry(param.name.clone()).or_default();
-            if !known.contains(&param.value) {
-                known.push(param.value.clone());
+        let words = point.iter().map(|(name, value)| {
+            let name = name.rsplit('.').next().unwrap_or_default();
+            match value.as_str() {
+                Some(text) => format!("{name}={text}"),
+                None => format!("{name}={value}"),
             }
-        }
-        params.push(of_run);
-    }
-    let told = |(run, params): (&Run, &Vec<Param>)| {
-        let values = &of_sweeps[run.sweep.as_deref().unwrap_or_default()];
-        let differs = |param: &&Param| values.get(&param.name).is_some_and(|known| known.len() > 1);
-        let words = params.iter().filter(differs).map(|param| {
-            let name = param.name.rsplit('.').next().unwrap_or_default();
-            format!("{name}={}", param.value)
         });
-        words.collect::<Vec<_>>().join(" ")
-    };
-    Ok(runs.iter().zip(&params).map(told).collect())
+        points.push(words.collect::<Vec<_>>().join(" "));
+    }
+    Ok(points)
 }

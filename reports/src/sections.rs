@@ -67,6 +67,7 @@ pub fn overview(report: &Report) -> Document<'_> {
     });
     for section in &mut document.sections {
         section.is_detail = false;
+        section.is_long = false;
         section.blocks = section.blocks.drain(..).flat_map(unfolded).collect();
     }
     document
@@ -304,7 +305,11 @@ fn samples(report: &Report) -> Vec<Section<'_>> {
             blocks.push(earlier_samples(&earlier));
         }
         let title = format!("Samples of {}", stage.row.name);
-        sections.push(Section::new(title, blocks).remark(remark));
+        sections.push(Section::new(title, blocks).remark(remark).long(true));
+    }
+    // The last model's are what a reader came for.
+    if let Some(last) = sections.last_mut() {
+        last.is_long = false;
     }
     sections
 }
@@ -386,7 +391,9 @@ fn stages(report: &Report) -> Option<Section<'_>> {
             vec![Block::Facts(reasons)],
         ));
     }
-    Some(Section::new("Stages", blocks))
+    // Of a run that came to no result, they are the story.
+    let has_result = report.run.status == Status::Done && report.headline_value().is_some();
+    Some(Section::new("Stages", blocks).long(has_result))
 }
 
 fn stage_row(report: &Report, stage: &Stage) -> Vec<Cell> {
@@ -469,8 +476,8 @@ fn settings(report: &Report) -> Option<Section<'_>> {
             vec![Block::Table(setting_table(&defaults))],
         ));
     }
-    let section = |blocks| Section::new("Settings", blocks).remark("that differ from the defaults");
-    (!blocks.is_empty()).then(|| section(blocks))
+    let section = |blocks| Section::new("Settings", blocks).long(true);
+    (!blocks.is_empty()).then(|| section(blocks).remark("that differ from the defaults"))
 }
 
 fn setting_table(settings: &[&Param]) -> Table {

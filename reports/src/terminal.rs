@@ -4,6 +4,8 @@
 //! this module never looks at the terminal itself, so that a test sees what a person sees.
 //!
 //! Details and what is folded away are printed where everything was asked for, and named otherwise.
+//! A brief report fits on about one screen: what is long is named too, curves are low, and of each
+//! stage there are the first numbers and samples.
 
 mod chart;
 mod curves;
@@ -35,7 +37,7 @@ pub fn print(document: &Document<'_>, options: &TerminalOptions) -> String {
     let is_told = |block: &Block<'_>| !matches!(block, Block::Graph(_) | Block::Title(..));
     let sections = document.sections.iter();
     for section in sections.filter(|section| section.blocks.iter().any(is_told)) {
-        if section.is_detail && !options.is_full {
+        if section.is_detail && !options.is_full || section.is_long && options.is_brief {
             left_out.push(section.title.to_lowercase());
         } else {
             print_section(&mut screen, section, options, &mut left_out);
@@ -53,9 +55,13 @@ pub fn print(document: &Document<'_>, options: &TerminalOptions) -> String {
     screen.finish()
 }
 
-/// Prints a table by itself.
+/// Prints a table by itself; where everything was asked for, whole, however wide that is.
 pub fn print_table(table: &Table, options: &TerminalOptions) -> String {
-    let mut screen = Screen::new(options.width.max(20), options.colour);
+    let columns = match options.is_full {
+        true => usize::MAX,
+        false => options.width.max(20),
+    };
+    let mut screen = Screen::new(columns, options.colour);
     Grid::of(table, screen.width)
         .unindented()
         .print(&mut screen);
@@ -114,7 +120,7 @@ fn print_section(
     if is_headed {
         screen.heading_with(&section.title, &section.remark);
     }
-    print_blocks(screen, &section.blocks, options, is_headed);
+    print_blocks(screen, &section.blocks, options, is_headed, left_out);
 }
 
 fn print_blocks(
@@ -122,14 +128,24 @@ fn print_blocks(
     blocks: &[Block<'_>],
     options: &TerminalOptions,
     is_headed: bool,
+    left_out: &mut Vec<String>,
 ) {
     let charts = blocks.iter().filter_map(|block| match block {
         Block::Chart(chart) => Some(chart),
         _ => None,
     });
-    curves::print(screen, &charts.collect::<Vec<_>>(), options);
+    curves::print(screen, &charts.collect::<Vec<_>>(), options, left_out);
+    let is_table = |block: Option<&Block<'_>>| matches!(block, Some(Block::Table(_)));
+    let mut is_passed_over = false;
     for (idx, block) in blocks.iter().enumerate() {
+        if std::mem::take(&mut is_passed_over) {
+            continue;
+        }
         match block {
+            Block::Title(title, _) if options.is_brief && is_table(blocks.get(idx + 1)) => {
+                left_out.push(title.clone());
+                is_passed_over = true;
+            }
             Block::Title(title, remark) => {
                 if idx > 0 || !is_headed {
                     screen.gap();
@@ -138,9 +154,16 @@ fn print_blocks(
                 screen.line(&[plain(format!("  {title}")), remark]);
             }
             Block::Facts(facts) => print_facts(screen, facts),
+            Block::Table(table) if table.is_grouped && options.is_brief => {
+                let (table, n_more) = shortened(table);
+                Grid::of(&table, screen.width).print(screen);
+                if n_more > 0 {
+                    left_out.push(format!("{n_more} more numbers"));
+                }
+            }
             Block::Table(table) => Grid::of(table, screen.width).print(screen),
             Block::ByRun(runs) => runs::print(screen, runs),
-            Block::Samples(samples) => samples::print(screen, samples),
+            Block::Samples(samples) => samples::print(screen, samples, options.is_brief),
             Block::Events(events) => print_events(screen, events),
             Block::Text(text) => {
                 for line in wrapped(text, screen.width.saturating_sub(4)) {
@@ -150,11 +173,27 @@ fn print_blocks(
             Block::Fold(title, blocks) if options.is_full => {
                 screen.gap();
                 screen.line(&[plain(format!("  {title}"))]);
-                print_blocks(screen, blocks, options, true);
+                print_blocks(screen, blocks, options, true, left_out);
             }
             Block::Fold(..) | Block::Chart(_) | Block::Graph(_) => {}
         }
     }
+}
+
+/// Returns the first rows of each group of a table, and how many are left.
+fn shortened(table: &Table) -> (Table, usize) {
+    const ROWS_MAX: usize = 3;
+    let groups = table.rows.chunk_by(|a, b| a[0].text == b[0].text);
+    let rows: Vec<_> = groups
+        .flat_map(|group| group.iter().take(ROWS_MAX).cloned())
+        .collect();
+    let n_more = table.rows.len() - rows.len();
+    let table = Table {
+        columns: table.columns.clone(),
+        rows,
+        is_grouped: true,
+    };
+    (table, n_more)
 }
 
 /// Prints facts below each other, their values in one column and wrapped below themselves.

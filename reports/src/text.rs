@@ -117,7 +117,7 @@ fn taken(text: &str, columns: usize) -> &str {
 }
 
 /// Breaks text into lines of at most that many columns, at spaces where it can.
-pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
     for paragraph in text.lines() {

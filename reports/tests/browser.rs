@@ -316,6 +316,7 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
     ));
     hostile_text_stays_text(&mut browser);
     no_width_scrolls_sideways(&mut browser);
+    a_telephone_shows_every_run(&mut browser);
 
     assert_eq!(browser.complaints, Vec::<String>::new());
     a_foreign_script_is_refused(
@@ -450,6 +451,16 @@ fn the_theme_follows_the_system_and_the_button(browser: &mut Browser) {
 }
 
 /// A page is read down; only wide tables and graphs scroll, each by itself.
+/// Four runs beside each other end where a small screen ends: none has to be scrolled to.
+fn a_telephone_shows_every_run(browser: &mut Browser) {
+    browser.resize(390, 800);
+    let cells = "[...document.querySelectorAll('.runs th, .runs td')]";
+    let hidden = format!(
+        "{cells}.filter(cell => cell.getBoundingClientRect().right > 390).map(cell => cell.textContent)"
+    );
+    assert_eq!(browser.ask(&hidden), json!([]));
+}
+
 fn no_width_scrolls_sideways(browser: &mut Browser) {
     for width in [360, 768, 1_200] {
         browser.resize(width, 800);

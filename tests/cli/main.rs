@@ -27,5 +27,6 @@ mod records;
 mod remote_store;
 mod running;
 mod speaking;
+mod sweeps;
 mod terminal;
 mod training;

@@ -9,26 +9,41 @@ use super::{
 use crate::{
     block::{Chart, Series, Tone},
     curve::Axis,
-    number::{number, thousands, tick},
+    number::{counted, number, thousands, tick},
 };
 
 /// Curves in one chart; more cannot be told apart.
 const LINES_MAX: usize = 6;
 
-pub(super) fn print(screen: &mut Screen, charts: &[&Chart<'_>], options: &TerminalOptions) {
+pub(super) fn print(
+    screen: &mut Screen,
+    charts: &[&Chart<'_>],
+    options: &TerminalOptions,
+    left_out: &mut Vec<String>,
+) {
     let has_validation = charts.iter().any(|chart| chart.metric == "validation_loss");
     // Many noisy curves in one picture say less than the few quiet ones below.
     let is_too_noisy = |chart: &Chart<'_>| {
         has_validation && chart.metric == "loss" && chart.series.len() > LINES_MAX
     };
-    for chart in charts {
-        if chart.is_main && !is_too_noisy(chart) {
+    let large = charts
+        .iter()
+        .filter(|chart| chart.is_main && !is_too_noisy(chart));
+    let large: Vec<&&Chart<'_>> = large.collect();
+    // Of several trainings the last ones matter most.
+    let n_earlier = large.len().saturating_sub(2);
+    for (idx, chart) in large.into_iter().enumerate() {
+        if idx < n_earlier && options.is_brief {
+            left_out.push(format!("the curve of {}", chart.title));
+        } else {
             print_chart(screen, chart, options);
         }
     }
     let is_small = |chart: &&&Chart<'_>| !chart.is_main && chart.series[0].letter.is_none();
     let small: Vec<&&Chart<'_>> = charts.iter().filter(is_small).collect();
-    if !small.is_empty() {
+    if options.is_brief && !small.is_empty() {
+        left_out.push(counted(small.len(), "small curve"));
+    } else if !small.is_empty() {
         screen.gap();
         sparklines(&small, screen.width).print(screen);
     }
@@ -112,7 +127,11 @@ fn print_chart(screen: &mut Screen, chart: &Chart<'_>, options: &TerminalOptions
     }
     Picture {
         lines: &lines,
-        height: if has_letters { 12 } else { 11 },
+        height: match (has_letters, options.is_brief) {
+            (true, _) => 12,
+            (false, false) => 11,
+            (false, true) => 7,
+        },
         x_title,
         x_tick,
         log: options.log,

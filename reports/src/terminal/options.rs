@@ -9,6 +9,8 @@ pub struct TerminalOptions {
     pub colour: bool,
     /// Whether details are printed, and what is folded away opened.
     pub is_full: bool,
+    /// Whether all must fit on about one screen: the story, and of that the first lines.
+    pub is_brief: bool,
     /// What curves are drawn against.
     pub axis: Axis,
     /// Whether the values of curves are drawn on a logarithmic scale.
@@ -21,6 +23,7 @@ impl Default for TerminalOptions {
             width: 80,
             colour: false,
             is_full: false,
+            is_brief: false,
             axis: Axis::Step,
             log: false,
         }

@@ -10,24 +10,24 @@ use crate::{
 /// Letters of runs in front of a text they share.
 const LETTERS_MAX: usize = 9;
 
-pub(super) fn print(screen: &mut Screen, samples: &Samples) {
-    /// Prompts of one stage shown; the rest is counted.
-    const PROMPTS_MAX: usize = 20;
-    for prompt in samples.prompts.iter().take(PROMPTS_MAX) {
+/// Prints the first prompts and counts the rest.
+pub(super) fn print(screen: &mut Screen, samples: &Samples, is_brief: bool) {
+    let (n_prompts_max, n_lines_max) = if is_brief { (3, 2) } else { (20, 8) };
+    for prompt in samples.prompts.iter().take(n_prompts_max) {
         let columns = screen.width.saturating_sub(6);
         let lines = wrapped(prompt.text.trim(), columns);
-        print_quoted(screen, "  › ", &lines, Tone::Quiet, 3);
+        print_quoted(screen, "  › ", &lines, Tone::Quiet, n_lines_max.min(3));
         match samples.n_runs {
             1 => {
                 let lines = wrapped(prompt.answers[0].text.trim(), columns);
-                print_quoted(screen, "    ", &lines, Tone::Plain, 8);
+                print_quoted(screen, "    ", &lines, Tone::Plain, n_lines_max);
             }
             2 if screen.width >= 60 => print_pair(screen, prompt),
             _ => print_stack(screen, &prompt.answers),
         }
     }
-    if samples.prompts.len() > PROMPTS_MAX {
-        let rest = format!("  and {} more", samples.prompts.len() - PROMPTS_MAX);
+    if samples.prompts.len() > n_prompts_max {
+        let rest = format!("  and {} more", samples.prompts.len() - n_prompts_max);
         screen.line(&[span(rest, Tone::Quiet)]);
     }
 }

@@ -170,6 +170,22 @@ fn a_run_is_told_from_its_question_to_its_sources() {
 }
 
 #[test]
+fn a_brief_report_fits_on_a_screen_and_names_what_it_leaves_out() {
+    let options = TerminalOptions {
+        is_brief: true,
+        ..TerminalOptions::default()
+    };
+    let brief = print(&dialogue(), &options);
+    // A note, tags and a question are told too.
+    assert!(brief.lines().count() <= 50, "{brief}");
+    assert!(!brief.contains("\nSettings"), "{brief}");
+    let named = brief.split("-v tells more: ").nth(1).unwrap();
+    assert!(named.contains("stages") && named.contains("settings"), "{brief}");
+    // The stages are the story of a run that is not done.
+    assert!(print(&shakespeare_diverging(), &options).contains("\nStages\n"));
+}
+
+#[test]
 fn a_run_that_goes_on_and_diverged_says_both() {
     assert_snapshot!(shown(&shakespeare_diverging()), @r#"
     witty-wren-9e40  mini_shakespeare                                        running
