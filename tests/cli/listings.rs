@@ -70,6 +70,26 @@ fn the_headline_is_the_number_that_the_file_names() {
 }
 
 #[test]
+fn a_headline_that_no_stage_can_tell_is_refused_at_its_line() {
+    let project = Project::new();
+    project.tinylm("init mine.yaml").success();
+    let text = project.read("mine.yaml");
+    for (headline, told) in [
+        ("model.lss", "did you mean `loss`?"),
+        ("model.nothing_alike", "there is `best_validation_loss`, "),
+    ] {
+        project.write("mine.yaml", &format!("headline: {headline}\n{text}"));
+        let refused = project.tinylm("plan mine.yaml").failure(2);
+        assert!(refused.stderr.contains("mine.yaml:1:"), "{refused}");
+        assert!(refused.stderr.contains(told), "{refused}");
+    }
+    for headline in ["model.validation_loss_assistant", "shards.train_tokens"] {
+        project.write("mine.yaml", &format!("headline: {headline}\n{text}"));
+        project.tinylm("plan mine.yaml").success();
+    }
+}
+
+#[test]
 fn a_graph_is_drawn_as_text_mermaid_and_dot() {
     let project = Project::chain();
     let text = project.tinylm("dag chain.yaml").success();
@@ -195,6 +215,7 @@ fn a_first_experiment_can_be_written_planned_and_run() {
     let run = project.tinylm("run experiment.yaml").success();
     assert!(run.stdout.contains("answers> how are you?"), "{run}");
     assert!(run.stderr.contains("hold no documents back"), "{run}");
+    assert_eq!(run.stderr.matches("warning: ").count(), 1, "{run}");
     for shell in ["bash", "zsh", "fish"] {
         let script = project.tinylm(&format!("completions {shell}")).success();
         assert!(script.stdout.contains("tinylm"), "{shell}");

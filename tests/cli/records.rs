@@ -84,6 +84,23 @@ fn a_run_remembers_what_it_was_made_from_where_and_at_what_cost() {
 }
 
 #[test]
+fn quiet_prints_the_results_and_nothing_else() {
+    let project = Project::new();
+    project.tinylm("init mine.yaml").success();
+    let loud = project.tinylm("run mine.yaml").success();
+    let quiet = project.tinylm("run mine.yaml --quiet").success();
+    assert!(
+        quiet.stdout.starts_with("answers> how are you?\n"),
+        "{quiet}"
+    );
+    assert!(
+        loud.stdout.contains(&format!("\n\n{}\n", quiet.stdout)),
+        "{loud}"
+    );
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
 fn quiet_says_nothing_of_what_went_well_and_all_of_what_did_not() {
     let project = Project::chain();
     for _ in 0..2 {
@@ -94,6 +111,32 @@ fn quiet_says_nothing_of_what_went_well_and_all_of_what_did_not() {
     let run = project.tinylm("-q run chain.yaml").failure(1);
     assert_eq!(run.stdout, "");
     assert!(run.stderr.contains("stage `first` failed"), "{run}");
+}
+
+#[test]
+fn what_is_long_goes_through_a_pager_on_a_terminal_only() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let shown = |command: &str| {
+        let line = format!(
+            "PAGER='cat > paged.txt' TERM=xterm script -qec 'stty rows 12 cols 80; {command}' /dev/null"
+        );
+        std::fs::remove_file(project.path("paged.txt")).ok();
+        let mut shell = project.shell(&line);
+        project.output(shell.stdin(std::process::Stdio::null()))
+    };
+    let paged = shown("tinylm report");
+    if paged.code == Some(127) {
+        println!("SKIPPED: there is no `script` to make a terminal with");
+        return;
+    }
+    assert_eq!(paged.success().stdout, "");
+    assert!(project.read("paged.txt").starts_with(&project.newest()));
+    // What fits is shown at once, and a pipe is no terminal.
+    for command in ["tinylm runs", "tinylm report | cat"] {
+        assert!(shown(command).stdout.contains(&project.newest()));
+        assert!(!project.path("paged.txt").exists(), "{command}");
+    }
 }
 
 #[test]

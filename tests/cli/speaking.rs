@@ -56,7 +56,8 @@ fn chat(project: &Project, flags: &[&str]) -> Option<Terminal> {
         println!("SKIPPED: there is no `script` to make a terminal with");
         return None;
     };
-    terminal.wait_for("(talking to model; /help lists the commands, /quit leaves)");
+    terminal.wait_for("(talking to `model`: the weights of the last step, 2)");
+    terminal.wait_for("(/help lists the commands, /quit leaves)");
     terminal.wait_for("> ");
     Some(terminal)
 }
@@ -110,6 +111,12 @@ fn a_conversation_is_steered_saved_and_begun_anew() {
         ("temp 0.7", "(the temperature is 0.7)"),
         ("/temp NaN", "`temperature` is NaN, it must be 0 or more"),
         ("/temp hot", "say it like `/temp 0.8`"),
+        ("/temp", "(the temperature is 0.7)"),
+        (
+            "/top-p 0.5",
+            "(choosing among the most likely tokens that add up to 0.5)",
+        ),
+        ("/seed 7", "(the seed is 7)"),
         ("/top-k 5", "(choosing among the 5 most likely tokens)"),
         ("/length 0", "say it like `/length 256`"),
         ("length 9", "(answers have at most 9 tokens)"),
@@ -148,10 +155,21 @@ fn a_conversation_is_steered_saved_and_begun_anew() {
     assert_eq!(again[..2], first[..2]);
     assert_ne!(again[2], first[2], "in other words");
 
+    let before = project.read("first.json");
+    chat.enter("/save first.json");
+    chat.wait_for("`first.json` is there already; `/save! first.json` writes over it\n");
+    chat.wait_for("> ");
+    assert_eq!(project.read("first.json"), before);
+
     chat.enter("/reset");
     chat.wait_for("(a new conversation)\n");
     chat.wait_for("> ");
     assert_eq!(saved(&mut chat, "empty.json"), first[..1]);
+    chat.enter("how are \\");
+    chat.wait_for("\n. ");
+    chat.enter("you ?");
+    chat.wait_for("\n> ");
+    assert_eq!(saved(&mut chat, "lines.json")[1].1, "how are \nyou ?");
     chat.enter("##");
     assert_eq!(chat.end(), 0);
 
@@ -160,6 +178,80 @@ fn a_conversation_is_steered_saved_and_begun_anew() {
         project
             .read(".tinylm/chat_history")
             .contains("how are you ?")
+    );
+}
+
+#[test]
+fn answers_end_at_the_edge_of_the_terminal() {
+    let project = talker();
+    let flags = ["--nonstop", "--predict", "300", "--seed", "3"];
+    let Some(mut chat) = chat(&project, &flags) else {
+        return;
+    };
+    chat.enter("how are you ?");
+    let answered = chat.wait_for("\n> ");
+    let columns = answered.lines().map(tinylm_reports::width).max();
+    assert!(columns <= Some(80), "{answered}");
+    assert!(answered.lines().count() > 5, "{answered}");
+}
+
+#[test]
+fn of_two_models_the_last_is_taken_and_the_screen_says_how_to_take_the_other() {
+    let project = Project::new();
+    let two = "  more: { kind: finetune, inputs: { model: model, shards: shards }, with: { train: { steps: 1, validate_every: 0 } } }\n";
+    project.write("talker.yaml", &format!("{TALKER}{two}"));
+    project.tinylm("run talker.yaml").success();
+    let run = project.newest();
+    let sampled = project.tinylm("sample @last --prompt hi -n 4").success();
+    let told = format!(
+        "note: `more` of {run} is taken; the run has others: `tinylm sample {run}/model`\n"
+    );
+    assert_eq!(sampled.stderr, told);
+    let named = project.tinylm(&format!("sample {run}/model --prompt hi -n 4"));
+    assert_eq!(named.success().stderr, "");
+    let Some(mut chat) = Terminal::open(&project.command(&["chat", "@last"])) else {
+        println!("SKIPPED: there is no `script` to make a terminal with");
+        return;
+    };
+    chat.wait_for(&format!(
+        "(talking to `more` of {run}: the weights of the last step, 1)"
+    ));
+    chat.wait_for(&format!("(the run has others: `tinylm chat {run}/model`)"));
+    chat.wait_for("> ");
+    chat.press(CTRL_D);
+    assert_eq!(chat.end(), 0);
+}
+
+#[test]
+fn weights_of_the_last_step_are_taken_where_they_are_asked_for() {
+    let project = talker();
+    fs::remove_file(project.path("model/last.safetensors")).unwrap();
+    let best = "sample model --prompt hi -n 4 --weights best";
+    project.tinylm(best).success();
+    let last = project.tinylm("sample model --prompt hi -n 4 --weights last");
+    let refused = last.failure(2);
+    assert!(
+        refused.stderr.contains("has no `last.safetensors`"),
+        "{refused}"
+    );
+    let stages = project.tinylm("stages evaluate").success();
+    assert!(
+        stages.stdout.contains("weights: best | last = \"best\""),
+        "{stages}"
+    );
+}
+
+#[test]
+fn a_stage_that_makes_no_model_is_told_by_what_it_makes() {
+    let project = talker();
+    let refused = project.tinylm("chat @last/chat --prompt hi").failure(2);
+    assert!(
+        refused.stderr.contains("makes documents, not a model"),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains("help: its models: `model`"),
+        "{refused}"
     );
 }
 
