@@ -60,11 +60,13 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
 }
 
 fn named(registry: &Registry, name: Option<&str>) -> Result<Option<Run>, Failure> {
-    if let Some(name) = name {
-        return Ok(Some(registry.find_run(name)?));
+    let newest_first = || registry.runs(&RunQuery::default());
+    match name {
+        // Here the last run is the newest one, whatever came of it: that is what is gone on with.
+        Some("@last") => Ok(newest_first()?.into_iter().next()),
+        Some(name) => Ok(Some(registry.find_run(name)?)),
+        None => Ok(newest_first()?.into_iter().find(is_resumable)),
     }
-    let runs = registry.runs(&RunQuery::default())?;
-    Ok(runs.into_iter().find(is_resumable))
 }
 
 fn is_resumable(run: &Run) -> bool {

@@ -115,11 +115,11 @@ fn curve(execution_id: &str, name: &str, values: &[f64]) -> Vec<MetricRow> {
 /// A run that found its stage there, or whose stage failed.
 fn attempt(fixture: &Fixture, id: &str, lr: &str, status: Status) {
     let registry = &fixture.registry;
-    let run = NewRun {
+    let run = Run {
         id: id.into(),
-        ..NewRun::default()
+        ..Run::default()
     };
-    registry.insert_run(&run).unwrap();
+    registry.insert_run(&run, &RunSource::default()).unwrap();
     let mut outcome = Outcome::Hit;
     if status == Status::Failed {
         outcome = Outcome::Failed;

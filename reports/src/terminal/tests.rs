@@ -180,7 +180,10 @@ fn a_brief_report_fits_on_a_screen_and_names_what_it_leaves_out() {
     assert!(brief.lines().count() <= 50, "{brief}");
     assert!(!brief.contains("\nSettings"), "{brief}");
     let named = brief.split("-v tells more: ").nth(1).unwrap();
-    assert!(named.contains("stages") && named.contains("settings"), "{brief}");
+    assert!(
+        named.contains("stages") && named.contains("settings"),
+        "{brief}"
+    );
     // The stages are the story of a run that is not done.
     assert!(print(&shakespeare_diverging(), &options).contains("\nStages\n"));
 }

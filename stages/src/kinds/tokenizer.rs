@@ -189,10 +189,14 @@ fn tell_shortfall(settings: &TokenizerSettings, json: &Value, io: &StageIo) {
             0 | 1 => "",
             _ => "; `min_frequency: 1` learns rarer ones too",
         };
-        io.warn(format!(
+        let told = format!(
             "{n_learnt} of {} tokens are learnt: the documents hold no more{rarer}",
             settings.vocab_size
-        ));
+        );
+        match n_learnt * 10 < settings.vocab_size * 9 {
+            true => io.warn(told),
+            false => io.info(told),
+        }
     }
 }
 

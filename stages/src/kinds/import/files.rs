@@ -80,15 +80,20 @@ fn is_vocabulary(name: &str) -> bool {
 
 /// Returns the safetensors files of a folder: one, or all parts of it.
 pub(super) fn weights_of(files: &Files) -> Result<Vec<PathBuf>, StageError> {
-    if let Some(whole) = files.get("model.safetensors") {
-        return Ok(vec![whole.clone()]);
+    let is_part = |name: &str| match files.contains_key("model.safetensors") {
+        true => name == "model.safetensors",
+        false => name.ends_with(".safetensors"),
+    };
+    let parts = files.iter().filter(|(name, _)| is_part(name));
+    let mut paths = Vec::new();
+    for (name, path) in parts {
+        if is_pickle(path)? {
+            return Err(pickle(name));
+        }
+        paths.push(path.clone());
     }
-    let parts = files
-        .iter()
-        .filter(|(name, _)| name.ends_with(".safetensors"));
-    let parts: Vec<PathBuf> = parts.map(|(_, path)| path.clone()).collect();
-    if !parts.is_empty() {
-        return Ok(parts);
+    if !paths.is_empty() {
+        return Ok(paths);
     }
     let pickled = files
         .keys()

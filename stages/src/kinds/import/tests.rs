@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tinylm_model::{
     config::Precision,
     engine::{Tensor, Tensors},
-    folder::ModelFolder,
+    folder::{ModelFolder, Which},
     weights::write_tensors,
 };
 use tinylm_pipeline::testing::{Outcome, StageTest};
@@ -122,7 +122,7 @@ fn a_model_speaks_with_its_own_ids_and_its_own_template() {
     assert_eq!((ids[0], ids[1]), (256, u32::from(b'u')));
     let folder = ModelFolder::open(&out).unwrap();
     assert_eq!(folder.config().unwrap().context, 32);
-    let mut speaker = Speaker::open(&out, Precision::F32, 1).unwrap();
+    let mut speaker = Speaker::open(&out, Which::Best, Precision::F32, 1).unwrap();
     assert!(speaker.is_chat() && speaker.session().config().vocab_size == 261);
 }
 
@@ -178,12 +178,12 @@ fn what_is_no_model_is_refused_with_what_would_be_one() {
             Ok(outcome) => format!("made {:?}", outcome.metrics),
         });
     }
-    insta::assert_snapshot!(messages.join("\n"), @r#"
+    insta::assert_snapshot!(messages.join("\n"), @"
     there is no model among these files: model.safetensors, tokenizer.json 
     there is no model among these files: config.json, tokenizer.json, weights 
     `pytorch_model.bin` is a pickle, which is a program and is not run here 
-    `DIR/files/model.safetensors` is damaged or cut short: header too large 
+    `DIR/files/model.safetensors` is damaged or cut short: its header has no end 
     there is no tokenizer among the files 
-    nothing says with which token its texts end 
-    "#);
+    nothing says with which token its texts end
+    ");
 }

@@ -452,9 +452,8 @@ fn a_shape_fits_the_rows_that_become_documents() {
         ("a.jsonl", rows),
         ("a.txt", "a __eou__ b __eou__\n__eou__\n"),
     ] {
-        let outcome = Corpus::new(&[(name, text.as_bytes())])
-            .run("rejects_max: 0.5")
-            .unwrap();
+        let corpus = Corpus::new(&[(name, text.as_bytes())]);
+        let outcome = corpus.run("rejects_max: 0.5").unwrap();
         assert_eq!(stats(&outcome)["files"][0]["sureness"], 0.5, "{name}");
         let is_said = |event: &Event| matches!(event, Event::Info { message } if message.contains("fits 50 %"));
         assert!(outcome.events.iter().any(is_said), "{name}");
