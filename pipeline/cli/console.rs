@@ -176,7 +176,8 @@ impl Console {
                 }
             }
             Event::Warning { message } => self.say(&format!("warning: {stage}: {message}")),
-            Event::Info { message } if self.global.verbose => {
+            Event::Info { message } if !self.global.verbose => {}
+            Event::Info { message } | Event::Note { message } => {
                 self.say(&format!("  {stage}: {message}"));
             }
             _ => {}

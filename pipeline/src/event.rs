@@ -40,6 +40,10 @@ pub enum Event {
     Info {
         message: String,
     },
+    /// What a person should see without asking, and is no reason to worry.
+    Note {
+        message: String,
+    },
     Warning {
         message: String,
     },

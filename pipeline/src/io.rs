@@ -257,6 +257,13 @@ impl<'a> StageIo<'a> {
         });
     }
 
+    /// Says what a person should see without asking.
+    pub fn note(&self, message: impl Into<String>) {
+        (self.events)(Event::Note {
+            message: message.into(),
+        });
+    }
+
     pub fn warn(&self, message: impl Into<String>) {
         (self.events)(Event::Warning {
             message: message.into(),

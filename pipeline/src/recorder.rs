@@ -153,7 +153,9 @@ impl Recorder {
             Event::Sample { step, prompt, text } => self.write(move |registry| {
                 registry.append_samples(&execution_id, &[(step, prompt, text)], now_ms())
             }),
-            Event::Info { message } => self.event(stage, Level::Info, message),
+            Event::Info { message } | Event::Note { message } => {
+                self.event(stage, Level::Info, message)
+            }
             Event::Warning { message } => self.event(stage, Level::Warning, message),
             Event::Progress { .. }
             | Event::Origin { .. }

@@ -34,7 +34,7 @@ pub fn licence_of(hub: &str) -> Option<&'static str> {
 
 const ON_ITS_PAGE: &str = "licence on its page";
 
-const DATASETS: [Dataset; 19] = [
+const DATASETS: [Dataset; 20] = [
     Dataset {
         name: "claude-multiround-30k",
         about: "long dialogues with an assistant",
@@ -170,6 +170,14 @@ const DATASETS: [Dataset; 19] = [
         licence: "MIT",
         shape: "messages",
         line: "data: { kind: download, with: { path: ../data/chitchat.jsonl } }",
+    },
+    Dataset {
+        name: "whatsapp",
+        about: "a chat of yours, as the app exports it without media; `assistant: NAME` says who is to be learnt",
+        size: "yours",
+        licence: "yours, and that of those who talk",
+        shape: "whatsapp",
+        line: "data: { kind: download, with: { path: \"WhatsApp Chat with *.txt\" } }",
     },
     Dataset {
         name: "tiny-shakespeare",

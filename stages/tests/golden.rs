@@ -79,11 +79,11 @@ fn normalize() {
     let pairs = "{rejects_max: 0.5, pairs: sliding}";
     let pairs = golden::<Normalize>(&test, pairs);
     insta::assert_snapshot!(format!("{whole}\n{pairs}"), @"
-    normalize 5
+    normalize 6
     documents-00000.parquet 778e1b7b4d33ee0b
     rejected.jsonl 94d0f31ab789ecff
     stats.json 9eba25d9ed61bdb2
-    normalize 5
+    normalize 6
     documents-00000.parquet ae9cc14f72a024a5
     rejected.jsonl 94d0f31ab789ecff
     stats.json bc07fa04c845ea6f

@@ -5,6 +5,9 @@
 //! encoded on the others, written in order. Nothing is loaded whole and
 //! the artifact does not depend on the number of threads.
 //!
+//! Of chats, and tables of messages, a row is a part of a document; they are put together where
+//! rows are found.
+//!
 //! No row is lost in silence: what cannot be read is in `rejected.jsonl` with its
 //! file, row and reason, and too many of those fail the stage. A row of more than
 //! `row_bytes_max` or a million turns is one of them: it is passed over, not held (of
@@ -12,24 +15,39 @@
 //! what was said as it was read, before cleaning and system prompts, so that neither moves
 //! a document across a split.
 
+mod auto;
+mod casting;
 mod cell;
 mod chunk;
+mod chunks;
 mod clean;
+mod columns;
+mod conversations;
 mod csv;
+mod doubts;
 mod files;
 mod find;
 mod first_rows;
+mod flat;
+mod gathered;
 mod header;
 mod input;
+mod joiner;
 mod json_layout;
+mod lists;
+mod marked;
+mod personachat;
 mod read;
 mod rejected;
 mod row_groups;
 mod rows;
+mod said;
 mod settings;
 pub(crate) mod shapes;
 mod source;
 mod table;
+mod whatsapp;
+mod when;
 
 use std::path::Path;
 
@@ -46,10 +64,11 @@ use crate::shared::{
     shown,
     template::Role,
 };
+use chunks::Chunks;
 use rejected::Rejections;
 use rows::{Made, Recipe, Tally};
 use settings::SystemPrompts;
-use source::{Chunks, Source};
+use source::Source;
 
 pub use settings::NormalizeSettings;
 
@@ -61,7 +80,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 5;
+    const REVISION: u32 = 6;
     const MAKES: Content = Content::Documents;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
         .takes(&[Content::Files, Content::Documents, Content::Samples])]);
@@ -91,6 +110,10 @@ impl Stage for Normalize {
             let message = "a row may have between 1 and 134217728 bytes";
             return Err(SettingError::new("row_bytes_max", message));
         }
+        if settings.pause_minutes == 0 {
+            let message = "a silence of no length ends every turn";
+            return Err(SettingError::new("pause_minutes", message));
+        }
         for (idx, glob) in settings.files.iter().enumerate() {
             if let Err(error) = glob::Pattern::new(glob) {
                 return Err(SettingError::new(format!("files.{idx}"), error.to_string()));
@@ -111,7 +134,9 @@ impl Stage for Normalize {
         io: &StageIo,
     ) -> Result<Metrics, StageError> {
         let sources = files::sources(settings, io)?;
-        let mut run = Run::new(settings, io, &sources)?;
+        doubts::look(settings, io, &sources)?;
+        let assistant = casting::assistant(settings, io, &sources)?;
+        let mut run = Run::new(settings, io, &sources, assistant)?;
         run.go()?;
         run.finish()
     }
@@ -136,6 +161,7 @@ struct Run<'a> {
     settings: &'a NormalizeSettings,
     io: &'a StageIo<'a>,
     sources: &'a [Source],
+    assistant: Option<String>,
     writer: Option<DocumentsWriter>,
     rejections: Rejections,
     tallies: Vec<Tally>,
@@ -148,11 +174,13 @@ impl<'a> Run<'a> {
         settings: &'a NormalizeSettings,
         io: &'a StageIo<'a>,
         sources: &'a [Source],
+        assistant: Option<String>,
     ) -> Result<Self, StageError> {
         Ok(Self {
             settings,
             io,
             sources,
+            assistant,
             writer: Some(DocumentsWriter::create(io.out())),
             rejections: Rejections::create(io.out())?,
             tallies: vec![Tally::default(); sources.len()],
@@ -163,6 +191,7 @@ impl<'a> Run<'a> {
 
     fn go(&mut self) -> Result<(), StageError> {
         let (settings, sources) = (self.settings, self.sources);
+        let assistant = self.assistant.clone();
         let mut writer = self
             .writer
             .take()
@@ -170,7 +199,7 @@ impl<'a> Run<'a> {
         let encoder = writer.encoder();
         let recipe = Recipe::new(settings);
         let enough = std::cell::Cell::new(false);
-        let mut chunks = Chunks::new(sources, settings.row_bytes_max as usize);
+        let mut chunks = Chunks::new(sources, settings, assistant.as_deref());
         let outcome = in_order(
             self.io.threads(),
             |(_, chunk): &(usize, chunk::Chunk)| chunk.weight(),
@@ -188,6 +217,9 @@ impl<'a> Run<'a> {
             },
         );
         self.writer = Some(writer);
+        for warning in chunks.warnings() {
+            self.io.warn(warning);
+        }
         outcome
     }
 
@@ -240,6 +272,7 @@ impl<'a> Run<'a> {
             total.add(tally);
         }
         self.check(&total)?;
+        self.io.note(summary(self.sources, &total));
         let Some(writer) = self.writer else {
             return Err(StageError::new("the documents are closed"));
         };
@@ -284,11 +317,35 @@ impl<'a> Run<'a> {
                 .is_final());
         }
         if total.documents == 0 {
-            let message = format!("`bounds` left none of {} rows", total.rows);
-            return Err(StageError::new(message).is_final());
+            let message = format!("none of {} rows was wanted", total.rows);
+            let why = self.rejections.unwanted();
+            return Err(StageError::new(message).cause(why).is_final());
         }
         Ok(())
     }
+}
+
+/// Says what the files were read as, and what became of their rows.
+fn summary(sources: &[Source], total: &Tally) -> String {
+    let mut formats: Vec<(String, Vec<&str>)> = Vec::new();
+    for source in sources {
+        let format = source.shape.format.name();
+        match formats.iter_mut().find(|(known, _)| *known == format) {
+            Some((_, files)) => files.push(&source.file),
+            None => formats.push((format, vec![&source.file])),
+        }
+    }
+    let read = formats.iter().map(|(format, files)| match files[..] {
+        [file] => format!("`{file}` is read as `{format}`"),
+        _ => format!("{} files are read as `{format}`", files.len()),
+    });
+    let read: Vec<String> = read.collect();
+    let (n_rows, n_rejected) = (total.rows, total.rejected);
+    let mut said = format!("{}: {n_rows} rows, {n_rejected} rejected", read.join(", "));
+    if total.filtered > 0 {
+        said.push_str(&format!(", {} left out", total.filtered));
+    }
+    said
 }
 
 fn stats(sources: &[Source], tallies: &[Tally], total: &Tally, written: Written) -> Value {

@@ -82,6 +82,26 @@ impl<'a> Cell<'a> {
     }
 }
 
+pub(super) fn text_at<'a>(row: &'a Cell<'a>, key: &str) -> Result<&'a str, String> {
+    let cell = row.get(key).ok_or_else(|| format!("has no `{key}`"))?;
+    cell.text()
+        .ok_or_else(|| format!("`{key}` is {}, not text", cell.kind()))
+}
+
+pub(super) fn first_of<'a, 'k>(
+    row: &'a Cell<'a>,
+    keys: &[&'k str],
+) -> Option<(&'k str, &'a Cell<'a>)> {
+    keys.iter().find_map(|key| Some((*key, row.get(key)?)))
+}
+
+pub(super) fn first_text<'a>(row: &'a Cell<'a>, keys: &[&str]) -> Result<&'a str, String> {
+    match first_of(row, keys) {
+        Some((key, _)) => text_at(row, key),
+        None => Err(format!("has no `{}`", keys.first().unwrap_or(&"text"))),
+    }
+}
+
 /// A row is one line: its column is enough.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();

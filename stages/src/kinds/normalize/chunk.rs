@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use arrow_array::RecordBatch;
 
+use super::conversations::Conversation;
+
 /// A chunk is handed on when it has this many bytes.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
@@ -28,8 +30,16 @@ pub(super) struct Lost {
 
 #[derive(Debug)]
 pub(super) enum Rows {
-    Units { bytes: Vec<u8>, units: Vec<Unit> },
-    Table { table: RecordBatch, first_row: u64 },
+    Units {
+        bytes: Vec<u8>,
+        units: Vec<Unit>,
+    },
+    Table {
+        table: RecordBatch,
+        first_row: u64,
+    },
+    /// Put together from rows of which each is a message.
+    Conversations(Vec<Conversation>),
 }
 
 impl Chunk {
@@ -42,6 +52,9 @@ impl Chunk {
                 (bytes.len(), longest.unwrap_or(0))
             }
             Rows::Table { table, .. } => (table.get_array_memory_size(), 0),
+            Rows::Conversations(conversations) => {
+                return conversations.iter().map(Conversation::n_bytes).sum();
+            }
         };
         let factor = if longest > CHUNK_BYTES { 16 } else { 1 };
         factor * n_bytes as u64

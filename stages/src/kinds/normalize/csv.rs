@@ -88,22 +88,76 @@ pub(super) fn not_utf8(error: &std::str::Utf8Error) -> String {
 }
 
 /// Returns a line of tab-separated values as a row.
-pub(super) fn tsv<'a>(bytes: &'a [u8], columns: &[String]) -> Result<Cell<'a>, String> {
+pub(super) fn tsv<'a>(
+    bytes: &'a [u8],
+    columns: &[String],
+    is_quoted: bool,
+) -> Result<Cell<'a>, String> {
     let line = std::str::from_utf8(bytes).map_err(|error| not_utf8(&error))?;
-    let values: Vec<&str> = line.split('\t').collect();
+    let mut values = tsv_fields(line, is_quoted);
     if values.len() != columns.len() {
-        return Err(format!(
-            "has {} values, not {}",
-            values.len(),
-            columns.len()
-        ));
+        // Quotes may stand at the ends of a line and mean nothing.
+        values = line.split('\t').map(Cow::Borrowed).collect();
+    }
+    if values.len() != columns.len() {
+        let (n_values, n_columns) = (values.len(), columns.len());
+        return Err(format!("has {n_values} values, not {n_columns}"));
     }
     let entries = columns.iter().zip(values);
-    Ok(Cell::Map(
-        entries
-            .map(|(name, value)| (Cow::Owned(name.clone()), Cell::Text(Cow::Borrowed(value))))
-            .collect(),
-    ))
+    let entries = entries.map(|(name, value)| (Cow::Owned(name.clone()), Cell::Text(value)));
+    Ok(Cell::Map(entries.collect()))
+}
+
+/// Returns the fields of a line of tab-separated values. Most writers know no quotes, so that those
+/// around a field are part of what is said, unless the file `is_quoted` or the field needs them: for
+/// a tab inside, or for quotes, which are doubled then.
+pub(super) fn tsv_fields(line: &str, is_quoted: bool) -> Vec<Cow<'_, str>> {
+    let mut fields = Vec::new();
+    let mut rest = Some(line);
+    while let Some(text) = rest {
+        let needs = |field: &str| field.contains(['\t', '"']);
+        let quoted = tsv_quoted(text).filter(|(field, _)| is_quoted || needs(field));
+        let (field, behind) = quoted.unwrap_or_else(|| match text.split_once('\t') {
+            Some((field, behind)) => (Cow::Borrowed(field), Some(behind)),
+            None => (Cow::Borrowed(text), None),
+        });
+        fields.push(field);
+        rest = behind;
+    }
+    fields
+}
+
+/// Whether all fields of a file's first line are in quotes: then all others are as well.
+pub(super) fn tsv_is_quoted(line: &str) -> bool {
+    let mut rest = Some(line);
+    while let Some(text) = rest {
+        match tsv_quoted(text) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+    true
+}
+
+fn tsv_quoted(text: &str) -> Option<(Cow<'_, str>, Option<&str>)> {
+    let text = text.strip_prefix('"')?;
+    let mut end = 0;
+    loop {
+        end += text[end..].find('"')?;
+        let behind = &text[end + 1..];
+        if behind.starts_with('"') {
+            end += 2;
+            continue;
+        }
+        let field = match text[..end].contains('"') {
+            true => Cow::Owned(text[..end].replace("\"\"", "\"")),
+            false => Cow::Borrowed(&text[..end]),
+        };
+        return match behind.is_empty() {
+            true => Some((field, None)),
+            false => Some((field, Some(behind.strip_prefix('\t')?))),
+        };
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +183,30 @@ mod tests {
         for wrong in ["\"a", "\"a\"b", "a,\"b\" c", "\"a\"\""] {
             assert_eq!(texts(wrong).unwrap_err(), NOT_CLOSED, "{wrong}");
         }
+    }
+
+    #[test]
+    fn quotes_around_a_tab_separated_field_are_words_unless_they_are_needed() {
+        let fields = |line, is_quoted| tsv_fields(line, is_quoted).join("|");
+        assert_eq!(
+            fields("\"a \"\"b\"\" c\"\t\"d\te\"", false),
+            "a \"b\" c|d\te"
+        );
+        assert_eq!(
+            fields("\"deal or no deal\"\t\"no!\"", false),
+            "\"deal or no deal\"|\"no!\""
+        );
+        assert_eq!(
+            fields("\"deal or no deal\"\t\"\"", true),
+            "deal or no deal|"
+        );
+        let stray = "\"hi\" she said\t5\" pipe\t\"open";
+        assert_eq!(fields(stray, true), stray.replace('\t', "|"));
+        assert!(tsv_is_quoted("\"prompt\"\t\"response\""));
+        assert!(!tsv_is_quoted("\"which one?\"\tthis"));
+        let columns = ["x".to_owned(), "y".to_owned()];
+        let cell = tsv(b"\"hi\tho\"", &columns, false).unwrap();
+        assert_eq!(cell.get("y").and_then(Cell::text), Some("ho\""));
     }
 
     #[test]

@@ -3,20 +3,21 @@
 use std::{borrow::Cow, path::PathBuf};
 
 use encoding_rs::{Encoding, UTF_8};
-use memchr::memmem;
 use tinylm_pipeline::{At, StageError, StageIo};
 
 use super::{
+    auto::{recognised, share, text_format, text_layout, why_not},
     cell::Cell,
     chunk::Lost,
-    find::{END_OF_TEXT, Layout},
+    find::Layout,
     first_rows::{FirstRows, SNIFF_BYTES, head_of},
     header::{csv_cells, tsv_cells},
     input,
     json_layout::json_layout,
     rows::check_content,
+    said::Said,
     settings::NormalizeSettings,
-    shapes::{Format, Said, Shape, recognised, speaker},
+    shapes::{Format, Shape},
     source::{Cells, Source},
 };
 use crate::shared::{files::files_below, template::Role};
@@ -59,6 +60,20 @@ fn is_about(base: &str) -> bool {
         "dataset_info",
     ]
     .contains(&stem.as_str())
+}
+
+/// What stands beside the messages in an export of Slack.
+fn is_about_slack(file: &str) -> bool {
+    let names = [
+        "users.json",
+        "channels.json",
+        "groups.json",
+        "dms.json",
+        "mpims.json",
+        "integration_logs.json",
+        "canvases.json",
+    ];
+    names.contains(&file.rsplit('/').next().unwrap_or(file))
 }
 
 /// Returns every file to read, in the order of the inputs and of their names.
@@ -203,7 +218,7 @@ impl Place<'_> {
         if ending == Ending::Parquet {
             let columns = Vec::new();
             let cells = Cells::Table { columns };
-            return self.tabular(Layout::Parquet, cells, shape).map(Some);
+            return self.tabular(Layout::Parquet, cells, shape);
         }
         let (path, encoding) = (&self.path, self.encoding);
         let head = head_of(path, encoding, SNIFF_BYTES)?;
@@ -216,7 +231,7 @@ impl Place<'_> {
                 if shape.format == Format::Auto && is_labels(&text) {
                     return Ok(None);
                 }
-                return self.text(&text, shape).map(Some);
+                return self.text(&text, shape);
             }
             Ending::Json => {
                 let bytes_max = settings.row_bytes_max;
@@ -225,10 +240,15 @@ impl Place<'_> {
             }
             Ending::JsonLines | Ending::Parquet => (Layout::Lines, Cells::Json),
         };
-        self.tabular(layout, cells, shape).map(Some)
+        self.tabular(layout, cells, shape)
     }
 
-    fn tabular(self, layout: Layout, cells: Cells, mut shape: Shape) -> Result<Source, StageError> {
+    fn tabular(
+        self,
+        layout: Layout,
+        cells: Cells,
+        mut shape: Shape,
+    ) -> Result<Option<Source>, StageError> {
         let first = self.first_rows(layout, &cells)?;
         let n_rows = first.n_rows();
         if n_rows == 0
@@ -239,9 +259,12 @@ impl Place<'_> {
         let parsed = first.parsed(&cells);
         let lack = self.lack(&parsed, &first.columns, &cells);
         if shape.format == Format::Auto {
-            let found = recognised(&parsed, &shape);
-            let (format, _) =
-                found.ok_or_else(|| self.unrecognised(&parsed, n_rows, lack.clone()))?;
+            let Some(format) = recognised(&parsed, &shape) else {
+                return match is_about_slack(&self.file) {
+                    true => Ok(None),
+                    false => Err(self.unrecognised(&parsed, n_rows, &shape, lack)),
+                };
+            };
             shape.format = format;
         }
         let cells = match cells {
@@ -251,13 +274,18 @@ impl Place<'_> {
             other => other,
         };
         let is_kept = |row: &&Cell| shape.read(row).is_ok_and(|said| self.keeps(&said));
+        let n_kept = match shape.format.is_gathered() {
+            // Alone it is no document.
+            true => share(shape.format, &parsed, &shape) * parsed.len() as f64,
+            false => parsed.iter().filter(is_kept).count() as f64,
+        };
         // A row that is no row at all counts against the shape too.
-        let sureness = parsed.iter().filter(is_kept).count() as f64 / n_rows.max(1) as f64;
+        let sureness = n_kept / n_rows.max(1) as f64;
         let lack = lack.filter(|_| sureness == 0.0);
-        Ok(Source {
+        Ok(Some(Source {
             lack,
             ..self.source(layout, cells, shape, sureness)
-        })
+        }))
     }
 
     /// Whether what a row says becomes a document, unless somebody does not want such documents.
@@ -335,14 +363,25 @@ impl Place<'_> {
             .is_final()
     }
 
-    fn unrecognised(&self, rows: &[Cell], n_rows: usize, lack: Option<String>) -> StageError {
+    fn unrecognised(
+        &self,
+        rows: &[Cell],
+        n_rows: usize,
+        shape: &Shape,
+        lack: Option<String>,
+    ) -> StageError {
         let error = StageError::new(format!("the shape of `{}` is not recognised", self.file));
         if let Some(lack) = lack {
             let help = "name columns that are there, or name none to have them recognised";
             return error.cause(lack).help(help).is_final();
         }
         let (cause, help) = match rows.first() {
-            Some(row @ Cell::Map(_)) => (format!("its first row has {}", quoted(&keys(row))), ""),
+            Some(row @ Cell::Map(_)) => {
+                let why =
+                    why_not(row, shape).map_or_else(String::new, |why| format!(", but {why}"));
+                let keys = quoted(&keys(row));
+                (format!("its first row has {keys}{why}"), "")
+            }
             Some(row) => (format!("its first row is {}", row.kind()), ""),
             None => {
                 let cause = format!("none of its first {n_rows} rows can be read");
@@ -360,8 +399,8 @@ impl Place<'_> {
         FirstRows::read(&self.path, self.encoding, layout, cells, bytes_max)
     }
 
-    fn text(self, head: &str, mut shape: Shape) -> Result<Source, StageError> {
-        let (found, _) = text_format(head, &shape);
+    fn text(self, head: &str, mut shape: Shape) -> Result<Option<Source>, StageError> {
+        let found = text_format(head, head.len() as u64 == SNIFF_BYTES, &shape);
         if matches!(shape.format, Format::Auto | Format::Pairs) && found == Format::Pairs {
             let cells = tsv_cells(head.as_bytes(), self.settings);
             let cells = cells.map_err(|error| self.placed(error))?;
@@ -375,11 +414,12 @@ impl Place<'_> {
             return Err(StageError::new(message).is_final());
         }
         let layout = text_layout(shape.format);
-        let sureness = match shape.format.is_of_raw_text() {
+        let is_whole = shape.format.is_of_raw_text() || shape.format.is_gathered();
+        let sureness = match is_whole {
             true => 1.0,
             false => self.share_kept(layout, &shape)?,
         };
-        Ok(self.source(layout, Cells::Text, shape, sureness))
+        Ok(Some(self.source(layout, Cells::Text, shape, sureness)))
     }
 
     fn share_kept(&self, layout: Layout, shape: &Shape) -> Result<f64, StageError> {
@@ -430,56 +470,4 @@ fn is_read_alike(shape: &Shape, row: &Cell, kept: &dyn Fn(&str) -> bool) -> bool
 fn is_labels(text: &str) -> bool {
     let mut filled = text.chars().filter(|c| !c.is_whitespace()).peekable();
     filled.peek().is_some() && filled.all(|c| c.is_ascii_digit())
-}
-
-/// Returns the shape of a text file and how sure that is.
-fn text_format(head: &str, shape: &Shape) -> (Format, f64) {
-    let has = |what: &str| memmem::find(head.as_bytes(), what.as_bytes()).is_some();
-    let lines: Vec<&str> = head
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    // The last line may be cut off.
-    let lines = &lines[..lines
-        .len()
-        .saturating_sub(usize::from(head.len() as u64 == SNIFF_BYTES))];
-    let share = |fits: &dyn Fn(&&&str) -> bool| {
-        lines.iter().filter(|line| fits(line)).count() as f64 / lines.len().max(1) as f64
-    };
-    if has("<|im_start|>") {
-        return (Format::Chatml, 1.0);
-    }
-    if has(END_OF_TEXT) {
-        return (Format::Stories, 1.0);
-    }
-    let candidates = [
-        (Format::Eou, share(&|line| line.contains("__eou__"))),
-        (Format::Inst, share(&|line| line.contains("[INST]"))),
-        (
-            Format::Pairs,
-            share(&|line| line.matches('\t').count() == 1),
-        ),
-        (
-            Format::Speakers,
-            share(&|line| speaker(line, &shape.roles).is_some()),
-        ),
-    ];
-    for (format, share) in candidates {
-        // A speaker may go on for some lines.
-        let enough = if format == Format::Speakers { 0.5 } else { 0.9 };
-        if share >= enough {
-            return (format, share);
-        }
-    }
-    (Format::Text, 1.0)
-}
-
-fn text_layout(format: Format) -> Layout {
-    match format {
-        Format::Lines | Format::Inst | Format::Eou => Layout::Lines,
-        Format::Stories => Layout::Separated,
-        Format::Paragraphs | Format::Speakers => Layout::Paragraphs,
-        Format::Chatml => Layout::Chatml,
-        _ => Layout::Whole,
-    }
 }

@@ -9,7 +9,6 @@ use tinylm_pipeline::StageError;
 use super::{
     cell::Cell,
     chunk::{Lost, Rows},
-    csv,
     find::Layout,
     input::Input,
     read::Reader,
@@ -76,11 +75,7 @@ impl FirstRows {
         if let Some(table) = &self.table {
             return table::rows(table);
         }
-        let parse = |row| match cells {
-            Cells::Csv { columns, .. } => csv::row(row, columns).ok(),
-            Cells::Tsv { columns, .. } => csv::tsv(row, columns).ok(),
-            _ => Cell::parse(row).ok(),
-        };
+        let parse = |row| cells.parse(row).ok();
         self.rows.iter().filter_map(|row| parse(row)).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! The names of columns, where a CSV or TSV file opens with them, and else what they are called.
 
+use std::borrow::Cow;
+
 use tinylm_pipeline::StageError;
 
 use super::{csv, settings::NormalizeSettings, source::Cells};
@@ -85,11 +87,15 @@ fn first_line(head: &[u8]) -> String {
 }
 
 pub(super) fn tsv_cells(head: &[u8], settings: &NormalizeSettings) -> Result<Cells, StageError> {
-    let first: Vec<String> = first_line(head).split('\t').map(str::to_owned).collect();
+    let line = first_line(head);
+    let is_quoted = csv::tsv_is_quoted(&line);
+    let first = csv::tsv_fields(&line, is_quoted);
+    let first: Vec<String> = first.into_iter().map(Cow::into_owned).collect();
     let (columns, has_header) = columns(&first, settings, false)?;
     Ok(Cells::Tsv {
         columns,
         has_header,
+        is_quoted,
     })
 }
 

@@ -6,10 +6,11 @@ use encoding_rs::Encoding;
 use tinylm_pipeline::StageError;
 
 use super::{
+    auto::recognised,
     cell::Cell,
     find::{Layout, string_end, value_end},
     first_rows::{SNIFF_BYTES, head_of},
-    shapes::{Format, Shape, recognised},
+    shapes::{Format, Shape},
 };
 
 /// A `.json` file may be an array, an object of rows, or in truth JSON lines.

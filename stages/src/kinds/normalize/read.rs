@@ -53,6 +53,14 @@ impl Reader {
             Self::Table(reader) => reader.next(),
         }
     }
+
+    /// Returns the first names of lists in a JSON object whose elements are rows.
+    pub(super) fn lists(&self) -> &[String] {
+        match self {
+            Self::Units(reader) => reader.finder.lists(),
+            Self::Table(_) => &[],
+        }
+    }
 }
 
 /// Returns why a row is rejected that has more than so many bytes.

@@ -24,6 +24,8 @@ pub(super) struct Rejections {
     examples: Vec<Example>,
     /// How many more were rejected, for reasons that are not among the examples.
     n_others: u64,
+    /// The first row that could be read and was not wanted.
+    unwanted: Option<String>,
 }
 
 /// The first row that was rejected for a reason.
@@ -52,12 +54,17 @@ impl Rejections {
             file,
             examples: Vec::new(),
             n_others: 0,
+            unwanted: None,
         })
     }
 
     pub(super) fn push(&mut self, source: &Source, row: &Rejection) -> Result<(), StageError> {
-        if !row.is_filtered {
-            self.take_example(source, row);
+        match row.is_filtered {
+            true => {
+                let place = || format!("`{}`, row {}: {}", source.file, row.row, row.reason);
+                self.unwanted.get_or_insert_with(place);
+            }
+            false => self.take_example(source, row),
         }
         let entry = json!({
             "source": source.name,
@@ -96,6 +103,11 @@ impl Rejections {
             n => lines.push(format!("and {n} for other reasons")),
         }
         lines.join("\n")
+    }
+
+    /// Returns the first row that could be read and was not wanted.
+    pub(super) fn unwanted(&self) -> String {
+        self.unwanted.clone().unwrap_or_default()
     }
 
     pub(super) fn finish(mut self) -> Result<(), StageError> {

@@ -7,6 +7,7 @@ use tinylm_pipeline::StageError;
 
 use super::{
     chunk::{self, Chunk, Lost, Unit},
+    conversations::{Conversation, Left},
     csv, find, read,
     settings::{NormalizeSettings, Pairs, SystemPrompts},
     source::{Cells, Source},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::kinds::normalize::{
     cell::Cell,
-    shapes::{Said, Turn},
+    said::{Said, Turn},
 };
 use crate::shared::{
     documents::{self, Digest, Encoded, Encoder, Rows},
@@ -125,6 +126,10 @@ impl<'a> Recipe<'a> {
             chunk::Rows::Table { table, first_row } => {
                 making.table(&table::rows(&table), first_row)?
             }
+            chunk::Rows::Conversations(conversations) => {
+                let mut conversations = conversations.into_iter();
+                conversations.try_for_each(|conversation| making.conversation(conversation))?;
+            }
         }
         making.close()?;
         Ok(Made {
@@ -202,20 +207,24 @@ impl Making<'_> {
 
     fn unit(&mut self, bytes: &[u8], row: u64) -> Result<(), StageError> {
         let outcome = match &self.source.cells {
-            Cells::Json => match Cell::parse(bytes) {
-                Ok(cell) => self.cell(&cell),
-                Err(reason) => Err(Refusal::Rejected(reason)),
-            },
-            Cells::Tsv { columns, .. } => match csv::tsv(bytes, columns) {
-                Ok(cell) => self.cell(&cell),
-                Err(reason) => Err(Refusal::Rejected(reason)),
-            },
-            _ => match text(bytes) {
-                Ok(text) => self.text(&text),
-                Err(reason) => Err(Refusal::Rejected(reason)),
-            },
+            Cells::Text => text(bytes)
+                .map_err(Refusal::Rejected)
+                .and_then(|text| self.text(&text)),
+            cells => cells
+                .parse(bytes)
+                .map_err(Refusal::Rejected)
+                .and_then(|cell| self.cell(&cell)),
         };
-        self.count(row, outcome)
+        self.count(row, 1, outcome)
+    }
+
+    fn conversation(&mut self, conversation: Conversation) -> Result<(), StageError> {
+        let outcome = match conversation.turns {
+            Ok(turns) => self.dialogue(turns),
+            Err(Left::Rejected(why)) => Err(Refusal::Rejected(why)),
+            Err(Left::Filtered(why)) => Err(Refusal::Filtered(why)),
+        };
+        self.count(conversation.row, conversation.n_rows, outcome)
     }
 
     fn record(&mut self, record: &[u8], unit: &Unit, columns: &[String]) -> Result<(), StageError> {
@@ -225,7 +234,7 @@ impl Making<'_> {
         let reason = match csv::row(record, columns) {
             Ok(cell) if !is_guess => {
                 let outcome = self.cell(&cell);
-                return self.count(unit.row, outcome);
+                return self.count(unit.row, 1, outcome);
             }
             Err(reason) if n_rows == 1 => reason,
             _ => find::open_quote(n_rows),
@@ -247,19 +256,28 @@ impl Making<'_> {
                 self.reject(row, read::too_long(n_bytes, bytes_max));
             } else {
                 let outcome = self.cell(cell);
-                self.count(row, outcome)?;
+                self.count(row, 1, outcome)?;
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, row: u64, outcome: Result<(), Refusal>) -> Result<(), StageError> {
+    fn count(
+        &mut self,
+        row: u64,
+        n_rows: u64,
+        outcome: Result<(), Refusal>,
+    ) -> Result<(), StageError> {
         match outcome {
-            Ok(()) => self.tally.rows += 1,
-            Err(Refusal::Rejected(reason)) => self.reject(row, reason),
+            Ok(()) => self.tally.rows += n_rows,
+            Err(Refusal::Rejected(reason)) => self.lose(Lost {
+                row,
+                n_rows,
+                reason,
+            }),
             Err(Refusal::Filtered(reason)) => {
-                self.tally.rows += 1;
-                self.tally.filtered += 1;
+                self.tally.rows += n_rows;
+                self.tally.filtered += n_rows;
                 self.rejected.push(Rejection {
                     row,
                     reason,

@@ -6,7 +6,8 @@ use tinylm_pipeline::{choices, settings};
 
 use super::{
     clean::{Bounds, Cleaning},
-    shapes::{Columns, Format},
+    columns::Columns,
+    shapes::Format,
 };
 
 choices! {
@@ -42,6 +43,10 @@ settings! {
         pub columns: Columns = Columns::NONE,
         /// Further names of roles: `{customer: user}`.
         pub roles: BTreeMap<String, String> = BTreeMap::new(),
+        /// The person whose turns are the assistant's, in chats of persons; without it, who wrote most.
+        pub assistant: Option<String> = None => neutral None,
+        /// A silence of so many minutes ends a conversation of a chat, once the assistant has answered.
+        pub pause_minutes: u64 = 360 => neutral 360_u64,
         /// Globs of the files to read; without any, all that look like data.
         pub files: Vec<String> = Vec::new(),
         /// The encoding of files that are not UTF-8: `windows-1252`, `latin-1`, `utf-16` and others.

@@ -12,6 +12,8 @@ use tinylm_pipeline::{
 use super::*;
 use crate::shared::documents::{Contents, Documents};
 
+mod chats;
+
 /// A corpus in a folder of its own, as `download` would leave it.
 struct Corpus(TempDir);
 

@@ -28,6 +28,11 @@ pub(crate) trait Finder {
     fn is_broken(&self) -> bool {
         false
     }
+
+    /// Returns the first names of lists in an object whose elements are rows.
+    fn lists(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// Leaves out a carriage return at the end of a row.

@@ -68,7 +68,15 @@ pub(crate) struct Json {
     place: Place,
     value: Value,
     is_row: bool,
+    /// The last key of an object.
+    key: String,
+    lists: Vec<String>,
 }
+
+/// So many lists of an object are named.
+const LISTS_NAMED: usize = 8;
+/// So many bytes of a key are kept.
+const KEY_BYTES: usize = 64;
 
 /// Where the next value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +144,10 @@ impl Json {
             };
         };
         if let Some(place) = self.step(*first)? {
+            let is_list = place == Place::Array { in_object: true };
+            if is_list && self.lists.len() < LISTS_NAMED {
+                self.lists.push(self.key.clone());
+            }
             self.place = place;
             return Ok(Some(Found::Nothing { next: 1 }));
         }
@@ -163,6 +175,12 @@ impl Finder for Json {
             (None, Place::Array { .. }) => return Err("the JSON ends inside a row"),
             (None, _) => return Err(CUT_SHORT),
         };
+        if self.place == Place::Object {
+            let key = bytes[..end.min(KEY_BYTES)].trim_ascii();
+            let key = key.strip_prefix(b"\"").unwrap_or(key);
+            let key = key.strip_suffix(b"\"").unwrap_or(key);
+            self.key = String::from_utf8_lossy(key).into_owned();
+        }
         self.place = match self.place {
             Place::Object => Place::Key,
             Place::Member => Place::Object,
@@ -174,5 +192,9 @@ impl Finder for Json {
             true => Found::Row { end: next, next },
             false => Found::Nothing { next },
         })
+    }
+
+    fn lists(&self) -> &[String] {
+        &self.lists
     }
 }

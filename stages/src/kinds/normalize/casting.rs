@@ -1,0 +1,109 @@
+//! Who is the assistant where people talk.
+//!
+//! A chat has persons, not roles, and a model learns to write the turns of one of them. `assistant`
+//! names that one; without it, it is the one who wrote most: there is most to be learnt from. In
+//! exports of several chats that is the person whose telephone they are from. Where conversations
+//! have names of their own and each has other people, nobody is chosen: whoever opens is the user.
+
+use tinylm_pipeline::{StageError, StageIo};
+
+use super::{
+    gathered::{People, people},
+    said::role,
+    settings::NormalizeSettings,
+    source::Source,
+};
+use crate::shared::template::Role;
+
+const SHOWN: usize = 5;
+
+/// Returns the person whose turns are the assistant's, if one has to be chosen.
+pub(super) fn assistant(
+    settings: &NormalizeSettings,
+    io: &StageIo,
+    sources: &[Source],
+) -> Result<Option<String>, StageError> {
+    let mut all = People::default();
+    let mut is_gathered = false;
+    for source in sources {
+        if source.shape.format.is_gathered()
+            && let Some(some) = people(source, settings)?
+        {
+            is_gathered = true;
+            add(&mut all, some);
+        }
+    }
+    if !is_gathered {
+        if settings.assistant.is_some() {
+            io.warn("`assistant` names somebody of a chat, and none of these files is one");
+        }
+        return Ok(None);
+    }
+    if let Some(name) = &settings.assistant {
+        let is_known = all.n_messages.iter().any(|(known, _)| known == name);
+        return match is_known {
+            true => Ok(Some(name.clone())),
+            false => Err(unknown(name, &all)),
+        };
+    }
+    let roles = sources.iter().flat_map(|source| &source.shape.roles);
+    let mut by_hand = roles.filter(|(_, role)| **role == Role::Assistant);
+    if let Some((name, _)) = by_hand.find(|(name, _)| has(&all, name)) {
+        return Ok(Some(name.clone()));
+    }
+    let is_role = |name: &str| role(name, &sources[0].shape.roles).is_some();
+    match !all.is_stream || all.n_messages.iter().all(|(name, _)| is_role(name)) {
+        true => Ok(None),
+        false => chosen(io, all).map(Some),
+    }
+}
+
+fn has(people: &People, name: &str) -> bool {
+    people.n_messages.iter().any(|(known, _)| known == name)
+}
+
+fn add(all: &mut People, some: People) {
+    all.is_stream |= some.is_stream;
+    for (name, n_messages) in some.n_messages {
+        match all.n_messages.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known += n_messages,
+            None => all.n_messages.push((name, n_messages)),
+        }
+    }
+}
+
+fn chosen(io: &StageIo, people: People) -> Result<String, StageError> {
+    // Of two who wrote as much, the one who did not open.
+    let most = people.n_messages.iter().max_by_key(|(_, n)| *n);
+    let Some((name, n_messages)) = most.filter(|_| people.n_messages.len() > 1) else {
+        let names = quoted(people.n_messages.iter().map(|(name, _)| name.as_str()));
+        return Err(StageError::new("a dialogue has two sides")
+            .cause(format!("{names} speaks alone"))
+            .help("`format: text` reads it as raw text")
+            .is_final());
+    };
+    let total: u64 = people.n_messages.iter().map(|(_, n)| n).sum();
+    let others = people.n_messages.iter().map(|(name, _)| name.as_str());
+    let others = quoted(others.filter(|other| other != name));
+    io.note(format!(
+        "the assistant is `{name}`, who wrote {n_messages} of {total} messages; the user is \
+         {others}; `assistant: NAME` chooses another"
+    ));
+    Ok(name.clone())
+}
+
+fn unknown(name: &str, people: &People) -> StageError {
+    let names = quoted(people.n_messages.iter().map(|(name, _)| name.as_str()));
+    StageError::new(format!("`assistant: {name}` is nobody who speaks"))
+        .cause(format!("there are {names}"))
+        .help("names count as they are written in the file, capitals too")
+        .is_final()
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => names.join(", "),
+        Some(n) => format!("{} and {n} more", names[..SHOWN].join(", ")),
+    }
+}
