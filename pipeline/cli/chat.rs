@@ -57,6 +57,14 @@ pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
     let found = model::find(project, &args.model)?;
     let speaker = found.open(&args.manner)?;
     let mut chat = Chat::new(speaker, manner, args.manner.system.clone());
+    chat.is_quiet = project.global.quiet;
+    if found.has_heard_no_talk(project) {
+        chat.remark(&format!(
+            "nothing that it was trained on is a dialogue: it goes on with a text and does not answer; \
+             `tinylm sample {} --text` lets it",
+            args.model
+        ));
+    }
     if let Some(prompt) = &args.prompt {
         return chat.say(prompt.clone());
     }
@@ -67,7 +75,6 @@ pub(crate) fn run(project: &Project, args: &ChatArgs) -> Result<(), Failure> {
         signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&chat.interrupted));
     registered.map_err(|error| Failure::new(1, format!("Ctrl-C cannot be caught: {error}")))?;
     chat.has_color = project::stderr_has_color();
-    chat.is_quiet = project.global.quiet;
     let weights = found.weights(args.manner.weights);
     chat.remark(&format!("talking to {}{weights}", found.name));
     if let Some(others) = found.others("chat") {

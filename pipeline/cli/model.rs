@@ -54,6 +54,15 @@ impl Found {
         }
     }
 
+    /// Whether documents were made for it, and none of them holds a turn. Of a folder nobody knows.
+    pub(crate) fn has_heard_no_talk(&self, project: &Project) -> bool {
+        let turns = self
+            .made_by
+            .as_ref()
+            .and_then(|(run, stage)| turns_before(project, run, stage));
+        turns.is_some_and(|turns| !turns.is_empty() && turns.iter().all(|n_turns| *n_turns == 0.0))
+    }
+
     /// Says how to take another model of the run with this command, if there was a choice.
     pub(crate) fn others(&self, command: &str) -> Option<String> {
         let commands = self.others.iter();
@@ -62,6 +71,29 @@ impl Found {
             .collect();
         (!commands.is_empty()).then(|| format!("the run has others: {}", commands.join(", ")))
     }
+}
+
+/// Returns how many turns each stage counted that a stage was made from, if that is on record.
+fn turns_before(project: &Project, run: &Run, stage: &StageRow) -> Option<Vec<f64>> {
+    let registry = project.registry().ok()?;
+    let stages = registry.stages(&run.id).ok()?;
+    let metrics = registry.final_metrics(&run.id).ok()?;
+    let mut before = vec![stage.name.as_str()];
+    let mut idx = 0;
+    while let Some(name) = before.get(idx) {
+        let reads = stages.iter().find(|stage| stage.name == *name);
+        let reads = reads.map_or_else(Vec::new, StageRow::reads);
+        let new: Vec<&str> = reads
+            .into_iter()
+            .filter(|name| !before.contains(name))
+            .collect();
+        before.extend(new);
+        idx += 1;
+    }
+    let turns = metrics
+        .iter()
+        .filter(|metric| metric.name == "turns" && before.contains(&metric.stage.as_str()));
+    Some(turns.map(|metric| metric.value).collect())
 }
 
 /// Finds RUN, RUN/STAGE or a folder.

@@ -28,5 +28,6 @@ mod remote_store;
 mod running;
 mod speaking;
 mod sweeps;
+mod talk;
 mod terminal;
 mod training;

@@ -227,6 +227,12 @@ impl Done {
         for warning in stats.warnings() {
             io.warn(warning);
         }
+        if stats.is_of_raw_text() {
+            io.note(
+                "all of it is raw text: a model of this alone goes on with a text and cannot answer in \
+                 `chat`, until it is finetuned on dialogues",
+            );
+        }
         let (sources, splits) = writers.finish()?;
         let train = splits.get("train").cloned().unwrap_or_default();
         if train.targets == 0 {

@@ -62,6 +62,7 @@ pub(crate) struct Part {
     pub(crate) sources: Vec<String>,
     pub(crate) rejected: Vec<Rejected>,
     pub(crate) n_read: u64,
+    pub(crate) n_dialogues: u64,
     /// Words, by white space, and unknown ids of all contents.
     pub(crate) n_words: u64,
     pub(crate) n_content_tokens: u64,
@@ -109,6 +110,8 @@ pub(crate) fn encode(
     {
         let pieces = tokenizer.pieces_of(document.contents);
         writer.part.n_read += u64::from(!is_cut);
+        let is_dialogue = matches!(document.contents, Contents::Dialogue(_));
+        writer.part.n_dialogues += u64::from(is_dialogue);
         writer.document(document, *split, &pieces);
     }
     Ok(writer.part)

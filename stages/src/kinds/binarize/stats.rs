@@ -15,6 +15,7 @@ const REJECTED_SHOWN: usize = 100;
 #[derive(Default)]
 pub(super) struct Stats {
     n_read: u64,
+    n_dialogues: u64,
     n_encoded: u64,
     n_empty: u64,
     n_rejected: u64,
@@ -44,6 +45,7 @@ impl Stats {
 
     pub(super) fn add(&mut self, part: &Part) {
         self.n_read += part.n_read;
+        self.n_dialogues += part.n_dialogues;
         self.n_empty += part.n_empty;
         self.n_words += part.n_words;
         self.n_content_tokens += part.n_content_tokens;
@@ -74,6 +76,11 @@ impl Stats {
                 });
             }
         }
+    }
+
+    /// Whether nothing in it is answered by anybody.
+    pub(super) fn is_of_raw_text(&self) -> bool {
+        self.n_dialogues == 0
     }
 
     /// Fails when more was rejected than may be.
