@@ -41,7 +41,7 @@ fn experiment(dice: &mut Dice) -> (String, Vec<String>) {
     for (name, stage) in [
         ("pretrain", format!("kind: pretrain, inputs: [unigram-shards], with: {{ model: {model}, train: {train} }}")),
         ("finetune", format!("kind: finetune, inputs: {{ model: pretrain, shards: unigram-shards }}, with: {{ train: {train} }}")),
-        ("evaluate", "kind: evaluate, inputs: { model: finetune, documents: exact }, with: { max_tokens: 4 }".to_owned()),
+        ("evaluate", "kind: evaluate, inputs: { model: finetune, documents: exact }, with: { tokens: 300, continuations: 2, max_tokens: 4 }".to_owned()),
         ("sample", "kind: sample, inputs: [finetune], with: { prompts: [one], max_tokens: 8, temperature: 0.8 }".to_owned()),
         ("command", "kind: command, inputs: [sample], with: { run: [sh, -c, 'sort {in.sample}/samples.jsonl > {out}/x'], outputs: [x] }".to_owned()),
     ] {
