@@ -72,7 +72,9 @@ fn the_runs_of_an_older_registry_are_shown_compared_and_gone_on_with() {
     assert_eq!(shown["metrics"]["text.bytes"], 33.0, "{shown}");
     assert_eq!(shown["stages"].as_array().unwrap().len(), 3);
     project.tinylm("run old.yaml").success();
-    project.tinylm("report --compare calm-fox bold-owl").success();
+    project
+        .tinylm("report --compare calm-fox bold-owl")
+        .success();
     let found = project
         .tinylm_words(&["runs", "--where", "bytes = 33"])
         .success();

@@ -182,7 +182,7 @@ fn what_is_no_model_is_refused_with_what_would_be_one() {
     there is no model among these files: model.safetensors, tokenizer.json 
     there is no model among these files: config.json, tokenizer.json, weights 
     `pytorch_model.bin` is a pickle, which is a program and is not run here 
-    `DIR/files/model.safetensors` is damaged or cut short: its header has no end 
+    `model.safetensors` is a pickle, which is a program and is not run here 
     there is no tokenizer among the files 
     nothing says with which token its texts end
     ");

@@ -154,29 +154,21 @@ impl Names {
     }
 }
 
-/// The chat template: of an imported model its own, of ours one with marks for trainers.
-fn template(model: &Path, tokenizer: &Tokenizer) -> Result<String, StageError> {
-    let ours = tokenizer.template();
-    let path = model.join(CHAT_TEMPLATE_NAME);
-    match ours {
-        Some(ours) => Ok(ours.jinja_with_generation(tokenizer.spacing())),
-        None => fs::read_to_string(&path).at(&path),
-    }
-}
-
 fn write_tokenizer(
     out: &Path,
-    model: &Path,
+    from: &Path,
     names: &Names,
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<(), StageError> {
-    let (from, to) = (model.join(TOKENIZER_NAME), out.join(TOKENIZER_NAME));
-    let bytes = fs::read(&from).at(&from)?;
+    let (path, to) = (from.join(TOKENIZER_NAME), out.join(TOKENIZER_NAME));
+    let bytes = fs::read(&path).at(&path)?;
     fs::write(&to, bytes).at(&to)?;
-    let template = template(model, tokenizer)?;
-    let path = out.join(CHAT_TEMPLATE_NAME);
-    fs::write(&path, &template).at(&path)?;
+    let template = template(from, tokenizer)?;
+    if let Some(template) = &template {
+        let path = out.join(CHAT_TEMPLATE_NAME);
+        fs::write(&path, template).at(&path)?;
+    }
     let special = names.map();
     write_json(&out.join(SPECIALS_NAME), &json!(special))?;
     let mut config = json!({
@@ -187,10 +179,22 @@ fn write_tokenizer(
         "add_eos_token": false,
         "clean_up_tokenization_spaces": false,
         "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": template,
     });
+    if let Some(template) = template {
+        config["chat_template"] = template.into();
+    }
     for (name, token) in special {
         config[name] = token;
     }
     write_json(&out.join(TOKENIZER_SETTINGS_NAME), &config)
+}
+
+/// The chat template: ours, or the text that an imported model brought along, if it knows turns.
+fn template(from: &Path, tokenizer: &Tokenizer) -> Result<Option<String>, StageError> {
+    if let Some(ours) = tokenizer.template() {
+        return Ok(Some(ours.jinja_with_generation(tokenizer.spacing())));
+    }
+    let path = from.join(CHAT_TEMPLATE_NAME);
+    let theirs = fs::read_to_string(&path).at(&path)?;
+    Ok((!theirs.trim().is_empty()).then_some(theirs))
 }

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use minijinja::{Environment, context, syntax::SyntaxConfig};
 use tinylm_pipeline::{At, StageError};
 
 use crate::shared::{
     documents::{Contents, Documents},
+    form::probe::{Names, written_by},
     template::{What, written},
     tokens::{CHAT_TEMPLATE_NAME, Tokenizer, TokensError},
 };
@@ -47,7 +47,12 @@ pub(super) fn check(
     }
     let folders: Vec<&Path> = documents.iter().map(PathBuf::as_path).collect();
     let documents = Documents::open(&folders)?;
-    let template = Rendering::read(&export.join(CHAT_TEMPLATE_NAME))?;
+    let path = export.join(CHAT_TEMPLATE_NAME);
+    // A model of texts has none.
+    let template = match path.exists() {
+        true => fs::read_to_string(&path).at(&path)?,
+        false => String::new(),
+    };
     let mut share = Share {
         n_same: 0,
         n: 0,
@@ -74,15 +79,18 @@ impl Share {
     fn add(
         &mut self,
         tokenizer: &Tokenizer,
-        template: &Rendering,
+        template: &str,
         contents: Contents<'_>,
     ) -> Result<(), StageError> {
         let failed = |error: TokensError| StageError::new(error.to_string());
         let text = match contents {
             Contents::Text(text) => text.to_owned(),
             Contents::Dialogue(turns) => {
-                let turns = turns.iter().map(|(role, text)| (role.name(), text));
-                template.render(turns)?
+                let turns: Vec<_> = turns
+                    .iter()
+                    .map(|(role, text)| (role.name(), text))
+                    .collect();
+                rendered(tokenizer, template, &turns)?
             }
         };
         let whole = tokenizer.encode_marked(&text).map_err(failed)?;
@@ -110,44 +118,18 @@ fn trained(tokenizer: &Tokenizer, contents: Contents<'_>) -> Result<Vec<u32>, To
     Ok(ids)
 }
 
-/// A chat template as `transformers` renders it.
-struct Rendering {
-    environment: Environment<'static>,
-}
-
-const NAME: &str = "chat";
-
-impl Rendering {
-    fn read(path: &Path) -> Result<Rendering, StageError> {
-        let text = fs::read_to_string(path).at(path)?;
-        // A mark for trainers, which only their own Jinja knows.
-        let text = text
-            .replace("{% generation %}", "")
-            .replace("{% endgeneration %}", "");
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(syntax.map_err(|error| unusable(&error))?);
-        let added = environment.add_template_owned(NAME, text);
-        added.map_err(|error| unusable(&error))?;
-        Ok(Rendering { environment })
-    }
-
-    fn render<'t>(
-        &self,
-        turns: impl Iterator<Item = (&'static str, &'t str)>,
-    ) -> Result<String, StageError> {
-        let messages: Vec<_> = turns
-            .map(|(role, content)| context! { role, content })
-            .collect();
-        let template = self.environment.get_template(NAME);
-        let rendered = template.and_then(|template| template.render(context! { messages }));
-        rendered.map_err(|error| unusable(&error))
-    }
-}
-
-fn unusable(error: &minijinja::Error) -> StageError {
-    StageError::new("the chat template cannot be rendered").cause(error)
+/// A dialogue as `transformers` renders it.
+fn rendered(
+    tokenizer: &Tokenizer,
+    template: &str,
+    turns: &[(&str, &str)],
+) -> Result<String, StageError> {
+    let generation = tokenizer.generation();
+    let names = Names {
+        bos: generation.bos.as_deref(),
+        eos: generation.eos.as_deref().unwrap_or_default(),
+        specials: &[],
+    };
+    let rendered = written_by(template, &names, turns);
+    rendered.map_err(|error| StageError::new("the chat template cannot be rendered").cause(error))
 }

@@ -12,9 +12,11 @@ use tinylm_model::{
 
 use super::*;
 use crate::shared::{
+    form::OwnForm,
     speak::fixture::{self, write_model},
     template::Role,
     testing::Corpus,
+    tokens::CHAT_TEMPLATE_NAME,
 };
 
 /// A model whose head has a bias and whose tokens are bytes, in `model`.
@@ -169,6 +171,45 @@ fn documents_are_compared_and_one_that_forges_a_tag_is_told() {
     };
     assert_eq!(exported.share, Some(share));
     assert!(read(&dir, "README.md").contains("Of 5 documents that it was trained on, 4 have"));
+}
+
+/// Rewrites the model's `generation.json`, and its template, to those of an imported model.
+fn foreign(dir: &TempDir, template: &str) {
+    let model = dir.path().join("model");
+    let generation = fs::read(model.join("generation.json")).unwrap();
+    let mut generation: Value = serde_json::from_slice(&generation).unwrap();
+    generation.as_object_mut().unwrap().remove("template");
+    let form = OwnForm::of_texts(Some("<|im_start|>"), "<|endoftext|>");
+    generation["form"] = json!(form);
+    (generation["bos"], generation["bos_id"]) = (json!("<|im_start|>"), json!(256));
+    fs::write(model.join("generation.json"), generation.to_string()).unwrap();
+    fs::write(model.join(CHAT_TEMPLATE_NAME), template).unwrap();
+}
+
+/// Templates from elsewhere call Python's methods and tokens by their names.
+#[test]
+fn a_foreign_template_is_kept_and_rendered_and_an_empty_one_is_left_out() {
+    let dir = model();
+    let template = "{{ bos_token }}{% for m in messages %}{{ m['content'].strip() }}{% endfor %}";
+    foreign(&dir, template);
+    let mut corpus = Corpus::new();
+    corpus.dialogue(&[(Role::User, "hi"), (Role::Assistant, "ho")]);
+    let documents = dir.path().join("documents");
+    corpus.write(&documents);
+    let told = exported(&dir, &Story::default(), std::slice::from_ref(&documents));
+    assert_eq!(read(&dir, CHAT_TEMPLATE_NAME), template);
+    let first = told.share.unwrap().first_other;
+    assert_eq!(first.as_deref(), Some("<|im_start|>hiho"));
+
+    fs::remove_dir_all(dir.path().join("out")).unwrap();
+    foreign(&dir, "");
+    exported(&dir, &Story::default(), &[documents]);
+    assert!(!dir.path().join("out").join(CHAT_TEMPLATE_NAME).exists());
+    assert!(
+        json_of(&dir, "tokenizer_config.json")
+            .get("chat_template")
+            .is_none()
+    );
 }
 
 /// The block at the head of a card, by its keys.
