@@ -89,7 +89,7 @@ pub(crate) fn sweep_point(experiment: &spec::Experiment) -> Option<String> {
 }
 
 /// A word as a shell takes it for itself.
-fn shell_word(word: &str) -> String {
+pub(crate) fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "_-./=,:@+%".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.to_owned(),

@@ -71,6 +71,8 @@ pub(crate) struct Job<'a> {
     pub(crate) sweep: Option<String>,
     pub(crate) tags: &'a [String],
     pub(crate) interrupt: &'a Arc<Interrupt>,
+    /// The command that runs the experiment as its file says by then.
+    pub(crate) anew: String,
 }
 
 impl Job<'_> {
@@ -119,7 +121,10 @@ impl Job<'_> {
         let status = status(&settled);
         let problem = recorder.and_then(|recorder| recorder.finish(status));
         let unrecorded = unrecorded.or(problem.map(|error| error.to_string()));
-        let next = next_command(&run_name, status, unrecorded.is_none());
+        let next = match settled.iter().any(is_final) {
+            true => format!("; edit the file, then `{}`", self.anew),
+            false => next_command(&run_name, status, unrecorded.is_none()),
+        };
         self.tell(&console, &run_name, &settled, status, &next);
         if let Some(why) = unrecorded {
             console.say(&format!("warning: this run was not recorded: {why}"));
@@ -349,6 +354,11 @@ fn next_command(run_name: &str, status: Status, is_recorded: bool) -> String {
         (Status::Done, false) => String::new(),
         (_, false) => "; go on with the same command".to_owned(),
     }
+}
+
+/// Going on with the same settings would fail in the same way.
+fn is_final(one: &Settled) -> bool {
+    matches!(&one.outcome, Outcome::Failed(error) if error.is_final && !error.is_damage)
 }
 
 fn status(settled: &[Settled]) -> Status {

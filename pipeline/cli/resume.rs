@@ -12,6 +12,7 @@ use tinylm_pipeline::{
 use tinylm_registry::{Registry, Run, RunQuery, Status};
 
 use crate::{
+    experiment::shell_word,
     failure::Failure,
     job::{HowArgs, Job, all_settings, local_digests},
     lookup::runs_of_its_sweep,
@@ -126,6 +127,10 @@ fn go_on(
         sweep: run.sweep,
         tags: &[],
         interrupt,
+        anew: format!(
+            "tinylm run {}",
+            shell_word(&project.shown(&experiment.file))
+        ),
     };
     job.run()
 }

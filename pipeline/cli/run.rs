@@ -57,6 +57,7 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             sweep: sweep.clone(),
             tags: &args.tag,
             interrupt: &interrupt,
+            anew: format!("tinylm run {}", args.file.words(project)),
         };
         if is_stopped {
             job.put_off()?;

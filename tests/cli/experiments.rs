@@ -76,6 +76,88 @@ fn every_smoke_variant_runs_to_its_end() {
     }
 }
 
+/// Dialogues that a model can learn by heart in a moment.
+const TOLD: [[&str; 2]; 5] = [
+    ["what is your name ?", "my name is ida ."],
+    ["what colour is snow ?", "snow is white ."],
+    ["where do you live ?", "in a small house near the sea ."],
+    ["do you like soup ?", "yes , above all with bread ."],
+    ["who baked this cake ?", "my brother did , this morning ."],
+];
+
+/// The recipes that end in a model that talks, and the stages that read their dialogues.
+const TALKING: [(&str, &[&str]); 6] = [
+    ("combined_41m", &["daily", "everyday"]),
+    ("dialogue_small", &["daily"]),
+    ("jojo_chat", &["data", "official_test"]),
+    ("quickstart", &["chitchat", "dialogues"]),
+    ("tinylm_two_stage", &["chat_raw"]),
+    ("toiny", &["dialogues"]),
+];
+
+/// A smoke variant ends well whatever its model says. Here each recipe's templates, targets and
+/// stages are those of its file, and a model that learnt five dialogues by heart must say them word
+/// for word: a slip anywhere between the rows of a file and an answer shows.
+#[test]
+fn a_model_of_each_recipe_answers_what_it_was_told() {
+    let project = Project::new();
+    let told = TOLD.map(|[asks, answers]| format!("User: {asks}\nAssistant: {answers}\n"));
+    project.write("told.txt", &told.join("\n"));
+    for (recipe, data) in TALKING {
+        project.write("told.yaml", &by_heart(recipe, data));
+        let run = project.tinylm("run told.yaml").success();
+        for [asks, answers] in TOLD {
+            let answers = match recipe {
+                // Its tokenizer knows words alone.
+                "toiny" => answers.replace(" .", "").replace(" ,", ""),
+                _ => answers.to_owned(),
+            };
+            let said = format!("answers> {asks}\n  {answers}\n");
+            assert!(run.stdout.contains(&said), "{recipe}\n{run}");
+        }
+    }
+}
+
+/// The smoke variant of a recipe, trained on `TOLD` until it knows it, and asked.
+fn by_heart(recipe: &str, data: &[&str]) -> String {
+    let smoke = root().join(format!("smoke/{recipe}.yaml"));
+    let data: String = data
+        .iter()
+        .map(|stage| format!("\n  {stage}: {{ with: {{ path: told.txt }} }}"))
+        .collect();
+    let wide = "model: { d_model: 64 }";
+    let long = "train: { steps: 200, batch: 8, lr: 5e-3, warmup: 10%, validate_every: 50 }";
+    let (shards, documents, models) = match recipe {
+        "tinylm_two_stage" => (
+            "chat_shards",
+            "clean_chat",
+            format!("  base: {{ with: {{ {wide} }} }}\n  talker: {{ with: {{ {long} }} }}\n"),
+        ),
+        "combined_41m" | "dialogue_small" => (
+            "shards",
+            "clean",
+            format!("  base: {{ with: {{ {wide}, {long} }} }}\n"),
+        ),
+        _ => (
+            "shards",
+            "clean",
+            format!("  model: {{ with: {{ {wide}, {long} }} }}\n"),
+        ),
+    };
+    // Words that are rare in a corpus are all there is in five dialogues.
+    let rare = if recipe == "toiny" { 1 } else { 2 };
+    let prompts = TOLD.map(|[asks, _]| format!("\"{asks}\"")).join(", ");
+    format!(
+        "extends: {smoke}
+stages:{data}
+  tokens: {{ with: {{ min_frequency: {rare} }} }}
+  {shards}: {{ inputs: {{ documents: {documents}, tokenizer: tokens, validation: {documents} }}, with: {{ validation: 0 }} }}
+{models}  answers: {{ with: {{ temperature: 0, max_tokens: 40, prompts: [{prompts}] }} }}
+",
+        smoke = smoke.display(),
+    )
+}
+
 /// Whether the run ended with what its experiment is about: how well a model predicts or, where
 /// none is trained, how many tokens a text takes.
 fn is_measured(run: &Value) -> bool {

@@ -131,6 +131,35 @@ fn a_failed_stage_says_what_happened_and_what_to_type_next() {
 }
 
 #[test]
+fn a_failure_of_settings_says_to_edit_the_file_and_run_it_as_it_was_run() {
+    let project = Project::new();
+    project.write("a.jsonl", "{\"text\": \"hello there\"}\n");
+    project.write(
+        "few.yaml",
+        "stages:
+  data: { kind: download, with: { path: a.jsonl } }
+  texts: { kind: normalize, inputs: [data] }
+  tokens: { kind: tokenizer, inputs: [texts], with: { vocab_size: 300 } }
+  shards:
+    kind: binarize
+    inputs: { documents: texts, tokenizer: tokens, validation: texts }
+    with: { validation: 0.1 }
+",
+    );
+    let run = "run few.yaml -S shards.validation=0.2";
+    let output = project.tinylm(run).failure(1);
+    let next = format!("; edit the file, then `tinylm {run}`\n");
+    assert!(output.stdout.ends_with(&next), "{output}");
+    let resumed = project.tinylm("resume @last").failure(1);
+    let next = "; edit the file, then `tinylm run few.yaml`\n";
+    assert!(resumed.stdout.ends_with(next), "{resumed}");
+    // Nothing held back beside an official split is no contradiction.
+    project
+        .tinylm("run few.yaml -S shards.validation=0")
+        .success();
+}
+
+#[test]
 fn what_is_no_experiment_is_refused_in_a_moment_with_what_to_do() {
     let project = Project::new();
     fs::create_dir(project.path("folder.yaml")).unwrap();

@@ -132,10 +132,11 @@ fn binarize(
     let mut corpora = Vec::new();
     for (split, (role, setting)) in roles.into_iter().enumerate() {
         let inputs = io.inputs(role);
-        if !inputs.is_empty() && setting.is_some() {
+        // `0` also holds nothing back, and takes away what an extended file asks for.
+        if !inputs.is_empty() && setting.is_some_and(|held| held.amount() > 0.0) {
             let message = format!("`{role}` is both a setting and an input");
             return Err(StageError::new(message)
-                .help("an official split is taken whole: leave the setting out")
+                .help("an official split is taken whole: leave the setting out, or set it to 0")
                 .is_final());
         }
         if !inputs.is_empty() {
