@@ -61,10 +61,8 @@ fn find<'a>(catalog: &'a [Kind], name: &str) -> Result<&'a Kind, Failure> {
 }
 
 fn kind_lines(kind: &Kind) -> Vec<String> {
-    let mut lines = vec![
-        format!("{}: {}", kind.name, kind.about),
-        format!("makes {}", kind.makes),
-    ];
+    let mut lines = hanging(&format!("{}: {}", kind.name, kind.about), 0);
+    lines.push(format!("makes {}", kind.makes));
     if let Roles::Fixed(roles) = kind.roles
         && !roles.is_empty()
     {
@@ -72,7 +70,8 @@ fn kind_lines(kind: &Kind) -> Vec<String> {
         for role in roles {
             let many = if role.many { ", one or more" } else { "" };
             let optional = if role.required { "" } else { ", optional" };
-            lines.push(format!("  {}{many}{optional}: {}", role.name, role.about));
+            let line = format!("{}{many}{optional}: {}", role.name, role.about);
+            lines.extend(hanging(&line, 2));
         }
     }
     for (section, list) in [("with", (kind.settings)()), ("watch", (kind.watch)())] {
@@ -85,7 +84,6 @@ fn kind_lines(kind: &Kind) -> Vec<String> {
 }
 
 fn add_settings(list: &[Setting], depth: usize, lines: &mut Vec<String>) {
-    let indent = "  ".repeat(depth);
     for setting in list {
         let default = match &setting.default {
             None => " (must be given)".to_owned(),
@@ -93,14 +91,30 @@ fn add_settings(list: &[Setting], depth: usize, lines: &mut Vec<String>) {
             Some(value) => format!(" = {value}"),
         };
         let shape = shape_word(&setting.shape);
-        lines.push(format!("{indent}{}: {shape}{default}", setting.name));
-        for line in wrapped(&setting.about, 76 - 2 * depth) {
-            lines.push(format!("{indent}    {line}"));
-        }
+        let line = format!("{}: {shape}{default}", setting.name);
+        lines.extend(hanging(&line, 2 * depth));
+        lines.extend(indented(&setting.about, 2 * depth + 4));
         if let Shape::Map(inner, _) = &setting.shape {
             add_settings(inner, depth + 1, lines);
         }
     }
+}
+
+/// Text in lines of at most 80 columns, those after the first further in.
+fn hanging(text: &str, indent: usize) -> Vec<String> {
+    let mut lines = indented(text, indent);
+    if lines.len() > 1 {
+        let rest = wrapped(text, 80 - indent)[1..].join(" ");
+        lines.truncate(1);
+        lines.extend(indented(&rest, indent + 4));
+    }
+    lines
+}
+
+fn indented(text: &str, indent: usize) -> Vec<String> {
+    let gap = " ".repeat(indent);
+    let lines = wrapped(text, 80 - indent);
+    lines.iter().map(|line| format!("{gap}{line}")).collect()
 }
 
 fn shape_word(shape: &Shape) -> String {

@@ -13,6 +13,7 @@
 mod archives;
 mod artifacts;
 mod attack;
+mod checkpoints;
 mod damage;
 mod data;
 mod disk;

@@ -45,7 +45,8 @@ impl Stage for Import {
     const MAKES: Content = Content::Model;
     const ROLES: Roles = Roles::Fixed(&[Role::one(
         "weights",
-        "the files of the model, as `download` brings them or `export` writes them",
+        "the model's files: a Hugging Face folder (`config.json`, safetensors, the \
+         tokenizer's files), a GGUF file, or a `.bin` of llama2.c with its `tokenizer.bin`",
     )
     .takes(&[Content::Files, Content::Export])]);
     const HEAVY: bool = true;

@@ -2,6 +2,10 @@
 
 use std::{fs, path::Path};
 
+use parquet::file::metadata::{
+    ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter, RowGroupMetaData,
+};
+
 use super::*;
 use crate::shared::template::Role;
 
@@ -109,4 +113,37 @@ fn a_folder_of_something_else_is_refused() {
     assert!(Documents::open(&[dir.path()]).is_err());
     fs::write(dir.path().join("documents-00000.parquet"), "PAR1").unwrap();
     assert!(Documents::open(&[dir.path()]).is_err());
+}
+
+/// Room is made for as many rows as a footer claims, so it may not claim what no writer of ours does.
+#[test]
+fn a_footer_that_claims_more_rows_than_a_group_can_have_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &dialogues(2));
+    let path = dir.path().join("documents-00000.parquet");
+    let bytes = fs::read(&path).unwrap();
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&fs::File::open(&path).unwrap())
+        .unwrap();
+    let [group] = metadata.row_groups() else {
+        panic!("two documents are one row group");
+    };
+    let columns = group.columns().to_vec();
+    let group = RowGroupMetaData::builder(group.schema_descr_ptr())
+        .set_num_rows(1 << 40)
+        .set_column_metadata(columns)
+        .build()
+        .unwrap();
+    let metadata = ParquetMetaData::new(metadata.file_metadata().clone(), vec![group]);
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize;
+    let mut claims = bytes[..bytes.len() - 8 - footer].to_vec();
+    ParquetMetaDataWriter::new(&mut claims, &metadata)
+        .finish()
+        .unwrap();
+    fs::write(&path, claims).unwrap();
+    let refused = Documents::open(&[dir.path()]).unwrap_err();
+    assert!(
+        refused.message.ends_with("claims 1099511627776 rows in row group 0"),
+        "{refused:?}"
+    );
 }
