@@ -135,3 +135,15 @@ fn damaged(path: &Path, error: &dyn std::fmt::Display) -> StageError {
         .help("it may be cut short or damaged: fetch it again")
         .is_final()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_reader_is_an_error_that_names_the_file() {
+        let read = || -> Result<(), StageError> { panic!("as on a file nobody thought of") };
+        let error = contained(Path::new("in/a.parquet"), read).unwrap_err();
+        assert_eq!(error.message, "`in/a.parquet` cannot be read as Parquet");
+    }
+}

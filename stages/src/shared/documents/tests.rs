@@ -143,7 +143,9 @@ fn a_footer_that_claims_more_rows_than_a_group_can_have_is_refused() {
     fs::write(&path, claims).unwrap();
     let refused = Documents::open(&[dir.path()]).unwrap_err();
     assert!(
-        refused.message.ends_with("claims 1099511627776 rows in row group 0"),
+        refused
+            .message
+            .ends_with("claims 1099511627776 rows in row group 0"),
         "{refused:?}"
     );
 }
