@@ -85,7 +85,7 @@ pub(crate) struct MannerArgs {
     /// Go on past the marks that end an answer
     #[arg(long, aliases = spellings("nonstop"))]
     nonstop: bool,
-    /// What is said before the first turn
+    /// A system message, before the first turn
     #[arg(long, value_name = "TEXT", aliases = spellings("system"))]
     pub(crate) system: Option<String>,
     /// The weights with the lowest validation loss, or those of the last step

@@ -37,7 +37,7 @@ pub(crate) struct ReportArgs {
     /// Order the runs by a metric, a setting, or name, started, time, cpu, memory; `-NAME` for the largest first
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) sort: Option<String>,
-    /// What curves are drawn against
+    /// The horizontal axis of curves
     #[arg(long, value_enum, default_value = "step")]
     pub(crate) x: XAxis,
     /// Draw curves on a logarithmic scale

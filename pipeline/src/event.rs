@@ -40,7 +40,7 @@ pub enum Event {
     Info {
         message: String,
     },
-    /// What a person should see without asking, and is no reason to worry.
+    /// For a person to see without asking, and no reason to worry.
     Note {
         message: String,
     },

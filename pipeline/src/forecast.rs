@@ -1,6 +1,6 @@
 //! The size and the cost of what a stage would make, told before it is made.
 
-/// What can be said of a stage beforehand.
+/// Everything that can be said of a stage beforehand.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Forecast {
     /// Nothing yet; the words say what it waits for.

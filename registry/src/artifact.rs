@@ -1,4 +1,4 @@
-//! What an artifact is: a list of files, and the digest of that list.
+//! An artifact: a list of files, and the digest of that list.
 
 use serde::{Deserialize, Serialize};
 

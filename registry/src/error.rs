@@ -72,7 +72,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What to do next, where there is something to do.
+    /// The next thing to do, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -16,11 +16,11 @@ use serde::Serialize;
 
 use crate::{Digest, Error, Home, Lock, Place, Registry, Store, files, keys, locks};
 
-/// What goes, or what went.
+/// Everything that goes, or went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
     pub items: Vec<Item>,
-    /// What is kept only because the registry does not know the run that made it.
+    /// Kept only because the registry does not know the run that made it.
     pub n_unknown: u64,
 }
 
@@ -42,7 +42,7 @@ pub enum What {
     Checkpoints,
     Attempt,
     Log,
-    /// What a killed commit or removal left behind.
+    /// Remains of a killed commit or removal.
     Leftover,
 }
 
@@ -95,7 +95,7 @@ pub fn sweep(home: &Home, registry: &Registry, _store: &Lock) -> Result<Plan, Er
     Ok(plan)
 }
 
-/// What the registry says must stay, in hex.
+/// Digests that must stay by the registry, in hex.
 struct Roots {
     artifacts: HashSet<String>,
     keys: HashSet<String>,
@@ -177,7 +177,7 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
 
 fn plan_work(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
     for folder in home.work().list()? {
-        // What a program put there goes as the link that it is: behind it stands what is not ours.
+        // A link that a program put there goes as a link: its target is not ours.
         if folder.is_symlink() {
             plan.add(What::Attempt, folder, None);
             continue;

@@ -182,7 +182,7 @@ impl Home {
         self.place("logs")
     }
 
-    /// What the stage printed during one execution.
+    /// The output of a stage during one execution.
     #[must_use]
     pub fn log_path(&self, execution_id: &str) -> Place {
         self.logs().below(format!("{execution_id}.log"))

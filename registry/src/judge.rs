@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::StageRow;
 
-/// What a run is judged by, the fairest first: bits per byte are the same between two vocabularies,
+/// The metrics that a run is judged by, the fairest first: bits per byte are the same between two vocabularies,
 /// and the best validation loss is that of the model which is kept.
 const HEADLINES: [&str; 6] = [
     "bits_per_byte",

@@ -1,4 +1,4 @@
-//! What a person says of a run afterwards: tags, notes, and that it may go.
+//! A person's words about a run afterwards: tags, notes, and that it may go.
 
 use rusqlite::params;
 

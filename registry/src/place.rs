@@ -93,7 +93,7 @@ impl Place {
     /// Removes this folder if nothing is in it.
     pub(crate) fn remove_if_empty(&self) {
         if let Ok(Some((folder, name))) = self.found("remove") {
-            // What still holds something stays, as it should.
+            // A folder that still holds something stays, as it should.
             let _ = rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR);
         }
     }
@@ -154,7 +154,7 @@ impl Place {
         files::sync_file(self)
     }
 
-    /// What is in this folder, in order of the names; nothing when it is not there.
+    /// The entries of this folder, in order of the names; none when it is not there.
     pub(crate) fn list(&self) -> Result<Vec<Place>, Error> {
         let paths = match self.folder(false) {
             Ok(_) => files::list_folder(self)?,

@@ -97,7 +97,7 @@ impl Registry {
         run.ok_or_else(|| unknown_run(run_id, &[]))
     }
 
-    /// What the run's author calls its headline, as `STAGE.METRIC`.
+    /// The headline that the run's author chose, as `STAGE.METRIC`.
     pub fn headline(&self, run_id: &str) -> Result<Option<String>, Error> {
         Ok(self.resolved(run_id)?["headline"]
             .as_str()
@@ -177,7 +177,7 @@ impl Registry {
         Ok(found.into_iter().next())
     }
 
-    /// What `plan` compares a stage with: the last one of this name in this experiment, or, if the
+    /// The execution that `plan` compares a stage with: the last one of this name in this experiment, or, if the
     /// experiment has been renamed, in this file.
     pub fn last_stage(
         &self,
@@ -338,7 +338,7 @@ impl Registry {
         list().map_err(|error| self.error(error))
     }
 
-    /// What a status says once its run's lock has been looked at.
+    /// The status after a look at its run's lock.
     fn alive(&self, status: Status, run_id: &str) -> Status {
         let is_held = || {
             let lock = home::run_lock(&self.locks(), run_id);

@@ -13,7 +13,7 @@ pub type RemoteError = Box<dyn error::Error + Send + Sync>;
 
 /// Whoever stands behind the doors. Called from several threads.
 pub trait RemoteStore: fmt::Debug + Send + Sync {
-    /// What was made for `key`, if that is known.
+    /// The artifact made for `key`, if one is known.
     fn read_key(&self, key: &Digest) -> Result<Option<KeyRecord>, RemoteError>;
 
     /// Writes the files of an artifact into the empty folder `into`; returns whether it has them.

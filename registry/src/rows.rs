@@ -30,7 +30,7 @@ pub struct Run {
     pub tags: Vec<String>,
 }
 
-/// What a run was made from.
+/// The origin of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunSource {
     /// The experiment file as written.

@@ -1,4 +1,4 @@
-//! What the kernel says about a file, and when that may be believed instead of reading it.
+//! The kernel's word about a file, and when it may be believed instead of reading the file.
 //!
 //! A file can be changed twice within one tick of its file system's clock, and then looks
 //! untouched. So a stat vouches for contents only if the file's last change (`ctime`, which no

@@ -33,7 +33,7 @@ pub struct StatCache {
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<String, Entry>,
-    /// What this process added; nothing is written unless there is some.
+    /// Entries that this process added; nothing is written without any.
     added: HashMap<String, Entry>,
 }
 

@@ -70,7 +70,7 @@ impl Store {
     /// Until the last rename, `out` stays where it is, so a full disk loses no work. If the artifact
     /// is there already and whole, it is kept and `out` removed.
     pub fn commit(&self, out: &Place) -> Result<Artifact, Error> {
-        // What stands behind a link is not ours to flush, to change the rights of, or to move.
+        // A link's target is not ours to flush, to change the rights of, or to move.
         out.reach()?;
         let manifest = read_contents(&scan(out)?, true)?;
         self.place(out, &manifest)?;
@@ -116,7 +116,7 @@ impl Store {
 
     /// Tells whether an artifact can be used, reading every byte: this finds silent rot.
     ///
-    /// What is found damaged no longer counts as looked at, so that the next hit reads it too, finds
+    /// An artifact found damaged no longer counts as looked at, so that the next hit reads it too, finds
     /// the same and has it made anew.
     pub fn verify(&self, digest: &Digest) -> Result<Condition, Error> {
         let condition = self.reread(digest)?;

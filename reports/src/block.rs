@@ -1,4 +1,4 @@
-//! What a report is made of: a head, and sections made of blocks.
+//! The parts of a report: a head, and sections made of blocks.
 //!
 //! Every printer (terminal, page, Markdown) is given the same [`Document`] and decides how a block
 //! looks where it prints, never what is told. Figures are written as text here already, so that all
@@ -22,7 +22,7 @@ pub struct Document<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Head {
     pub title: String,
-    /// What the run belongs to: its experiment.
+    /// The experiment of the run.
     pub of: String,
     pub status: Option<Cell>,
     pub question: String,
@@ -46,7 +46,7 @@ pub struct Section<'a> {
 
 #[derive(Clone, Debug)]
 pub enum Block<'a> {
-    /// What the blocks behind it are about.
+    /// The subject of the blocks behind it.
     Title(String, String),
     Facts(Vec<Fact>),
     Table(Table),
@@ -57,7 +57,7 @@ pub enum Block<'a> {
     /// A text to be shown line by line: an error, a note.
     Text(String),
     Graph(Graph),
-    /// What only some readers open.
+    /// Folded: only some readers open it.
     Fold(String, Vec<Block<'a>>),
 }
 
@@ -75,14 +75,14 @@ pub enum Value {
     Tags(Vec<String>),
 }
 
-/// What a text is, not how it looks.
+/// The meaning of a text, not its look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
     #[default]
     Plain,
     /// A heading or the name of the thing.
     Strong,
-    /// What can be skipped.
+    /// May be skipped.
     Quiet,
     Good,
     Warn,
@@ -121,10 +121,10 @@ pub struct Column {
     pub is_spare: bool,
 }
 
-/// What stands in a column.
+/// The contents of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// What is never broken over lines.
+    /// Never broken over lines.
     Names,
     Texts,
     /// Names of settings and files, which differ at their ends, and values.
@@ -140,7 +140,7 @@ pub struct ByRun {
     pub heads: Table,
     pub names: Vec<String>,
     pub groups: Vec<Group>,
-    /// What is said of the table that has a row for each run.
+    /// A remark on the table that has a row for each run.
     pub remark: String,
     /// Whether metrics were asked for by name, so that none is too many.
     pub is_asked: bool,

@@ -1,4 +1,4 @@
-//! What a model's card says of the run that made it.
+//! The part of a model's card that tells of the run that made it.
 
 use std::fmt::Write;
 
@@ -15,12 +15,12 @@ use crate::{
 /// Points of a curve that stand in a table.
 const POINTS_MAX: usize = 12;
 
-/// What the registry knows of a model.
+/// The registry's knowledge of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Card {
     /// The hub's names of the data that was downloaded there.
     pub datasets: Vec<String>,
-    /// What was measured in the stage that the run is judged by.
+    /// The measurements of the stage that the run is judged by.
     pub figures: Vec<(String, f64)>,
     /// The run in Markdown.
     pub history: String,
@@ -41,7 +41,7 @@ pub fn card(report: &Report, model: &str) -> Card {
     }
 }
 
-/// What was downloaded, from where, and the digest of what came.
+/// The downloads: from where, and the digest of the bytes.
 fn put_data(text: &mut String, report: &Report) {
     let _ = write!(
         text,

@@ -53,7 +53,7 @@ pub struct Comparison {
     pub shared: Vec<SharedStage>,
     /// Whether metrics were asked for by name.
     pub is_asked: bool,
-    /// What each value of each setting did to the main metric, in three runs or more of one experiment.
+    /// The effect of each value of each setting on the main metric, in three runs or more of one experiment.
     pub effects: Vec<Effect>,
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn serialize_value<S: Serializer>(
     }
 }
 
-/// What lies along the horizontal axis.
+/// The horizontal axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Axis {

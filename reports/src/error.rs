@@ -1,4 +1,4 @@
-//! What can be wrong with a question.
+//! Faults of a question.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! What the registry recorded, told to people.
+//! The registry's records, told to people.
 //!
 //! A [`Report`] is one run and a [`Comparison`] is several; both are plain values, read once.
 //! [`sections`] makes of either the one list of what is told, and [`terminal`], [`html`] and

@@ -1,4 +1,4 @@
-//! What a metric's name tells: which way it is better, where it stands, what it is a part of.
+//! Facts in a metric's name: which way is better, its place in tables, the whole that it is a part of.
 //!
 //! Names are all there is to go by: a stage may report what it likes, and a report shows it.
 
@@ -27,7 +27,7 @@ impl Better {
             "recall",
         ];
         let name = last_word(metric);
-        // What the frequencies of the text alone would reach: no model is better for it.
+        // The frequencies of the text alone would reach this: no model is better for it.
         if name.starts_with("unigram") {
             return None;
         }
@@ -61,7 +61,7 @@ impl Better {
     }
 }
 
-/// What people look for first, in the order in which they do; everything else is a count.
+/// The metrics that people look for first, in their order; everything else is a count.
 const RESULTS: [&str; 17] = [
     "best_validation_loss",
     "loss",
@@ -111,7 +111,7 @@ pub(crate) fn selects(wanted: &[String], stage: &str, metric: &str) -> bool {
 /// A metric of a part of what was measured: `by_source.stories.loss`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part<'a> {
-    /// What the whole was divided by: `source`.
+    /// The division of the whole: `source`.
     pub by: &'a str,
     pub name: &'a str,
     pub metric: &'a str,

@@ -2,7 +2,7 @@
 //!
 //! A loss wants four digits, a count of tokens its thousands apart, a learning rate its exponent.
 //! The magnitude decides, never the metric's name, so a metric nobody has heard of reads well too.
-//! What is not a number is written as what it is: `NaN`, `inf`, `-inf`.
+//! Values that are no numbers are written as they are: `NaN`, `inf`, `-inf`.
 
 /// Writes a value in at most about ten characters.
 pub fn number(value: f64) -> String {

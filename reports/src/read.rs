@@ -31,7 +31,7 @@ pub struct ReportOptions {
 const MANY_RUNS: usize = 40;
 
 impl ReportOptions {
-    /// What a report of `n_runs` runs can show; `metrics` are those asked for by name.
+    /// Everything that a report of `n_runs` runs can show; `metrics` are those asked for by name.
     pub fn for_runs(n_runs: usize, now_ms: i64, metrics: &[String]) -> ReportOptions {
         if n_runs <= MANY_RUNS {
             return ReportOptions {

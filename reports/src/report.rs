@@ -61,7 +61,7 @@ pub struct Sample {
     pub text: String,
 }
 
-/// What a run cost: time on the wall, processor time, the largest memory of any stage.
+/// The cost of a run: time on the wall, processor time, the largest memory of any stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// The run's own, from start to end.

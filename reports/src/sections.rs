@@ -216,7 +216,7 @@ fn chart<'a>(title: &str, metric: &str, is_main: bool, curves: &[&'a Curve]) -> 
     }
 }
 
-/// What was measured as tables; what was only counted on the way is folded away.
+/// Measurements as tables; mere counts are folded away.
 fn results<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
     let is_asked = !wanted.is_empty();
     let shown = report.finals.iter().filter(|last| {
@@ -328,7 +328,7 @@ fn sample_block(samples: &[&Sample]) -> Samples {
     }
 }
 
-/// What a stage wrote while it was still learning.
+/// Samples that a stage wrote while it was still learning.
 fn earlier_samples<'a>(earlier: &[&Sample]) -> Block<'a> {
     let mut blocks = Vec::new();
     for of_step in earlier.chunk_by(|a, b| a.step == b.step) {
@@ -365,14 +365,14 @@ fn stages(report: &Report) -> Option<Section<'_>> {
         Column::new("time", Holds::Figures),
         Column::new("cpu", Holds::Figures),
         Column::new("memory", Holds::Figures),
-        // What a hit was made by can be typed; a digest is only looked at.
+        // The run that made a hit can be typed; a digest is only looked at.
         Column::new("artifact", Holds::Digests).spare(),
     ];
     let rows = report.stages.iter().map(|stage| stage_row(report, stage));
     let table = Table::new(columns, rows.collect());
     let mut blocks = vec![Block::Graph(graph(report)), Block::Table(table)];
     let reasons = report.stages.iter().filter_map(|stage| {
-        // What became of a hit says already which run made it.
+        // The outcome of a hit says already which run made it.
         let is_told = stage.row.outcome != Outcome::Hit;
         let reason = stage
             .row

@@ -50,7 +50,7 @@ fn visible(c: char) -> char {
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => {
             '\u{fffd}'
         }
-        // What takes no room, so that two names look alike that are not.
+        // Characters without width, which make two names look alike that are not.
         '\u{200b}'
         | '\u{2060}'..='\u{2065}'
         | '\u{feff}'
@@ -196,7 +196,7 @@ mod tests {
                         .any(|one| one.is_control() || turns_or_hides(one))
             );
             assert!(!is_kept || lines == text);
-            // What is harmless in every script stays what it is.
+            // Characters that are harmless in every script stay.
             assert!(is_bad || is_hidden(c) || clean(&text) == text);
             assert!(is_bad || !c.is_alphanumeric() || clean(&text) == text);
         }

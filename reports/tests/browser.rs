@@ -27,7 +27,7 @@ struct Browser {
     messages: Receiver<Value>,
     next_id: u64,
     session: String,
-    /// What the page complained about.
+    /// The page's complaints.
     complaints: Vec<String>,
     _profile: tempfile::TempDir,
 }
@@ -512,7 +512,7 @@ fn hostile_text_stays_text(browser: &mut Browser) {
     );
 }
 
-/// What escaping might miss, the policy stops.
+/// The policy stops what escaping might miss.
 fn a_foreign_script_is_refused(browser: &mut Browser, forged: &Path) {
     browser.complaints.clear();
     browser.open(forged);

@@ -56,7 +56,7 @@ fn two_keys_that_make_the_same_bytes_share_them_and_heal_them_for_each_other() {
         "{plan}"
     );
     project.tinylm("run twins.yaml -j 1").success();
-    // What the one has made again is what the other was looking for.
+    // The one has made again what the other was looking for.
     assert_eq!(project.outcomes(), "a made, b hit");
     project.tinylm("cache verify").success();
 

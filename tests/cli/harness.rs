@@ -229,7 +229,7 @@ impl Project {
         PathBuf::from(place.stdout.trim().replace("[ROOT]", &root))
     }
 
-    /// What an artifact of the newest run holds.
+    /// A file of an artifact of the newest run.
     pub(crate) fn artifact(&self, stage: &str, file: &str) -> String {
         fs::read_to_string(self.artifact_folder(stage).join(file)).unwrap()
     }

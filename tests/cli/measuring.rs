@@ -1,4 +1,4 @@
-//! What is said of a model by those that measure it.
+//! Measurements of a model by different stages agree.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What a person is told when something they wrote is wrong.
+//! The answers to mistakes that a person makes.
 
 use std::fs;
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::harness::{Project, copy_folder};
 
-/// What the home in `tests/fixtures/home-0.1.0` was made from.
+/// The experiment that the home in `tests/fixtures/home-0.1.0` was made from.
 const OLD: &str = "\
 name: old
 stages:

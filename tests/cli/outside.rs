@@ -1,4 +1,4 @@
-//! What comes from outside is pinned at first use.
+//! Data from outside is pinned at first use.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -264,7 +264,7 @@ fn a_kaggle_key_that_was_stored_is_sent() {
         with_variables(&project, &[endpoint, place]).failure(1);
         let said = Some("Basic bWU6c2VjcmV0".to_owned());
         assert_eq!(hub.authorizations("/someone/talk")[0], said, "{variable}");
-        // What is in the environment counts more.
+        // The environment counts more.
         let other = [("KAGGLE_USERNAME", "you"), ("KAGGLE_KEY", "secret")];
         with_variables(&project, &[endpoint, place, other[0], other[1]]).failure(1);
         let asked = hub.authorizations("/someone/talk");

@@ -148,7 +148,7 @@ impl Helps<'_> {
             .any(|word| word == flag)
     }
 
-    /// What the command that a span begins with says of itself.
+    /// The `--help` of the command that a span begins with.
     fn help(&mut self, span: &str) -> &str {
         let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
         let words = words(span);
@@ -271,7 +271,7 @@ fn tables<'a>(readme: &'a str, heading: &'a str) -> impl Iterator<Item = Vec<&'a
     })
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -1,4 +1,4 @@
-//! What a run leaves in the registry, and what a person sees of it.
+//! The traces of a run in the registry, and a person's view of them.
 
 use std::process::Command;
 
@@ -132,7 +132,7 @@ fn what_is_long_goes_through_a_pager_on_a_terminal_only() {
     }
     assert_eq!(paged.success().stdout, "");
     assert!(project.read("paged.txt").starts_with(&project.newest()));
-    // What fits is shown at once, and a pipe is no terminal.
+    // A text that fits is shown at once, and a pipe is no terminal.
     for command in ["tinylm runs", "tinylm report | cat"] {
         assert!(shown(command).stdout.contains(&project.newest()));
         assert!(!project.path("paged.txt").exists(), "{command}");

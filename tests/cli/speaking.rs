@@ -78,7 +78,7 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
 
     chat.enter("/length 5");
     chat.wait_for("(answers have at most 5 tokens)\n");
-    // What is typed before the prompt is there would be echoed twice.
+    // Words typed before the prompt is there would be echoed twice.
     chat.wait_for("> ");
     chat.enter("and now ?");
     let answered = chat.wait_for("\n> ");

@@ -62,7 +62,7 @@ fn a_sweep_that_is_stopped_is_recorded_whole_and_goes_on_as_one() {
     let told = format!("3 of 3 are not done; `tinylm resume {first} --sweep` goes on with them\n");
     assert!(stopped.stdout.ends_with(&told), "{stopped}");
     assert_eq!(statuses(&project), ["cancelled"; 3]);
-    // What never began is no result.
+    // A run that never began is no result.
     assert!(
         project
             .tinylm("show @last")

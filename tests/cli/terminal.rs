@@ -155,7 +155,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// What is to be read of what was written: neither colours nor movements of the cursor.
+/// The words of an output, without colours and movements of the cursor.
 /// Text only grows when bytes are added, but for a sequence that is not whole yet.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);

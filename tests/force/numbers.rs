@@ -46,7 +46,7 @@ fn settings() -> Vec<String> {
     settings
 }
 
-/// What a run may take: `steps: 9223372036854775807` is as good a wish as any.
+/// The time that a run may take: `steps: 9223372036854775807` is as good a wish as any.
 const RUN_SECONDS: &str = "3";
 
 #[test]

@@ -406,7 +406,7 @@ fn going_on_from_a_checkpoint_repeats_no_step() {
         .append_metrics(&curve("later", "loss", &[7.0]))
         .unwrap();
     assert_eq!(steps("later"), [(1, 7.0), (2, 4.0)]);
-    // What the first came to stays its own.
+    // The first keeps its own outcome.
     assert_eq!(steps("e"), [(1, 5.0), (2, 4.0), (3, 2.5)]);
     assert_eq!(registry.samples("e").unwrap().len(), 1);
     assert_eq!(registry.metric_names("later").unwrap(), ["loss"]);

@@ -1,11 +1,11 @@
-//! What became of an artifact, and how damage is put into words.
+//! The condition of an artifact, and damage in words.
 
 use std::path::{Path, PathBuf};
 
 use super::{manifest::Manifest, tree::join};
 use crate::{Error, FileEntry};
 
-/// What became of an artifact.
+/// The condition of an artifact.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
     Whole(Manifest),
@@ -13,7 +13,7 @@ pub enum Condition {
     Damaged { path: PathBuf, what: String },
 }
 
-/// What an artifact cannot hold, found in one, is damage; anything else is an error.
+/// Something that no artifact can hold, found in one, is damage; anything else is an error.
 pub(super) fn damaged_or(error: Error, files: &Path) -> Result<Condition, Error> {
     let (path, what) = match error {
         Error::Symlink { path } => (path, "is a symbolic link".to_owned()),

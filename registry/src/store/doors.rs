@@ -6,7 +6,7 @@ use crate::{
     remote_store::RemoteError,
 };
 
-/// What came of asking the remote for a key.
+/// The remote's answer to a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fetched {
     /// It stands in the store now, and its record beside it.
@@ -49,7 +49,7 @@ impl Store {
         if !matches!(condition, Condition::Whole(_)) {
             let staged = self.new_staged();
             let arrived = self.receive(&record.artifact, &staged.below(FILES));
-            // What has arrived whole has moved on; what is left here is not wanted.
+            // Whole arrivals have moved on; the rest is not wanted.
             let _ = staged.remove();
             arrived?;
         }

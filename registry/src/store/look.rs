@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Error, stat::Stat};
 
-/// What a look at the files, held against the manifest, found.
+/// The differences between the files and the manifest.
 pub(super) enum Look {
     Same,
     /// Some files had to be read; all held what they should, and this is the newer manifest.

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// The name of the file.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// What an artifact holds, and what its files looked like when they were last read.
+/// The files of an artifact, and their stats when they were last read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     version: u32,

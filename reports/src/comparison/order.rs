@@ -108,7 +108,7 @@ impl SortKey {
         }
     }
 
-    /// What is missing or no number stands last, whichever way is asked for.
+    /// Missing values and values that are no numbers stand last, whichever way is asked for.
     fn compare(&self, other: &SortKey, descending: bool) -> Ordering {
         let turned = |ordering: Ordering| {
             if descending {

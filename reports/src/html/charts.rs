@@ -1,4 +1,4 @@
-//! What the page draws, as data.
+//! The data of the page's charts.
 //!
 //! A chart is a list of series with the three abscissae side by side, so that the browser can change
 //! between them without asking anyone. Values keep six digits: a picture shows three.

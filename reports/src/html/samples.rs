@@ -1,4 +1,4 @@
-//! What models said, on a page.
+//! Samples of models, on a page.
 
 use std::fmt::Write;
 

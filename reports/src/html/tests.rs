@@ -1,4 +1,4 @@
-//! What holds of every page. How it looks and behaves in a browser is tested in `tests/browser.rs`.
+//! Laws of every page. How it looks and behaves in a browser is tested in `tests/browser.rs`.
 
 use super::*;
 use crate::{

@@ -207,7 +207,7 @@ impl Chart<'_> {
             };
             let start = at.saturating_sub(half).min(latest);
             if is_last {
-                // What stands in its way gives way.
+                // Whatever is in its way is written over.
                 placed.retain(|&(_, end)| end < start);
                 free = placed.last().map_or(0, |&(_, end)| end);
                 labels[free..].fill(' ');

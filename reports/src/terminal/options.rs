@@ -11,7 +11,7 @@ pub struct TerminalOptions {
     pub is_full: bool,
     /// Whether all must fit on about one screen: the story, and of that the first lines.
     pub is_brief: bool,
-    /// What curves are drawn against.
+    /// The horizontal axis of curves.
     pub axis: Axis,
     /// Whether the values of curves are drawn on a logarithmic scale.
     pub log: bool,

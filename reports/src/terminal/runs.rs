@@ -1,4 +1,4 @@
-//! What is told of each of several runs.
+//! A table with a row for each of several runs.
 //!
 //! A few runs stand as columns, so that a figure is read against its neighbour. When they no longer
 //! fit, each becomes a row and the columns are what varies: the settings that differ and the

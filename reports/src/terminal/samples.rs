@@ -1,4 +1,4 @@
-//! What models said, of one run or of several.
+//! Samples of models, of one run or of several.
 
 use super::screen::{Screen, Span, plain, span};
 use crate::{

@@ -82,7 +82,7 @@ impl Screen {
     pub(crate) fn line(&mut self, spans: &[Span]) {
         let mut left = self.width;
         let start = self.out.len();
-        // What colour is on; a curve of a hundred characters is one sequence, not a hundred.
+        // The colour that is on; a curve of a hundred characters is one sequence, not a hundred.
         let mut open: Option<&str> = None;
         for span in spans {
             let text = clean(&span.text);

@@ -1,4 +1,4 @@
-//! What a person sees at eighty columns, and what holds at every width.
+//! The view at eighty columns, and laws of every width.
 
 use insta::assert_snapshot;
 

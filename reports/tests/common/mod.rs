@@ -16,7 +16,7 @@ pub(crate) struct Recorded<'a> {
     pub(crate) seed: u64,
     /// Points of the model's loss; a twentieth as many validation losses when there are a hundred.
     pub(crate) n_points: u64,
-    /// What the loss is at a share of the way.
+    /// The loss at a share of the way.
     pub(crate) loss: fn(lr: f64, share: f64) -> f64,
     pub(crate) prompt: &'a str,
     pub(crate) answer: &'a str,

@@ -54,7 +54,7 @@ stages:
     chat: normalize sources=corpus with {"template":"start-end","renames":{"c":"d","e":"f"},"rules":[],"lenient":false}
     tokens: tokenizer with {"vocab_size":4096,"files":["[DIR]/more.txt"]}
     "#);
-    // What it reads is its own file's, whatever it extends.
+    // It reads its own file's paths, whatever it extends.
     let parent = right(desk.load("parents/parent.yaml", &[]));
     assert!(told(&parent).contains("[DIR]/words.txt"));
     assert!(parent.file.ends_with("parents/parent.yaml"));

@@ -1,4 +1,4 @@
-//! What holds for every file, right or wrong.
+//! Laws of every file, right or wrong.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -99,7 +99,7 @@ proptest! {
     }
 }
 
-/// What damage puts in: YAML's own signs, names that mean something, and bytes of all sorts.
+/// The pieces that damage puts in: YAML's own signs, names that mean something, and bytes of all sorts.
 fn pieces() -> Vec<String> {
     let signs = [
         "", ":", ": ", "{", "}", "[", "]", ",", "-", "\n", "\n  ", "\t", "'", "\"", "&a ", "*a",

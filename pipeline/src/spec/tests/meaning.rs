@@ -1,4 +1,4 @@
-//! What right files mean.
+//! The meaning of right files.
 
 use insta::assert_snapshot;
 

@@ -1,4 +1,4 @@
-//! What is said about wrong files.
+//! Messages about wrong files.
 
 use insta::assert_snapshot;
 

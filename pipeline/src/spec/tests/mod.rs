@@ -1,4 +1,4 @@
-//! What an experiment file means and what is said about a wrong one.
+//! The meaning of experiment files, and the messages about wrong ones.
 //!
 //! The catalog here is made up: the shapes of the real kinds in a few lines each.
 
