@@ -59,6 +59,9 @@ fn ctrl_c_stops_records_cancelled_and_says_how_to_go_on() {
     );
     assert_eq!(project.last_run("status"), "cancelled");
     assert_eq!(project.outcomes(), "corpus made, slow cancelled");
+    // The longest word of its column, and still a word of its own.
+    let shown = project.tinylm("show @last").success().stdout;
+    assert!(shown.contains(" cancelled "), "{shown}");
     resumes(&project);
 }
 

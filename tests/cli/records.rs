@@ -155,6 +155,10 @@ fn colour_is_for_terminals_and_can_be_forbidden() {
     let plain = plan("NO_COLOR=1").success();
     assert!(plain.stdout.contains("dirty    corpus"), "{plain}");
     assert!(!plain.stdout.contains('\u{1b}'), "{plain}");
+    project.tinylm("run chain.yaml").success();
+    let line = "TERM=xterm NO_COLOR= script -qec 'tinylm runs' /dev/null";
+    let runs = project.output(&mut project.shell(line)).success();
+    assert!(runs.stdout.contains("\u{1b}[32mdone"), "{runs}");
     let piped = project.tinylm("plan chain.yaml").success();
     assert!(!piped.stdout.contains('\u{1b}'), "{piped}");
 }
