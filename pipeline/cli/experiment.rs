@@ -30,7 +30,8 @@ pub(crate) struct FileArgs {
 }
 
 impl FileArgs {
-    /// Returns the words that name the same experiment and the same stages on a command line.
+    /// Returns the words that name the same experiment and the same stages on a command line,
+    /// secrets masked.
     pub(crate) fn words(&self, project: &Project) -> String {
         let mut words = vec![shell_word(&project.shown(&self.file))];
         let given = [
@@ -42,7 +43,7 @@ impl FileArgs {
         for (flag, values) in given {
             for value in values {
                 words.push(flag.to_owned());
-                words.push(shell_word(value));
+                words.push(shell_word(&masked(value)));
             }
         }
         words.join(" ")

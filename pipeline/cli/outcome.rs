@@ -4,14 +4,16 @@ use std::fs;
 
 use tinylm_pipeline::{Content, Settled, spec::Experiment};
 use tinylm_registry::Home;
-use tinylm_reports::number;
+use tinylm_reports::{number, with_error};
 
 /// Numbers of an evaluation worth a line at the end of a run, best known first.
-const NUMBERS: [&str; 4] = [
+const NUMBERS: [&str; 6] = [
     "perplexity",
     "unigram_perplexity",
     "bits_per_byte",
     "accuracy_top1",
+    "core",
+    "minimal_pairs",
 ];
 
 /// Texts printed whole; the rest is in the artifact.
@@ -34,7 +36,13 @@ fn numbers(settled: &Settled) -> Option<String> {
         .iter()
         .filter_map(|name| Some((name, settled.metrics.get(name)?)));
     let words: Vec<String> = numbers
-        .map(|(name, value)| format!("{} {}", name.replace('_', " "), number(value)))
+        .map(|(name, value)| {
+            let value = match settled.metrics.get(&format!("{name}_stderr")) {
+                Some(error) => with_error(value, error),
+                None => number(value),
+            };
+            format!("{} {value}", name.replace('_', " "))
+        })
         .collect();
     (!words.is_empty()).then(|| format!("{}: {}", settled.stage, words.join(", ")))
 }

@@ -10,13 +10,15 @@ use crate::StageRow;
 
 /// The metrics that a run is judged by, the fairest first: bits per byte are the same between two vocabularies,
 /// and the best validation loss is that of the model which is kept.
-const HEADLINES: [&str; 6] = [
+const HEADLINES: [&str; 8] = [
     "bits_per_byte",
     "perplexity",
     "best_validation_loss",
     "validation_loss",
     "loss",
     "accuracy_top1",
+    "core",
+    "minimal_pairs",
 ];
 
 /// How far along the graph of a run its stages stand.

@@ -91,7 +91,7 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
     })
 }
 
-/// The losses of the parts of a whole.
+/// The losses of the parts of a whole, or the right answers of tasks.
 pub(crate) struct PartLosses<'a> {
     pub stage: &'a str,
     pub by: &'a str,
@@ -111,7 +111,9 @@ impl Comparison {
     pub(crate) fn part_losses(&self) -> Vec<PartLosses<'_>> {
         let mut wholes: Vec<PartLosses<'_>> = Vec::new();
         for row in &self.metrics {
-            let Some(part) = Part::of(&row.metric).filter(|part| part.metric == "loss") else {
+            let Some(part) =
+                Part::of(&row.metric).filter(|part| matches!(part.metric, "loss" | "acc"))
+            else {
                 continue;
             };
             let (stage, by) = (row.stage.as_str(), part.by);
@@ -127,7 +129,7 @@ impl Comparison {
                 }),
             }
         }
-        wholes.retain(|whole| whole.parts.len() > 1);
+        wholes.retain(|whole| whole.parts.len() > 1 || whole.by == "task");
         wholes
     }
 

@@ -38,7 +38,7 @@ pub use curve::{Axis, Curve, Point};
 pub use error::Error;
 pub use listing::{Listing, listing};
 pub use metric::Better;
-pub use number::{bytes, duration, number, thousands};
+pub use number::{bytes, duration, number, thousands, with_error};
 pub use read::{ReportOptions, read, read_all};
 pub use report::{Cost, Final, Report, Sample, Stage};
 pub use text::{clean, clean_lines, is_hidden, width, wrapped};

@@ -47,7 +47,9 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
             status_cell(run.status),
             Cell::quiet(local_moment(run.started_at)),
             Cell::plain(seconds.map(duration).unwrap_or_default()),
-            value.map(value_cell).unwrap_or_default(),
+            value
+                .map(|value| value_cell(value, None))
+                .unwrap_or_default(),
             Cell::quiet(name.filter(|_| headline.is_none()).unwrap_or_default()),
             Cell::plain(point),
             Cell::quiet(tags.join(" ")),

@@ -19,8 +19,11 @@ impl Better {
     pub fn of(metric: &str) -> Option<Better> {
         const LOWER: [&str; 5] = ["loss", "perplexity", "bits_per", "repetition", "error"];
         // Different words are no merit of their own: `, , , ,` has few, noise has the most.
-        const HIGHER: [&str; 5] = [
-            "accuracy",
+        const HIGHER: [&str; 8] = [
+            "acc",
+            "centred",
+            "core",
+            "minimal_pairs",
             "tokens_per_second",
             "per_second",
             "end_rate",
@@ -28,7 +31,7 @@ impl Better {
         ];
         let name = last_word(metric);
         // The frequencies of the text alone would reach this: no model is better for it.
-        if name.starts_with("unigram") {
+        if name.starts_with("unigram") || is_error(metric) {
             return None;
         }
         if HIGHER.iter().any(|word| name.contains(word)) {
@@ -62,7 +65,7 @@ impl Better {
 }
 
 /// The metrics that people look for first, in their order; everything else is a count.
-const RESULTS: [&str; 17] = [
+const RESULTS: [&str; 22] = [
     "best_validation_loss",
     "loss",
     "validation_loss",
@@ -73,6 +76,11 @@ const RESULTS: [&str; 17] = [
     "unigram_perplexity",
     "accuracy_top1",
     "accuracy_top5",
+    "core",
+    "minimal_pairs",
+    "acc",
+    "acc_norm",
+    "centred",
     "tokens_per_second",
     "best_step",
     "end_rate",
@@ -81,6 +89,18 @@ const RESULTS: [&str; 17] = [
     "distinct_1",
     "distinct_2",
 ];
+
+/// The ending of a metric that is the standard error of another one.
+const ERROR: &str = "_stderr";
+
+pub(crate) fn is_error(metric: &str) -> bool {
+    metric.ends_with(ERROR)
+}
+
+/// Returns whether the first metric is the standard error of the second.
+pub(crate) fn is_error_of(metric: &str, of: &str) -> bool {
+    metric.strip_suffix(ERROR) == Some(of)
+}
 
 fn last_word(metric: &str) -> &str {
     metric.rsplit('.').next().unwrap_or(metric)
@@ -139,6 +159,8 @@ mod tests {
         assert_eq!(Better::of("lr"), None);
         assert_eq!(Better::of("generated.distinct_2"), None);
         assert_eq!(Better::of("unigram_perplexity"), None);
+        assert_eq!(Better::of("by_task.copa.acc_norm"), Some(Better::Higher));
+        assert_eq!(Better::of("by_task.copa.acc_norm_stderr"), None);
         assert!(Better::Lower.prefers(1.0, f64::NAN) && !Better::Lower.prefers(f64::NAN, 1.0));
     }
 

@@ -27,6 +27,16 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// Writes a value with the half of its interval of 95 %, both to the digits that this leaves: `0.68 ± 0.15`.
+pub fn with_error(value: f64, standard_error: f64) -> String {
+    let half = 1.96 * standard_error;
+    if !value.is_finite() || !half.is_finite() || half <= 0.0 {
+        return number(value);
+    }
+    let decimals = (1.0 - half.log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{value:.decimals$} ± {half:.decimals$}")
+}
+
 /// Writes a whole number with its thousands apart: `1,234,567`.
 pub fn thousands(value: u64) -> String {
     grouped(&value.to_string())

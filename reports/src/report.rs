@@ -9,7 +9,10 @@ use tinylm_registry::{
     Event, Execution, Judge, Level, Note, Outcome, Param, Run, StageRow, Status,
 };
 
-use crate::curve::{Curve, serialize_value};
+use crate::{
+    curve::{Curve, serialize_value},
+    metric::is_error_of,
+};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -75,6 +78,12 @@ pub struct Cost {
 }
 
 impl Report {
+    /// Returns the standard error of a final number, where its stage tells one.
+    pub(crate) fn error_of(&self, of: &Final) -> Option<f64> {
+        let is_of = |last: &&Final| last.stage == of.stage && is_error_of(&last.metric, &of.metric);
+        self.finals.iter().find(is_of).map(|last| last.value)
+    }
+
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.row.name == name)
     }

@@ -16,8 +16,8 @@ use crate::{
     },
     curve::Curve,
     headline,
-    metric::{Part, is_result, selects},
-    number::{bytes, counted, duration, moment, number, short_digest, thousands},
+    metric::{Part, is_error, is_result, selects},
+    number::{bytes, counted, duration, moment, number, short_digest, thousands, with_error},
     parts::PartTable,
     phrases::{code_line, cost_line, machine_line, outcome_text, time_line},
     report::{Final, Report, Sample, Stage},
@@ -94,13 +94,14 @@ pub(crate) fn status_cell(status: Status) -> Cell {
 }
 
 /// Returns a measured value as a cell; what is not a number is bad.
-pub(crate) fn value_cell(value: f64) -> Cell {
+pub(crate) fn value_cell(value: f64, error: Option<f64>) -> Cell {
     let tone = if value.is_finite() {
         Tone::Plain
     } else {
         Tone::Bad
     };
-    Cell::figure(value, number(value)).toned(tone)
+    let text = error.map_or_else(|| number(value), |error| with_error(value, error));
+    Cell::figure(value, text).toned(tone)
 }
 
 fn head(report: &Report) -> Head {
@@ -220,13 +221,14 @@ fn chart<'a>(title: &str, metric: &str, is_main: bool, curves: &[&'a Curve]) -> 
 fn results<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
     let is_asked = !wanted.is_empty();
     let shown = report.finals.iter().filter(|last| {
-        selects(wanted, &last.stage, &last.metric) && (is_asked || Part::of(&last.metric).is_none())
+        let is_whole = Part::of(&last.metric).is_none() && !is_error(&last.metric);
+        selects(wanted, &last.stage, &last.metric) && (is_asked || is_whole)
     });
     let (results, counts): (Vec<&Final>, Vec<&Final>) =
         shown.partition(|last| is_asked || is_result(&last.metric));
     let mut blocks = Vec::new();
     if !results.is_empty() {
-        blocks.push(Block::Table(result_table(&results)));
+        blocks.push(Block::Table(result_table(report, &results)));
     }
     if !is_asked {
         for table in report.part_tables() {
@@ -242,7 +244,7 @@ fn results<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
     (!blocks.is_empty()).then(|| Section::new("Results", blocks))
 }
 
-fn result_table(results: &[&Final]) -> Table {
+fn result_table(report: &Report, results: &[&Final]) -> Table {
     let columns = vec![
         Column::new("stage", Holds::Names),
         Column::new("metric", Holds::Names),
@@ -252,7 +254,7 @@ fn result_table(results: &[&Final]) -> Table {
         vec![
             Cell::quiet(last.stage.clone()),
             Cell::plain(last.metric.clone()),
-            value_cell(last.value),
+            value_cell(last.value, report.error_of(last)),
         ]
     };
     Table {
@@ -263,11 +265,14 @@ fn result_table(results: &[&Final]) -> Table {
 
 fn part_table(parts: &PartTable<'_>) -> Table {
     let mut columns = vec![Column::new(parts.by, Holds::Codes)];
-    let metrics = parts.metrics.iter();
-    columns.extend(metrics.map(|metric| Column::new(*metric, Holds::Figures)));
+    let shown = || (0..parts.metrics.len()).filter(|idx| parts.is_shown(*idx));
+    columns.extend(shown().map(|idx| Column::new(parts.metrics[idx], Holds::Figures)));
     let row = |(part_idx, (name, _)): (usize, &(&str, Vec<Option<f64>>))| {
-        let values = (0..parts.metrics.len()).map(|idx| parts.value(part_idx, idx));
-        let cells = values.map(|value| value.map_or_else(Cell::missing, value_cell));
+        let cells = shown().map(|idx| {
+            let value = parts.value(part_idx, idx);
+            let error = parts.error(part_idx, idx);
+            value.map_or_else(Cell::missing, |value| value_cell(value, error))
+        });
         std::iter::once(Cell::plain(*name)).chain(cells).collect()
     };
     Table::new(columns, parts.parts.iter().enumerate().map(row).collect())

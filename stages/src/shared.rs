@@ -18,6 +18,7 @@ pub(crate) mod hex;
 pub(crate) mod hub;
 pub(crate) mod json;
 pub(crate) mod net;
+pub(crate) mod ngrams;
 pub(crate) mod parallel;
 pub(crate) mod shown;
 #[cfg(test)]

@@ -283,7 +283,7 @@ fn evaluate() {
     let (test, pretrained) = pretrained(dir.path());
     let test = test.input("model", &pretrained.out);
     let measured = test.run::<Evaluate>("{}").unwrap();
-    insta::assert_snapshot!(revision_and_files::<Evaluate>(&measured), @"evaluate 2: evaluation.json");
+    insta::assert_snapshot!(revision_and_files::<Evaluate>(&measured), @"evaluate 3: evaluation.json");
     let names = [
         "loss",
         "accuracy_top5",
@@ -312,7 +312,7 @@ fn sample() {
         answers.join("\n")
     );
     insta::assert_snapshot!(golden, @"
-    sample 1: samples.jsonl samples.md
+    sample 2: samples.jsonl samples.md
     the small river runs 11 times
     ");
 }

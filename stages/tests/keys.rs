@@ -101,10 +101,10 @@ fn keys_stay_what_they_are() {
     54e5cd04d0e5cdc6 finetune {train: {}}
     bcc74442e6781f20 finetune {train: {steps: 7, batching: sliding, stride: 3, context: 8, long_documents: crop, loss_on: all, schedule: wsd, optimizer: muon, precision: bf16, on_non_finite: skip, on_spike: stop}, optimizer_state: keep, freeze: {blocks: 2}}
     e2e58b2ec6eb3447 finetune {model: {preset: jojo, tied: false}, train: {schedule: constant}}
-    7e6b8bba1d29bbbb evaluate {}
-    a38c9ad1765d81d6 evaluate {precision: bf16, score: all, split: test}
-    4a46498be2fa93c0 sample {prompts: [hi]}
-    51cff56887e2b854 sample {prompts: [hi], form: chat, precision: bf16}
+    1981e1c534362778 evaluate {}
+    f30549d8112d4166 evaluate {precision: bf16, score: all, split: test}
+    b67737818dd3b0dc sample {prompts: [hi]}
+    32af52e052dba574 sample {prompts: [hi], form: chat, precision: bf16}
     ");
 }
 
@@ -183,7 +183,7 @@ fn defaults_are_spelled_out_in_a_recipe() {
 
     format = tinylm-recipe-1
     kind = evaluate
-    revision = 2
+    revision = 3
     with.continuations = 16
     with.file = null
     with.max_tokens = 96
@@ -194,7 +194,7 @@ fn defaults_are_spelled_out_in_a_recipe() {
 
     format = tinylm-recipe-1
     kind = sample
-    revision = 1
+    revision = 2
     seed = 1
     with.form = "auto"
     with.max_tokens = 128

@@ -53,3 +53,35 @@ fn a_loss_is_the_same_packed_or_not_in_batches_of_any_size_and_alone() {
         );
     }
 }
+
+#[test]
+fn tasks_are_measured_beside_a_text_and_told_with_their_intervals() {
+    let project = Project::new();
+    let pair = |n: usize| {
+        format!("{{\"sentence_good\": \"i am {n} .\", \"sentence_bad\": \"i are {n} .\"}}\n")
+    };
+    project.write("verbs.jsonl", &(0..20).map(pair).collect::<String>());
+    let tasks = "  files: { kind: download, with: { path: verbs.jsonl } }
+  skills:
+    kind: evaluate
+    inputs: { model: model, tasks: [files], training: [chat] }
+";
+    project.write("measured.yaml", &format!("{MEASURED}{tasks}"));
+    let run = project.tinylm("run measured.yaml").success();
+    let line = run.stdout.lines().find(|line| line.starts_with("skills: "));
+    let line = line.unwrap_or_else(|| panic!("{run}"));
+    assert!(line.starts_with("skills: minimal pairs "), "{run}");
+    let report = project.tinylm("report @last -v").success();
+    assert!(report.stdout.contains("skills by task"), "{report}");
+    // Nothing of them stood in the training, and another file is another key.
+    let lines = project.artifact("skills", "tasks.jsonl");
+    assert_eq!(lines.lines().count(), 20);
+    assert!(
+        project
+            .artifact("skills", "evaluation.json")
+            .contains("\"in_training\": 0")
+    );
+    project.write("verbs.jsonl", &(0..21).map(pair).collect::<String>());
+    let plan = project.tinylm("plan measured.yaml").success();
+    assert!(plan.stdout.contains("pending  skills"), "{plan}");
+}

@@ -7,7 +7,7 @@ use super::{
     row::{CurveRow, MetricRow, SampleRow, SettingRow, SharedStage},
 };
 use crate::{
-    metric::{Better, selects},
+    metric::{Better, is_error, is_error_of, selects},
     report::{Report, Stage},
 };
 
@@ -83,6 +83,21 @@ pub(super) fn metric_rows(runs: &[Report], lines: &Lines, wanted: &[String]) -> 
             .filter(|metric| selects(wanted, &line.label, metric));
         rows.extend(chosen.map(|metric| metric_row(&line.label, metric, &values[metric])));
     }
+    with_errors(rows, !wanted.is_empty())
+}
+
+/// Puts standard errors beside what they belong to. A row of their own they have where they are asked for.
+fn with_errors(mut rows: Vec<MetricRow>, is_asked: bool) -> Vec<MetricRow> {
+    for idx in 0..rows.len() {
+        let row = &rows[idx];
+        let is_of = |other: &&MetricRow| {
+            other.stage == row.stage && is_error_of(&other.metric, &row.metric)
+        };
+        if let Some(error) = rows.iter().find(is_of) {
+            rows[idx].errors = error.values.clone();
+        }
+    }
+    rows.retain(|row| is_asked || !is_error(&row.metric));
     rows
 }
 
@@ -130,6 +145,7 @@ fn metric_row(stage: &str, metric: &str, values: &[Option<(f64, bool)>]) -> Metr
         changes: changes.collect(),
         is_best: is_best(better, &values),
         is_last,
+        errors: vec![None; values.len()],
         values,
     }
 }

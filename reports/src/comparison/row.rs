@@ -18,6 +18,9 @@ pub struct MetricRow {
     pub better: Option<Better>,
     #[serde(serialize_with = "serialize_values")]
     pub values: Vec<Option<f64>>,
+    /// The standard error of each value, where its stage tells one.
+    #[serde(serialize_with = "serialize_values")]
+    pub errors: Vec<Option<f64>>,
     /// Whether the value is the last of a curve, not the number its stage ended with.
     pub is_last: Vec<bool>,
     /// Difference from the first run in per cent.

@@ -214,7 +214,7 @@ fn metric_cell(row: &MetricRow, run_idx: usize) -> Cell {
         None => Tone::Quiet,
     };
     let change = row.changes[run_idx].map(|change| (percent(change), tone));
-    let cell = value_cell(value);
+    let cell = value_cell(value, row.errors[run_idx]);
     let tone = if row.is_best[run_idx] {
         Tone::Best
     } else {
@@ -254,7 +254,7 @@ fn part_groups(comparison: &Comparison) -> Vec<Group> {
     let wholes = comparison.part_losses().into_iter();
     let group = |whole: PartLosses<'_>| Group {
         title: format!("{} by {}", whole.stage, whole.by),
-        remark: "loss".to_owned(),
+        remark: if whole.by == "task" { "acc" } else { "loss" }.to_owned(),
         holds: Holds::Figures,
         lines: whole
             .parts
@@ -332,8 +332,8 @@ fn effect_row(effect: &Effect, leader: &Effect) -> Vec<Cell> {
         Cell::plain(effect.setting.clone()),
         setting_cell(&Some(effect.value.clone())),
         Cell::figure(effect.n_runs as f64, effect.n_runs.to_string()),
-        value_cell(effect.mean),
-        value_cell(effect.best),
+        value_cell(effect.mean, None),
+        value_cell(effect.best, None),
         if is_leader {
             Cell::default()
         } else {

@@ -16,9 +16,13 @@
 //!
 //! `unigram_perplexity` is what knowing nothing but how frequent each token is would
 //! reach on the same tokens: a model that is not far below it has learned no language.
+//!
+//! Of the input `tasks` it measures how well the model answers the questions of known tasks, beside
+//! a text or alone (`evaluate/tasks.rs`).
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
+use serde_json::{Map, Value};
 use tinylm_model::{config::Precision, folder::Which};
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
@@ -32,6 +36,7 @@ mod generated;
 mod report;
 mod size;
 mod tally;
+mod tasks;
 mod text;
 mod windows;
 
@@ -42,6 +47,7 @@ use corpus::Corpus;
 use generated::{Beginnings, continuations};
 use report::{metrics, report};
 use tally::{Tally, score, unigram_perplexity};
+use tasks::Asked;
 
 pub struct Evaluate;
 
@@ -66,6 +72,17 @@ tinylm_pipeline::settings! {
         pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to.
         pub precision: Precision = Precision::F32,
+        /// Which files of the input `tasks` are measured, by their names without `.jsonl`; without
+        /// it, all.
+        pub tasks: Vec<String> = Vec::new() => neutral Vec::<String>::new(),
+        /// At most so many examples of each task, in the order of CORE.
+        pub examples: Option<usize> = None => neutral None::<usize>,
+        /// Solved examples before each question, by task, where not those of CORE.
+        pub shots: BTreeMap<String, usize> = BTreeMap::new() => neutral BTreeMap::<String, usize>::new(),
+        /// The text between a question and its answer, by task, where not that of CORE.
+        pub delimiters: BTreeMap<String, String> = BTreeMap::new() => neutral BTreeMap::<String, String>::new(),
+        /// The share of right answers that guessing reaches, by task.
+        pub baselines: BTreeMap<String, f64> = BTreeMap::new() => neutral BTreeMap::<String, f64>::new(),
     }
 }
 
@@ -75,7 +92,7 @@ impl Stage for Evaluate {
 
     const KIND: &'static str = "evaluate";
     const ABOUT: &'static str = "measures how well a model predicts a text";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const MAKES: Content = Content::Figures;
     const METRICS: &'static [&'static str] = report::METRICS;
     const ROLES: Roles = Roles::Fixed(&[
@@ -89,14 +106,36 @@ impl Stage for Evaluate {
         )
         .optional()
         .takes(&[Content::Documents]),
+        InputRole::many(
+            "tasks",
+            "questions with known answers: files in the forms of CORE and BLiMP, an example a line",
+        )
+        .optional()
+        .takes(&[Content::Files]),
+        InputRole::many(
+            "training",
+            "documents of the training, in which the examples of `tasks` are looked for",
+        )
+        .optional()
+        .takes(&[Content::Documents]),
     ]);
     const HEAVY: bool = true;
 
     fn canonical(settings: EvaluateSettings) -> Result<EvaluateSettings, SettingError> {
-        match settings.tokens {
-            Some(0) => Err(SettingError::new("tokens", "must be at least 1")),
-            _ => Ok(settings),
+        if settings.tokens == Some(0) {
+            return Err(SettingError::new("tokens", "must be at least 1"));
         }
+        if settings.examples == Some(0) {
+            return Err(SettingError::new("examples", "must be at least 1"));
+        }
+        let is_share = |share: &f64| (0.0..1.0).contains(share);
+        if !settings.baselines.values().all(is_share) {
+            return Err(SettingError::new(
+                "baselines",
+                "a baseline is a share below 1",
+            ));
+        }
+        Ok(settings)
     }
 
     fn run(
@@ -108,37 +147,61 @@ impl Stage for Evaluate {
         let corpus = Corpus::open(settings.split, settings.file.is_some(), io)?;
         let mut speaker =
             Speaker::open(folder, settings.weights, settings.precision, io.threads())?;
-        corpus.check_vocabulary(speaker.tokenizer())?;
-
-        let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;
-        let mut beginnings = Beginnings::new(settings.continuations, corpus.n_documents());
-        let limit = settings.tokens.unwrap_or(u64::MAX);
-        corpus.each(folder, io, &mut |text| {
-            if tally.n_documents > 0 && tally.n_read + text.ids.len() as u64 > limit {
-                return Ok(false);
-            }
-            beginnings.add(&text, speaker.session().config().context);
-            score(&mut speaker, &text, corpus.n_tokens(limit), &mut tally, io)?;
-            Ok(true)
-        })?;
-        if tally.all.n == 0 {
-            return Err(nothing_to_score(settings.score));
+        let mut figures = match &corpus {
+            Some(corpus) => of_text(corpus, &mut speaker, settings, io)?,
+            None => Map::new(),
+        };
+        if !io.inputs("tasks").is_empty() {
+            let asked = Asked {
+                tasks: &settings.tasks,
+                examples: settings.examples,
+                shots: &settings.shots,
+                delimiters: &settings.delimiters,
+                baselines: &settings.baselines,
+            };
+            figures.extend(tasks::measure(&mut speaker, &asked, io)?);
         }
-        if !tally.all.nll.is_finite() {
-            let message = format!(
-                "the model's loss is {}: its weights have diverged",
-                tally.all.loss()
-            );
-            return Err(StageError::new(message).is_final());
-        }
-
-        let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
-        let generated = continuations(&mut speaker, settings.max_tokens, &beginnings.prompts, io)?;
-        let report = report(corpus.name(), &tally, unigram, generated);
+        let report = Value::Object(figures);
         let path = io.out().join("evaluation.json");
         fs::write(&path, format!("{report:#}\n")).at(&path)?;
         Ok(metrics(&report))
     }
+}
+
+/// How well the model predicts a text.
+fn of_text(
+    corpus: &Corpus,
+    speaker: &mut Speaker,
+    settings: &EvaluateSettings,
+    io: &StageIo,
+) -> Result<Map<String, Value>, StageError> {
+    corpus.check_vocabulary(speaker.tokenizer())?;
+
+    let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;
+    let mut beginnings = Beginnings::new(settings.continuations, corpus.n_documents());
+    let limit = settings.tokens.unwrap_or(u64::MAX);
+    corpus.each(&io.input("model")?.path, io, &mut |text| {
+        if tally.n_documents > 0 && tally.n_read + text.ids.len() as u64 > limit {
+            return Ok(false);
+        }
+        beginnings.add(&text, speaker.session().config().context);
+        score(speaker, &text, corpus.n_tokens(limit), &mut tally, io)?;
+        Ok(true)
+    })?;
+    if tally.all.n == 0 {
+        return Err(nothing_to_score(settings.score));
+    }
+    if !tally.all.nll.is_finite() {
+        let message = format!(
+            "the model's loss is {}: its weights have diverged",
+            tally.all.loss()
+        );
+        return Err(StageError::new(message).is_final());
+    }
+
+    let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
+    let generated = continuations(speaker, settings.max_tokens, &beginnings.prompts, io)?;
+    Ok(report(corpus.name(), &tally, unigram, generated))
 }
 
 fn nothing_to_score(scored: Scored) -> StageError {

@@ -79,7 +79,7 @@ impl Stage for Sample {
 
     const KIND: &'static str = "sample";
     const ABOUT: &'static str = "answers prompts with a model";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const MAKES: Content = Content::Samples;
     const METRICS: &'static [&'static str] = &[
         "answers",

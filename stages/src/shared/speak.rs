@@ -306,7 +306,7 @@ fn next_exchange(turns: &[(Role, String)], first: usize) -> usize {
     users.next().map_or(turns.len(), |(idx, _)| idx)
 }
 
-fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
+pub(crate) fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
     let narrowed = ids
         .iter()
         .map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));

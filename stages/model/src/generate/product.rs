@@ -128,14 +128,9 @@ impl Pass<'_> {
     /// Rows times one panel.
     unsafe fn panel(&self, linear: &Linear, panel_idx: usize, input: Operand, to: Rows) {
         let panel = self.model.weights.panel(linear, panel_idx);
-        let kernel = match input.numbers {
-            Numbers::Pairs => self.model.tiles.bf16,
-            _ => self.model.tiles.f32,
-        };
-        let block = if to.rows.len() > TILE_ROWS {
-            DEPTH_BLOCK
-        } else {
-            linear.depth
+        let (kernel, block) = match input.numbers {
+            Numbers::Pairs => (self.model.tiles.bf16, DEPTH_BLOCK / 2),
+            _ => (self.model.tiles.f32, DEPTH_BLOCK),
         };
         for from in (0..linear.depth).step_by(block) {
             let depth = block.min(linear.depth - from);

@@ -85,12 +85,7 @@ impl Session {
     /// returns the logits of what comes next.
     pub fn hold(&mut self, tokens: &[u16]) -> Result<&[f32], FeedError> {
         self.check(tokens, 0)?;
-        let n_common = self
-            .held
-            .iter()
-            .zip(tokens)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let n_common = self.n_common(tokens);
         // The last token is always fed: its logits are what is asked for.
         let n_kept = n_common.min(tokens.len() - 1);
         self.truncate(n_kept);
@@ -105,6 +100,18 @@ impl Session {
         first: usize,
         targets: &[u16],
     ) -> Result<Vec<Score>, FeedError> {
+        self.truncate(0);
+        self.score_behind(tokens, first, targets)
+    }
+
+    /// As [`score`](Self::score), and reads none of the places before `first` again that are held
+    /// already: several ends of one beginning take little more than one of them.
+    pub fn score_behind(
+        &mut self,
+        tokens: &[u16],
+        first: usize,
+        targets: &[u16],
+    ) -> Result<Vec<Score>, FeedError> {
         self.check(tokens, 0)?;
         self.check_ids(targets)?;
         assert_eq!(
@@ -112,9 +119,10 @@ impl Session {
             tokens.len(),
             "a target for each place from `first` on"
         );
-        self.truncate(0);
+        let n_kept = self.n_common(tokens).min(first);
+        self.truncate(n_kept);
         let mut scores = Vec::with_capacity(targets.len());
-        for chunk in tokens.chunks(PASS_ROWS) {
+        for chunk in tokens[n_kept..].chunks(PASS_ROWS) {
             let start = self.held.len();
             self.pass(chunk, false);
             let mut row = first.saturating_sub(start).min(chunk.len());
@@ -131,6 +139,12 @@ impl Session {
             }
         }
         Ok(scores)
+    }
+
+    /// How many of the first tokens are held.
+    fn n_common(&self, tokens: &[u16]) -> usize {
+        let pairs = self.held.iter().zip(tokens);
+        pairs.take_while(|(a, b)| a == b).count()
     }
 
     fn pass(&mut self, tokens: &[u16], last: bool) {

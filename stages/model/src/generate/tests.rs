@@ -499,6 +499,22 @@ fn scores_are_those_of_the_logits() {
     }
 }
 
+#[test]
+fn several_ends_of_one_beginning_score_as_each_alone() {
+    for c in all_options() {
+        let (mut all, mut alone) = (
+            session(&c, Precision::F32, 2),
+            session(&c, Precision::F32, 2),
+        );
+        let tokens = tokens(41);
+        for end in [30, 35, 33, 31] {
+            let (read, targets) = (&tokens[..end], &tokens[29..=end]);
+            let behind = all.score_behind(read, 28, &targets[..end - 28]).unwrap();
+            assert_eq!(behind, alone.score(read, 28, &targets[..end - 28]).unwrap());
+        }
+    }
+}
+
 /// Two documents in one row, and a third in another with padding behind it.
 fn packed(ids: &[u16]) -> Batch {
     let rows: [(usize, &[usize]); 2] = [(0, &[14, 6]), (20, &[11])];

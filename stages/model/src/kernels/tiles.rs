@@ -123,19 +123,19 @@ unsafe fn tile_bf16(tile: Tile) {
 
 simd! {
     fn row_f32(row: &[f32], panel: &[[f32; LANES]], out: &mut [f32; LANES], add: bool) {
-        let mut sums = if add { *out } else { [0.0; LANES] };
+        let mut sums = [0.0; LANES];
         for (&x, lanes) in row.iter().zip(panel) {
             for (sum, w) in sums.iter_mut().zip(lanes) {
                 *sum += x * w;
             }
         }
-        *out = sums;
+        put(sums, out, add);
     }
 }
 
 simd! {
     fn row_bf16(row: &[u32], panel: &[[u32; LANES]], out: &mut [f32; LANES], add: bool) {
-        let mut sums = if add { *out } else { [0.0; LANES] };
+        let mut sums = [0.0; LANES];
         for (&pair, lanes) in row.iter().zip(panel) {
             let (x0, x1) = both(pair);
             for (sum, &w) in sums.iter_mut().zip(lanes) {
@@ -143,7 +143,15 @@ simd! {
                 *sum += x0 * w0 + x1 * w1;
             }
         }
-        *out = sums;
+        put(sums, out, add);
+    }
+}
+
+/// Writes a finished sum, or adds it: a sum that began at a large number would lose the small ones.
+#[inline(always)]
+fn put(sums: [f32; LANES], out: &mut [f32; LANES], add: bool) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = if add { *out + sum } else { sum };
     }
 }
 
@@ -248,6 +256,41 @@ mod tests {
                 before[r * 33 + 32],
                 "wrote past the panel"
             );
+        }
+    }
+
+    /// A residual stream is large in places: a sum is made before it is added, or each of its many
+    /// products would be rounded to the precision of a large number.
+    #[test]
+    fn small_products_added_to_a_large_number_are_rounded_once() {
+        let (depth, large) = (512, 30_000.0);
+        let rows: Vec<f32> = (0..depth).map(noise).collect();
+        let panel: Vec<f32> = (0..depth * LANES).map(|i| noise(i + 7_000)).collect();
+        for tiles in Tiles::all() {
+            let mut out = [large; LANES];
+            let tile = Tile {
+                depth,
+                rows: rows.as_ptr().cast(),
+                row_stride: depth,
+                n_rows: 1,
+                panel: panel.as_ptr().cast(),
+                out: out.as_mut_ptr(),
+                out_stride: LANES,
+                add: true,
+            };
+            // SAFETY: the vectors hold a row and a panel of this depth.
+            unsafe { (tiles.f32)(tile) };
+            for (lane, found) in out.into_iter().enumerate() {
+                let products =
+                    (0..depth).map(|i| f64::from(rows[i]) * f64::from(panel[i * LANES + lane]));
+                let want = f64::from(large) + products.sum::<f64>();
+                // Half of the distance between two numbers of this size, and little more.
+                assert!(
+                    (f64::from(found) - want).abs() < 1.1e-3,
+                    "{}",
+                    tiles.level.name()
+                );
+            }
         }
     }
 

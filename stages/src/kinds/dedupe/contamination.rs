@@ -15,10 +15,12 @@ use tinylm_pipeline::StageError;
 use super::{
     spill::{Sorter, Table},
     verdict::{Dropped, Verdict, Why},
-    words::Ngrams,
     work::Work,
 };
-use crate::shared::documents::{Digest, Documents, RowGroup, Rows};
+use crate::shared::{
+    documents::{Digest, Documents, RowGroup, Rows},
+    ngrams::Ngrams,
+};
 
 /// The memory that an n-gram and its document take in a map that is neither full nor empty.
 const GRAM_BYTES: u64 = 40;

@@ -16,7 +16,10 @@ use super::{
     words,
     work::Work,
 };
-use crate::shared::documents::{Document, Documents, RowGroup, Rows};
+use crate::shared::{
+    documents::{Document, Documents, RowGroup, Rows},
+    ngrams::compared,
+};
 use tinylm_pipeline::StageError;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -120,7 +123,7 @@ pub(super) fn keys_of(rows: &Rows) -> Vec<Key> {
 
 fn key(document: &Document, evened: &mut Vec<u8>) -> Key {
     evened.clear();
-    for (role, text) in words::compared(document) {
+    for (role, text) in compared(document) {
         // No text has a line's end in it once it has been evened out.
         evened.extend([b'\n', role]);
         words::even_out(text, evened);

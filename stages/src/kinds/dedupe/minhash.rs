@@ -6,7 +6,7 @@
 //! many rows in a band that a pair at the threshold is proposed with a chance of
 //! [`CHANCE`]; proposing too many costs time only, since every pair is measured.
 
-use super::words::mix;
+use crate::shared::ngrams::mix;
 
 /// How likely a pair exactly at the threshold is at least proposed.
 const CHANCE: f64 = 0.97;

@@ -16,10 +16,13 @@ use super::{
     minhash::MinHash,
     spill::{Numbers, Reader, Sorted, Sorter, Table},
     verdict::{Dropped, Verdict, Why},
-    words::{Ngrams, jaccard},
+    words::jaccard,
     work::Work,
 };
-use crate::shared::documents::{Documents, RowGroup, Rows};
+use crate::shared::{
+    documents::{Documents, RowGroup, Rows},
+    ngrams::Ngrams,
+};
 
 /// In a band shared by more documents than this, each is compared with the first so many
 /// and with so many before it: what everyone shares tells little.

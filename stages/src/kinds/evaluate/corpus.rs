@@ -34,17 +34,21 @@ enum What {
 }
 
 impl Corpus {
-    /// Opens the one text that is given: `split` of shards, documents, or a file.
+    /// Opens the one text that is given: `split` of shards, documents, or a file. Beside `tasks` there
+    /// may be none.
     pub(super) fn open(
         split: SplitName,
         has_file: bool,
         io: &StageIo,
-    ) -> Result<Corpus, StageError> {
+    ) -> Result<Option<Corpus>, StageError> {
         let shards = io.optional_input("shards");
         let documents = io.inputs("documents");
         let n_given = usize::from(shards.is_some())
             + usize::from(!documents.is_empty())
             + usize::from(has_file);
+        if n_given == 0 && !io.inputs("tasks").is_empty() {
+            return Ok(None);
+        }
         if n_given != 1 {
             let message = "a model is evaluated on one of `shards`, `documents` and `file`";
             let help = "inputs: { model: base, shards: shards }";
@@ -55,18 +59,18 @@ impl Corpus {
             let name = split_name(split);
             let split = shards.split(name).map_err(unreadable)?;
             let what = What::Shards { shards, split };
-            return Ok(Corpus {
+            return Ok(Some(Corpus {
                 what,
                 name: name.to_owned(),
-            });
+            }));
         }
         if !documents.is_empty() {
             let folders: Vec<&Path> = documents.iter().map(|input| input.path.as_path()).collect();
             let what = What::Documents(Documents::open(&folders)?);
-            return Ok(Corpus {
+            return Ok(Some(Corpus {
                 what,
                 name: "documents".to_owned(),
-            });
+            }));
         }
         let file = io.local_files("file").into_iter().next();
         let file = file.ok_or_else(|| StageError::new("`file` names no file").is_final())?;
@@ -74,10 +78,10 @@ impl Corpus {
             let at = error.utf8_error().valid_up_to();
             StageError::new(format!("`{}` is not UTF-8 at byte {at}", file.name)).is_final()
         })?;
-        Ok(Corpus {
+        Ok(Some(Corpus {
             what: What::File(text),
             name: file.name.clone(),
-        })
+        }))
     }
 
     /// Its name in the report.

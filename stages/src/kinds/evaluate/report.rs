@@ -24,6 +24,11 @@ pub(super) const METRICS: &[&str] = &[
     "by_source.*",
     "by_role.*",
     "generated.*",
+    "by_task.*",
+    "core",
+    "core_stderr",
+    "minimal_pairs",
+    "minimal_pairs_stderr",
 ];
 
 pub(super) fn report(
@@ -31,7 +36,7 @@ pub(super) fn report(
     tally: &Tally,
     unigram: f64,
     generated: Option<Generated>,
-) -> Value {
+) -> Map<String, Value> {
     let mut report = Map::new();
     let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
     put("read", json!(read));
@@ -80,7 +85,7 @@ pub(super) fn report(
             }),
         );
     }
-    Value::Object(report)
+    report
 }
 
 /// The numbers of the report, those of its parts named `PART.NAME`.

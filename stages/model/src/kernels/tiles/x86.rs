@@ -34,12 +34,6 @@ unsafe fn rows_f32_avx512<const R: usize>(tile: Tile) {
     let rows = tile.rows.cast::<f32>();
     // SAFETY: the caller promises these reads and writes.
     unsafe {
-        if tile.add {
-            for r in 0..R {
-                let out = tile.out.add(r * tile.out_stride);
-                sums[r] = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
-            }
-        }
         let mut panel = tile.panel.cast::<f32>();
         for i in 0..tile.depth {
             let (w0, w1) = (_mm512_loadu_ps(panel), _mm512_loadu_ps(panel.add(16)));
@@ -52,6 +46,10 @@ unsafe fn rows_f32_avx512<const R: usize>(tile: Tile) {
         }
         for r in 0..R {
             let out = tile.out.add(r * tile.out_stride);
+            if tile.add {
+                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
+                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
+            }
             _mm512_storeu_ps(out, sums[r][0]);
             _mm512_storeu_ps(out.add(16), sums[r][1]);
         }
@@ -72,12 +70,6 @@ unsafe fn rows_bf16_avx512<const R: usize>(tile: Tile) {
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: the caller promises these reads and writes; __m512bh is __m512i by another name.
     unsafe {
-        if tile.add {
-            for r in 0..R {
-                let out = tile.out.add(r * tile.out_stride);
-                sums[r] = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
-            }
-        }
         let mut panel = tile.panel;
         for i in 0..tile.depth {
             let w0 = as_bf16(_mm512_loadu_si512(panel.cast()));
@@ -92,6 +84,10 @@ unsafe fn rows_bf16_avx512<const R: usize>(tile: Tile) {
         }
         for r in 0..R {
             let out = tile.out.add(r * tile.out_stride);
+            if tile.add {
+                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
+                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
+            }
             _mm512_storeu_ps(out, sums[r][0]);
             _mm512_storeu_ps(out.add(16), sums[r][1]);
         }
@@ -141,13 +137,6 @@ unsafe fn rows_f32_avx2<const R: usize, const V: usize>(tile: Tile, from: usize)
     let rows = tile.rows.cast::<f32>();
     // SAFETY: the caller promises these reads and writes.
     unsafe {
-        if tile.add {
-            for r in 0..R {
-                for v in 0..V {
-                    sums[r][v] = _mm256_loadu_ps(tile.out.add(r * tile.out_stride + from + 8 * v));
-                }
-            }
-        }
         let panel = tile.panel.cast::<f32>().add(from);
         for i in 0..tile.depth {
             let mut w = [_mm256_setzero_ps(); V];
@@ -163,7 +152,11 @@ unsafe fn rows_f32_avx2<const R: usize, const V: usize>(tile: Tile, from: usize)
         }
         for r in 0..R {
             for v in 0..V {
-                _mm256_storeu_ps(tile.out.add(r * tile.out_stride + from + 8 * v), sums[r][v]);
+                let out = tile.out.add(r * tile.out_stride + from + 8 * v);
+                if tile.add {
+                    sums[r][v] = _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]);
+                }
+                _mm256_storeu_ps(out, sums[r][v]);
             }
         }
     }
