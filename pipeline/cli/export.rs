@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tinylm_model::folder::Which;
 use tinylm_pipeline::{Content, secrets::masked, settings::Choice};
 use tinylm_registry::{Run, StageRow};
 use tinylm_reports::{ReportOptions, thousands};
 use tinylm_stages::{
     datasets,
-    shared::export::{Ask, Exported, Share, Story, Target, export, in_place},
+    shared::export::{Ask, Exported, Numbers, Share, Story, Target, export, in_place},
 };
 
 use crate::{
@@ -23,9 +24,16 @@ use crate::{
 pub(crate) struct ExportArgs {
     /// RUN, RUN/STAGE or a model folder
     pub(crate) model: String,
-    /// For whom: `hf` is Hugging Face's transformers
+    /// The program that it is for: `hf`, a folder for Hugging Face's transformers, or `gguf`, a file for
+    /// llama.cpp and ollama
     #[arg(long, value_parser = choice::<Target>(), default_value = "hf")]
     to: Target,
+    /// The numbers of a GGUF file
+    #[arg(long, value_parser = choice::<Numbers>(), default_value = "f32")]
+    precision: Numbers,
+    /// `best`, the weights with the lowest validation loss, or `last`, those of the last step
+    #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
+    weights: Which,
     /// The folder to write; without it, one here that is named after the model
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -56,6 +64,8 @@ pub(crate) fn run(project: &Project, args: &ExportArgs) -> Result<(), Failure> {
     let ask = Ask {
         model: &found.folder,
         to: args.to,
+        weights: args.weights,
+        numbers: args.precision,
         story: &story,
         documents: &documents,
     };
@@ -83,13 +93,7 @@ fn base_name(folder: &Path) -> String {
 }
 
 fn tell(exported: &Exported) {
-    let (before, after) = exported.widths;
-    let widened = match before == after {
-        true => String::new(),
-        false => format!(", {after} wide instead of {before}"),
-    };
-    let (class, claim) = (exported.class.name(), &exported.claim);
-    print_line(format!("{class}{widened}: {claim}"));
+    print_line(exported.told());
     match &exported.share {
         None => print_line("there are no documents here to compare ids with"),
         Some(share) => print_line(told(share)),

@@ -13,7 +13,6 @@ Exits with 1 if any of it is not as it should be.
 import argparse
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +24,7 @@ try:
 except ImportError as error:
     sys.exit(print(f"SKIPPED: {error}"))
 
-from template_peer import dialogues, shards
+from peer import N_TOKENS, PROMPTS, Program, dialogues, shards
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
@@ -81,38 +80,12 @@ STAGES = """
     with: {{ model: {{ preset: {preset}, {size}{edits} }}, train: {{ steps: 30, batch: 4, lr: 1e-2, validate_every: 0 }} }}
   {name}_loss: {{ kind: evaluate, inputs: {{ model: {name}, shards: shards }}, with: {{ continuations: 0 }} }}
 """
-PROMPTS = ["who are you", "The name of", "a", "Near our house ."]
-N_TOKENS = 24
 
 
 def size(preset, edits):
     kv = "" if "n_kv_heads" in edits else ", n_kv_heads: 4"
     d_ff = "" if "d_ff" in edits else ", d_ff: 128"
     return SIZE + kv + d_ff, f", {edits}" if edits else ""
-
-
-class Program:
-    def __init__(self, path, work):
-        self.path, self.work = path, work
-
-    def __call__(self, *args):
-        done = subprocess.run([self.path, *args], cwd=self.work, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{' '.join(map(str, args))}\n{done.stdout}{done.stderr}")
-        return done.stdout
-
-    def artifact(self, stage):
-        return self.work / self("cache", "path", f"@last/{stage}").strip()
-
-    def steps(self, model, prompt, n_vocab):
-        """The ids of a greedy continuation and the log-probabilities of all tokens at each step."""
-        words = ["-n", str(N_TOKENS), "--nonstop", "--text", "--temperature", "0", "--json", "--show-steps", str(n_vocab)]
-        [answer] = json.loads(self("sample", model, "-p", prompt, *words))
-        table = numpy.zeros((len(answer["steps"]), n_vocab))
-        for row, step in zip(table, answer["steps"]):
-            for candidate in step["candidates"]:
-                row[candidate["id"]] = candidate["probability"]
-        return [step["id"] for step in answer["steps"]], numpy.log(table)
 
 
 def difference(tinylm, name, model, tokenizer):

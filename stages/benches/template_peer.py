@@ -10,7 +10,6 @@ documents is in no string. Exits with 1 if any dialogue differs, or if the expor
 
 import argparse
 import json
-import random
 import re
 import subprocess
 import sys
@@ -18,8 +17,9 @@ import tempfile
 from pathlib import Path
 
 try:
-    import numpy
     import transformers
+
+    from peer import dialogues, shards
 except ImportError as error:
     sys.exit(print(f"SKIPPED: {error}"))
 
@@ -28,7 +28,6 @@ transformers.logging.set_verbosity_error()
 
 TEMPLATES = ["chatml", "tags", "start-end", "plain"]
 ALGORITHMS = ["byte-level-bpe", "sentencepiece-bpe", "unigram", "wordpiece", "word-level"]
-ODD = ["  two spaces", "\n\n\nlines", " \n both", "\ttab\t", "behind  ", "behind\n\n", "!", "naïve 日本語 🦀", "a   b\n\n\nc", "it's \"5\""]
 EXPERIMENT = """
 name: peers
 stages:
@@ -43,32 +42,6 @@ STAGES = """
     inputs: [{name}_shards]
     with: {{ model: {{ preset: mini, d_model: 8, n_heads: 1, n_layers: 1, d_ff: 8 }}, train: {{ steps: 1, batch: 1, validate_every: 0 }} }}
 """
-
-
-def dialogues(n, seed=1):
-    """Small talk in which three contents of ten begin, end or consist of something odd."""
-    rng = random.Random(seed)
-    words = "who are you and what is the name of that small river near our house today".split()
-
-    def said():
-        return rng.choice(ODD) if rng.random() < 0.3 else " ".join(rng.choices(words, k=rng.randint(1, 12))).capitalize() + rng.choice(".?!")
-
-    for _ in range(n):
-        turns = [{"role": "system", "content": "Be kind."}] if rng.random() < 0.3 else []
-        for _ in range(rng.randint(1, 3)):
-            turns += [{"role": "user", "content": said()}, {"role": "assistant", "content": said()}]
-        yield turns
-
-
-def shards(folder, split):
-    """The ids of each document of a split, and the roles beside them."""
-    record = numpy.dtype([("start", "<u8"), ("bytes", "<u4"), ("source", "<u2")])
-    for path in sorted(folder.glob(f"{split}-*.bin")):
-        ids = numpy.fromfile(path, dtype=numpy.uint16)
-        roles = numpy.fromfile(path.with_suffix(".roles"), dtype=numpy.uint8)
-        starts = numpy.fromfile(path.with_suffix(".idx"), dtype=record)["start"].tolist()
-        for start, end in zip(starts, starts[1:] + [len(ids)]):
-            yield ids[start:end].tolist(), roles[start:end].tolist()
 
 
 def same(tokenizer, rows, trained, template):

@@ -115,13 +115,80 @@ fn a_folder_is_exported_without_a_registry_and_nothing_else_is_overwritten() {
     error: `[ROOT]/tiny-hf` is there and holds something else than an export
       help: name another folder with `--out`
     ");
-    let refused = alone.tinylm("export tiny --to gguf").failure(2);
+    let refused = alone.tinylm("export tiny --to onnx").failure(2);
     assert!(
-        refused.stderr.contains("[possible values: hf]"),
+        refused.stderr.contains("[possible values: hf, gguf]"),
         "{refused}"
     );
     alone.write("empty/notes.txt", "mine");
     let refused = alone.tinylm("export empty").failure(2);
     assert!(refused.stderr.contains("is no model"), "{refused}");
     assert_eq!(names(&alone, "."), ["empty", "tiny", "tiny-hf"]);
+}
+
+#[test]
+fn a_file_for_llama_cpp_is_written_with_what_ollama_needs() {
+    let project = talker();
+    let told = project
+        .tinylm("export @last --to gguf --precision q8_0 --out file")
+        .success();
+    insta::assert_snapshot!(told.stdout, @"
+    gpt2, 36 wide instead of 32: approximate because of `activation: gelu`, `positions: sinusoidal`, `bias.head: true`; numbers q8_0, but f16 in 5 tensors whose rows are no whole blocks
+    2 of 2 documents have the ids that training saw
+    wrote `file`
+    ");
+    assert_eq!(
+        names(&project, "file"),
+        ["Modelfile", "README.md", "model.gguf"]
+    );
+    assert_eq!(
+        &fs::read(project.path("file/model.gguf")).unwrap()[..4],
+        b"GGUF"
+    );
+    insta::assert_snapshot!(project.read("file/Modelfile"), @r#"
+    # Written by tinylm.
+    FROM ./model.gguf
+    TEMPLATE """{{- range .Messages }}{{ if eq .Role "system" }}<|im_start|>system
+    {{ .Content }}<|im_end|>
+    {{ else if eq .Role "user" }}<|im_start|>user
+    {{ .Content }}<|im_end|>
+    {{ else if eq .Role "assistant" }}<|im_start|>assistant
+    {{ .Content }}<|im_end|>
+    {{ end }}{{ end }}<|im_start|>assistant
+    """
+    PARAMETER stop "<|im_end|>"
+    PARAMETER stop "<|endoftext|>"
+    PARAMETER temperature 0.8
+    PARAMETER top_k 40
+    PARAMETER top_p 0.95
+    PARAMETER min_p 0.05
+    "#);
+    let card = project.read("file/README.md");
+    for part in [
+        "library_name: gguf",
+        "llama-cli -m model.gguf",
+        "ollama create tiny -f Modelfile",
+        "In the file: numbers q8_0",
+        "### How to make it again",
+    ] {
+        assert!(card.contains(part), "{part}:\n{card}");
+    }
+    // Once more, and in place of nothing else.
+    project
+        .tinylm("export @last --to gguf --out file")
+        .success();
+    let refused = project
+        .tinylm("export @last --to hf --precision q8_0 --out folder")
+        .failure(2);
+    assert!(refused.stderr.contains("is written in f32"), "{refused}");
+    assert!(!project.path("folder").exists());
+    project.replace("talker.yaml", "preset: tinylm", "preset: toiny");
+    project.tinylm("run talker.yaml --until model").success();
+    let refused = project
+        .tinylm("export @last --to gguf --out none")
+        .failure(2);
+    insta::assert_snapshot!(refused.stderr, @"
+    error: llama.cpp has no architecture for this model, because of `norm_at: post`, `final_norm: false`, `activation: relu`
+      help: `--to hf` takes every model
+    ");
 }

@@ -35,6 +35,15 @@ const MODELS: [(&str, &str); 5] = [
     ),
 ];
 
+/// Those that llama.cpp has an architecture for, and a tokenizer of another sort.
+const IN_A_FILE: [(&str, &str, &str); 5] = [
+    ("mini", "gpt2", "tokens"),
+    ("llama", "llama", "tokens"),
+    ("turning", "starcoder2", "tokens"),
+    ("grouped", "starcoder2", "tokens"),
+    ("llama", "llama", "pieces"),
+];
+
 /// The stages of a model that is trained, leaves, comes back and speaks before and after.
 fn there_and_back((name, model): (&str, &str)) -> String {
     let sizes = "d_model: 32, n_layers: 2, d_ff: 48, context: 48";
@@ -67,6 +76,44 @@ fn a_model_that_left_comes_back_to_the_bit_and_says_the_same() {
         assert!(bytes(name, weights) == bytes(&back, weights), "{name}");
         let said = ["before", "after"].map(|at| bytes(&format!("{name}_{at}"), "samples.jsonl"));
         assert!(said[0] == said[1], "{name}");
+    }
+}
+
+#[test]
+fn a_model_that_left_in_a_file_comes_back_to_the_bit_too() {
+    let project = Project::new();
+    let pieces = "  pieces: { kind: tokenizer, inputs: [chat], with: { algorithm: sentencepiece-bpe, vocab_size: 320, template: tags } }\n";
+    for (name, architecture, tokens) in IN_A_FILE {
+        let model = MODELS.iter().find(|(model, _)| *model == name).unwrap();
+        let stages = there_and_back(*model).replace(
+            "{ kind: export, inputs: [",
+            "{ kind: export, with: { to: gguf }, inputs: [",
+        );
+        let data = DATA.replace("tokenizer: tokens }", &format!("tokenizer: {tokens} }}"));
+        project.write("back.yaml", &format!("{data}{pieces}{stages}"));
+        project.tinylm("run back.yaml").success();
+        let card = project.artifact(&format!("{name}_out"), "README.md");
+        assert!(
+            card.contains(&format!("It is a `{architecture}`")),
+            "{card}"
+        );
+        assert!(card.contains("**exact**"), "{card}");
+        let bytes =
+            |stage: &str, file: &str| fs::read(project.artifact_folder(stage).join(file)).unwrap();
+        let back = format!("{name}_in");
+        for file in ["tinylm.json", "model.safetensors"] {
+            let same = match file {
+                "tinylm.json" => {
+                    let [ours, theirs] = [name, &back]
+                        .map(|stage| serde_json::from_slice::<Value>(&bytes(stage, file)).unwrap());
+                    ours == theirs
+                }
+                _ => bytes(name, file) == bytes(&back, file),
+            };
+            assert!(same, "{name}, {tokens}: {file}");
+        }
+        let said = ["before", "after"].map(|at| bytes(&format!("{name}_{at}"), "samples.jsonl"));
+        assert!(said[0] == said[1], "{name}, {tokens}");
     }
 }
 

@@ -100,6 +100,35 @@ impl Change {
         }
         to
     }
+
+    /// The settings that a change takes away.
+    fn reasons(self, config: &ModelConfig) -> Vec<String> {
+        match self {
+            Change::TabulatePositions => vec!["positions: sinusoidal".to_owned()],
+            Change::ScaleEmbedding { .. } => vec![format!("embed_scale: {}", config.embed_scale)],
+            Change::RepeatHeads => vec![format!("n_kv_heads: {}", config.n_kv_heads)],
+            Change::AddBiases(_) => Vec::new(),
+            Change::Widen => {
+                let norm = (config.norm == Norm::Rms).then(|| "norm: rms".to_owned());
+                let head = config.bias.head.then(|| "bias.head: true".to_owned());
+                norm.into_iter().chain(head).collect()
+            }
+        }
+    }
+}
+
+/// Returns the settings that these changes take away from a model.
+pub(crate) fn reasons(config: &ModelConfig, changes: &[Change]) -> Vec<String> {
+    let mut settings = Vec::new();
+    let mut form = config.clone();
+    for change in changes {
+        let changed = change.config(&form);
+        if changed != form {
+            settings.extend(change.reasons(&form));
+        }
+        form = changed;
+    }
+    settings
 }
 
 fn union(a: Bias, b: Bias) -> Bias {

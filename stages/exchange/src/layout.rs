@@ -27,6 +27,11 @@ enum Step {
     PartsByHead {
         n_heads: usize,
     },
+    /// Of each head, rows `0 h 1 h+1 ..`, where `h` is half a head.
+    HalvesInterleaved {
+        d_head: usize,
+        width: usize,
+    },
     /// Rows `0 2 4 .. 1 3 5 ..` of this width.
     EvenRowsFirst {
         width: usize,
@@ -82,6 +87,13 @@ impl Tensor {
         self
     }
 
+    /// What rope turns together side by side, where it was half a head apart.
+    pub(crate) fn halves_interleaved(mut self, d_head: usize) -> Tensor {
+        let width = self.width();
+        self.steps.push(Step::HalvesInterleaved { d_head, width });
+        self
+    }
+
     pub(crate) fn even_rows_first(mut self) -> Tensor {
         let width = self.width();
         self.steps.push(Step::EvenRowsFirst { width });
@@ -115,6 +127,17 @@ impl Step {
                 let order =
                     (0..*n_heads).flat_map(|head| (0..3).map(move |part| part * n_heads + head));
                 order.flat_map(|idx| heads[idx]).copied().collect()
+            }
+            Step::HalvesInterleaved { d_head, width } => {
+                let heads = numbers.chunks_exact(d_head * width);
+                let interleaved = heads.flat_map(|head| {
+                    let (first, second) = head.split_at(head.len() / 2);
+                    first.chunks_exact(*width).zip(second.chunks_exact(*width))
+                });
+                interleaved
+                    .flat_map(|(a, b)| a.iter().chain(b))
+                    .copied()
+                    .collect()
             }
             Step::EvenRowsFirst { width } => {
                 let rows: Vec<&[f32]> = numbers.chunks_exact(*width).collect();
@@ -171,6 +194,11 @@ mod tests {
         // Two heads of one row: q0 q1 k0 k1 v0 v1.
         let by_head = Step::PartsByHead { n_heads: 2 };
         assert_eq!(laid(&[by_head], 6), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        let halves = Step::HalvesInterleaved {
+            d_head: 4,
+            width: 1,
+        };
+        assert_eq!(laid(&[halves], 8), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
         let rows = Step::EvenRowsFirst { width: 1 };
         assert_eq!(laid(&[rows], 4), [0.0, 2.0, 1.0, 3.0]);
         let columns = Step::EvenColumnsFirst { width: 2 };

@@ -1,13 +1,14 @@
 //! Models in the forms that other programs read: what each of their architectures can express, under
 //! which names, and how a model that none expresses is turned into one that computes the same.
 //!
-//! On the way out it is tensors in, tensors out: nothing writes a file. On the way in, [`foreign`]
+//! On the way out it is tensors in, tensors out; the one file written here is GGUF's, which holds all in one. On the way in, [`foreign`]
 //! reads others' files, a tensor at a time. A tensor is made when it is asked for ([`Source`](tinylm_model::weights::Source)), so a model is never in memory twice.
 //! `DESIGN.md` has the table of architectures and what was decided.
 
 mod change;
 mod claim;
 pub mod foreign;
+pub mod gguf;
 pub mod hf;
 mod layout;
 

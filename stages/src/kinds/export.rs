@@ -5,19 +5,25 @@
 
 use std::path::PathBuf;
 
+use tinylm_model::folder::Which;
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Role as InputRole, Roles, Stage, StageError, StageIo,
 };
 
-use crate::shared::export::{Ask, Story, Target, export};
+use crate::shared::export::{Ask, Numbers, Story, Target, export};
 
 pub struct Export;
 
 tinylm_pipeline::settings! {
     /// A model for other programs.
     pub struct ExportSettings {
-        /// For whom it is written.
+        /// The program that it is for: `hf`, a folder for Hugging Face's transformers, or `gguf`, a file
+        /// for llama.cpp and ollama.
         pub to: Target = Target::Hf,
+        /// The numbers of a GGUF file.
+        pub precision: Numbers = Numbers::F32 => neutral Numbers::F32,
+        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        pub weights: Which = Which::Best => neutral Which::Best,
     }
 }
 
@@ -45,11 +51,13 @@ impl Stage for Export {
         let ask = Ask {
             model: &io.input("model")?.path,
             to: settings.to,
+            weights: settings.weights,
+            numbers: settings.precision,
             story: &Story::default(),
             documents: &documents,
         };
         let exported = export(&ask, io.out())?;
-        io.info(format!("{}: {}", exported.class.name(), exported.claim));
+        io.info(exported.told());
         let metrics = Metrics::default().count("parameters", exported.n_params as u64);
         Ok(match exported.share {
             Some(share) => {

@@ -252,7 +252,7 @@ impl Template {
 
     fn jinja_of_turns(self, turn: impl Fn(Role) -> String, spacing: Spacing) -> String {
         let form = self.form();
-        let frame = written(&outside(form.before_dialogue).collect::<Vec<Piece>>());
+        let frame = form.frame();
         let mut jinja = format!("{frame}{{% for message in messages %}}");
         for (role, keyword) in Role::ALL.into_iter().zip(["if", "elif", "elif"]) {
             let (name, turn) = (role.name(), turn(role));
@@ -342,13 +342,22 @@ impl Form {
             .collect()
     }
 
-    fn jinja_turn(&self, role: Role, spacing: Spacing) -> String {
+    /// Returns what is written before and behind a turn's content.
+    pub(crate) fn around(&self, role: Role, spacing: Spacing) -> (String, String) {
         let mut pieces = Vec::new();
         self.push_turn(role, "", spacing, &mut pieces);
         let (open, content, close) = around_content(&pieces);
-        let open = written(open) + content;
-        let close = quoted(&written(close));
-        output([quoted(&open), Some(CONTENT.to_owned()), close])
+        (written(open) + content, written(close))
+    }
+
+    /// Returns what is written before the first turn.
+    pub(crate) fn frame(&self) -> String {
+        written(&outside(self.before_dialogue).collect::<Vec<Piece>>())
+    }
+
+    fn jinja_turn(&self, role: Role, spacing: Spacing) -> String {
+        let (open, close) = self.around(role, spacing);
+        output([quoted(&open), Some(CONTENT.to_owned()), quoted(&close)])
     }
 
     fn jinja_marked_turn(&self, role: Role, spacing: Spacing) -> String {

@@ -2,7 +2,10 @@
 
 use tinylm_model::config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions};
 
-use crate::{change::Change, claim::Claim};
+use crate::{
+    change::{Change, reasons},
+    claim::Claim,
+};
 
 /// A class of `transformers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,33 +162,10 @@ pub(super) fn claim(class: Class, config: &ModelConfig) -> Claim {
     if class == Class::Tinylm {
         return Claim::OwnCode(obstacles(config));
     }
-    let mut settings = Vec::new();
-    let mut form = config.clone();
-    for change in changes(class, config) {
-        let changed = change.config(&form);
-        if changed != form {
-            settings.extend(reasons(change, &form));
-        }
-        form = changed;
-    }
+    let settings = reasons(config, &changes(class, config));
     match settings.is_empty() {
         true => Claim::Exact,
         false => Claim::Lowered(settings),
-    }
-}
-
-/// The settings that a change takes away.
-fn reasons(change: Change, config: &ModelConfig) -> Vec<String> {
-    match change {
-        Change::TabulatePositions => vec!["positions: sinusoidal".to_owned()],
-        Change::ScaleEmbedding { .. } => vec![format!("embed_scale: {}", config.embed_scale)],
-        Change::RepeatHeads => vec![format!("n_kv_heads: {}", config.n_kv_heads)],
-        Change::AddBiases(_) => Vec::new(),
-        Change::Widen => {
-            let norm = (config.norm == Norm::Rms).then(|| "norm: rms".to_owned());
-            let head = config.bias.head.then(|| "bias.head: true".to_owned());
-            norm.into_iter().chain(head).collect()
-        }
     }
 }
 

@@ -3,25 +3,16 @@
 use std::{fmt::Write, fs, path::Path};
 
 use serde_json::json;
-use tinylm_exchange::{Claim, hf::Class};
+use tinylm_exchange::Claim;
 use tinylm_pipeline::{At, StageError};
 
-use super::{exported::Exported, files::CARD_NAME, ids::Share};
+use super::{
+    ask::{Story, Target},
+    exported::Exported,
+    files::{CARD_NAME, MODEL_NAME, MODELFILE_NAME},
+    ids::Share,
+};
 use crate::shared::tokens::Tokenizer;
-
-/// What is known of a model besides itself.
-#[derive(Debug, Clone, Default)]
-pub struct Story {
-    pub title: String,
-    /// The hub's datasets that it was trained on.
-    pub datasets: Vec<String>,
-    /// The licences of its data, as their owners call them.
-    pub licences: Vec<String>,
-    /// Names and values of figures.
-    pub figures: Vec<(String, f64)>,
-    /// Where it comes from and how to make it again, in Markdown; empty where nobody knows.
-    pub history: String,
-}
 
 pub(super) fn write(
     out: &Path,
@@ -55,9 +46,13 @@ pub(super) fn write(
 
 /// The block that the hub reads. Its values are written as JSON, which is YAML too.
 fn head(story: &Story, exported: &Exported) -> String {
-    let mut head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n".to_owned();
+    let library = match exported.to {
+        Target::Hf => "transformers",
+        Target::Gguf => "gguf",
+    };
+    let mut head = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\n");
     let mut tags = vec!["tinylm"];
-    if exported.class == Class::Tinylm {
+    if exported.has_code {
         tags.push("custom_code");
     }
     let _ = writeln!(head, "tags: {}", json!(tags));
@@ -115,9 +110,28 @@ pub(super) fn licence(names: &[String]) -> Option<String> {
 }
 
 fn how_it_is_used(exported: &Exported, knows_turns: bool) -> String {
-    let trust = match exported.class {
-        Class::Tinylm => ", trust_remote_code=True",
-        _ => "",
+    match exported.to {
+        Target::Hf => with_transformers(exported, knows_turns),
+        Target::Gguf => with_llama_cpp(knows_turns),
+    }
+}
+
+fn with_llama_cpp(knows_turns: bool) -> String {
+    let (model, modelfile) = (MODEL_NAME, MODELFILE_NAME);
+    let llama = match knows_turns {
+        true => format!("llama-cli -m {model}"),
+        false => format!("llama-completion -m {model} -p \"Once upon a time\""),
+    };
+    format!(
+        "```console\n$ {llama}\n```\n\nWith ollama, in this folder:\n\n\
+         ```console\n$ ollama create tiny -f {modelfile}\n$ ollama run tiny\n```\n"
+    )
+}
+
+fn with_transformers(exported: &Exported, knows_turns: bool) -> String {
+    let trust = match exported.has_code {
+        true => ", trust_remote_code=True",
+        false => "",
     };
     let prompt = match knows_turns {
         false => "ids = tokenizer(\"Once upon a time\", return_tensors=\"pt\")".to_owned(),
@@ -133,15 +147,22 @@ fn how_it_is_used(exported: &Exported, knows_turns: bool) -> String {
 }
 
 fn how_faithful_it_is(exported: &Exported) -> String {
-    let (class, claim) = (exported.class.name(), &exported.claim);
+    let (form, claim) = (exported.form, &exported.claim);
     let mut text = format!(
-        "It is a `{class}` with {} parameters: **{claim}**.",
+        "It is a `{form}` with {} parameters: **{claim}**.",
         exported.n_params
     );
+    if let Some(told) = exported.told_numbers() {
+        let _ = write!(text, " In the file: {told}.");
+    }
     match claim {
         Claim::Exact => text += " Its tensors are those that were trained, under other names.",
         Claim::Lowered(_) => {
-            text += " Its tensors compute what was trained, up to the rounding of 32-bit numbers. It is for use: to train it further, begin with the original, whose settings stand in `config.json` under `tinylm`.";
+            text += " Its tensors compute what was trained, up to the rounding of 32-bit numbers. It is for use: to train it further, begin with the original";
+            text += match exported.to {
+                Target::Hf => ", whose settings stand in `config.json` under `tinylm`.",
+                Target::Gguf => ".",
+            };
             let (before, after) = exported.widths;
             if before != after {
                 let _ = write!(text, " It is {after} wide where the original is {before}.");

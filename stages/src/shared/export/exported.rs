@@ -1,16 +1,51 @@
 //! What became of an export, for whoever asked for it and for its card.
 
-use tinylm_exchange::{Claim, hf::Class};
+use tinylm_exchange::{Claim, gguf::Numbers};
+use tinylm_pipeline::settings::Choice as _;
 
-use super::ids::Share;
+use super::{ask::Target, ids::Share};
 
 /// What was written.
 pub struct Exported {
-    pub class: Class,
+    pub to: Target,
+    /// The class of `transformers`, or the architecture of llama.cpp.
+    pub form: &'static str,
+    /// A file of code goes with it.
+    pub has_code: bool,
     pub claim: Claim,
+    pub numbers: Numbers,
+    /// Tensors that could not be written in these numbers.
+    pub n_fallen_back: usize,
     /// How many documents have the same ids in the folder as in training; none where none were given.
     pub share: Option<Share>,
     /// The width of the model, and what it became.
     pub widths: (usize, usize),
     pub n_params: usize,
+}
+
+impl Exported {
+    /// Returns the form and how faithful it is, in a line.
+    pub fn told(&self) -> String {
+        let (before, after) = self.widths;
+        let widened = match before == after {
+            true => String::new(),
+            false => format!(", {after} wide instead of {before}"),
+        };
+        let numbers = self
+            .told_numbers()
+            .map_or_else(String::new, |told| format!("; {told}"));
+        format!("{}{widened}: {}{numbers}", self.form, self.claim)
+    }
+
+    /// Returns what is said of the numbers: nothing of plain ones.
+    pub(super) fn told_numbers(&self) -> Option<String> {
+        let word = self.numbers.word();
+        match (self.numbers, self.n_fallen_back) {
+            (Numbers::F32, _) => None,
+            (_, 0) => Some(format!("numbers {word}")),
+            (_, n) => Some(format!(
+                "numbers {word}, but f16 in {n} tensors whose rows are no whole blocks"
+            )),
+        }
+    }
 }

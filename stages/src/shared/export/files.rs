@@ -17,7 +17,9 @@ use crate::shared::{
 };
 
 /// Every file that an export may have.
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 11] = [
+    MODEL_NAME,
+    MODELFILE_NAME,
     SETTINGS_NAME,
     GENERATION_NAME,
     WEIGHTS_NAME,
@@ -35,6 +37,11 @@ pub(super) const CARD_NAME: &str = "README.md";
 pub(super) const SETTINGS_NAME: &str = "config.json";
 /// What `config.json` says of an export besides the other program's own settings.
 pub(super) const OURS: &str = "tinylm";
+
+pub(super) const MODEL_NAME: &str = "model.gguf";
+pub(super) const MODELFILE_NAME: &str = "Modelfile";
+/// The first line of a `Modelfile` of ours.
+pub(super) const MARK: &str = "# Written by tinylm.";
 
 /// Writes all files but the weights and the card.
 pub(super) fn write(
@@ -189,11 +196,16 @@ fn write_tokenizer(
     write_json(&out.join(TOKENIZER_SETTINGS_NAME), &config)
 }
 
-/// The chat template: ours, or the text that an imported model brought along, if it knows turns.
+/// The chat template: ours, or an imported model's own.
 fn template(from: &Path, tokenizer: &Tokenizer) -> Result<Option<String>, StageError> {
     if let Some(ours) = tokenizer.template() {
         return Ok(Some(ours.jinja_with_generation(tokenizer.spacing())));
     }
+    own_template(from)
+}
+
+/// The text that an imported model brought along, if it knows turns.
+pub(super) fn own_template(from: &Path) -> Result<Option<String>, StageError> {
     let path = from.join(CHAT_TEMPLATE_NAME);
     let theirs = fs::read_to_string(&path).at(&path)?;
     Ok((!theirs.trim().is_empty()).then_some(theirs))

@@ -11,7 +11,7 @@ use tinylm_pipeline::{At, StageError};
 use crate::shared::{
     documents::{Contents, Documents},
     form::probe::{Names, written_by},
-    template::{What, written},
+    template::{Spacing, What, written},
     tokens::{CHAT_TEMPLATE_NAME, Tokenizer, TokensError},
 };
 
@@ -36,11 +36,20 @@ impl Share {
     }
 }
 
+/// How a program reads a string, where that is not as Hugging Face's library does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    HuggingFace,
+    /// Puts a space before each stretch of text, one that begins with a space too.
+    LlamaCpp,
+}
+
 /// Compares documents of some folders; nothing where there are none.
 pub(super) fn check(
     export: &Path,
     tokenizer: &Tokenizer,
     documents: &[PathBuf],
+    reader: Reader,
 ) -> Result<Option<Share>, StageError> {
     if documents.is_empty() {
         return Ok(None);
@@ -63,7 +72,7 @@ pub(super) fn check(
         let rows = group.read()?;
         let rows: Vec<_> = rows.iter().map(|row| row.contents).collect();
         for contents in spread(&rows, DOCUMENTS_MAX.div_ceil(groups.len())) {
-            share.add(tokenizer, &template, *contents)?;
+            share.add(tokenizer, &template, *contents, reader)?;
         }
     }
     Ok(Some(share))
@@ -81,6 +90,7 @@ impl Share {
         tokenizer: &Tokenizer,
         template: &str,
         contents: Contents<'_>,
+        reader: Reader,
     ) -> Result<(), StageError> {
         let failed = |error: TokensError| StageError::new(error.to_string());
         let text = match contents {
@@ -95,8 +105,11 @@ impl Share {
         };
         let whole = tokenizer.encode_marked(&text).map_err(failed)?;
         let trained = trained(tokenizer, contents).map_err(failed)?;
+        let is_spaced = reader == Reader::LlamaCpp
+            && tokenizer.spacing() == Spacing::BehindText
+            && begins_with_space(tokenizer, &text);
         self.n += 1;
-        match whole == trained {
+        match whole == trained && !is_spaced {
             true => self.n_same += 1,
             false if self.first_other.is_none() => {
                 self.first_other = Some(text.chars().take(CHARS_SHOWN).collect());
@@ -105,6 +118,12 @@ impl Share {
         }
         Ok(())
     }
+}
+
+/// Whether a stretch of text between special tokens begins with a space.
+fn begins_with_space(tokenizer: &Tokenizer, text: &str) -> bool {
+    let behind = |special: &String| text.contains(&format!("{special} "));
+    text.starts_with(' ') || tokenizer.specials().keys().any(behind)
 }
 
 /// The ids that training reads, but for the marks that only separate documents.

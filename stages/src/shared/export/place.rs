@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tinylm_pipeline::{At, StageError};
 
-use super::files::{NAMES, OURS, SETTINGS_NAME};
+use super::files::{MARK, MODELFILE_NAME, NAMES, OURS, SETTINGS_NAME};
 
 /// Makes a folder beside `out` with `make` and then moves it there. What stood there before must be
 /// an earlier export or an empty folder, and stays as it is if anything fails.
@@ -59,7 +59,8 @@ fn is_export(folder: &Path) -> bool {
     let settings = fs::read(folder.join(SETTINGS_NAME)).unwrap_or_default();
     let settings: Value = serde_json::from_slice(&settings).unwrap_or_default();
     let is_ours = |name: OsString| NAMES.iter().any(|known| name == *known);
-    settings[OURS].is_object()
+    let modelfile = fs::read_to_string(folder.join(MODELFILE_NAME)).unwrap_or_default();
+    (settings[OURS].is_object() || modelfile.starts_with(MARK))
         && fs::read_dir(folder).is_ok_and(|mut entries| {
             entries.all(|entry| entry.is_ok_and(|entry| is_ours(entry.file_name())))
         })
