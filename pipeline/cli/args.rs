@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Datasets(ListArgs),
     /// List the stage kinds and their settings
     Stages(StagesArgs),
+    /// Print all that an experiment file may say
+    Language,
+    /// Print a JSON schema of experiment files, for editors
+    Schema,
     /// Look after the artifact store
     #[command(subcommand)]
     Cache(CacheCommand),

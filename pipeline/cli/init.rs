@@ -8,7 +8,12 @@ use std::{
 use clap::Args;
 use tinylm_pipeline::read_plain;
 
-use crate::{failure::Failure, output::print_line, project::Project};
+use crate::{
+    failure::Failure,
+    output::print_line,
+    own::{self, Own},
+    project::Project,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
@@ -18,6 +23,23 @@ pub(crate) struct InitArgs {
     /// Write the quickstart and the small talk that it reads, into `experiments` and `data`
     #[arg(long, conflicts_with = "file")]
     pub(crate) quickstart: bool,
+    /// Write an experiment for your own dialogues: a chat export, a table of turns, `Name: words`
+    #[arg(long, value_name = "FILE", conflicts_with = "quickstart")]
+    pub(crate) chat: Option<PathBuf>,
+    /// Write an experiment for your own text
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quickstart", "chat"])]
+    pub(crate) text: Option<PathBuf>,
+    /// With `--chat` or `--text`: about how long training may take here
+    #[arg(long, value_name = "N", default_value_t = 5.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+}
+
+fn minutes(word: &str) -> Result<f64, String> {
+    let minutes: f64 = word.parse().map_err(|_| "no number".to_owned())?;
+    match minutes > 0.0 && minutes.is_finite() {
+        true => Ok(minutes),
+        false => Err("must be above 0".to_owned()),
+    }
 }
 
 /// The first experiment: it runs as it is, on rows written in it.
@@ -45,7 +67,16 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
             write_new(project, Path::new(name), text)?;
         }
     } else {
-        write_new(project, &args.file, FIRST)?;
+        let own = args.chat.as_ref().map(|file| (Own::Chat, file));
+        let own = own.or(args.text.as_ref().map(|file| (Own::Text, file)));
+        let text = match own {
+            None => FIRST.to_owned(),
+            Some((own, data)) => {
+                let path = project.current_dir.join(data);
+                own::experiment(own, &path, &beside(project, &args.file, data), args.minutes)?
+            }
+        };
+        write_new(project, &args.file, &text)?;
     }
     let file = match args.quickstart {
         true => QUICKSTART[0].0.to_owned(),
@@ -55,6 +86,15 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
         "try `tinylm plan {file}`, then `tinylm run {file}`"
     ));
     Ok(())
+}
+
+/// The path of a person's data as an experiment file has it: from that file's folder on.
+fn beside(project: &Project, experiment: &Path, data: &Path) -> String {
+    let folder = experiment.parent().unwrap_or(Path::new(""));
+    match data.is_absolute() || folder.as_os_str().is_empty() {
+        true => data.display().to_string(),
+        false => project.current_dir.join(data).display().to_string(),
+    }
 }
 
 /// Writes a file that is not there yet, and the folders that it is in. One that says the same

@@ -20,12 +20,14 @@ mod history;
 mod host;
 mod init;
 mod job;
+mod language;
 mod list;
 mod lookup;
 mod manner;
 mod model;
 mod outcome;
 mod output;
+mod own;
 mod pager;
 mod plan;
 mod project;
@@ -35,6 +37,7 @@ mod rm;
 mod run;
 mod runs;
 mod sample;
+mod schema;
 mod shape;
 mod show;
 mod signals;
@@ -91,6 +94,14 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Export(args) => export::run(&project, args),
         Command::Datasets(args) => datasets::datasets(args),
         Command::Stages(args) => stages::stages(&project, args),
+        Command::Language => {
+            language::language(&project);
+            Ok(())
+        }
+        Command::Schema => {
+            schema::schema(&project);
+            Ok(())
+        }
         Command::Cache(command) => cache::cache(&project, command),
         Command::Gc(args) => gc::gc(&project, args),
         Command::Init(args) => init::init(&project, args),

@@ -60,7 +60,7 @@ fn find<'a>(catalog: &'a [Kind], name: &str) -> Result<&'a Kind, Failure> {
         })
 }
 
-fn kind_lines(kind: &Kind) -> Vec<String> {
+pub(crate) fn kind_lines(kind: &Kind) -> Vec<String> {
     let mut lines = hanging(&format!("{}: {}", kind.name, kind.about), 0);
     lines.push(format!("makes {}", kind.makes));
     if let Roles::Fixed(roles) = kind.roles
@@ -101,7 +101,7 @@ fn add_settings(list: &[Setting], depth: usize, lines: &mut Vec<String>) {
 }
 
 /// Text in lines of at most 80 columns, those after the first further in.
-fn hanging(text: &str, indent: usize) -> Vec<String> {
+pub(crate) fn hanging(text: &str, indent: usize) -> Vec<String> {
     let mut lines = indented(text, indent);
     if lines.len() > 1 {
         let rest = wrapped(text, 80 - indent)[1..].join(" ");

@@ -196,6 +196,118 @@ fn the_quickstart_is_at_hand_without_a_checkout() {
     assert!(run.success().stdout.contains("6 made"));
 }
 
+/// The checker of JSON schemas that is here, if one is.
+fn checker(project: &Project) -> Option<&'static str> {
+    ["check-jsonschema", "python3 -m check_jsonschema"]
+        .into_iter()
+        .find(|checker| {
+            let said = project.output(&mut project.shell(&format!("{checker} --version")));
+            said.code == Some(0)
+        })
+}
+
+#[test]
+fn the_schema_takes_every_experiment_that_ships_and_no_wrong_one() {
+    let project = Project::new();
+    let schema = project.tinylm("schema").success().stdout;
+    project.write("schema.json", &schema);
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let stage = &schema["definitions"]["stage"]["properties"];
+    assert!(stage["retries"]["description"].is_string());
+    let Some(checker) = checker(&project) else {
+        println!("SKIPPED: there is no `check-jsonschema` (PyPI) to hold files against the schema");
+        return;
+    };
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments");
+    let checked = |files: &str| {
+        let line = format!("{checker} --schemafile schema.json {files}");
+        project.output(&mut project.shell(&line))
+    };
+    checked(&format!("{root}/*.yaml {root}/*/*.yaml")).success();
+    for (wrong, named) in [
+        ("stagse: {}", "stagse"),
+        ("stages: { a: { kind: dedupe, inptus: [b] } }", "inptus"),
+        ("stages: { a: { kind: dedupr } }", "dedupr"),
+        (
+            "stages: { a: { kind: dedupe, with: { treshold: 0.8 } } }",
+            "treshold",
+        ),
+        (
+            "stages: { a: { kind: dedupe, with: { method: exakt } } }",
+            "exakt",
+        ),
+        (
+            "stages: { a: { kind: pretrain, with: { train: { steps: many } } } }",
+            "many",
+        ),
+        (
+            "stages: { a: { kind: evaluate, inputs: { modle: b } } }",
+            "modle",
+        ),
+    ] {
+        project.write("wrong.yaml", wrong);
+        let refused = checked("wrong.yaml");
+        assert_ne!(refused.code, Some(0), "{wrong}");
+        assert!(refused.to_string().contains(named), "{wrong}\n{refused}");
+    }
+}
+
+#[test]
+fn the_language_is_told_on_one_page_of_eighty_columns() {
+    let project = Project::new();
+    let page = project.tinylm("language").success().stdout;
+    for part in [
+        "extends: Another experiment file",
+        "timeout: The longest time",
+        "forty-one ",
+        "binarize: turns documents into shards",
+        "tells: loss, perplexity",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let long: Vec<&str> = page
+        .lines()
+        .filter(|line| line.chars().count() > 80)
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn an_experiment_is_written_for_a_file_of_ones_own() {
+    let project = Project::new();
+    let said: String = (0..60)
+        .map(|n| format!("[0{}.03.23, 10:{n:02}:10] Anna: how is number {n}?\n[0{}.03.23, 10:{n:02}:40] Bob: it is well.\n", 1 + n % 9, 1 + n % 9))
+        .collect();
+    project.write("chat.txt", &said);
+    project.write(
+        "tale.txt",
+        &"Once upon a time there was a lamp. ".repeat(200),
+    );
+    for (flag, file, asked) in [
+        ("--chat", "chat.txt", "answers> hello"),
+        ("--text", "tale.txt", "goes_on> Once upon a time"),
+    ] {
+        let name = format!("mine/{}.yaml", &flag[2..]);
+        let init = format!("init {name} {flag} {file} --minutes 1");
+        project.tinylm(&init).success();
+        let run = project
+            .tinylm(&format!(
+                "run {name} -S model.train.epochs=1 -S model.model.n_layers=1"
+            ))
+            .success();
+        assert!(run.stdout.contains(asked), "{run}");
+        let plan = project.tinylm(&format!(
+            "plan {name} -S model.train.epochs=1 -S model.model.n_layers=1"
+        ));
+        assert!(plan.success().stdout.contains("nothing to do"));
+    }
+    let refused = project
+        .tinylm("init more.yaml --chat nowhere.txt")
+        .failure(2);
+    assert!(refused.stderr.contains("nowhere.txt"), "{refused}");
+    assert!(!project.path("more.yaml").exists());
+}
+
 #[test]
 fn a_first_experiment_can_be_written_planned_and_run() {
     let project = Project::new();

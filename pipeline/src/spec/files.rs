@@ -16,6 +16,7 @@ use super::{
     experiment::{Experiment, SEED, StageSpec},
     extends::merge,
     graph::{self, Unit},
+    keys::{FILE_KEYS, names},
     nearest::nearest,
     request::Request,
     tree::{Data, Entry, Map, Node, Place, Source},
@@ -25,11 +26,6 @@ use crate::{kind::Kind, plain_file::open_plain};
 
 /// More than any experiment needs, its rows written in it.
 const BYTES_MAX: u64 = 64 << 20;
-
-/// The keys at the top of a file.
-const KEYS: [&str; 8] = [
-    "name", "headline", "seed", "extends", "use", "vars", "sweep", "stages",
-];
 
 /// Reads an experiment: one for each combination of a sweep, which is usually one.
 pub fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diagnostics> {
@@ -318,11 +314,11 @@ struct Head {
 
 fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
     for entry in &tree.0 {
-        if !KEYS.contains(&entry.name.as_str()) {
+        if !names(&FILE_KEYS).any(|key| key == entry.name) {
             wrong.push(
                 Diagnostic::new(format!("an experiment has no key `{}`", entry.name))
                     .at(&entry.place, "unknown")
-                    .hint(&entry.name, KEYS),
+                    .hint(&entry.name, names(&FILE_KEYS)),
             );
         }
     }

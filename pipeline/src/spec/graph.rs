@@ -15,6 +15,7 @@ use super::{
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
     experiment::StageSpec,
+    keys::{STAGE_KEYS, names},
     limits::{retries, timeout},
     nearest::nearest,
     paths::paths,
@@ -23,9 +24,6 @@ use super::{
 };
 use crate::kind::Kind;
 use crate::role::Roles;
-
-/// The keys of a stage.
-const STAGE_KEYS: [&str; 6] = ["kind", "inputs", "with", "watch", "retries", "timeout"];
 
 /// One experiment file, all edits made.
 pub(crate) struct Unit {
@@ -134,7 +132,7 @@ impl<'a> Graph<'a> {
             return draft;
         };
         for key in &map.0 {
-            if !STAGE_KEYS.contains(&key.name.as_str()) {
+            if !names(&STAGE_KEYS).any(|known| known == key.name) {
                 wrong.push(unknown_stage_key(key, &entry.name));
             }
         }
@@ -421,7 +419,7 @@ fn meant_stage<'a>(unit: &'a Unit, entry: &Entry) -> Option<&'a str> {
 fn unknown_stage_key(key: &Entry, stage: &str) -> Diagnostic {
     Diagnostic::new(format!("stage `{stage}` has an unknown key `{}`", key.name))
         .at(&key.place, "unknown")
-        .hint(&key.name, STAGE_KEYS)
+        .hint(&key.name, names(&STAGE_KEYS))
 }
 
 /// A missing value has no width of its own; its name does.

@@ -30,6 +30,7 @@ mod experiment;
 mod extends;
 mod files;
 mod graph;
+pub mod keys;
 mod limits;
 mod nearest;
 mod paths;

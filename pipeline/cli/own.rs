@@ -1,0 +1,243 @@
+//! An experiment that fits a person's own file: `tinylm init --chat FILE` and `--text FILE`.
+//!
+//! Everything is sized by two numbers, the bytes of the file and the minutes that training may take.
+//! The estimates are rough and meant to be: what is written is a file to edit, and `plan -v` says
+//! what it would take before anything runs.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use tinylm_pipeline::read_plain;
+
+use crate::failure::Failure;
+
+/// The form of the file's contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    Chat,
+    Text,
+}
+
+/// Multiplications and additions a second that a core does in training.
+const SPEED: f64 = 6e10;
+/// Bytes of text that a token stands for, with a vocabulary of this size.
+const BYTES_A_TOKEN: f64 = 3.5;
+/// More epochs than this teach a small corpus by heart.
+const EPOCHS_MAX: f64 = 20.0;
+/// A model that sees its corpus less often than this had better be smaller.
+const EPOCHS_WANTED: f64 = 4.0;
+
+/// A model with more weights than this for each token of its corpus has room to learn it by heart.
+const WEIGHTS_A_TOKEN_MAX: f64 = 40.0;
+
+/// A size of the model: width, heads, layers, rate.
+type Size = (usize, usize, usize, &'static str);
+
+const SIZES: [Size; 5] = [
+    (128, 4, 4, "2e-3"),
+    (192, 6, 6, "1.5e-3"),
+    (256, 8, 6, "1e-3"),
+    (384, 6, 8, "1e-3"),
+    (512, 8, 8, "6e-4"),
+];
+
+/// Returns the experiment; `shown` is the file's path as the experiment is to have it.
+pub(crate) fn experiment(
+    own: Own,
+    path: &Path,
+    shown: &str,
+    minutes: f64,
+) -> Result<String, Failure> {
+    let n_bytes = n_bytes(path).map_err(|error| {
+        Failure::wrong(format!("`{}`: {error}", path.display()))
+            .help("name a file or a folder with the text that the model is to learn")
+    })?;
+    if n_bytes == 0 {
+        return Err(Failure::wrong(format!("`{}` is empty", path.display())));
+    }
+    let fit = Fit::of(n_bytes, minutes);
+    Ok(match own {
+        Own::Chat => chat(shown, &fit),
+        Own::Text => text(shown, &fit, &beginning(path)),
+    })
+}
+
+/// The sizes that fit a corpus and a time.
+struct Fit {
+    vocab_size: usize,
+    size: Size,
+    epochs: usize,
+    batch: usize,
+}
+
+impl Fit {
+    fn of(n_bytes: u64, minutes: f64) -> Self {
+        let vocab_size = match n_bytes {
+            ..50_000 => 512,
+            50_000..500_000 => 1000,
+            500_000..5_000_000 => 2000,
+            5_000_000..50_000_000 => 4000,
+            _ => 8000,
+        };
+        let n_tokens = n_bytes as f64 / BYTES_A_TOKEN;
+        let n_threads = thread::available_parallelism().map_or(1, |n| n.get()) as f64;
+        let budget = minutes * 60.0 * SPEED * n_threads;
+        let n_weights = |(width, _, n_layers, _): Size| {
+            (12 * width * width * n_layers + vocab_size * width) as f64
+        };
+        let epochs = |size: Size| budget / (6.0 * n_weights(size)) / n_tokens;
+        let fits = |size: &&Size| {
+            epochs(**size) >= EPOCHS_WANTED && n_weights(**size) <= WEIGHTS_A_TOKEN_MAX * n_tokens
+        };
+        let size = *SIZES.iter().rev().find(fits).unwrap_or(&SIZES[0]);
+        // A few hundred steps at least: smaller steps where there is little to read.
+        let batch = match n_tokens * epochs(size).min(EPOCHS_MAX) / 128.0 {
+            ..3_000.0 => 8,
+            _ => 16,
+        };
+        Self {
+            vocab_size,
+            size,
+            epochs: epochs(size).clamp(1.0, EPOCHS_MAX) as usize,
+            batch,
+        }
+    }
+
+    fn model(&self, context: usize) -> String {
+        let (width, n_heads, n_layers, _) = self.size;
+        format!(
+            "{{ preset: mini, d_model: {width}, n_heads: {n_heads}, n_layers: {n_layers}, d_ff: {}, context: {context} }}",
+            4 * width
+        )
+    }
+
+    fn train(&self) -> String {
+        let (.., rate) = self.size;
+        format!(
+            "epochs: {}, batch: {}, lr: {rate}, schedule: cosine, warmup: 10%, dropout: 0.1",
+            self.epochs, self.batch
+        )
+    }
+}
+
+fn chat(shown: &str, fit: &Fit) -> String {
+    format!(
+        "# Does a small model learn to answer as in `{shown}`?
+#
+# The shape of the file is recognised when it runs (WhatsApp, ShareGPT, `Name: words`, ...), and the run says what
+# it was taken for. Change a line and run it again: only what depends on that line is done anew.
+name: own_chat
+seed: 1
+stages:
+  data:   {{ kind: download,  with: {{ path: {shown:?} }} }}
+  chat:   {{ kind: normalize, inputs: [data] }}
+  clean:  {{ kind: dedupe,    inputs: [chat] }}
+  tokens: {{ kind: tokenizer, inputs: [clean], with: {{ vocab_size: {vocab_size} }} }}
+  shards: {{ kind: binarize,  inputs: {{ documents: clean, tokenizer: tokens }}, with: {{ validation: 0.1 }} }}
+  model:
+    kind: pretrain
+    inputs: [shards]
+    with:
+      model: {model}
+      train: {{ {train} }}
+    watch: {{ samples: [\"hello\"] }}
+  perplexity: {{ kind: evaluate, inputs: {{ model: model, shards: shards }} }}
+  answers: {{ kind: sample, inputs: [model], with: {{ prompts: [\"hello\", \"how are you?\"] }} }}
+",
+        vocab_size = fit.vocab_size,
+        model = fit.model(128),
+        train = fit.train(),
+    )
+}
+
+fn text(shown: &str, fit: &Fit, beginning: &str) -> String {
+    format!(
+        "# Does a small model learn to write on as `{shown}` does?
+#
+# Change a line and run it again: only what depends on that line is done anew.
+name: own_text
+seed: 1
+stages:
+  data:   {{ kind: download,  with: {{ path: {shown:?} }} }}
+  texts:  {{ kind: normalize, inputs: [data], with: {{ format: text }} }}
+  tokens: {{ kind: tokenizer, inputs: [texts], with: {{ vocab_size: {vocab_size}, template: plain }} }}
+  # The end of the text is held back: one file is one document.
+  shards: {{ kind: binarize,  inputs: {{ documents: texts, tokenizer: tokens }}, with: {{ validation: {{ tail: 0.1 }} }} }}
+  model:
+    kind: pretrain
+    inputs: [shards]
+    with:
+      model: {model}
+      train: {{ {train}, batching: sliding }}
+    watch: {{ samples: [{beginning:?}] }}
+  perplexity: {{ kind: evaluate, inputs: {{ model: model, shards: shards }} }}
+  goes_on: {{ kind: sample, inputs: [model], with: {{ form: text, nonstop: true, max_tokens: 120, prompts: [{beginning:?}] }} }}
+",
+        vocab_size = fit.vocab_size,
+        model = fit.model(128),
+        train = fit.train(),
+    )
+}
+
+/// The first words of a text, to go on from.
+fn beginning(path: &Path) -> String {
+    let bytes = read_plain(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
+    let is_plain = |word: &&str| {
+        word.chars()
+            .all(|c| c.is_alphanumeric() || ",.'!?-".contains(c))
+    };
+    let words: Vec<&str> = text
+        .split_whitespace()
+        .take_while(is_plain)
+        .take(4)
+        .collect();
+    match words.is_empty() {
+        true => "The".to_owned(),
+        false => words.join(" "),
+    }
+}
+
+fn n_bytes(path: &Path) -> io::Result<u64> {
+    let found = fs::metadata(path)?;
+    if !found.is_dir() {
+        return Ok(found.len());
+    }
+    let mut n = 0;
+    for entry in fs::read_dir(path)? {
+        let path: PathBuf = entry?.path();
+        n += if path.is_symlink() {
+            0
+        } else {
+            n_bytes(&path)?
+        };
+    }
+    Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_corpus_gets_a_small_model_however_long_it_may_take() {
+        assert_eq!(Fit::of(20_000, 600.0).size, SIZES[0]);
+    }
+
+    #[test]
+    fn more_text_and_more_time_make_a_larger_model() {
+        let mut before = 0;
+        for n_bytes in [10_000, 1_000_000, 100_000_000] {
+            let width = |minutes| Fit::of(n_bytes, minutes).size.0;
+            assert!(width(1.0) <= width(60.0));
+            let vocab_size = Fit::of(n_bytes, 5.0).vocab_size;
+            assert!(vocab_size > before);
+            before = vocab_size;
+        }
+        assert_eq!(Fit::of(1_000_000_000, 0.01).epochs, 1);
+        assert_eq!(Fit::of(1000, 60.0).epochs, 20);
+    }
+}

@@ -1,0 +1,66 @@
+//! The keys of an experiment file that belong to no kind, with what each is for: for checks,
+//! corrections, the reference of the language and its schema.
+
+/// A key, and what it is for.
+pub type Key = (&'static str, &'static str);
+
+/// The keys at the top of a file.
+pub const FILE_KEYS: [Key; 8] = [
+    (
+        "name",
+        "The experiment's name in listings and reports; without it, that of the file.",
+    ),
+    (
+        "headline",
+        "The metric that a run is judged by, as `STAGE.METRIC`; without it, bits per byte of the last model, or the \
+         best that there is.",
+    ),
+    (
+        "seed",
+        "The seed of everything that draws random numbers. A part of the key of each such stage.",
+    ),
+    (
+        "extends",
+        "Another experiment file, which this one changes: stages of the same name are merged setting by setting.",
+    ),
+    (
+        "use",
+        "Other experiment files by a name of your choosing: their stages are read as `NAME.STAGE`.",
+    ),
+    (
+        "vars",
+        "Values that stand in several places: `${NAME}` in a value is replaced.",
+    ),
+    (
+        "sweep",
+        "Lists of values by setting, as `STAGE.path.to.setting`: one run for each combination.",
+    ),
+    ("stages", "The stages by their names."),
+];
+
+/// The keys of a stage.
+pub const STAGE_KEYS: [Key; 6] = [
+    ("kind", "What it does: one of the kinds."),
+    (
+        "inputs",
+        "The stages that it reads: a list where they all fill one role, else a map of role to stage.",
+    ),
+    ("with", "The settings that decide its bytes."),
+    (
+        "watch",
+        "Settings of what is only looked at while it works: they change no byte and no key.",
+    ),
+    (
+        "retries",
+        "How often it is tried again when it fails for a reason that may pass.",
+    ),
+    (
+        "timeout",
+        "The longest time that it may work, such as `90 s`, `10 m` or `2 h`.",
+    ),
+];
+
+/// Returns the names of keys.
+pub fn names(keys: &[Key]) -> impl Iterator<Item = &'static str> + Clone {
+    keys.iter().map(|(name, _)| *name)
+}
