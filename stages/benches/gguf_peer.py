@@ -42,6 +42,8 @@ MODELS = {
     "pieces_ends": ("llama-tiny", "", "sentencepiece-bpe", "start-end"),
     "unigram": ("llama-tiny", "", "unigram", "start-end"),
     "unigram_chatml": ("llama-tiny", "", "unigram", "chatml"),
+    "words": ("llama-tiny", "", "wordpiece", "chatml"),
+    "words_tags": ("llama-tiny", "", "wordpiece", "tags"),
 }
 # Log-probabilities, relative to their spread. llama.cpp's own f32 is a table of halves where GELU is.
 ALLOWED = {"f32": 2e-4, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2, "q4_0": 2e-1}

@@ -36,12 +36,14 @@ const MODELS: [(&str, &str); 5] = [
 ];
 
 /// Those that llama.cpp has an architecture for, and a tokenizer of another sort.
-const IN_A_FILE: [(&str, &str, &str); 5] = [
+const IN_A_FILE: [(&str, &str, &str); 7] = [
     ("mini", "gpt2", "tokens"),
     ("llama", "llama", "tokens"),
     ("turning", "starcoder2", "tokens"),
     ("grouped", "starcoder2", "tokens"),
     ("llama", "llama", "pieces"),
+    ("llama", "llama", "unigram"),
+    ("llama", "llama", "words"),
 ];
 
 /// The stages of a model that is trained, leaves, comes back and speaks before and after.
@@ -82,7 +84,15 @@ fn a_model_that_left_comes_back_to_the_bit_and_says_the_same() {
 #[test]
 fn a_model_that_left_in_a_file_comes_back_to_the_bit_too() {
     let project = Project::new();
-    let pieces = "  pieces: { kind: tokenizer, inputs: [chat], with: { algorithm: sentencepiece-bpe, vocab_size: 320, template: tags } }\n";
+    let algorithms = [
+        ("pieces", "sentencepiece-bpe"),
+        ("unigram", "unigram"),
+        ("words", "wordpiece"),
+    ];
+    let tokenizers = algorithms.map(|(name, algorithm)| {
+        format!("  {name}: {{ kind: tokenizer, inputs: [chat], with: {{ algorithm: {algorithm}, vocab_size: 320, min_frequency: 1, template: tags }} }}\n")
+    });
+    let tokenizers = tokenizers.concat();
     for (name, architecture, tokens) in IN_A_FILE {
         let model = MODELS.iter().find(|(model, _)| *model == name).unwrap();
         let stages = there_and_back(*model).replace(
@@ -90,7 +100,7 @@ fn a_model_that_left_in_a_file_comes_back_to_the_bit_too() {
             "{ kind: export, with: { to: gguf }, inputs: [",
         );
         let data = DATA.replace("tokenizer: tokens }", &format!("tokenizer: {tokens} }}"));
-        project.write("back.yaml", &format!("{data}{pieces}{stages}"));
+        project.write("back.yaml", &format!("{data}{tokenizers}{stages}"));
         project.tinylm("run back.yaml").success();
         let card = project.artifact(&format!("{name}_out"), "README.md");
         assert!(

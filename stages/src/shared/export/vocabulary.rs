@@ -10,7 +10,7 @@ use serde_json::Value;
 use tinylm_exchange::gguf::Field;
 use tinylm_pipeline::StageError;
 
-use crate::shared::tokens::Tokenizer;
+use crate::shared::tokens::{Tokenizer, json::SPACE};
 
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
@@ -29,6 +29,15 @@ struct Said {
     add_space_prefix: bool,
     remove_extra_whitespaces: bool,
     charsmap: Option<Vec<u8>>,
+    words: Option<Words>,
+}
+
+/// How WordPiece takes words.
+struct Words {
+    /// Stands before a token that goes on in a word.
+    prefix: String,
+    lowercase: bool,
+    strip_accents: bool,
 }
 
 /// Returns the settings for a tokenizer, whose file says `json`; `template` is its chat template.
@@ -39,11 +48,16 @@ pub(super) fn fields(
 ) -> Result<Vec<(String, Field)>, StageError> {
     let said = said(json).map_err(|reason| {
         StageError::new(format!("llama.cpp has no tokenizer like this one: {reason}"))
-            .help("`byte-level-bpe`, `sentencepiece-bpe` and `unigram` have a form there; `--to hf` takes every one")
+            .help("`byte-level-bpe`, `sentencepiece-bpe`, `unigram` and `wordpiece` have a form there; `--to hf` takes every one")
             .is_final()
     })?;
-    let tokens = tokens(tokenizer);
+    let mut tokens = tokens(tokenizer);
     let kinds = kinds(json, tokenizer, &tokens, said.model);
+    if let Some(words) = &said.words {
+        let ordinary = tokens.iter_mut().zip(&kinds);
+        let ordinary = ordinary.filter(|(_, kind)| **kind == NORMAL);
+        ordinary.for_each(|(token, _)| *token = words.there(token));
+    }
     let mut fields = Vec::new();
     let mut put = |name: &str, field: Field| fields.push((format!("tokenizer.ggml.{name}"), field));
     put("model", Field::text(said.model));
@@ -63,6 +77,11 @@ pub(super) fn fields(
     // The template writes what a dialogue begins and ends with.
     put("add_bos_token", Field::Bool(false));
     put("add_eos_token", Field::Bool(false));
+    if let Some(words) = said.words {
+        put("add_sep_token", Field::Bool(false));
+        put("normalizer.lowercase", Field::Bool(words.lowercase));
+        put("normalizer.strip_accents", Field::Bool(words.strip_accents));
+    }
     put("add_space_prefix", Field::Bool(said.add_space_prefix));
     put(
         "remove_extra_whitespaces",
@@ -122,6 +141,8 @@ fn ids(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
         ("eot", end_of_turn),
         ("unknown", tokenizer.unknown_id()),
         ("padding", generation.pad_id.or(end_of_text)),
+        // llama.cpp spells it so.
+        ("seperator", end_of_text),
     ];
     let named = named.into_iter();
     named.filter_map(|(name, id)| Some((name, id?))).collect()
@@ -132,6 +153,7 @@ fn said(json: &Value) -> Result<Said, String> {
         Some("BPE") if json["pre_tokenizer"]["type"] == "Metaspace" => pieces(json),
         Some("BPE") => bytes(json),
         Some("Unigram") => unigram(json),
+        Some("WordPiece") => wordpiece(json),
         other => Err(format!("its `model` is `{}`", other.unwrap_or("none"))),
     }
 }
@@ -175,6 +197,7 @@ fn bytes(json: &Value) -> Result<Said, String> {
         add_space_prefix: false,
         remove_extra_whitespaces: false,
         charsmap: None,
+        words: None,
     })
 }
 
@@ -196,6 +219,7 @@ fn pieces(json: &Value) -> Result<Said, String> {
         add_space_prefix: prefix(json)?,
         remove_extra_whitespaces: false,
         charsmap: None,
+        words: None,
     })
 }
 
@@ -234,7 +258,45 @@ fn unigram(json: &Value) -> Result<Said, String> {
         add_space_prefix: prefix(json)?,
         remove_extra_whitespaces,
         charsmap,
+        words: None,
     })
+}
+
+fn wordpiece(json: &Value) -> Result<Said, String> {
+    let normalizer = &json["normalizer"];
+    if normalizer["type"] != "BertNormalizer" || normalizer["handle_chinese_chars"] != true {
+        return Err("its `normalizer` is not BERT's".to_owned());
+    }
+    if json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
+        return Err("its `pre_tokenizer` is not BERT's".to_owned());
+    }
+    let prefix = json["model"]["continuing_subword_prefix"].as_str();
+    let lowercase = normalizer["lowercase"] == true;
+    let strips = normalizer["strip_accents"].as_bool();
+    Ok(Said {
+        model: "bert",
+        pre: "default",
+        merges: None,
+        scores: None,
+        add_space_prefix: false,
+        remove_extra_whitespaces: false,
+        charsmap: None,
+        words: Some(Words {
+            prefix: prefix.unwrap_or("##").to_owned(),
+            lowercase,
+            strip_accents: strips.unwrap_or(lowercase),
+        }),
+    })
+}
+
+impl Words {
+    /// What begins a word has the mark of a space there, and what goes on in one has none.
+    fn there(&self, token: &str) -> String {
+        match token.strip_prefix(&self.prefix) {
+            Some(rest) if !rest.is_empty() => rest.to_owned(),
+            _ => format!("{SPACE}{token}"),
+        }
+    }
 }
 
 fn merges(json: &Value) -> Result<Vec<[String; 2]>, String> {

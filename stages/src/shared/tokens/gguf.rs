@@ -1,16 +1,17 @@
 //! The tokenizer in a GGUF file's settings, as a `tokenizer.json`.
 //!
-//! Two of llama.cpp's sorts can be said exactly: byte-level BPE with the patterns of `gpt-2` and
-//! `smollm`, and SentencePiece BPE. The others are refused by name, since nearly the same ids
-//! would make a model that nearly works.
+//! Four of llama.cpp's sorts can be said exactly: byte-level BPE with the patterns of `gpt-2` and
+//! `smollm`, SentencePiece's BPE and unigram, and WordPiece. The others are refused by name, since
+//! nearly the same ids would make a model that nearly works.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    json::{added_token, bpe_json, byte_level_decoder, byte_level_pre_tokenizer},
-    sentencepiece,
+    json::{SPACE, added_token, bpe_json, byte_level_decoder, byte_level_pre_tokenizer},
+    sentencepiece::{self, Manner},
 };
 
+const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
@@ -30,7 +31,7 @@ pub(crate) fn to_json(settings: &Value) -> Result<Value, String> {
             let merges = texts(field("merges")).ok_or("it has no `tokenizer.ggml.merges`")?;
             byte_level(&tokens, &kind, &merges, pre)
         }
-        Some("llama") => {
+        Some(model @ ("llama" | "t5")) => {
             let scores = field("scores").as_array();
             let scores = scores.filter(|scores| scores.len() == tokens.len());
             let scores = scores.ok_or("it has no score for each token")?;
@@ -39,11 +40,36 @@ pub(crate) fn to_json(settings: &Value) -> Result<Value, String> {
                 .map(|score| score.as_f64().unwrap_or(0.0) as f32);
             let pieces = tokens.iter().zip(scores).enumerate();
             let pieces = pieces.map(|(idx, (text, score))| ((*text).to_owned(), score, kind(idx)));
-            let prefix = field("add_space_prefix").as_bool().unwrap_or(true);
-            sentencepiece::bpe_json_of(pieces, prefix)
+            let flag = |name: &str, default| field(name).as_bool().unwrap_or(default);
+            let table = field("precompiled_charsmap")
+                .as_array()
+                .into_iter()
+                .flatten();
+            let manner = Manner {
+                is_unigram: model == "t5",
+                add_dummy_prefix: flag("add_space_prefix", true),
+                remove_extra_whitespaces: flag("remove_extra_whitespaces", false),
+                // Some writers have them with a sign.
+                charsmap: table
+                    .filter_map(|byte| Some(byte.as_i64()? as u8))
+                    .collect(),
+            };
+            sentencepiece::json_of(pieces, manner)
+        }
+        Some("bert") => {
+            let lowercase = field("normalizer.lowercase").as_bool().unwrap_or(true);
+            let strips = field("normalizer.strip_accents").as_bool();
+            let normalizer = json!({
+                "type": "BertNormalizer",
+                "clean_text": true,
+                "handle_chinese_chars": true,
+                "strip_accents": strips.unwrap_or(lowercase),
+                "lowercase": lowercase,
+            });
+            wordpiece(&tokens, &kind, normalizer)
         }
         other => Err(format!(
-            "its tokenizer is of the sort `{}`, and `gpt2` and `llama` can be imported",
+            "its tokenizer is of the sort `{}`, and `gpt2`, `llama`, `t5` and `bert` can be imported",
             other.unwrap_or("none")
         )),
     }
@@ -61,7 +87,11 @@ pub(crate) fn of_llama2c(pieces: &[(Vec<u8>, f32)]) -> Result<Value, String> {
         };
         (text, *score, kind)
     });
-    sentencepiece::bpe_json_of(pieces, true)
+    let manner = Manner {
+        add_dummy_prefix: true,
+        ..Manner::default()
+    };
+    sentencepiece::json_of(pieces, manner)
 }
 
 fn byte_level(
@@ -83,16 +113,7 @@ fn byte_level(
             ));
         }
     };
-    let mut vocab = Map::new();
-    let mut added = Vec::new();
-    for (id, token) in tokens.iter().enumerate() {
-        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
-            return Err(format!("the token `{token}` is there twice"));
-        }
-        if matches!(kind(id), CONTROL | USER_DEFINED) {
-            added.push(added_token(id as u32, token, kind(id) == CONTROL));
-        }
-    }
+    let (vocab, added) = vocabulary(tokens.iter().map(|token| (*token).to_owned()), kind)?;
     let pairs: Option<Vec<_>> = merges.iter().map(|merge| merge.split_once(' ')).collect();
     let pairs = pairs.ok_or("one of `tokenizer.ggml.merges` is not two tokens")?;
     Ok(json!({
@@ -103,6 +124,57 @@ fn byte_level(
         "decoder": byte_level_decoder(),
         "model": bpe_json(vocab, json!(pairs), None),
     }))
+}
+
+/// What begins a word has the mark of a space there, and what goes on in one has none.
+fn wordpiece(
+    tokens: &[&str],
+    kind: &dyn Fn(usize) -> u64,
+    normalizer: Value,
+) -> Result<Value, String> {
+    let named =
+        tokens
+            .iter()
+            .enumerate()
+            .map(|(id, token)| match (kind(id), token.strip_prefix(SPACE)) {
+                (1, Some(word)) => word.to_owned(),
+                (1, None) => format!("##{token}"),
+                _ => (*token).to_owned(),
+            });
+    let (vocab, added) = vocabulary(named, kind)?;
+    let unknown = (0..tokens.len()).find(|id| kind(*id) == UNKNOWN);
+    let unknown = unknown.ok_or("none of its tokens stands for unknown words")?;
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": tokens[unknown],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocab,
+        },
+    }))
+}
+
+/// The ids of tokens, and those of them that are added.
+fn vocabulary(
+    tokens: impl Iterator<Item = String>,
+    kind: &dyn Fn(usize) -> u64,
+) -> Result<(Map<String, Value>, Vec<Value>), String> {
+    let (mut vocab, mut added) = (Map::new(), Vec::new());
+    for (id, token) in tokens.enumerate() {
+        if matches!(kind(id), UNKNOWN | CONTROL | USER_DEFINED) {
+            added.push(added_token(id as u32, &token, kind(id) != USER_DEFINED));
+        }
+        if vocab.insert(token.clone(), json!(id)).is_some() {
+            return Err(format!("the token `{token}` is there twice"));
+        }
+    }
+    Ok((vocab, added))
 }
 
 fn texts(list: &Value) -> Option<Vec<&str>> {

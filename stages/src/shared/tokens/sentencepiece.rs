@@ -46,19 +46,30 @@ pub(crate) fn to_json(bytes: &[u8]) -> Result<Value, String> {
         .json()
 }
 
-/// Returns the `tokenizer.json` of a BPE model in another file: its pieces with their scores and
-/// kinds, and whether a space stands before every text.
-pub(crate) fn bpe_json_of(
+/// How a model of another file treats the spaces and characters of a text.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    pub(crate) is_unigram: bool,
+    /// A space stands before every text.
+    pub(crate) add_dummy_prefix: bool,
+    pub(crate) remove_extra_whitespaces: bool,
+    /// The table of normalisations.
+    pub(crate) charsmap: Vec<u8>,
+}
+
+/// Returns the `tokenizer.json` of a model in another file: its pieces with their scores and kinds.
+pub(crate) fn json_of(
     pieces: impl Iterator<Item = (String, f32, u64)>,
-    add_dummy_prefix: bool,
+    manner: Manner,
 ) -> Result<Value, String> {
     let pieces = pieces.map(|(text, score, kind)| Piece { text, score, kind });
     let model = Model {
         pieces: pieces.collect(),
-        kind: BPE,
-        add_dummy_prefix,
+        kind: if manner.is_unigram { UNIGRAM } else { BPE },
+        charsmap: manner.charsmap,
+        add_dummy_prefix: manner.add_dummy_prefix,
+        remove_extra_whitespaces: manner.remove_extra_whitespaces,
         escape_whitespaces: true,
-        ..Model::default()
     };
     model.json()
 }
