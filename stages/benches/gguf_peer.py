@@ -37,6 +37,8 @@ MODELS = {
     "llama_head": ("llama-tiny", "tied: false, bias: { qkv: true, head: true }", "byte-level-bpe", "chatml"),
     "turning": ("mini", "positions: rope", "byte-level-bpe", "chatml"),
     "turning_grouped": ("mini", "positions: rope, n_kv_heads: 2, tied: true", "byte-level-bpe", "chatml"),
+    "gated": ("mini", "positions: rope, activation: swiglu, n_kv_heads: 2, bias: { proj: false, mlp: false }", "byte-level-bpe", "chatml"),
+    "gated_tied": ("mini", "positions: rope, activation: swiglu, tied: true, bias: { proj: false, mlp: false }", "byte-level-bpe", "chatml"),
     "pieces": ("llama-tiny", "", "sentencepiece-bpe", "chatml"),
     "pieces_tags": ("llama-tiny", "", "sentencepiece-bpe", "tags"),
     "pieces_ends": ("llama-tiny", "", "sentencepiece-bpe", "start-end"),

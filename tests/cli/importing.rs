@@ -20,8 +20,8 @@ stages:
   shards: { kind: binarize, inputs: { documents: chat, tokenizer: tokens } }
 ";
 
-/// Each is another class of `transformers`: GPT-2, Llama, GPT-NeoX, Starcoder2, Arcee.
-const MODELS: [(&str, &str); 5] = [
+/// Each is another class of `transformers`: GPT-2, Llama, GPT-NeoX, Starcoder2, Arcee, StableLM.
+const MODELS: [(&str, &str); 6] = [
     ("mini", "preset: mini, n_heads: 4"),
     ("llama", "preset: llama-tiny, n_heads: 4, n_kv_heads: 2"),
     ("turning", "preset: mini, positions: rope, n_heads: 4"),
@@ -33,14 +33,19 @@ const MODELS: [(&str, &str); 5] = [
         "ungated",
         "preset: llama-tiny, activation: gelu, n_heads: 4, n_kv_heads: 2",
     ),
+    (
+        "gated",
+        "preset: mini, positions: rope, activation: swiglu, n_heads: 4, bias: { proj: false, mlp: false }",
+    ),
 ];
 
 /// Those that llama.cpp has an architecture for, and a tokenizer of another sort.
-const IN_A_FILE: [(&str, &str, &str); 7] = [
+const IN_A_FILE: [(&str, &str, &str); 8] = [
     ("mini", "gpt2", "tokens"),
     ("llama", "llama", "tokens"),
     ("turning", "starcoder2", "tokens"),
     ("grouped", "starcoder2", "tokens"),
+    ("gated", "stablelm", "tokens"),
     ("llama", "llama", "pieces"),
     ("llama", "llama", "unigram"),
     ("llama", "llama", "words"),

@@ -78,9 +78,10 @@ impl Gguf {
             Some("llama") => ("llama", GGUF_LLAMA),
             Some("qwen2") => ("qwen2", GGUF),
             Some("starcoder2") => ("starcoder2", GGUF),
+            Some("stablelm") => ("stablelm", GGUF),
             Some("gpt2") => ("gpt2", GGUF_GPT2),
             _ => {
-                let reason = "these can be imported: gpt2, llama, qwen2, starcoder2";
+                let reason = "these can be imported: gpt2, llama, qwen2, starcoder2, stablelm";
                 return Err(general.refuse("architecture", reason));
             }
         };
@@ -97,6 +98,7 @@ impl Gguf {
                 "rope's frequencies are not scaled here",
             ));
         }
+        fields.only(&[("use_parallel_residual", json!(false))])?;
         let embed = self.shape("token_embd.weight").unwrap_or_default();
         let d_model = fields.count("embedding_length")?;
         let n_heads = fields.count("attention.head_count")?;
@@ -111,13 +113,16 @@ impl Gguf {
             d_ff: fields.count("feed_forward_length")?,
             rope_theta: fields.number_or("rope.freq_base", 10_000.0)?,
             tied: !self.places.contains_key("output.weight"),
+            activation: match family {
+                "llama" | "qwen2" | "stablelm" => Activation::Swiglu,
+                _ => Activation::GeluTanh,
+            },
             ..base()
         };
         let config = match is_rms {
             true => ModelConfig {
                 norm: Norm::Rms,
                 norm_eps: fields.number("attention.layer_norm_rms_epsilon")?,
-                activation: Activation::Swiglu,
                 ..config
             },
             false => ModelConfig {

@@ -14,6 +14,7 @@ pub enum Architecture {
     Llama,
     Qwen2,
     Starcoder2,
+    StableLm,
 }
 
 impl Architecture {
@@ -24,6 +25,7 @@ impl Architecture {
             Architecture::Llama => "llama",
             Architecture::Qwen2 => "qwen2",
             Architecture::Starcoder2 => "starcoder2",
+            Architecture::StableLm => "stablelm",
         }
     }
 }
@@ -38,6 +40,9 @@ pub(super) fn choose(config: &ModelConfig) -> Result<(Architecture, Vec<Change>)
     let architecture = match (config.positions, config.norm) {
         (Positions::Rope, Norm::Rms) if config.bias.head => Architecture::Qwen2,
         (Positions::Rope, Norm::Rms) => Architecture::Llama,
+        (Positions::Rope, Norm::Layer) if config.activation == Activation::Swiglu => {
+            Architecture::StableLm
+        }
         (Positions::Rope, Norm::Layer) => Architecture::Starcoder2,
         _ => Architecture::Gpt2,
     };
@@ -64,8 +69,8 @@ fn obstacles(c: &ModelConfig) -> Vec<String> {
         "activation: swiglu without positions: rope",
     );
     put(
-        turns && is_gated && c.norm == Norm::Layer,
-        "activation: swiglu with norm: layer",
+        turns && is_gated && c.norm == Norm::Layer && (c.bias.proj || c.bias.mlp),
+        "activation: swiglu with norm: layer beside bias.proj or bias.mlp",
     );
     put(
         turns && !is_gated && c.norm == Norm::Rms,
@@ -85,16 +90,23 @@ fn obstacles(c: &ModelConfig) -> Vec<String> {
 fn changes(architecture: Architecture) -> Vec<Change> {
     let unscaled = Change::ScaleEmbedding { to: 1.0 };
     // Biases that an architecture insists on.
-    let all = Change::AddBiases(Bias {
+    let norm = Bias {
         norm: true,
+        qkv: false,
+        proj: false,
+        mlp: false,
+        head: false,
+    };
+    let all = Change::AddBiases(Bias {
         qkv: true,
         proj: true,
         mlp: true,
-        head: false,
+        ..norm
     });
     match architecture {
         Architecture::Gpt2 => vec![Change::TabulatePositions, unscaled, Change::Widen, all],
         Architecture::Starcoder2 => vec![unscaled, all],
+        Architecture::StableLm => vec![unscaled, Change::AddBiases(norm)],
         Architecture::Llama | Architecture::Qwen2 => vec![unscaled],
     }
 }

@@ -29,6 +29,10 @@ pub(super) fn tensors(
     ] {
         part(from, name, &|tensor| tensor);
     }
+    // It asks for a head of its own.
+    if architecture == Architecture::StableLm && config.tied {
+        part("embed", "output", &|tensor| tensor);
+    }
     for i in 0..config.n_layers {
         let (from, to) = (
             |part: &str| format!("blocks.{i}.{part}"),

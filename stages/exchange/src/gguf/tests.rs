@@ -13,7 +13,7 @@ use crate::{
 type Edit = (&'static str, Preset, fn(&mut ModelConfig));
 
 /// One for each architecture and each reason.
-const MODELS: [Edit; 15] = [
+const MODELS: [Edit; 17] = [
     ("mini", Preset::Mini, |_| {}),
     ("jojo", Preset::Jojo, |_| {}),
     ("tinylm", Preset::Tinylm, |_| {}),
@@ -41,6 +41,13 @@ const MODELS: [Edit; 15] = [
     }),
     ("the same, grouped heads, tied", Preset::Mini, |c| {
         (c.positions, c.n_kv_heads, c.tied) = (Positions::Rope, 2, true);
+    }),
+    ("mini, turning and gated", Preset::Mini, |c| {
+        (c.positions, c.activation) = (Positions::Rope, Activation::Swiglu);
+        (c.bias.proj, c.bias.mlp) = (false, false);
+    }),
+    ("the same with all biases", Preset::Mini, |c| {
+        (c.positions, c.activation) = (Positions::Rope, Activation::Swiglu);
     }),
     ("post and rms, turning", Preset::LlamaTiny, |c| {
         (c.norm, c.norm_at) = (Norm::Rms, NormAt::Post);
@@ -83,6 +90,8 @@ fn each_model_gets_an_architecture_or_the_settings_that_none_has() {
     llama, scaled embedding: llama, exact after lowering because of `embed_scale: 2`
     mini, turning: starcoder2, exact
     the same, grouped heads, tied: starcoder2, exact
+    mini, turning and gated: stablelm, exact
+    the same with all biases: none, for activation: swiglu with norm: layer beside bias.proj or bias.mlp
     post and rms, turning: none, for norm_at: post
     ");
 }
