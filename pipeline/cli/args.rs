@@ -33,7 +33,7 @@ use crate::{
     arg_required_else_help = true,
     after_help = "RUN is a run's name, its uuid, a unique prefix of either, or `@last`: the last run that\n\
                   made something. An attempt that failed before that does not count, and a run that\n\
-                  found all there stands for the one that made it.\n\n\
+                  found all there stands for the one that made it. `@last~1` is the one before.\n\n\
                   Start with `tinylm run experiments/quickstart.yaml`."
 )]
 pub(crate) struct Cli {

@@ -40,11 +40,21 @@ const RUN: &str =
 /// In order of recording, which no clock that was set wrong can disturb.
 const NEWEST_FIRST: &str = "ORDER BY rowid DESC";
 
+/// Of a run: it made something, or was about to.
+const WORKED: &str = "EXISTS (SELECT 1 FROM executions
+    WHERE executions.run_id = runs.id AND executions.status <> 'failed')";
+
 impl Registry {
     /// Finds a run by name, uuid, a unique prefix of either, or `@last`.
     pub fn find_run(&self, text: &str) -> Result<Run, Error> {
         if text == "@last" {
             return self.last_run()?.ok_or_else(|| unknown_run(text, &[]));
+        }
+        if let Some(back) = text.strip_prefix("@last~") {
+            let run = back.parse().map(|back| self.before_last(back));
+            return run
+                .unwrap_or(Ok(None))?
+                .ok_or_else(|| unknown_run(text, &[]));
         }
         if let Some(run) = self.run_where("AND (name = ?1 OR id = ?1)", [text])? {
             return Ok(run);
@@ -67,12 +77,23 @@ impl Registry {
         }
     }
 
+    /// The run that is meant by `@last~N`: of those that made something, so many before `@last`.
+    fn before_last(&self, back: usize) -> Result<Option<Run>, Error> {
+        let Some(last) = self.last_run()? else {
+            return Ok(None);
+        };
+        let mut runs = self.runs_where(&format!("AND {WORKED} {NEWEST_FIRST}"), "")?;
+        if !runs.iter().any(|run| run.id == last.id) {
+            runs.insert(0, last.clone());
+        }
+        let mut from_last = runs.into_iter().skip_while(|run| run.id != last.id);
+        Ok(from_last.nth(back))
+    }
+
     /// The run that is meant by `@last`: the last that came to something. An attempt that failed
     /// before it made anything is passed over while there is another run, and one that found all of
     /// its stages there stands for the run that made them.
     fn last_run(&self) -> Result<Option<Run>, Error> {
-        const WORKED: &str = "EXISTS (SELECT 1 FROM executions
-            WHERE executions.run_id = runs.id AND executions.status <> 'failed')";
         const HAS_ALL_STAGES_OF: &str = "NOT EXISTS (SELECT 1 FROM stages AS wanted
             WHERE wanted.run_id = ?1 AND NOT EXISTS (SELECT 1 FROM stages AS there
               WHERE there.run_id = runs.id AND there.name = wanted.name

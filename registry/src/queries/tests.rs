@@ -158,6 +158,12 @@ fn the_last_run_is_the_last_that_came_to_something() {
     fixture.run("b", "2", 2.0);
     attempt(&fixture, "once more", "3", Status::Failed);
     assert_eq!(last(), "b");
+    let before = |text: &str| fixture.registry.find_run(text).map(|run| run.id);
+    assert_eq!(before("@last~0").unwrap(), "b");
+    assert_eq!(before("@last~1").unwrap(), "a");
+    for nobody in ["@last~2", "@last~", "@last~x", "@last~99999999999999999999"] {
+        assert!(before(nobody).is_err(), "{nobody}");
+    }
     // Who runs the experiment of `a` again has its results before them, not those of `b`.
     attempt(&fixture, "again", "1", Status::Done);
     assert_eq!(last(), "a");

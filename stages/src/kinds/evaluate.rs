@@ -151,14 +151,15 @@ impl Stage for Evaluate {
             Some(corpus) => of_text(corpus, &mut speaker, settings, io)?,
             None => Map::new(),
         };
+        let asked = Asked {
+            tasks: &settings.tasks,
+            examples: settings.examples,
+            shots: &settings.shots,
+            delimiters: &settings.delimiters,
+            baselines: &settings.baselines,
+        };
+        asked.check(!io.inputs("tasks").is_empty())?;
         if !io.inputs("tasks").is_empty() {
-            let asked = Asked {
-                tasks: &settings.tasks,
-                examples: settings.examples,
-                shots: &settings.shots,
-                delimiters: &settings.delimiters,
-                baselines: &settings.baselines,
-            };
             figures.extend(tasks::measure(&mut speaker, &asked, io)?);
         }
         let report = Value::Object(figures);

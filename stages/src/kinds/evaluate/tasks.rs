@@ -47,6 +47,26 @@ pub(super) struct Asked<'a> {
     pub(super) baselines: &'a BTreeMap<String, f64>,
 }
 
+impl Asked<'_> {
+    /// Settings of tasks without tasks are a mistake, not nothing.
+    pub(super) fn check(&self, has_tasks: bool) -> Result<(), StageError> {
+        let given = [
+            ("tasks", self.tasks.is_empty()),
+            ("examples", self.examples.is_none()),
+            ("shots", self.shots.is_empty()),
+            ("delimiters", self.delimiters.is_empty()),
+            ("baselines", self.baselines.is_empty()),
+        ];
+        let given = given.iter().find(|(_, is_unset)| !is_unset && !has_tasks);
+        given.map_or(Ok(()), |(name, _)| {
+            let message = format!("`{name}` is about tasks, and nothing fills the input `tasks`");
+            Err(StageError::new(message)
+                .help("inputs: { model: base, tasks: [files] }, where `files` is a `download`")
+                .is_final())
+        })
+    }
+}
+
 /// The seeds of CORE: of the order of examples, and, with the place added, of the solved ones.
 const ORDER_SEED: u32 = 1337;
 const SHOTS_SEED: u32 = 1234;

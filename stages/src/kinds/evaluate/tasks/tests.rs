@@ -245,6 +245,23 @@ fn examples_that_training_saw_are_counted() {
 }
 
 #[test]
+fn settings_of_tasks_without_tasks_are_refused() {
+    let dir = project(&[]);
+    let text = dir.path().join("a.txt");
+    fs::write(&text, "some text").unwrap();
+    let test = StageTest::new(dir.path())
+        .input("model", &dir.path().join("model"))
+        .local_file("file", &text);
+    let error = test
+        .run::<Evaluate>("{ file: a.txt, examples: 3 }")
+        .unwrap_err();
+    assert_eq!(
+        error.message,
+        "`examples` is about tasks, and nothing fills the input `tasks`"
+    );
+}
+
+#[test]
 fn wrong_files_and_names_are_told_by_their_place() {
     let good = json!({ "context": "a", "continuation": "b" });
     let pair = json!({ "sentence_good": "a", "sentence_bad": "b" });
