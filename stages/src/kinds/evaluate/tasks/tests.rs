@@ -131,31 +131,54 @@ fn a_schema_is_judged_by_the_end_that_its_contexts_share() {
     assert_eq!(lines[0]["right"], json!(best(&means) == 0));
 }
 
-#[test]
-fn a_continuation_is_right_when_each_token_is_the_likeliest() {
-    let greedy = {
-        let model = Model::from_tensors(config(), &tensors(&config()), Precision::F32).unwrap();
-        let mut session = Session::new(Arc::new(model), 1);
-        let logits = session.hold(&bytes("ab")).unwrap();
+/// A letter, and the byte that the model finds likeliest behind it, where that can be written.
+fn likeliest() -> (char, char) {
+    let model = Model::from_tensors(config(), &tensors(&config()), Precision::F32).unwrap();
+    let mut session = Session::new(Arc::new(model), 1);
+    let mut behind = |letter: char| {
+        let logits = session.hold(&bytes(&letter.to_string())).unwrap();
         best(&logits.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())
     };
+    let letters = ('a'..='z').chain('A'..='Z');
+    let mut found = letters.filter_map(|letter| {
+        let byte = u8::try_from(behind(letter)).ok()?;
+        byte.is_ascii_graphic()
+            .then_some((letter, char::from(byte)))
+    });
+    found
+        .next()
+        .expect("one of 52 letters has a printable byte behind it")
+}
+
+#[test]
+fn a_continuation_is_right_when_each_token_is_the_likeliest() {
+    let (letter, likeliest) = likeliest();
+    let other = if likeliest == 'z' { 'y' } else { 'z' };
     let rows = [
-        json!({ "context": "ab", "continuation": "z" }),
-        json!({ "context": " ab \n", "continuation": "z" }),
+        json!({ "context": letter, "continuation": likeliest }),
+        // Space around a context is no part of it.
+        json!({ "context": format!(" {letter} \n"), "continuation": likeliest }),
+        json!({ "context": letter, "continuation": other }),
+        json!({ "context": letter, "continuation": format!("{likeliest}{likeliest}{other}{other}") }),
     ];
     let dir = project(&[("last.jsonl", &rows)]);
-    let (figures, lines) = measured(dir.path(), "").unwrap();
-    // Space around a context is no part of it.
-    told(&lines[0], &[sum("ab z", 2)]);
-    told(&lines[1], &[sum("ab z", 2)]);
-    let is_space = greedy == usize::from(b' ');
-    assert!(
-        !is_space,
-        "the answer begins with a space, which the model does not expect"
-    );
-    assert_eq!(lines[0]["right"], json!(false));
-    let perplexity = figures["by_task"]["last"]["perplexity"].as_f64().unwrap();
-    assert!((perplexity.ln() + sum("ab z", 2)).abs() < 1e-4);
+    let (figures, lines) = measured(dir.path(), "{ delimiters: { last: '' } }").unwrap();
+    let mut log_probability = 0.0;
+    for line in &lines {
+        let text = line["example"].as_str().unwrap();
+        told(line, &[sum(text, 1)]);
+        log_probability += sum(text, 1);
+        let is_likeliest = text == format!("{letter}{likeliest}");
+        assert!(line["right"] == json!(true) || !is_likeliest, "{line}");
+        assert!(
+            line["right"] == json!(false) || !text.ends_with(other),
+            "{line}"
+        );
+    }
+    let figures = &figures["by_task"]["last"];
+    assert_eq!(figures["acc"], json!(0.5));
+    let perplexity = figures["perplexity"].as_f64().unwrap();
+    assert!((perplexity.ln() + log_probability / 4.0).abs() < 1e-4);
 }
 
 #[test]
