@@ -1,12 +1,13 @@
 """Exports as llama.cpp reads them, against what tinylm itself computes.
 
     python -m venv v && v/bin/pip install llama-cpp-python numpy
-    v/bin/python stages/benches/gguf_peer.py --tinylm target/release/tinylm [--only NAME]
+    v/bin/python stages/benches/gguf_peer.py --tinylm target/release/tinylm [--only NAME] [--tokenizer tokenizer.json]
 
 For every architecture and every tokenizer that has a form there, a tiny model is trained and exported. A line says: the
 architecture, the claim, the largest difference of log-probabilities relative to their spread for each sort of numbers,
 whether the greedy text is the same, and of how many of 1,000 dialogues llama.cpp makes the ids of training, out of
-the string that the file's own template renders. Exits with 1 if any of it is not as it should be.
+the string that the file's own template renders. `--tokenizer` adds models that speak by a file of that kind (T5's,
+GPT-2's). Exits with 1 if any of it is not as it should be.
 """
 
 import argparse
@@ -24,7 +25,9 @@ except ImportError as error:
 
 from peer import PROMPTS, Program, dialogues, shards
 
-# A preset, what is changed of it, and a tokenizer.
+# A preset, what is changed of it, how a tokenizer is made (or its file), and a template.
+WIDE = "d_model: 256, d_ff: 512"
+NARROW = "d_model: 64, d_ff: 128"
 MODELS = {
     "mini": ("mini", "", "byte-level-bpe", "chatml"),
     "jojo": ("jojo", "", "byte-level-bpe", "plain"),
@@ -44,24 +47,27 @@ MODELS = {
     "pieces_ends": ("llama-tiny", "", "sentencepiece-bpe", "start-end"),
     "unigram": ("llama-tiny", "", "unigram", "start-end"),
     "unigram_chatml": ("llama-tiny", "", "unigram", "chatml"),
+    "wide": ("llama-tiny", WIDE, "byte-level-bpe", "chatml"),
     "words": ("llama-tiny", "", "wordpiece", "chatml"),
     "words_tags": ("llama-tiny", "", "wordpiece", "tags"),
 }
-# Log-probabilities, relative to their spread. llama.cpp's own f32 is a table of halves where GELU is.
-ALLOWED = {"f32": 2e-4, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2, "q4_0": 2e-1}
+# K-quants are of blocks of 256, so that only `wide` has any. Log-probabilities, relative to their spread. llama.cpp's own f32 is a table of halves where GELU is.
+ALLOWED = {"f32": 2e-4, "f16": 2e-3, "bf16": 1e-2, "q8_0": 2e-2, "q4_0": 2e-1, "q6_k": 2e-2, "q5_k": 5e-2, "q4_k": 1e-1}
 EXPERIMENT = """
 name: peers
 stages:
   rows: { kind: download, with: { path: rows.jsonl } }
   chat: { kind: normalize, inputs: [rows] }
 """
+TRAINED = "inputs: [chat], with: {{ algorithm: {}, template: {}, vocab_size: 500, min_frequency: 1 }}"
+GIVEN = "with: {{ pretrained: {{ path: {} }}, template: {} }}"
 STAGES = """
-  {name}_tokens: {{ kind: tokenizer, inputs: [chat], with: {{ algorithm: {algorithm}, template: {template}, vocab_size: 500, min_frequency: 1 }} }}
+  {name}_tokens: {{ kind: tokenizer, {tokenizer} }}
   {name}_shards: {{ kind: binarize, inputs: {{ documents: chat, tokenizer: {name}_tokens }}, with: {{ validation: 0.1 }} }}
   {name}:
     kind: pretrain
     inputs: [{name}_shards]
-    with: {{ model: {{ preset: {preset}, d_model: 64, n_heads: 4, n_layers: 2, d_ff: 128, context: 256{edits} }}, train: {{ steps: 30, batch: 4, lr: 1e-2, validate_every: 0 }} }}
+    with: {{ model: {{ preset: {preset}, n_heads: 4, n_layers: 2, context: 256{edits} }}, train: {{ steps: 30, batch: 4, lr: 1e-2, validate_every: 0 }} }}
 """
 
 
@@ -153,16 +159,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tinylm", required=True, type=Path)
     parser.add_argument("--only")
+    parser.add_argument("--tokenizer", type=Path, action="append", default=[])
     args = parser.parse_args()
-    models = {name: model for name, model in MODELS.items() if args.only in (None, name)}
+    for path in args.tokenizer:
+        for template in ["start-end", "chatml", "tags", "plain"]:
+            MODELS[f"{path.resolve().parent.name}_{template.replace('-', '_')}"] = ("llama-tiny", "", path.resolve(), template)
+    models = {name: model for name, model in MODELS.items() if not args.only or args.only in name}
     documents = list(dialogues(1000))
     with tempfile.TemporaryDirectory(prefix="gguf-peer-") as work:
         work = Path(work)
         (work / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in documents))
         text = EXPERIMENT
         for name, (preset, edits, algorithm, template) in models.items():
-            edits = (", " + edits if edits else "") + ("" if "n_kv_heads" in edits else ", n_kv_heads: 4")
-            text += STAGES.format(name=name, preset=preset, edits=edits, algorithm=algorithm, template=template)
+            usual = ["" if "d_model" in edits else NARROW, "" if "n_kv_heads" in edits else "n_kv_heads: 4"]
+            edits = "".join(f", {edit}" for edit in [edits, *usual] if edit)
+            tokenizer = (GIVEN if isinstance(algorithm, Path) else TRAINED).format(algorithm, template)
+            text += STAGES.format(name=name, preset=preset, edits=edits, tokenizer=tokenizer)
         (work / "peers.yaml").write_text(text)
         tinylm = Exporter(args.tinylm.resolve(), work)
         tinylm("run", "peers.yaml", "-q")

@@ -22,7 +22,7 @@ mod gguf;
 mod huggingface;
 mod model;
 mod named;
-mod quants;
+pub(crate) mod quants;
 
 pub use bin::{Llama2c, Vocabulary};
 pub use error::ForeignError;

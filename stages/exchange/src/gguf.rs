@@ -12,6 +12,7 @@ mod choice;
 mod names;
 mod numbers;
 mod settings;
+mod superblocks;
 mod write;
 
 use std::{borrow::Cow, collections::BTreeMap, path::Path};

@@ -10,7 +10,7 @@ type ReadBlock = fn(&[u8], &mut Vec<f32>);
 
 /// How a tensor's numbers are stored.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sort {
+pub(crate) struct Sort {
     /// Numbers of a block, and its bytes.
     pub(super) n: usize,
     pub(super) n_bytes: usize,
@@ -18,7 +18,7 @@ pub(super) struct Sort {
 }
 
 /// Returns the sort that a file calls by a number.
-pub(super) fn sort(number: u32) -> Result<Sort, String> {
+pub(crate) fn sort(number: u32) -> Result<Sort, String> {
     let (n, n_bytes, read): (_, _, ReadBlock) = match number {
         0 => (1, 4, f32s),      // F32
         1 => (1, 2, f16s),      // F16
@@ -47,7 +47,7 @@ impl Sort {
         (n / self.n).checked_mul(self.n_bytes)
     }
 
-    pub(super) fn read(self, bytes: &[u8]) -> Vec<f32> {
+    pub(crate) fn read(self, bytes: &[u8]) -> Vec<f32> {
         let mut numbers = Vec::with_capacity(bytes.len() / self.n_bytes * self.n);
         for block in bytes.chunks_exact(self.n_bytes) {
             (self.read)(block, &mut numbers);

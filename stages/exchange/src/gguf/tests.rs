@@ -158,7 +158,8 @@ fn every_sort_of_numbers_is_read_again_as_near_as_it_can_be() {
                     Numbers::F16 => largest / 2048.0,
                     Numbers::Bf16 => largest / 256.0,
                     Numbers::Q4_0 if name != "embed.weight" => largest / 8.0,
-                    Numbers::Q8_0 | Numbers::Q4_0 => largest / 127.0,
+                    // Rows of 64 are no blocks of 256.
+                    _ => largest / 127.0,
                 };
                 for (found, x) in block.iter().zip(ours) {
                     // Half a step to the next one, and the rounding of the scale; of four bits the
@@ -206,6 +207,64 @@ fn blocks_are_those_of_llama_cpp() {
     Numbers::Q4_0.put(&numbers, &mut bytes);
     Numbers::Q8_0.put(&[0.0; 32], &mut bytes);
     assert_eq!(hex(&bytes), BLOCKS);
+}
+
+/// Each group has a scale and a least number that a block can have exactly, so that any byte in another
+/// place is seen.
+#[test]
+fn numbers_that_a_block_of_256_can_have_come_back_as_they_are() {
+    let affine = |most: usize| -> Vec<f32> {
+        let number = |at: usize| {
+            let (group, q) = (at / 32, (at * 7 + at / 32) % (most + 1));
+            let (scale, least) = (63 - 5 * group, 7 * group + 14);
+            (scale * q) as f32 / 256.0 - least as f32 / 64.0
+        };
+        (0..256).map(number).collect()
+    };
+    let symmetric = |at: usize| {
+        let (group, q) = (at / 16, (at % 16) as f32 * 4.0 - 32.0);
+        (127 - 8 * group) as f32 / 512.0 * q
+    };
+    let symmetric: Vec<f32> = (0..256).map(symmetric).collect();
+    for (numbers, block) in [
+        (Numbers::Q4K, affine(15)),
+        (Numbers::Q5K, affine(31)),
+        (Numbers::Q6K, symmetric),
+    ] {
+        let again = again(numbers, &block);
+        for (found, x) in again.iter().zip(&block) {
+            assert!((found - x).abs() < 1e-3, "{}: {found}, {x}", numbers.word());
+        }
+    }
+}
+
+/// Twice the bits of a step is a quarter of its error, and zeros stay zeros.
+#[test]
+fn blocks_of_256_lose_what_their_bits_say() {
+    // Sums of three: near enough to a bell.
+    let uniform = |at: usize| ((at * 7919 + at * at * 31) % 1009) as f32 / 504.5 - 1.0;
+    let block: Vec<f32> = (0..256)
+        .map(|at| uniform(at) + uniform(at + 1000) + uniform(at + 2000))
+        .collect();
+    for (numbers, allowed) in [
+        (Numbers::Q4K, 0.09),
+        (Numbers::Q5K, 0.045),
+        (Numbers::Q6K, 0.025),
+    ] {
+        let again = again(numbers, &block);
+        let squares: f32 = again.iter().zip(&block).map(|(a, b)| (a - b).powi(2)).sum();
+        let off = (squares / 256.0).sqrt();
+        assert!(off < allowed, "{}: {off}", numbers.word());
+        assert!(self::again(numbers, &[0.0; 256]).iter().all(|x| *x == 0.0));
+    }
+}
+
+fn again(numbers: Numbers, block: &[f32]) -> Vec<f32> {
+    let mut bytes = Vec::new();
+    numbers.put(block, &mut bytes);
+    assert_eq!(bytes.len(), numbers.n_bytes(256));
+    let sort = crate::foreign::quants::sort(numbers.sort()).unwrap();
+    sort.read(&bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {

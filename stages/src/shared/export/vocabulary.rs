@@ -10,7 +10,11 @@ use serde_json::Value;
 use tinylm_exchange::gguf::Field;
 use tinylm_pipeline::StageError;
 
-use crate::shared::tokens::{Tokenizer, json::SPACE};
+use self::said::{Said, Words, prefix};
+use crate::shared::tokens::Tokenizer;
+
+mod said;
+mod unigram;
 
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
@@ -19,34 +23,13 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
-/// A tokenizer in llama.cpp's words.
-struct Said {
-    model: &'static str,
-    pre: &'static str,
-    merges: Option<Vec<String>>,
-    /// By token.
-    scores: Option<HashMap<String, f32>>,
-    add_space_prefix: bool,
-    remove_extra_whitespaces: bool,
-    charsmap: Option<Vec<u8>>,
-    words: Option<Words>,
-}
-
-/// How WordPiece takes words.
-struct Words {
-    /// Stands before a token that goes on in a word.
-    prefix: String,
-    lowercase: bool,
-    strip_accents: bool,
-}
-
 /// Returns the settings for a tokenizer, whose file says `json`; `template` is its chat template.
 pub(super) fn fields(
     json: &Value,
     tokenizer: &Tokenizer,
     template: Option<String>,
 ) -> Result<Vec<(String, Field)>, StageError> {
-    let said = said(json).map_err(|reason| {
+    let said = said(json, unigram::has_glued_words(tokenizer)).map_err(|reason| {
         StageError::new(format!("llama.cpp has no tokenizer like this one: {reason}"))
             .help("`byte-level-bpe`, `sentencepiece-bpe`, `unigram` and `wordpiece` have a form there; `--to hf` takes every one")
             .is_final()
@@ -148,11 +131,11 @@ fn ids(tokenizer: &Tokenizer) -> Vec<(&'static str, u32)> {
     named.filter_map(|(name, id)| Some((name, id?))).collect()
 }
 
-fn said(json: &Value) -> Result<Said, String> {
+fn said(json: &Value, has_glued_words: bool) -> Result<Said, String> {
     match json["model"]["type"].as_str() {
         Some("BPE") if json["pre_tokenizer"]["type"] == "Metaspace" => pieces(json),
         Some("BPE") => bytes(json),
-        Some("Unigram") => unigram(json),
+        Some("Unigram") => unigram::said(json, has_glued_words),
         Some("WordPiece") => wordpiece(json),
         other => Err(format!("its `model` is `{}`", other.unwrap_or("none"))),
     }
@@ -223,45 +206,6 @@ fn pieces(json: &Value) -> Result<Said, String> {
     })
 }
 
-fn unigram(json: &Value) -> Result<Said, String> {
-    let (mut charsmap, mut remove_extra_whitespaces) = (None, false);
-    let normalizer = &json["normalizer"];
-    let members = normalizer["normalizers"].as_array();
-    let members: Vec<&Value> = match members {
-        Some(members) => members.iter().collect(),
-        None if normalizer.is_null() => Vec::new(),
-        None => vec![normalizer],
-    };
-    for member in members {
-        match member["type"].as_str() {
-            Some("Precompiled") => {
-                let text = member["precompiled_charsmap"].as_str().unwrap_or_default();
-                charsmap = Some(base64(text).ok_or("its table of characters is no base64")?);
-            }
-            // How a SentencePiece file's flag is said there.
-            Some("Replace") if member["content"] == "" || member["content"] == " " => {
-                remove_extra_whitespaces = true;
-            }
-            _ => return Err("its `normalizer` changes texts".to_owned()),
-        }
-    }
-    let entries = json["model"]["vocab"]
-        .as_array()
-        .ok_or("it has no scores")?;
-    let score = |entry: &Value| Some((entry[0].as_str()?.to_owned(), entry[1].as_f64()? as f32));
-    let scores: Option<HashMap<String, f32>> = entries.iter().map(score).collect();
-    Ok(Said {
-        model: "t5",
-        pre: "default",
-        merges: None,
-        scores: Some(scores.ok_or("one of its scores is no number")?),
-        add_space_prefix: prefix(json)?,
-        remove_extra_whitespaces,
-        charsmap,
-        words: None,
-    })
-}
-
 fn wordpiece(json: &Value) -> Result<Said, String> {
     let normalizer = &json["normalizer"];
     if normalizer["type"] != "BertNormalizer" || normalizer["handle_chinese_chars"] != true {
@@ -289,16 +233,6 @@ fn wordpiece(json: &Value) -> Result<Said, String> {
     })
 }
 
-impl Words {
-    /// What begins a word has the mark of a space there, and what goes on in one has none.
-    fn there(&self, token: &str) -> String {
-        match token.strip_prefix(&self.prefix) {
-            Some(rest) if !rest.is_empty() => rest.to_owned(),
-            _ => format!("{SPACE}{token}"),
-        }
-    }
-}
-
 fn merges(json: &Value) -> Result<Vec<[String; 2]>, String> {
     let pair = |merge: &Value| match merge {
         Value::String(text) => {
@@ -310,34 +244,4 @@ fn merges(json: &Value) -> Result<Vec<[String; 2]>, String> {
     let merges = json["model"]["merges"].as_array().into_iter().flatten();
     let merges: Option<Vec<_>> = merges.map(pair).collect();
     merges.ok_or_else(|| "one of its merges is not two tokens".to_owned())
-}
-
-/// Whether a space stands before every text.
-fn prefix(json: &Value) -> Result<bool, String> {
-    let step = &json["pre_tokenizer"];
-    match step["prepend_scheme"].as_str() {
-        Some("always") if step["type"] == "Metaspace" => Ok(true),
-        Some("never") if step["type"] == "Metaspace" => Ok(false),
-        _ => Err("its `pre_tokenizer` marks spaces in another way".to_owned()),
-    }
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut bytes, mut bits, mut n_bits) = (Vec::new(), 0_u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        (bits, n_bits) = (bits << 6 | u32::from(digit(byte)?), n_bits + 6);
-        if n_bits >= 8 {
-            n_bits -= 8;
-            bytes.push((bits >> n_bits) as u8);
-        }
-    }
-    Some(bytes)
 }
