@@ -34,6 +34,8 @@ MODELS = {
     "gpt2 relu, own width": (t.GPT2Config, dict(GPT, activation_function="relu", n_inner=40)),
     "gpt_neo": (t.GPTNeoConfig, NEO),
     "gpt_neox": (t.GPTNeoXConfig, NEOX),
+    "pythia": (t.GPTNeoXConfig, dict(NEOX, use_parallel_residual=True, rotary_pct=0.25)),
+    "neox half": (t.GPTNeoXConfig, dict(NEOX, rotary_pct=0.5)),
     "opt": (t.OPTConfig, OPT),
     "opt post": (t.OPTConfig, dict(OPT, do_layer_norm_before=False)),
     "llama": (t.LlamaConfig, LLAMA),
@@ -44,6 +46,7 @@ MODELS = {
     "arcee": (t.ArceeConfig, dict(LLAMA, hidden_act="gelu")),
     "starcoder2": (t.Starcoder2Config, dict(LLAMA, sliding_window=None)),
     "stablelm": (t.StableLmConfig, STABLE),
+    "stablelm quarter": (t.StableLmConfig, dict(STABLE, partial_rotary_factor=0.25)),
 }
 
 

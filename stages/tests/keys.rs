@@ -130,6 +130,22 @@ fn a_preset_is_a_set_of_numbers() {
 }
 
 #[test]
+fn what_a_model_always_was_is_no_part_of_its_key() {
+    let of = |more: &str| {
+        entries(
+            "pretrain",
+            &format!("{{model: {{preset: mini{more}}}, train: {{}}}}"),
+        )
+    };
+    assert_eq!(of(", parallel: false, rope_share: 1"), of(""));
+    assert_ne!(of(", parallel: true"), of(""));
+    assert_ne!(
+        of(", positions: rope, rope_share: 0.5"),
+        of(", positions: rope")
+    );
+}
+
+#[test]
 fn defaults_are_spelled_out_in_a_recipe() {
     let finetune = lines(&entries("finetune", "{train: {}}"));
     let evaluate = lines(&entries("evaluate", "{}"));

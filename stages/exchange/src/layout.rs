@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use tinylm_model::config::ModelConfig;
+use tinylm_model::config::{ModelConfig, Positions};
 
 /// A tensor of a foreign file, and where its numbers are taken from.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,12 @@ enum Step {
     /// Of each head, rows `0 h 1 h+1 ..`, where `h` is half a head.
     HalvesInterleaved {
         d_head: usize,
+        width: usize,
+    },
+    /// Rows of each of the first heads as [`turned_first`] has them.
+    TurnedFirst {
+        n_heads: usize,
+        order: Vec<usize>,
         width: usize,
     },
     /// Rows `0 2 4 .. 1 3 5 ..` of this width.
@@ -94,6 +100,19 @@ impl Tensor {
         self
     }
 
+    /// Of queries and keys what rope turns in front, where the halves of each pair were half a head apart.
+    pub(crate) fn turned_first(mut self, config: &ModelConfig) -> Tensor {
+        if config.positions != Positions::Rope || config.rope_share == 1.0 {
+            return self;
+        }
+        self.steps.push(Step::TurnedFirst {
+            n_heads: config.n_heads + config.n_kv_heads,
+            order: turned_first(config),
+            width: self.width(),
+        });
+        self
+    }
+
     pub(crate) fn even_rows_first(mut self) -> Tensor {
         let width = self.width();
         self.steps.push(Step::EvenRowsFirst { width });
@@ -139,6 +158,23 @@ impl Step {
                     .copied()
                     .collect()
             }
+            Step::TurnedFirst {
+                n_heads,
+                order,
+                width,
+            } => {
+                let d_head = order.len();
+                let mut out = numbers.to_vec();
+                for head in 0..*n_heads {
+                    for (to, from) in order.iter().enumerate() {
+                        let row = |at: usize| {
+                            (head * d_head + at) * width..(head * d_head + at + 1) * width
+                        };
+                        out[row(to)].copy_from_slice(&numbers[row(*from)]);
+                    }
+                }
+                out
+            }
             Step::EvenRowsFirst { width } => {
                 let rows: Vec<&[f32]> = numbers.chunks_exact(*width).collect();
                 even_first(&rows).flat_map(|row| *row).copied().collect()
@@ -149,6 +185,18 @@ impl Step {
             }
         }
     }
+}
+
+/// Where each row of a head is taken from by programs that turn the first rows of a head and leave the
+/// rest: here the pairs that stay as they are lie between the halves of those that turn.
+pub(crate) fn turned_first(config: &ModelConfig) -> Vec<usize> {
+    let (half, turned) = (config.d_head() / 2, config.d_turned() / 2);
+    let (first, second) = (0..half, half..config.d_head());
+    let parts = |turns: bool| {
+        let rows = first.clone().chain(second.clone());
+        rows.filter(move |row| (row % half < turned) == turns)
+    };
+    parts(true).chain(parts(false)).collect()
 }
 
 fn even_first<T>(items: &[T]) -> impl Iterator<Item = &T> {
@@ -182,6 +230,22 @@ mod tests {
     }
 
     #[test]
+    fn turned_rows_come_first_in_the_order_of_their_halves() {
+        let config = ModelConfig {
+            d_model: 32,
+            n_heads: 4,
+            rope_share: 0.5,
+            ..crate::testing::small(tinylm_model::config::Preset::LlamaTiny)
+        };
+        assert_eq!(turned_first(&config), [0, 1, 4, 5, 2, 3, 6, 7]);
+        let whole = ModelConfig {
+            rope_share: 1.0,
+            ..config
+        };
+        assert_eq!(turned_first(&whole), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
     fn each_step_puts_numbers_where_its_name_says() {
         let transpose = Step::Transpose { n_rows: 2 };
         assert_eq!(laid(&[transpose], 6), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
@@ -199,6 +263,14 @@ mod tests {
             width: 1,
         };
         assert_eq!(laid(&[halves], 8), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        // A head of eight of which four are turned, and one that is not touched.
+        let turned = Step::TurnedFirst {
+            n_heads: 1,
+            order: vec![0, 1, 4, 5, 2, 3, 6, 7],
+            width: 1,
+        };
+        let expected = [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0, 8.0];
+        assert_eq!(laid(&[turned], 9), expected);
         let rows = Step::EvenRowsFirst { width: 1 };
         assert_eq!(laid(&[rows], 4), [0.0, 2.0, 1.0, 3.0]);
         let columns = Step::EvenColumnsFirst { width: 2 };

@@ -29,7 +29,9 @@
 //! - `pre`: `x + part(norm(x))`; `post`: `norm(x + part(x))`; the parts are attention, then the MLP;
 //! - `qkv` holds the query heads, then the key heads, then the value heads; query head `h` reads
 //!   key/value head `h / (n_heads / n_kv_heads)`; scores are divided by `sqrt(d_head)`;
-//! - rope turns columns `(i, i + d_head / 2)` of each query and key head by `p / theta^(2i / d_head)`;
+//! - `parallel`: `x + attention(norm1(x)) + mlp(norm2(x))`;
+//! - rope turns columns `(i, i + d_head / 2)` of each query and key head by `p / theta^(2i / d_turned)`, for
+//!   all `i` below `d_turned / 2`, where `d_turned` is `rope_share` of the head;
 //! - MLP: `down(act(up(x)))`, and for swiglu `down(silu(gate(x)) * up(x))`; `gelu` is the exact one.
 
 mod parameters;
@@ -57,8 +59,14 @@ pub struct ModelConfig {
     pub positions: Positions,
     /// Base of the rotary frequencies; only read with `positions: rope`.
     pub rope_theta: f32,
+    /// The part of each head that rope turns.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub rope_share: f32,
     pub norm: Norm,
     pub norm_at: NormAt,
+    /// Attention and MLP read the same stream, where usually one follows the other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parallel: bool,
     /// A norm between the last block and the head.
     pub final_norm: bool,
     pub norm_eps: f32,
@@ -68,6 +76,15 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Embeddings are multiplied by this before positions are added.
     pub embed_scale: f32,
+}
+
+fn whole() -> f32 {
+    1.0
+}
+
+/// A share that earlier versions did not know, and is written only where it says something.
+fn is_whole(share: &f32) -> bool {
+    *share == whole()
 }
 
 /// Which parts have a bias. Norms have one only with `norm: layer`.
@@ -145,6 +162,12 @@ pub enum ConfigError {
     Positive { setting: &'static str, value: f32 },
     #[error("`bias.norm` needs `norm: layer`: an RMS norm has no bias")]
     NormBias,
+    #[error("`parallel: true` needs `norm_at: pre`: each part has a norm of its own before it")]
+    ParallelPost,
+    #[error(
+        "`rope_share` ({share}) must leave an even number of a head's {d_head} to turn, and at most all"
+    )]
+    RopeShare { share: f32, d_head: usize },
 }
 
 /// Largest width or depth: nothing that could be trained is near it, and sizes made of
@@ -155,6 +178,11 @@ impl ModelConfig {
     /// Width of one head.
     pub fn d_head(&self) -> usize {
         self.d_model / self.n_heads
+    }
+
+    /// How much of a head rope turns.
+    pub fn d_turned(&self) -> usize {
+        (self.d_head() as f32 * self.rope_share).round() as usize
     }
 
     /// Width of all key (or value) heads together.
@@ -188,6 +216,7 @@ impl ModelConfig {
             ("norm_eps", self.norm_eps),
             ("embed_scale", self.embed_scale),
             ("rope_theta", self.rope_theta),
+            ("rope_share", self.rope_share),
         ];
         for (setting, value) in numbers {
             if !(value.is_finite() && value > 0.0) {
@@ -207,6 +236,10 @@ impl ModelConfig {
         if self.positions == Positions::Rope && !self.d_head().is_multiple_of(2) {
             return Err(ConfigError::OddHead(self.d_head()));
         }
+        self.check_share()?;
+        if self.parallel && self.norm_at == NormAt::Post {
+            return Err(ConfigError::ParallelPost);
+        }
         if self.positions == Positions::Sinusoidal && !d_model.is_multiple_of(2) {
             return Err(ConfigError::OddWidth(d_model));
         }
@@ -220,6 +253,17 @@ impl ModelConfig {
             return Err(ConfigError::NormBias);
         }
         Ok(())
+    }
+
+    fn check_share(&self) -> Result<(), ConfigError> {
+        let (share, d_head) = (self.rope_share, self.d_head());
+        let turned = d_head as f32 * share;
+        let is_even = (turned - turned.round()).abs() < 1e-3 && self.d_turned().is_multiple_of(2);
+        match self.positions != Positions::Rope || (share <= 1.0 && self.d_turned() > 0 && is_even)
+        {
+            true => Ok(()),
+            false => Err(ConfigError::RopeShare { share, d_head }),
+        }
     }
 }
 
@@ -247,6 +291,15 @@ mod tests {
     fn a_refusal_names_the_setting() {
         assert!(refused(|c| c.n_heads = 3).contains("`n_heads` (3)"));
         assert!(refused(|c| c.n_kv_heads = 3).contains("`n_kv_heads` (3)"));
+        assert!(
+            refused(|c| (c.parallel, c.norm_at) = (true, NormAt::Post))
+                .contains("`parallel: true`")
+        );
+        for share in [0.01, 0.26, 1.5] {
+            let turned =
+                |c: &mut ModelConfig| (c.positions, c.rope_share) = (Positions::Rope, share);
+            assert!(refused(turned).contains("`rope_share`"), "{share}");
+        }
         assert!(refused(|c| c.n_layers = 0).contains("`n_layers`"));
         assert!(refused(|c| c.d_model = 1 << 40).contains("`d_model` (1099511627776)"));
         assert!(refused(|c| c.norm_eps = f32::NAN).contains("`norm_eps`"));

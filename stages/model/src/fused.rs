@@ -288,7 +288,8 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
         let (n_tokens, turned) = (self.scene.n_tokens(), heads.n_heads + heads.n_kv_heads);
         let angles = match config.positions {
             Positions::Rope => {
-                math::rotations(self.scene.n_positions(), heads.d_head, config.rope_theta)
+                let (n, d_turned) = (self.scene.n_positions(), config.d_turned());
+                math::rotations(n, heads.d_head, d_turned, config.rope_theta)
             }
             Positions::Learned | Positions::Sinusoidal => Vec::new(),
         };

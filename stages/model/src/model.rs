@@ -89,6 +89,12 @@ pub(crate) fn forward<O: Ops>(
     let mut x = ops.embed(&weights.embed, weights.positions.as_ref())?;
     for (layer, block) in weights.blocks.iter().enumerate() {
         x = match config.norm_at {
+            NormAt::Pre if config.parallel => {
+                let for_attention = norm(ops, &x, &block.norm1)?;
+                let for_mlp = norm(ops, &x, &block.norm2)?;
+                let x = attention(ops, block, layer, &for_attention, &x)?;
+                mlp(ops, config, block, layer, &for_mlp, &x)?
+            }
             NormAt::Pre => {
                 let normed = norm(ops, &x, &block.norm1)?;
                 let x = attention(ops, block, layer, &normed, &x)?;

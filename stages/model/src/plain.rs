@@ -84,6 +84,7 @@ impl<D: Device<f32>, T: Tape<f32, D>> Plain<'_, D, T> {
         let table = math::rotations(
             self.scene.n_positions(),
             d_head,
+            self.scene.config.d_turned(),
             self.scene.config.rope_theta,
         );
         let (mut cos, mut sin) = (Vec::new(), Vec::new());

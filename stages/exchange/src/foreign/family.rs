@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{error::ForeignError, named::Named};
+use crate::layout::turned_first;
 use tinylm_model::{
     config::{ModelConfig, Norm, Parameter},
     engine::Tensor,
@@ -174,7 +175,7 @@ impl Layout {
         for name in &names {
             read.push(self.one(name, end, place, source)?);
         }
-        Ok(match place {
+        let tensor = match place {
             Place::Same(_) => read.remove(0),
             Place::Turned(_) => turned(read.remove(0)),
             Place::Stacked(_) => stacked(read),
@@ -191,6 +192,10 @@ impl Layout {
             }
             Place::ByHead(_) => by_part(read.remove(0), config.n_heads, config.d_head()),
             Place::Behind(n_rows, _) => behind(read.remove(0), n_rows),
+        };
+        Ok(match module {
+            "qkv" if config.rope_share != 1.0 => turned_apart(tensor, config),
+            _ => tensor,
         })
     }
 
@@ -298,6 +303,26 @@ fn by_part(tensor: Tensor, n_heads: usize, d_head: usize) -> Tensor {
         }
     }
     Tensor { data, ..tensor }
+}
+
+/// What rope turns stands in front of each head of queries and keys there, and half a head apart here.
+fn turned_apart(mut tensor: Tensor, config: &ModelConfig) -> Tensor {
+    let (order, n_heads) = (turned_first(config), config.n_heads + config.n_kv_heads);
+    let n_rows = *tensor.shape.first().unwrap_or(&0);
+    if n_rows != config.d_model + 2 * config.d_kv() {
+        return tensor;
+    }
+    let width = tensor.data.len() / n_rows;
+    let there = tensor.data.clone();
+    for head in 0..n_heads {
+        for (from, to) in order.iter().enumerate() {
+            let row = |at: usize| {
+                (head * order.len() + at) * width..(head * order.len() + at + 1) * width
+            };
+            tensor.data[row(*to)].copy_from_slice(&there[row(from)]);
+        }
+    }
+    tensor
 }
 
 fn behind(mut tensor: Tensor, n_rows: usize) -> Tensor {

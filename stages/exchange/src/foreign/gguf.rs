@@ -79,9 +79,11 @@ impl Gguf {
             Some("qwen2") => ("qwen2", GGUF),
             Some("starcoder2") => ("starcoder2", GGUF),
             Some("stablelm") => ("stablelm", GGUF),
+            Some("gptneox") => ("gptneox", GGUF_GPT2),
             Some("gpt2") => ("gpt2", GGUF_GPT2),
             _ => {
-                let reason = "these can be imported: gpt2, llama, qwen2, starcoder2, stablelm";
+                let reason =
+                    "these can be imported: gpt2, llama, qwen2, starcoder2, stablelm, gptneox";
                 return Err(general.refuse("architecture", reason));
             }
         };
@@ -98,7 +100,9 @@ impl Gguf {
                 "rope's frequencies are not scaled here",
             ));
         }
-        fields.only(&[("use_parallel_residual", json!(false))])?;
+        if family != "gptneox" {
+            fields.only(&[("use_parallel_residual", json!(false))])?;
+        }
         let embed = self.shape("token_embd.weight").unwrap_or_default();
         let d_model = fields.count("embedding_length")?;
         let n_heads = fields.count("attention.head_count")?;
@@ -133,17 +137,20 @@ impl Gguf {
         if family == "gpt2" {
             return Ok(config);
         }
-        if let Some(d_head) = d_model.checked_div(n_heads) {
-            for field in [
-                "rope.dimension_count",
-                "attention.key_length",
-                "attention.value_length",
-            ] {
-                fields.only(&[(field, json!(d_head))])?;
-            }
+        let d_head = d_model.checked_div(n_heads).unwrap_or(0);
+        fields.only(&[
+            ("attention.key_length", json!(d_head)),
+            ("attention.value_length", json!(d_head)),
+        ])?;
+        let is_divided = matches!(family, "gptneox" | "stablelm");
+        if !is_divided {
+            fields.only(&[("rope.dimension_count", json!(d_head))])?;
         }
+        let d_turned = fields.count_or("rope.dimension_count", d_head)?;
         Ok(ModelConfig {
             positions: Positions::Rope,
+            rope_share: d_turned as f32 / d_head.max(1) as f32,
+            parallel: family == "gptneox" && fields.flag_or("use_parallel_residual", true)?,
             ..config
         })
     }

@@ -110,8 +110,10 @@ pub(super) fn base() -> ModelConfig {
         d_ff: 1,
         positions: Positions::Learned,
         rope_theta: 10_000.0,
+        rope_share: 1.0,
         norm: Norm::Layer,
         norm_at: NormAt::Pre,
+        parallel: false,
         final_norm: true,
         norm_eps: 1e-5,
         activation: Activation::GeluTanh,
@@ -179,15 +181,6 @@ fn gpt_neo(fields: &Fields) -> Result<Read, ForeignError> {
 }
 
 fn gpt_neox(fields: &Fields) -> Result<Read, ForeignError> {
-    if fields.flag_or("use_parallel_residual", true)? {
-        return Err(fields.refuse(
-            "use_parallel_residual",
-            "attention and MLP follow each other here",
-        ));
-    }
-    if rotary_share(fields, &["rotary_pct", "partial_rotary_factor"], 0.25)? != 1.0 {
-        return Err(fields.refuse("rotary_pct", "rope turns the whole of a head here"));
-    }
     let n_heads = fields.count("num_attention_heads")?;
     let config = ModelConfig {
         n_kv_heads: n_heads,
@@ -195,6 +188,8 @@ fn gpt_neox(fields: &Fields) -> Result<Read, ForeignError> {
             Some(_) => fields.number("rotary_emb_base")?,
             None => theta(fields)?,
         },
+        rope_share: rotary_share(fields, &["rotary_pct", "partial_rotary_factor"], 0.25)?,
+        parallel: fields.flag_or("use_parallel_residual", true)?,
         norm_eps: fields.number_or("layer_norm_eps", 1e-5)?,
         activation: fields.activation("hidden_act", "gelu")?,
         ..hidden(fields)?
@@ -287,14 +282,9 @@ fn stablelm(fields: &Fields) -> Result<Read, ForeignError> {
         ("use_parallel_residual", json!(false)),
         ("qk_layernorm", json!(false)),
     ])?;
-    if rotary_share(fields, &["partial_rotary_factor"], 0.25)? != 1.0 {
-        return Err(fields.refuse(
-            "partial_rotary_factor",
-            "rope turns the whole of a head here",
-        ));
-    }
     let config = ModelConfig {
         rope_theta: theta(fields)?,
+        rope_share: rotary_share(fields, &["partial_rotary_factor"], 0.25)?,
         norm_eps: fields.number_or("layer_norm_eps", 1e-5)?,
         activation: Activation::Swiglu,
         ..hidden(fields)?

@@ -15,6 +15,7 @@ pub enum Architecture {
     Qwen2,
     Starcoder2,
     StableLm,
+    GptNeox,
 }
 
 impl Architecture {
@@ -26,6 +27,7 @@ impl Architecture {
             Architecture::Qwen2 => "qwen2",
             Architecture::Starcoder2 => "starcoder2",
             Architecture::StableLm => "stablelm",
+            Architecture::GptNeox => "gptneox",
         }
     }
 }
@@ -43,10 +45,16 @@ pub(super) fn choose(config: &ModelConfig) -> Result<(Architecture, Vec<Change>)
         (Positions::Rope, Norm::Layer) if config.activation == Activation::Swiglu => {
             Architecture::StableLm
         }
+        (Positions::Rope, Norm::Layer) if is_partly_turned(config) => Architecture::GptNeox,
         (Positions::Rope, Norm::Layer) => Architecture::Starcoder2,
         _ => Architecture::Gpt2,
     };
     Ok((architecture, changes(architecture)))
+}
+
+/// Two settings that a few architectures alone have.
+fn is_partly_turned(c: &ModelConfig) -> bool {
+    c.parallel || c.rope_share != 1.0
 }
 
 /// The settings that no architecture has, in the words of an experiment file.
@@ -80,6 +88,20 @@ fn obstacles(c: &ModelConfig) -> Vec<String> {
         turns && c.bias.head && !is_llama,
         "bias.head: true with positions: rope",
     );
+    let share = format!("rope_share: {}", c.rope_share);
+    let is_partly = turns && c.rope_share != 1.0;
+    put(
+        is_partly && c.norm == Norm::Rms,
+        &format!("{share} with norm: rms"),
+    );
+    put(
+        c.parallel && (!turns || c.norm == Norm::Rms || is_gated),
+        "parallel: true without positions: rope, norm: layer and an ungated MLP",
+    );
+    put(
+        (is_partly || c.parallel) && !is_gated && c.n_kv_heads != c.n_heads,
+        "n_kv_heads below n_heads beside parallel or rope_share",
+    );
     put(
         is_llama && c.bias.head && (c.bias.proj || c.bias.mlp),
         "bias.head: true beside bias.proj or bias.mlp",
@@ -105,7 +127,7 @@ fn changes(architecture: Architecture) -> Vec<Change> {
     });
     match architecture {
         Architecture::Gpt2 => vec![Change::TabulatePositions, unscaled, Change::Widen, all],
-        Architecture::Starcoder2 => vec![unscaled, all],
+        Architecture::Starcoder2 | Architecture::GptNeox => vec![unscaled, all],
         Architecture::StableLm => vec![unscaled, Change::AddBiases(norm)],
         Architecture::Llama | Architecture::Qwen2 => vec![unscaled],
     }

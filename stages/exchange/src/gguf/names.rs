@@ -30,7 +30,8 @@ pub(super) fn tensors(
         part(from, name, &|tensor| tensor);
     }
     // It asks for a head of its own.
-    if architecture == Architecture::StableLm && config.tied {
+    let has_own_head = matches!(architecture, Architecture::StableLm | Architecture::GptNeox);
+    if has_own_head && config.tied {
         part("embed", "output", &|tensor| tensor);
     }
     for i in 0..config.n_layers {
@@ -48,8 +49,10 @@ pub(super) fn tensors(
         ] {
             part(&from(ours), &to(name), &|tensor| tensor);
         }
-        if architecture == Architecture::Gpt2 {
-            part(&from("qkv"), &to("attn_qkv"), &|tensor| tensor);
+        if matches!(architecture, Architecture::Gpt2 | Architecture::GptNeox) {
+            part(&from("qkv"), &to("attn_qkv"), &|tensor| {
+                tensor.turned_first(config)
+            });
             continue;
         }
         let (d, d_kv) = (config.d_model, config.d_kv());
@@ -58,7 +61,7 @@ pub(super) fn tensors(
             // Llama's rope turns neighbours, ours two that are half a head apart.
             let is_turned = architecture == Architecture::Llama && name != "attn_v";
             part(&from("qkv"), &to(name), &|tensor| {
-                let tensor = tensor.rows(rows.clone());
+                let tensor = tensor.turned_first(config).rows(rows.clone());
                 match is_turned {
                     true => tensor.halves_interleaved(config.d_head()),
                     false => tensor,

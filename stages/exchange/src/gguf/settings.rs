@@ -36,8 +36,11 @@ pub(super) fn of(
     };
     put(eps, Field::F32(config.norm_eps));
     if config.positions == Positions::Rope {
-        put("rope.dimension_count", count(config.d_head()));
+        put("rope.dimension_count", count(config.d_turned()));
         put("rope.freq_base", Field::F32(config.rope_theta));
+    }
+    if architecture == Architecture::GptNeox {
+        put("use_parallel_residual", Field::Bool(config.parallel));
     }
     fields
 }

@@ -13,7 +13,7 @@ use crate::{
 type Edit = (&'static str, Preset, fn(&mut ModelConfig));
 
 /// One for each architecture and each reason.
-const MODELS: [Edit; 17] = [
+const MODELS: [Edit; 21] = [
     ("mini", Preset::Mini, |_| {}),
     ("jojo", Preset::Jojo, |_| {}),
     ("tinylm", Preset::Tinylm, |_| {}),
@@ -52,6 +52,19 @@ const MODELS: [Edit; 17] = [
     ("post and rms, turning", Preset::LlamaTiny, |c| {
         (c.norm, c.norm_at) = (Norm::Rms, NormAt::Post);
     }),
+    ("mini, partly turning, parallel", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.25, 48);
+        c.parallel = true;
+    }),
+    ("mini, gated, partly turning", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.5, 48);
+        c.activation = Activation::Swiglu;
+        (c.bias.proj, c.bias.mlp) = (false, false);
+    }),
+    ("llama, partly turning", Preset::LlamaTiny, |c| {
+        (c.rope_share, c.d_model) = (0.5, 48);
+    }),
+    ("mini, parallel", Preset::Mini, |c| c.parallel = true),
 ];
 
 fn config((_, preset, edit): Edit) -> ModelConfig {
@@ -93,6 +106,10 @@ fn each_model_gets_an_architecture_or_the_settings_that_none_has() {
     mini, turning and gated: stablelm, exact
     the same with all biases: none, for activation: swiglu with norm: layer beside bias.proj or bias.mlp
     post and rms, turning: none, for norm_at: post
+    mini, partly turning, parallel: gptneox, exact
+    mini, gated, partly turning: stablelm, exact
+    llama, partly turning: none, for rope_share: 0.5 with norm: rms
+    mini, parallel: none, for parallel: true without positions: rope, norm: layer and an ungated MLP
     ");
 }
 

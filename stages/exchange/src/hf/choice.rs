@@ -76,6 +76,9 @@ fn turning(c: &ModelConfig) -> Option<Class> {
         return None;
     }
     let is_gated = c.activation == Activation::Swiglu;
+    if c.parallel || c.rope_share != 1.0 {
+        return partly_turning(c);
+    }
     match (c.norm, is_gated) {
         (Norm::Rms, true) => Some(Class::Llama),
         (Norm::Rms, false) => Some(Class::Arcee),
@@ -86,9 +89,20 @@ fn turning(c: &ModelConfig) -> Option<Class> {
     }
 }
 
+/// The class of a model with parallel parts, or heads of which rope turns a part.
+fn partly_turning(c: &ModelConfig) -> Option<Class> {
+    let is_gated = c.activation == Activation::Swiglu;
+    match (c.norm, is_gated) {
+        (Norm::Layer, false) if c.n_kv_heads == c.n_heads => Some(Class::GptNeox),
+        // Its own parallel parts share a norm.
+        (Norm::Layer, true) if !(c.parallel || c.bias.proj || c.bias.mlp) => Some(Class::StableLm),
+        _ => None,
+    }
+}
+
 /// The class of a model that adds positions to the embedding.
 fn counting(c: &ModelConfig) -> Option<Class> {
-    if c.activation == Activation::Swiglu {
+    if c.activation == Activation::Swiglu || c.parallel {
         return None;
     }
     match (c.norm_at, c.final_norm) {
@@ -175,7 +189,17 @@ type Obstacle = (String, fn(&mut ModelConfig));
 /// The settings of which some, were they others, would leave a class that fits: those that are
 /// enough alone where there are any, else all that are unlike GPT-2's.
 fn obstacles(config: &ModelConfig) -> Vec<String> {
-    let all: [(bool, Obstacle); 8] = [
+    let all: [(bool, Obstacle); 10] = [
+        (
+            config.parallel,
+            ("parallel: true".to_owned(), |c| c.parallel = false),
+        ),
+        (
+            config.positions == Positions::Rope && config.rope_share != 1.0,
+            (format!("rope_share: {}", config.rope_share), |c| {
+                c.rope_share = 1.0
+            }),
+        ),
         (
             config.bias.head,
             ("bias.head: true".to_owned(), |c| c.bias.head = false),

@@ -16,12 +16,13 @@ class TinylmConfig(PretrainedConfig):
     model_type = "tinylm"
 
     def __init__(self, vocab_size=256, context=64, d_model=64, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=64,
-                 positions="learned", rope_theta=10000.0, norm="layer", norm_at="pre", final_norm=True, norm_eps=1e-5,
-                 activation="gelu", bias=None, tied=False, embed_scale=1.0, **kwargs):
+                 positions="learned", rope_theta=10000.0, rope_share=1.0, norm="layer", norm_at="pre", parallel=False,
+                 final_norm=True, norm_eps=1e-5, activation="gelu", bias=None, tied=False, embed_scale=1.0, **kwargs):
         self.vocab_size, self.context = vocab_size, context
         self.d_model, self.n_layers, self.d_ff = d_model, n_layers, d_ff
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
-        self.positions, self.rope_theta = positions, rope_theta
+        self.positions, self.rope_theta, self.rope_share = positions, rope_theta, rope_share
+        self.parallel = parallel
         self.norm, self.norm_at, self.final_norm, self.norm_eps = norm, norm_at, final_norm, norm_eps
         self.activation, self.tied, self.embed_scale = activation, tied, embed_scale
         self.bias = bias or {part: False for part in ("norm", "qkv", "proj", "mlp", "head")}
@@ -66,7 +67,7 @@ class Block(nn.Module):
         q, k, v = self.qkv(x).split([d, n_kv * self.d_head, n_kv * self.d_head], -1)
         q, k, v = (part.view(n_rows, length, -1, self.d_head).transpose(1, 2) for part in (q, k, v))
         if self.config.positions == "rope":
-            q, k = (turned(part, positions, self.config.rope_theta) for part in (q, k))
+            q, k = (turned(part, positions, self.config.rope_theta, self.config.rope_share) for part in (q, k))
         k, v = (part.repeat_interleave(self.config.n_heads // n_kv, 1) for part in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
         return self.proj(mixed.transpose(1, 2).reshape(n_rows, length, d))
@@ -80,6 +81,8 @@ class Block(nn.Module):
         return self.down({"gelu": F.gelu, "relu": F.relu, "silu": F.silu}[activation](up))
 
     def forward(self, x, positions, visible):
+        if self.config.parallel:
+            return x + self.attention(self.norm1(x), positions, visible) + self.mlp(self.norm2(x))
         if self.config.norm_at == "pre":
             x = x + self.attention(self.norm1(x), positions, visible)
             return x + self.mlp(self.norm2(x))
@@ -87,10 +90,12 @@ class Block(nn.Module):
         return self.norm2(x + self.mlp(x))
 
 
-def turned(x, positions, theta):
-    """Turns columns i and i + half of each head."""
+def turned(x, positions, theta, share):
+    """Turns columns i and i + half of each head, for as many i as the share says."""
     half = x.shape[-1] // 2
-    frequencies = theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    n_turned = round(half * share)
+    frequencies = theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / n_turned)
+    frequencies[n_turned:] = 0.0
     angle = positions[:, None, :, None] * frequencies
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]

@@ -66,7 +66,10 @@ impl List<'_> {
         let ranges = [0..d, d..d + d_kv, d + d_kv..d + 2 * d_kv];
         for (name, range) in names.iter().zip(ranges) {
             let from = format!("blocks.{layer}.qkv");
-            self.part(&from, name, |tensor| lay(tensor.rows(range.clone())));
+            let config = self.config;
+            self.part(&from, name, |tensor| {
+                lay(tensor.turned_first(config).rows(range.clone()))
+            });
         }
     }
 
@@ -141,7 +144,8 @@ impl List<'_> {
         for i in 0..self.config.n_layers {
             let to = |part: &str| format!("gpt_neox.layers.{i}.{part}");
             let qkv = to("attention.query_key_value");
-            let by_head = |tensor: Tensor| tensor.parts_by_head(n_heads);
+            let config = self.config;
+            let by_head = |tensor: Tensor| tensor.turned_first(config).parts_by_head(n_heads);
             self.part(&format!("blocks.{i}.qkv"), &qkv, by_head);
             for (part, name) in [
                 ("norm1", "input_layernorm"),

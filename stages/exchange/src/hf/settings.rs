@@ -137,7 +137,7 @@ fn turning(c: &ModelConfig, own: &Value) -> Value {
     let rope = json!({
         "rope_type": "default",
         "rope_theta": number(c.rope_theta),
-        "partial_rotary_factor": 1.0,
+        "partial_rotary_factor": number(c.rope_share),
     });
     let mut all = json!({
         "max_position_embeddings": c.context,
@@ -176,9 +176,9 @@ fn arcee(c: &ModelConfig) -> Value {
 fn gpt_neox(c: &ModelConfig) -> Value {
     let own = json!({
         "layer_norm_eps": number(c.norm_eps),
-        "use_parallel_residual": false,
+        "use_parallel_residual": c.parallel,
         "attention_bias": true,
-        "rotary_pct": 1.0,
+        "rotary_pct": number(c.rope_share),
         "rotary_emb_base": number(c.rope_theta),
         "hidden_dropout": 0.0,
     });
@@ -205,7 +205,7 @@ fn stable_lm(c: &ModelConfig) -> Value {
         "use_qkv_bias": c.bias.qkv,
         "qk_layernorm": false,
         "use_parallel_residual": false,
-        "partial_rotary_factor": 1.0,
+        "partial_rotary_factor": number(c.rope_share),
         "hidden_dropout": 0.0,
         "rope_theta": number(c.rope_theta),
     });
@@ -227,8 +227,10 @@ fn tinylm(c: &ModelConfig) -> Value {
         "d_ff": c.d_ff,
         "positions": c.positions.word(),
         "rope_theta": number(c.rope_theta),
+        "rope_share": number(c.rope_share),
         "norm": c.norm.word(),
         "norm_at": c.norm_at.word(),
+        "parallel": c.parallel,
         "final_norm": c.final_norm,
         "norm_eps": number(c.norm_eps),
         "activation": c.activation.word(),

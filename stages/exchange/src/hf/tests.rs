@@ -9,7 +9,7 @@ use crate::testing::{small, tensors};
 type Edit = (&'static str, Preset, fn(&mut ModelConfig));
 
 /// The models that are told apart, one a class and a reason.
-const MODELS: [Edit; 20] = [
+const MODELS: [Edit; 24] = [
     ("toiny", Preset::Toiny, |_| {}),
     ("tinylm", Preset::Tinylm, |_| {}),
     ("jojo", Preset::Jojo, |_| {}),
@@ -58,6 +58,19 @@ const MODELS: [Edit; 20] = [
         (c.norm, c.norm_at, c.bias.norm) = (Norm::Rms, NormAt::Post, false);
         c.final_norm = true;
     }),
+    ("mini, partly turning, parallel", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.25, 48);
+        c.parallel = true;
+    }),
+    ("mini, gated, partly turning", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.5, 48);
+        c.activation = Activation::Swiglu;
+        (c.bias.proj, c.bias.mlp) = (false, false);
+    }),
+    ("llama, partly turning", Preset::LlamaTiny, |c| {
+        (c.rope_share, c.d_model) = (0.5, 48);
+    }),
+    ("mini, parallel", Preset::Mini, |c| c.parallel = true),
 ];
 
 fn config((_, preset, edit): Edit) -> ModelConfig {
@@ -96,6 +109,10 @@ fn each_model_gets_a_class_and_says_why() {
     llama with head bias: TinylmForCausalLM, exact, with its own code because of `bias.head: true`
     mini, gated: TinylmForCausalLM, exact, with its own code because of `activation: swiglu`
     post and rms: TinylmForCausalLM, exact, with its own code because of `norm_at: post`
+    mini, partly turning, parallel: GPTNeoXForCausalLM, exact
+    mini, gated, partly turning: StableLmForCausalLM, exact
+    llama, partly turning: TinylmForCausalLM, exact, with its own code because of `rope_share: 0.5`, `norm: rms`
+    mini, parallel: TinylmForCausalLM, exact, with its own code because of `parallel: true`
     ");
 }
 

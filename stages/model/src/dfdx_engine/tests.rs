@@ -5,7 +5,7 @@ use dfdx::prelude::Cpu;
 use tinylm_settings::Choice;
 
 use super::*;
-use crate::config::{Activation, Norm, NormAt, Precision, Preset};
+use crate::config::{Activation, Norm, NormAt, Positions, Precision, Preset};
 use crate::noise::{Dropout, mix};
 use crate::optimizer::Optimizer;
 
@@ -41,7 +41,17 @@ fn configs() -> Vec<(&'static str, ModelConfig)> {
         tied: true,
         ..tiny(Preset::FortyOne)
     };
-    configs.extend([("silu, rms, post", silu), ("tied with a bias", head_bias)]);
+    let pythia = ModelConfig {
+        parallel: true,
+        positions: Positions::Rope,
+        rope_share: 0.4,
+        ..tiny(Preset::Mini)
+    };
+    configs.extend([
+        ("silu, rms, post", silu),
+        ("tied with a bias", head_bias),
+        ("parallel, partly turned", pythia),
+    ]);
     configs
 }
 

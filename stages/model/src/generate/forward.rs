@@ -96,8 +96,18 @@ impl Pass<'_> {
         unsafe {
             self.embed(member);
             for (idx, block) in self.model.weights.blocks.iter().enumerate() {
-                self.attention(member, idx, block);
-                self.mlp(member, block);
+                match self.model.weights.config.parallel {
+                    // The MLP's hidden numbers wait while attention is added to the stream they are of.
+                    true => {
+                        self.widen(member, block);
+                        self.attention(member, idx, block);
+                    }
+                    false => {
+                        self.attention(member, idx, block);
+                        self.widen(member, block);
+                    }
+                }
+                self.narrow(member, block);
             }
         }
     }
@@ -157,7 +167,8 @@ impl Pass<'_> {
         }
     }
 
-    unsafe fn mlp(&self, member: &Member<'_>, block: &Block) {
+    /// The first half of the MLP, up to the activation.
+    unsafe fn widen(&self, member: &Member<'_>, block: &Block) {
         let n = self.tokens.len();
         let ff = self.model.sizes.ff;
         // SAFETY: as in `attention`; the two linears divide their columns alike.
@@ -169,7 +180,15 @@ impl Pass<'_> {
             self.linear(member, &block.up, input, n, &self.up, ff, false);
             self.activate(member, block);
             member.barrier();
-            let input = self.operand(member, &self.up, ff, 0..n);
+        }
+    }
+
+    /// The second half, added to the stream.
+    unsafe fn narrow(&self, member: &Member<'_>, block: &Block) {
+        let n = self.tokens.len();
+        // SAFETY: as in `attention`.
+        unsafe {
+            let input = self.operand(member, &self.up, self.model.sizes.ff, 0..n);
             self.linear(
                 member,
                 &block.down,

@@ -29,8 +29,10 @@ pub(super) fn tiny() -> ModelConfig {
         d_ff: 50,
         positions: Positions::Learned,
         rope_theta: 10_000.0,
+        rope_share: 1.0,
         norm: Norm::Layer,
         norm_at: NormAt::Pre,
+        parallel: false,
         final_norm: true,
         norm_eps: 1e-5,
         activation: Activation::GeluTanh,
@@ -99,6 +101,15 @@ fn all_options() -> Vec<ModelConfig> {
                 ..bare
             },
             tied: true,
+            ..tiny()
+        },
+        ModelConfig {
+            // Pythia's: heads of eight, two of whose numbers are turned.
+            d_model: 32,
+            positions: Positions::Rope,
+            rope_share: 0.25,
+            parallel: true,
+            activation: Activation::Gelu,
             ..tiny()
         },
     ]
@@ -188,8 +199,9 @@ impl Reference<'_> {
 
     fn rotate(&self, x: &mut [f64], pos: usize) {
         let half = x.len() / 2;
-        for i in 0..half {
-            let theta = f64::from(self.c.rope_theta).powf(-(2.0 * i as f64) / x.len() as f64);
+        let n_turned = x.len() as f64 * f64::from(self.c.rope_share);
+        for i in 0..(n_turned / 2.0) as usize {
+            let theta = f64::from(self.c.rope_theta).powf(-(2.0 * i as f64) / n_turned);
             let (sin, cos) = (pos as f64 * theta).sin_cos();
             (x[i], x[i + half]) = (
                 x[i] * cos - x[i + half] * sin,
@@ -272,6 +284,19 @@ impl Reference<'_> {
         }
     }
 
+    /// Both parts of a block read the same stream.
+    fn both(&self, x: &mut [Vec<f64>], layer: usize) {
+        let normed = |norm: &str| -> Vec<Vec<f64>> {
+            let name = format!("blocks.{layer}.{norm}");
+            x.iter().map(|x| self.norm(&name, x)).collect()
+        };
+        let (mixed, for_mlp) = (self.attention(layer, &normed("norm1")), normed("norm2"));
+        for (at, x) in x.iter_mut().enumerate() {
+            let added = mixed[at].iter().zip(self.mlp(layer, &for_mlp[at]));
+            x.iter_mut().zip(added).for_each(|(x, (a, b))| *x += a + b);
+        }
+    }
+
     fn logits(&self, tokens: &[u16]) -> Vec<Vec<f64>> {
         let (c, d) = (self.c, self.c.d_model);
         let embed = self.get("embed.weight").unwrap();
@@ -299,6 +324,10 @@ impl Reference<'_> {
             })
             .collect();
         for layer in 0..c.n_layers {
+            if c.parallel {
+                self.both(&mut x, layer);
+                continue;
+            }
             self.branch(&mut x, &format!("blocks.{layer}.norm1"), |x| {
                 self.attention(layer, x)
             });

@@ -131,7 +131,10 @@ impl Weights {
             embed: builder.plain(model.embed)?,
             positions: match (config.positions, model.positions) {
                 (Positions::Sinusoidal, _) => sinusoids(context, d),
-                (Positions::Rope, _) => rotations(context, config.d_head(), config.rope_theta),
+                (Positions::Rope, _) => {
+                    let d_turned = config.d_turned();
+                    rotations(context, config.d_head(), d_turned, config.rope_theta)
+                }
                 (Positions::Learned, learned) => match learned {
                     Some(learned) => builder.plain(learned)?,
                     None => Vec::new(),

@@ -80,13 +80,18 @@ pub fn sinusoids(n: usize, width: usize) -> Vec<f32> {
     out
 }
 
-/// Cosines, then sines, of the rotation at each position up to `n`: `(n, d_head)`.
-pub(crate) fn rotations(n: usize, d_head: usize, theta: f32) -> Vec<f32> {
+/// Cosines, then sines, of the rotation at each position up to `n`: `(n, d_head)`. Pairs behind the first
+/// `d_turned / 2` stay as they are.
+pub(crate) fn rotations(n: usize, d_head: usize, d_turned: usize, theta: f32) -> Vec<f32> {
     let half = d_head / 2;
     let mut out = vec![0.0; n * d_head];
     for (p, row) in out.chunks_exact_mut(d_head).enumerate() {
         for i in 0..half {
-            let angle = p as f64 / f64::from(theta).powf(2.0 * i as f64 / d_head as f64);
+            let per_position = match 2 * i < d_turned {
+                true => f64::from(theta).powf(2.0 * i as f64 / d_turned as f64),
+                false => f64::INFINITY,
+            };
+            let angle = p as f64 / per_position;
             (row[i], row[half + i]) = (angle.cos() as f32, angle.sin() as f32);
         }
     }

@@ -591,7 +591,7 @@ mod tests {
     #[test]
     fn rotating_back_undoes_rotating() {
         let x: Vec<f32> = (0..3 * 20).map(|i| i as f32 * 0.1 - 2.0).collect();
-        let (table, at) = (rotations(10, 8, 100.0), [0, 9, 4]);
+        let (table, at) = (rotations(10, 8, 8, 100.0), [0, 9, 4]);
         let mut y = x.clone();
         rotate(&mut y, 20, (2, 8), (&table, &at), false);
         assert_eq!(y[..20], x[..20], "position 0 is not turned");

@@ -106,10 +106,17 @@ pub(super) fn weights_of(files: &Files) -> Result<Vec<PathBuf>, StageError> {
 
 /// PyTorch's own files are programs in an archive or by themselves.
 fn is_pickle(path: &Path) -> Result<bool, StageError> {
-    let mut start = [0; 2];
+    let mut start = [0; 9];
     let mut file = fs::File::open(path).at(path)?;
     let n = file.read(&mut start).at(path)?;
-    Ok(start[..n] == *b"PK" || start[..n].starts_with(&[0x80]))
+    Ok(begins_pickle(&start[..n]))
+}
+
+/// A length of 0x..80 stands first in some of safetensors' and llama2.c's files too: the former go on
+/// with a brace behind it, the latter's lengths end in zeros where a pickle has its first instruction.
+fn begins_pickle(start: &[u8]) -> bool {
+    let is_bare = matches!(start, [0x80, 2..=5, instruction, ..] if *instruction != 0);
+    start.starts_with(b"PK\x03\x04") || is_bare && start.get(8) != Some(&b'{')
 }
 
 fn pickle(name: &str) -> StageError {
@@ -144,4 +151,29 @@ pub(super) fn json_of(files: &Files, name: &str) -> Result<Option<Value>, StageE
     value
         .map(Some)
         .map_err(|error| StageError::new(format!("`{}`: {error}", path.display())).is_final())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_looks_like_a_pickle_is_none() {
+        let safetensors = |length: u64| [length.to_le_bytes().as_slice(), b"{"].concat();
+        for length in [0x80_u64, 0x0280, 0x0580, 0x1_0280] {
+            assert!(!begins_pickle(&safetensors(length)), "{length:#x}");
+        }
+        // The width of a llama2.c model.
+        for width in [128_i32, 640, 1152] {
+            let header = [width.to_le_bytes(), 352_i32.to_le_bytes()].concat();
+            assert!(!begins_pickle(&header), "{width}");
+        }
+        for pickle in [
+            b"PK\x03\x04archive".as_slice(),
+            b"\x80\x02}q\x00(X\x01\x00\x00\x00a",
+            b"\x80\x04\x95\x10\x00\x00\x00\x00\x00",
+        ] {
+            assert!(begins_pickle(pickle));
+        }
+    }
 }

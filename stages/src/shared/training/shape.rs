@@ -46,10 +46,14 @@ settings! {
         pub positions: Option<Positions> = None,
         /// Base of the rotary frequencies.
         pub rope_theta: Option<f64> = None,
+        /// The part of each head that rope turns; all of it if not given.
+        pub rope_share: Option<f64> = None => neutral None::<f64>,
         /// The kind of norm.
         pub norm: Option<Norm> = None,
         /// Before or after each part of a block.
         pub norm_at: Option<NormAt> = None,
+        /// Attention and MLP read the same stream: `x + attention(norm1(x)) + mlp(norm2(x))`.
+        pub parallel: Option<bool> = None => neutral None::<bool>,
         /// A norm between the last block and the head.
         pub final_norm: Option<bool> = None,
         /// Added under the root of a norm.
@@ -70,7 +74,12 @@ impl ModelSettings {
     pub(crate) fn canonical(self) -> Result<Self, SettingError> {
         // The vocabulary is the shards'; any will do for checking the rest.
         let config = self.config(1)?;
-        let mut filled = plain(&self);
+        let mut filled = plain(&Self {
+            // Models had no words for these once; said or not, what they always were is left out.
+            rope_share: self.rope_share.filter(|share| *share != 1.0),
+            parallel: self.parallel.filter(|is_set| *is_set),
+            ..self
+        });
         fill(&mut filled, &plain(&config));
         serde_json::from_value(filled)
             .map_err(|error| SettingError::new("model", error.to_string()))
@@ -105,16 +114,18 @@ impl ModelSettings {
     }
 }
 
-/// Replaces in `config` what `given` says, and only what a config has.
+/// Puts into `config` what `given` says of a model.
 fn overlay(config: &mut Value, given: &Value) {
     let (Value::Object(config), Value::Object(given)) = (config, given) else {
         return;
     };
-    for (name, value) in config {
-        match given.get(name) {
-            None | Some(Value::Null) => (),
-            Some(inner @ Value::Object(_)) => overlay(value, inner),
-            Some(other) => *value = other.clone(),
+    for (name, given) in given.iter().filter(|(name, _)| *name != "preset") {
+        match given {
+            Value::Null => (),
+            Value::Object(_) => overlay(&mut config[name], given),
+            other => {
+                config.insert(name.clone(), other.clone());
+            }
         }
     }
 }
