@@ -9,7 +9,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use tinylm_model::{config::Precision, folder::Which, sampler::Sampling};
+use tinylm_model::{config::ReadPrecision, folder::Which, sampler::Sampling};
 use tinylm_pipeline::settings::Choice;
 use tinylm_stages::shared::speak::Manner;
 
@@ -92,8 +92,8 @@ pub(crate) struct MannerArgs {
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     pub(crate) weights: Which,
     /// Numbers the weights are rounded to
-    #[arg(long, value_parser = choice::<Precision>(), default_value = "f32", aliases = spellings("precision"))]
-    precision: Precision,
+    #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32", aliases = spellings("precision"))]
+    precision: ReadPrecision,
     /// Threads; without it, one for each core
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
@@ -144,7 +144,7 @@ impl MannerArgs {
         })
     }
 
-    pub(crate) fn precision(&self) -> Precision {
+    pub(crate) fn precision(&self) -> ReadPrecision {
         self.precision
     }
 

@@ -269,10 +269,10 @@ fn every_choice_offers_these_words() {
     evaluate.split: validation test train
     evaluate.score: targets all
     evaluate.weights: best last
-    evaluate.precision: f32 bf16
+    evaluate.precision: f32 bf16 int8
     sample.form: auto chat text
     sample.weights: best last
-    sample.precision: f32 bf16
+    sample.precision: f32 bf16 int8
     ");
 }
 

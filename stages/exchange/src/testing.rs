@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tinylm_model::{
-    config::{ModelConfig, Precision, Preset, Role},
+    config::{ModelConfig, Preset, ReadPrecision, Role},
     engine::{Tensor, Tensors},
     generate::{Model, Session},
     weights::Source,
@@ -69,7 +69,7 @@ pub(crate) fn logits(form: &Form<'_>) -> Vec<f32> {
         );
         (parameter.name, Tensor { shape, data })
     });
-    let model = Model::from_tensors(form.config.clone(), &tensors.collect(), Precision::F32);
+    let model = Model::from_tensors(form.config.clone(), &tensors.collect(), ReadPrecision::F32);
     let mut session = Session::new(Arc::new(model.unwrap()), 1);
     let ids = (0..20).map(|idx| idx * 17 % 61);
     ids.flat_map(|id| session.feed(&[id]).unwrap().to_vec())

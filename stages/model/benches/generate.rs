@@ -1,13 +1,15 @@
 //! Speed of generation on a random 42M model of llama's shape, two threads.
 //!
-//! `cargo bench -p tinylm-model --bench generate -- [f32|bf16] [threads]` prints tokens
+//! `cargo bench -p tinylm-model --bench generate -- [f32|bf16|int8] [threads]` prints tokens
 //! per second: decoding 128 tokens one by one after 64, and reading a prompt of 256.
 //! `llama_peer.py` beside this file runs it in turn with llama.cpp.
 
 use std::{env, sync::Arc, time::Instant};
 
+use tinylm_settings::Choice;
+
 use tinylm_model::{
-    config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions, Precision},
+    config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions, ReadPrecision},
     engine::{Tensor, Tensors},
     generate::{Model, Session},
 };
@@ -16,10 +18,8 @@ const REPEATS: usize = 3;
 
 fn main() {
     let args: Vec<String> = env::args().collect();
-    let precision = match args.iter().any(|arg| arg == "bf16") {
-        true => Precision::Bf16,
-        false => Precision::F32,
-    };
+    let named = args.iter().find_map(|arg| ReadPrecision::of_word(arg));
+    let precision = named.unwrap_or(ReadPrecision::F32);
     let n_threads = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(2);
     let config = config();
     let tensors = tensors(&config);

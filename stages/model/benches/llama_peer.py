@@ -2,9 +2,9 @@
 
     python -m venv v && v/bin/pip install llama-cpp-python gguf numpy
     cargo bench -p tinylm-model --bench generate --no-run     # prints the program's path
-    v/bin/python stages/model/benches/llama_peer.py PROGRAM [rounds]
+    v/bin/python stages/model/benches/llama_peer.py PROGRAM [rounds] [f32|bf16|int8 ..]
 
-Prints the median tokens per second of both and their ratio, for f32 and bf16: decoding
+Prints the median tokens per second of both and their ratio, for f32, bf16 and int8 (llama.cpp's q8_0): decoding
 128 tokens one by one after 64, and reading a prompt of 256.
 """
 
@@ -25,7 +25,7 @@ D, LAYERS, HEADS, FF, VOCAB = 512, 8, 8, 1376, 32000
 THREADS = 2
 
 
-def write_gguf(path, bf16):
+def write_gguf(path, sort):
     rng = np.random.default_rng(1)
     w = gguf.GGUFWriter(path, "llama")
     w.add_context_length(512)
@@ -46,8 +46,8 @@ def write_gguf(path, bf16):
 
     def matrix(name, *shape):
         data = (rng.standard_normal(shape) * 0.02).astype(np.float32)
-        if bf16:
-            kind = gguf.GGMLQuantizationType.BF16
+        if sort != "f32":
+            kind = {"bf16": gguf.GGMLQuantizationType.BF16, "int8": gguf.GGMLQuantizationType.Q8_0}[sort]
             w.add_tensor(name, gguf.quants.quantize(data, kind), raw_dtype=kind)
         else:
             w.add_tensor(name, data)
@@ -75,6 +75,8 @@ class Llama:
     def __init__(self, path):
         model_params = llama_cpp.llama_model_default_params()
         model_params.use_mmap = False
+        # Its buffers for AMX end it with a protection fault on virtual machines that show AMX and do not grant it.
+        model_params.use_extra_bufts = False
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), model_params)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 512, 512, 512
@@ -120,10 +122,10 @@ def main():
     llama_cpp.llama_backend_init()
     quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
     llama_cpp.llama_log_set(quiet, None)
-    for precision in ["f32", "bf16"]:
+    for precision in sys.argv[3:] or ["f32", "bf16", "int8"]:
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "random.gguf")
-            write_gguf(path, precision == "bf16")
+            write_gguf(path, precision)
             llama = Llama(path)
         results = {"llama.cpp": [], "tinylm": []}
         for _ in range(rounds):

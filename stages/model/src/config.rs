@@ -139,6 +139,17 @@ choices! {
     }
 }
 
+choices! {
+    /// The numbers that weights are read in where nothing is trained.
+    pub enum ReadPrecision {
+        F32 = "f32",
+        /// Operands of matrix products are rounded.
+        Bf16 = "bf16",
+        /// Eight bits and a scale for 64 of them; what they are multiplied with stays f32.
+        Int8 = "int8",
+    }
+}
+
 /// A shape that no transformer has; each message names the setting to change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {

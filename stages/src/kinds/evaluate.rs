@@ -22,11 +22,11 @@
 
 use std::{collections::BTreeMap, fs};
 
-use serde_json::{Map, Value};
-use tinylm_model::{config::Precision, folder::Which};
+use serde_json::{Map, Value, json};
+use tinylm_model::{config::ReadPrecision, folder::Which};
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
-    settings::{LocalPath, NoSettings, SettingError},
+    settings::{Choice, LocalPath, NoSettings, SettingError},
 };
 
 use crate::shared::speak::Speaker;
@@ -42,6 +42,7 @@ mod windows;
 
 pub use corpus::SplitName;
 pub use text::Scored;
+use text::Text;
 
 use corpus::Corpus;
 use generated::{Beginnings, continuations};
@@ -70,8 +71,9 @@ tinylm_pipeline::settings! {
         pub max_tokens: usize = 96,
         /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
         pub weights: Which = Which::Best => neutral Which::Best,
-        /// Numbers the weights are rounded to.
-        pub precision: Precision = Precision::F32,
+        /// Numbers the weights are rounded to; of `int8` the same tokens are read in f32 too, to say
+        /// what it costs.
+        pub precision: ReadPrecision = ReadPrecision::F32,
         /// Which files of the input `tasks` are measured, by their names without `.jsonl`; without
         /// it, all.
         pub tasks: Vec<String> = Vec::new() => neutral Vec::<String>::new(),
@@ -178,16 +180,10 @@ fn of_text(
 ) -> Result<Map<String, Value>, StageError> {
     corpus.check_vocabulary(speaker.tokenizer())?;
 
-    let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;
     let mut beginnings = Beginnings::new(settings.continuations, corpus.n_documents());
-    let limit = settings.tokens.unwrap_or(u64::MAX);
-    corpus.each(&io.input("model")?.path, io, &mut |text| {
-        if tally.n_documents > 0 && tally.n_read + text.ids.len() as u64 > limit {
-            return Ok(false);
-        }
-        beginnings.add(&text, speaker.session().config().context);
-        score(speaker, &text, corpus.n_tokens(limit), &mut tally, io)?;
-        Ok(true)
+    let context = speaker.session().config().context;
+    let tally = tally(corpus, speaker, settings, io, &mut |text| {
+        beginnings.add(text, context);
     })?;
     if tally.all.n == 0 {
         return Err(nothing_to_score(settings.score));
@@ -202,7 +198,56 @@ fn of_text(
 
     let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
     let generated = continuations(speaker, settings.max_tokens, &beginnings.prompts, io)?;
-    Ok(report(corpus.name(), &tally, unigram, generated))
+    let mut report = report(corpus.name(), &tally, unigram, generated);
+    if settings.precision == ReadPrecision::Int8 {
+        report.extend(cost(corpus, &tally, settings, io)?);
+    }
+    Ok(report)
+}
+
+/// Reads the documents, at most so many tokens of them, and adds up how well they are predicted.
+fn tally(
+    corpus: &Corpus,
+    speaker: &mut Speaker,
+    settings: &EvaluateSettings,
+    io: &StageIo,
+    each: &mut dyn FnMut(&Text),
+) -> Result<Tally, StageError> {
+    let mut tally = Tally::new(speaker.tokenizer(), settings.score)?;
+    let limit = settings.tokens.unwrap_or(u64::MAX);
+    corpus.each(&io.input("model")?.path, io, &mut |text| {
+        if tally.n_documents > 0 && tally.n_read + text.ids.len() as u64 > limit {
+            return Ok(false);
+        }
+        each(&text);
+        score(speaker, &text, corpus.n_tokens(limit), &mut tally, io)?;
+        Ok(true)
+    })?;
+    Ok(tally)
+}
+
+/// What eight bits cost: the same tokens are read once more in f32.
+fn cost(
+    corpus: &Corpus,
+    rounded: &Tally,
+    settings: &EvaluateSettings,
+    io: &StageIo,
+) -> Result<Map<String, Value>, StageError> {
+    let folder = &io.input("model")?.path;
+    let mut speaker = Speaker::open(folder, settings.weights, ReadPrecision::F32, io.threads())?;
+    let exact = tally(corpus, &mut speaker, settings, io, &mut |_| ())?;
+    let [rounded, exact] = [rounded, &exact].map(|tally| tally.all.loss().exp());
+    let cost = rounded / exact - 1.0;
+    let precision = settings.precision.word();
+    io.note(format!(
+        "{precision} costs {:+.3} % of perplexity: {rounded:.4}, and {exact:.4} in f32",
+        100.0 * cost
+    ));
+    let figures = [("f32_perplexity", exact), ("precision_cost", cost)];
+    Ok(figures
+        .map(|(name, figure)| (name.to_owned(), json!(figure)))
+        .into_iter()
+        .collect())
 }
 
 fn nothing_to_score(scored: Scored) -> StageError {

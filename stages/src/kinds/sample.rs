@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
-use tinylm_model::{config::Precision, folder::Which, sampler::Sampling};
+use tinylm_model::{config::ReadPrecision, folder::Which, sampler::Sampling};
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, NoSettings, SettingError},
@@ -67,7 +67,7 @@ tinylm_pipeline::settings! {
         /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
         pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to.
-        pub precision: Precision = Precision::F32,
+        pub precision: ReadPrecision = ReadPrecision::F32,
         /// Instead of the experiment's seed.
         pub seed: Option<u64> = None,
     }

@@ -10,7 +10,7 @@
 use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
-    config::Precision,
+    config::ReadPrecision,
     folder::Which,
     generate::{Continuation, GenerateError, Model, OpenError, Rules, Session},
     sampler::{Candidate, Sampling},
@@ -136,7 +136,7 @@ impl Speaker {
     pub fn open(
         folder: &Path,
         which: Which,
-        precision: Precision,
+        precision: ReadPrecision,
         n_threads: usize,
     ) -> Result<Speaker, SpeakError> {
         let model = Model::open(folder, which, precision)?;
@@ -431,7 +431,7 @@ mod tests {
     fn speaker() -> Speaker {
         let dir = tempfile::tempdir().unwrap();
         write_model(dir.path(), &config());
-        Speaker::open(dir.path(), Which::Best, Precision::F32, 1).unwrap()
+        Speaker::open(dir.path(), Which::Best, ReadPrecision::F32, 1).unwrap()
     }
 
     fn user(text: &str) -> (Role, String) {
@@ -523,7 +523,7 @@ mod tests {
                 ..config()
             },
         );
-        let Err(error) = Speaker::open(dir.path(), Which::Best, Precision::F32, 1) else {
+        let Err(error) = Speaker::open(dir.path(), Which::Best, ReadPrecision::F32, 1) else {
             panic!("opened")
         };
         let message = "the tokenizer has 259 tokens and the model 100: they do not belong together";
@@ -548,7 +548,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write_model(dir.path(), &config());
         write_tokenizer(dir.path(), "plain");
-        let speaker = Speaker::open(dir.path(), Which::Best, Precision::Bf16, 2).unwrap();
+        let speaker = Speaker::open(dir.path(), Which::Best, ReadPrecision::Bf16, 2).unwrap();
         assert!(!speaker.is_chat());
         assert_eq!(speaker.text_prompt("ab").unwrap().ids, [97, 98]);
     }

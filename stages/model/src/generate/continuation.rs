@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Precision,
+        config::ReadPrecision,
         generate::tests::{session, tiny},
     };
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn ids(prompt: &[u16], rules: Rules) -> Vec<u16> {
-        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), ReadPrecision::F32, 1);
         let mut continuation = Continuation::new(&mut session, prompt, rules).unwrap();
         let mut ids = Vec::new();
         while let Some(step) = continuation.advance().unwrap() {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_continuation_outlives_the_context() {
-        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), ReadPrecision::F32, 1);
         let rules = Rules {
             n_stay: 3,
             ..rules(200)
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_prompt_longer_than_the_context_keeps_its_end() {
         let prompt: Vec<u16> = (0..77).collect();
-        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), ReadPrecision::F32, 1);
         let mut continuation = Continuation::new(&mut session, &prompt, rules(30)).unwrap();
         assert!(continuation.n_cropped() > 77 - 45);
         continuation.advance().unwrap().unwrap();
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn bad_prompts_and_settings_are_errors() {
-        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), ReadPrecision::F32, 1);
         let mut message =
             |prompt: &[u16], rules| match Continuation::new(&mut session, prompt, rules) {
                 Ok(_) => panic!("accepted"),
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn candidates_come_with_each_token() {
-        let mut session = session(&tiny(), Precision::F32, 1);
+        let mut session = session(&tiny(), ReadPrecision::F32, 1);
         let rules = Rules {
             sampling: Sampling::GREEDY,
             n_candidates: 5,

@@ -7,7 +7,7 @@ use super::{
     weights::{OpenError, Weights},
 };
 use crate::{
-    config::{ModelConfig, Precision},
+    config::{ModelConfig, ReadPrecision},
     engine::Tensors,
     folder::{ModelFolder, Which},
     kernels::tiles::Tiles,
@@ -22,7 +22,7 @@ pub struct Model {
 
 impl Model {
     /// Opens a model folder.
-    pub fn open(folder: &Path, which: Which, precision: Precision) -> Result<Model, OpenError> {
+    pub fn open(folder: &Path, which: Which, precision: ReadPrecision) -> Result<Model, OpenError> {
         let folder = ModelFolder::open(folder)?;
         Ok(Model::new(Weights::read(&folder, which, precision)?))
     }
@@ -31,7 +31,7 @@ impl Model {
     pub fn from_tensors(
         config: ModelConfig,
         tensors: &Tensors,
-        precision: Precision,
+        precision: ReadPrecision,
     ) -> Result<Model, OpenError> {
         let weights = Weights::from_tensors(config, tensors, precision)?;
         Ok(Model::new(weights))

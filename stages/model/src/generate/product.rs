@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::{pass::Pass, scratch::DEPTH_BLOCK, slab::Slab, team::Member, weights::Linear};
 use crate::{
-    config::Precision,
+    config::ReadPrecision,
     kernels::{
+        int8,
         tile::{LANES, TILE_ROWS, Tile},
         tiles,
     },
@@ -43,7 +44,7 @@ impl Pass<'_> {
         stride: usize,
         rows: Range<usize>,
     ) -> Operand {
-        if self.model.weights.precision == Precision::F32 {
+        if self.model.weights.precision != ReadPrecision::Bf16 {
             member.barrier();
             return Operand {
                 start: source.at(rows.start * stride).cast(),
@@ -117,29 +118,47 @@ impl Pass<'_> {
             // SAFETY: the operand has a row for each of `rows`, as deep as the panel, and
             // the output was checked above.
             unsafe {
-                match input.numbers {
-                    Numbers::Rounded => self.panel_widened(member, linear, panel_idx, input, to),
-                    _ => self.panel(linear, panel_idx, input, to),
+                match self.is_widened(input, n_rows) {
+                    true => self.panel_widened(member, linear, panel_idx, input, to),
+                    false => self.panel(linear, panel_idx, input, to),
                 }
             }
+        }
+    }
+
+    /// Whether panels are made f32 first. Of int8 that changes no bit: the kernel widens as well.
+    fn is_widened(&self, input: Operand, n_rows: usize) -> bool {
+        match self.model.weights.precision {
+            ReadPrecision::Int8 => n_rows > int8::MOST_ROWS,
+            _ => input.numbers == Numbers::Rounded,
         }
     }
 
     /// Rows times one panel.
     unsafe fn panel(&self, linear: &Linear, panel_idx: usize, input: Operand, to: Rows) {
         let panel = self.model.weights.panel(linear, panel_idx);
-        let (kernel, block) = match input.numbers {
-            Numbers::Pairs => (self.model.tiles.bf16, DEPTH_BLOCK / 2),
-            _ => (self.model.tiles.f32, DEPTH_BLOCK),
+        let (kernel, block, block_len) = match self.model.weights.precision {
+            ReadPrecision::F32 => (self.model.tiles.f32, DEPTH_BLOCK, DEPTH_BLOCK * LANES),
+            ReadPrecision::Bf16 => (
+                self.model.tiles.bf16,
+                DEPTH_BLOCK / 2,
+                DEPTH_BLOCK / 2 * LANES,
+            ),
+            ReadPrecision::Int8 => (
+                self.model.tiles.int8,
+                DEPTH_BLOCK,
+                int8::panel_len(DEPTH_BLOCK),
+            ),
         };
-        for from in (0..linear.depth).step_by(block) {
+        for (idx, from) in (0..linear.depth).step_by(block).enumerate() {
             let depth = block.min(linear.depth - from);
+            let panel = panel.wrapping_add(idx * block_len);
             // SAFETY: the caller's promise, for a part of the depth.
-            unsafe { to.tiles(kernel, panel.wrapping_add(from * LANES), input, from, depth) };
+            unsafe { to.tiles(kernel, panel, input, from, depth) };
         }
     }
 
-    /// Rows times one panel of bf16 pairs, a block of which is widened at a time.
+    /// Rows times one panel, a block of which is made f32 at a time.
     unsafe fn panel_widened(
         &self,
         member: &Member<'_>,
@@ -148,25 +167,39 @@ impl Pass<'_> {
         input: Operand,
         to: Rows,
     ) {
-        let panel = self.model.weights.panel(linear, panel_idx);
-        for from in (0..linear.depth).step_by(DEPTH_BLOCK / 2) {
-            let n = (DEPTH_BLOCK / 2).min(linear.depth - from);
-            // SAFETY: a panel has `depth * LANES` elements, and `private` has a place for
-            // each thread; the rest is the caller's promise.
+        let mut panel = self.model.weights.panel(linear, panel_idx);
+        let is_int8 = self.model.weights.precision == ReadPrecision::Int8;
+        let n_in = if is_int8 {
+            linear.depth
+        } else {
+            2 * linear.depth
+        };
+        for from in (0..n_in).step_by(DEPTH_BLOCK) {
+            let n = DEPTH_BLOCK.min(n_in - from);
+            let len = match is_int8 {
+                true => int8::panel_len(n),
+                false => n / 2 * LANES,
+            };
+            // SAFETY: blocks of a panel follow each other, and `private` has a place for each
+            // thread; the rest is the caller's promise.
             unsafe {
-                let pairs = std::slice::from_raw_parts(panel.add(from * LANES), n * LANES);
+                let block = std::slice::from_raw_parts(panel, len);
                 let widened = self
                     .private
-                    .part(member.idx * self.model.sizes.private(), 2 * n * LANES);
-                tiles::widen(pairs, widened);
+                    .part(member.idx * self.model.sizes.private(), n * LANES);
+                match is_int8 {
+                    true => int8::widen(block, widened),
+                    false => tiles::widen(block, widened),
+                }
                 to.tiles(
                     self.model.tiles.f32,
                     widened.as_ptr().cast(),
                     input,
-                    2 * from,
-                    2 * n,
+                    from,
+                    n,
                 );
             }
+            panel = panel.wrapping_add(len);
         }
     }
 }

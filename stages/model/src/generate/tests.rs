@@ -3,9 +3,13 @@
 use std::{sync::Arc, thread};
 
 use super::*;
+use tinylm_settings::Choice;
+
 use crate::{
     CpuEngine, EngineSettings,
-    config::{Activation, Bias, ModelConfig, Norm, NormAt, Parameter, Positions, Precision, Role},
+    config::{
+        Activation, Bias, ModelConfig, Norm, NormAt, Parameter, Positions, ReadPrecision, Role,
+    },
     engine::{Batch, Engine, Tensor, Tensors},
     kernels::tiles::Tiles,
 };
@@ -366,16 +370,21 @@ fn tokens(n: usize) -> Vec<u16> {
         .collect()
 }
 
-fn model(c: &ModelConfig, precision: Precision) -> Model {
+fn model(c: &ModelConfig, precision: ReadPrecision) -> Model {
     Model::from_tensors(c.clone(), &random_tensors(c), precision).unwrap()
 }
 
-pub(super) fn session(c: &ModelConfig, precision: Precision, n_threads: usize) -> Session {
+pub(super) fn session(c: &ModelConfig, precision: ReadPrecision, n_threads: usize) -> Session {
     Session::new(Arc::new(model(c, precision)), n_threads)
 }
 
 /// A session whose products are computed by these tiles.
-fn session_of(c: &ModelConfig, precision: Precision, tiles: Tiles, n_threads: usize) -> Session {
+fn session_of(
+    c: &ModelConfig,
+    precision: ReadPrecision,
+    tiles: Tiles,
+    n_threads: usize,
+) -> Session {
     let model = model(c, precision);
     Session::new(Arc::new(Model { tiles, ..model }), n_threads)
 }
@@ -399,7 +408,7 @@ fn logits_are_those_of_the_definition_for_every_option_and_cpu() {
         assert!(largest > 0.5, "the logits say nothing");
         for tiles in Tiles::all() {
             for n_threads in [1, 2, 3] {
-                let mut session = session_of(&c, Precision::F32, tiles, n_threads);
+                let mut session = session_of(&c, ReadPrecision::F32, tiles, n_threads);
                 // A prompt, two more tokens, one more, and the rest.
                 for (from, to) in [(0, 17), (17, 19), (19, 20), (20, c.context)] {
                     let logits = session.feed(&tokens[from..to]).unwrap();
@@ -424,7 +433,7 @@ fn bf16_is_near_and_alike_on_every_cpu() {
             })
         };
         for tiles in Tiles::all().into_iter().flat_map(both_ways) {
-            let mut session = session_of(&c, Precision::Bf16, tiles, 2);
+            let mut session = session_of(&c, ReadPrecision::Bf16, tiles, 2);
             session.feed(&tokens[..29]).unwrap();
             let logits = session.feed(&tokens[29..]).unwrap().to_vec();
             assert_close(&logits, &want[29], 0.3);
@@ -438,13 +447,62 @@ fn bf16_is_near_and_alike_on_every_cpu() {
     }
 }
 
+/// Matrices with their groups of 64 inputs rounded to 255 steps; the embedding is looked up as it is.
+fn rounded(c: &ModelConfig, mut tensors: Tensors) -> Tensors {
+    let matrices = c.parameters().into_iter();
+    for Parameter { name, shape, .. } in
+        matrices.filter(|p| p.role.is_hidden() || p.role == Role::Head)
+    {
+        let rows = tensors.get_mut(&name).unwrap().data.chunks_mut(shape[1]);
+        for group in rows.flat_map(|row| row.chunks_mut(64)) {
+            let scale = group.iter().fold(0f32, |a, b| a.max(b.abs())) / 127.0;
+            group
+                .iter_mut()
+                .for_each(|x| *x = (*x * (1.0 / scale)).round() * scale);
+        }
+    }
+    tensors
+}
+
+#[test]
+fn int8_is_f32_of_rounded_weights_to_the_bit_however_tokens_are_fed() {
+    for c in all_options() {
+        // More than a block of the depth, and a group that is not whole.
+        let c = ModelConfig {
+            d_ff: 330,
+            tied: false,
+            ..c
+        };
+        let tokens = tokens(40);
+        let other = rounded(&c, random_tensors(&c));
+        for tiles in Tiles::all() {
+            let of = |tensors: &Tensors, precision| {
+                let model = Model::from_tensors(c.clone(), tensors, precision).unwrap();
+                Session::new(Arc::new(Model { tiles, ..model }), 2)
+            };
+            let mut int8 = of(&random_tensors(&c), ReadPrecision::Int8);
+            let mut f32 = of(&other, ReadPrecision::F32);
+            for (from, to) in [(0, 31), (31, 34), (34, 35), (35, 40)] {
+                let part = &tokens[from..to];
+                let (found, want) = (int8.feed(part).unwrap(), f32.feed(part).unwrap());
+                assert!(
+                    found
+                        .iter()
+                        .zip(want)
+                        .all(|(a, b)| a.to_bits() == b.to_bits())
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
     let c = &all_options()[1];
     let tokens = tokens(40);
-    let mut once = session(c, Precision::F32, 2);
+    let mut once = session(c, ReadPrecision::F32, 2);
     let want = once.feed(&tokens).unwrap().to_vec();
-    let mut other = session(c, Precision::F32, 2);
+    let mut other = session(c, ReadPrecision::F32, 2);
     other.feed(&tokens[..30]).unwrap();
     other.feed(&[1, 2, 3, 4, 5]).unwrap();
     // Taking back leaves no trace, and `hold` finds the common beginning itself.
@@ -458,7 +516,7 @@ fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
 
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for &precision in ReadPrecision::ALL {
         let c = &all_options()[3];
         let logits = |n_threads| {
             let mut session = session(c, precision, n_threads);
@@ -484,7 +542,7 @@ fn said(session: &mut Session, parts: &[&[u16]]) -> Vec<Vec<u32>> {
 
 #[test]
 fn sessions_of_one_model_say_what_each_says_alone() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for &precision in ReadPrecision::ALL {
         let model = Arc::new(model(&all_options()[1], precision));
         let tokens = tokens(40);
         let parts: [Vec<&[u16]>; 2] = [tokens.chunks(7).collect(), tokens[5..].chunks(6).collect()];
@@ -513,7 +571,7 @@ fn scores_are_those_of_the_logits() {
     let tensors = random_tensors(c);
     let tokens = tokens(41);
     let want = Reference { c, t: &tensors }.logits(&tokens[..40]);
-    let mut session = session(c, Precision::F32, 2);
+    let mut session = session(c, ReadPrecision::F32, 2);
     let scores = session.score(&tokens[..40], 3, &tokens[4..]).unwrap();
     assert_eq!(scores.len(), 37);
     for (i, score) in scores.iter().enumerate() {
@@ -532,8 +590,8 @@ fn scores_are_those_of_the_logits() {
 fn several_ends_of_one_beginning_score_as_each_alone() {
     for c in all_options() {
         let (mut all, mut alone) = (
-            session(&c, Precision::F32, 2),
-            session(&c, Precision::F32, 2),
+            session(&c, ReadPrecision::F32, 2),
+            session(&c, ReadPrecision::F32, 2),
         );
         let tokens = tokens(41);
         for end in [30, 35, 33, 31] {
@@ -583,7 +641,7 @@ fn scores_are_those_of_the_training_engine_packed_or_not() {
         let ids = tokens(41);
         let batch = packed(&ids);
         let trained = engine.evaluate(&batch).unwrap();
-        let mut session = session(&c, Precision::F32, 2);
+        let mut session = session(&c, ReadPrecision::F32, 2);
         for (start, len) in [(0, 14), (14, 6), (20, 11)] {
             let (tokens, targets) = (
                 &batch.tokens[start..start + len],
@@ -604,7 +662,7 @@ fn scores_are_those_of_the_training_engine_packed_or_not() {
 #[test]
 fn what_cannot_be_fed_is_an_error_and_changes_nothing() {
     let c = &all_options()[0];
-    let mut session = session(c, Precision::F32, 1);
+    let mut session = session(c, ReadPrecision::F32, 1);
     session.feed(&[1, 2]).unwrap();
     assert_eq!(session.feed(&[]).unwrap_err(), FeedError::Empty);
     let outside = FeedError::OutsideVocabulary {
@@ -637,7 +695,7 @@ mod folders {
 
     #[track_caller]
     fn refusal(dir: &TempDir) -> String {
-        let Err(error) = Model::open(dir.path(), Which::Best, Precision::F32) else {
+        let Err(error) = Model::open(dir.path(), Which::Best, ReadPrecision::F32) else {
             panic!("opened")
         };
         error
@@ -649,8 +707,8 @@ mod folders {
     fn a_folder_and_its_tensors_are_the_same_model() {
         let c = tiny();
         let dir = write(&c, &random_tensors(&c));
-        let open = || Arc::new(Model::open(dir.path(), Which::Best, Precision::F32).unwrap());
-        let mut built = session(&c, Precision::F32, 1);
+        let open = || Arc::new(Model::open(dir.path(), Which::Best, ReadPrecision::F32).unwrap());
+        let mut built = session(&c, ReadPrecision::F32, 1);
         let built = built.feed(&[5, 6]).unwrap();
         assert_eq!(Session::new(open(), 1).feed(&[5, 6]).unwrap(), built);
         // As earlier versions wrote it.
@@ -667,11 +725,11 @@ mod folders {
         last.get_mut("embed.weight").unwrap().data.reverse();
         write_tensors(&dir.path().join(LAST_NAME), &last).unwrap();
         let says = |which| {
-            let model = Arc::new(Model::open(dir.path(), which, Precision::F32).unwrap());
+            let model = Arc::new(Model::open(dir.path(), which, ReadPrecision::F32).unwrap());
             Session::new(model, 1).feed(&[5, 6]).unwrap().to_vec()
         };
         let of = |tensors| {
-            let model = Model::from_tensors(c.clone(), tensors, Precision::F32).unwrap();
+            let model = Model::from_tensors(c.clone(), tensors, ReadPrecision::F32).unwrap();
             let mut session = Session::new(Arc::new(model), 1);
             session.feed(&[5, 6]).unwrap().to_vec()
         };
@@ -686,7 +744,7 @@ mod folders {
         let dir = write(&c, &random_tensors(&c));
         let theirs = r#"{"model_type": "llama", "hidden_size": 24}"#;
         fs::write(dir.path().join(OLD_SHAPE_NAME), theirs).unwrap();
-        let model = Model::open(dir.path(), Which::Best, Precision::F32).unwrap();
+        let model = Model::open(dir.path(), Which::Best, ReadPrecision::F32).unwrap();
         assert_eq!(*model.config(), c);
     }
 

@@ -10,10 +10,11 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 
 use crate::{
-    config::{ModelConfig, Parameter, Positions, Precision},
+    config::{ModelConfig, Parameter, Positions, ReadPrecision},
     engine::Tensors,
     folder::{FolderError, ModelFolder, Which},
     kernels::{
+        int8,
         math::{bf16_pair, rotations, sinusoids},
         tile::LANES,
     },
@@ -37,7 +38,7 @@ pub enum OpenError {
 /// Everything a forward pass reads.
 pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
-    pub(crate) precision: Precision,
+    pub(crate) precision: ReadPrecision,
     panels: MmapMut,
     /// `(V, D)`, f32 in every precision: looking up is no product.
     pub(crate) embed: Vec<f32>,
@@ -69,7 +70,8 @@ pub(crate) struct NormWeights {
 pub(crate) struct Linear {
     start: usize,
     pub(crate) n_panels: usize,
-    /// Elements per lane: `in` in f32, half of it rounded up in bf16.
+    panel_len: usize,
+    /// Steps of a product: `in`, or half of it rounded up in bf16.
     pub(crate) depth: usize,
     pub(crate) bias: Option<Vec<f32>>,
 }
@@ -79,7 +81,7 @@ impl Weights {
     pub(crate) fn read(
         folder: &ModelFolder,
         which: Which,
-        precision: Precision,
+        precision: ReadPrecision,
     ) -> Result<Weights, OpenError> {
         let config = folder.config()?;
         let file = folder.tensor_file(which)?;
@@ -90,7 +92,7 @@ impl Weights {
     pub(crate) fn from_tensors(
         config: ModelConfig,
         tensors: &Tensors,
-        precision: Precision,
+        precision: ReadPrecision,
     ) -> Result<Weights, OpenError> {
         config
             .check()
@@ -105,7 +107,7 @@ impl Weights {
     /// Packs tensors that are known to be the model's.
     fn build(
         config: ModelConfig,
-        precision: Precision,
+        precision: ReadPrecision,
         source: &impl Source,
     ) -> Result<Weights, OpenError> {
         let parameters = config.parameters();
@@ -146,10 +148,10 @@ impl Weights {
         })
     }
 
-    /// The first element of one panel; `linear.depth * LANES` of them follow.
+    /// The first element of one panel.
     pub(crate) fn panel(&self, linear: &Linear, panel_idx: usize) -> *const u32 {
         assert!(panel_idx < linear.n_panels);
-        let offset = linear.start + panel_idx * linear.depth * LANES;
+        let offset = linear.start + panel_idx * linear.panel_len;
         self.panels.as_ptr().cast::<u32>().wrapping_add(offset)
     }
 
@@ -159,16 +161,24 @@ impl Weights {
     }
 }
 
-fn depth(n_in: usize, precision: Precision) -> usize {
+fn depth(n_in: usize, precision: ReadPrecision) -> usize {
     match precision {
-        Precision::F32 => n_in,
-        Precision::Bf16 => n_in.div_ceil(2),
+        ReadPrecision::F32 | ReadPrecision::Int8 => n_in,
+        ReadPrecision::Bf16 => n_in.div_ceil(2),
+    }
+}
+
+/// Elements of a panel.
+fn panel_len(n_in: usize, precision: ReadPrecision) -> usize {
+    match precision {
+        ReadPrecision::Int8 => int8::panel_len(n_in),
+        _ => depth(n_in, precision) * LANES,
     }
 }
 
 /// Elements of all panels of a model: of its matrices in blocks and of its head.
-fn n_elements(parameters: &[Parameter], c: &ModelConfig, precision: Precision) -> usize {
-    let matrix = |n_out: usize, n_in: usize| n_out.div_ceil(LANES) * LANES * depth(n_in, precision);
+fn n_elements(parameters: &[Parameter], c: &ModelConfig, precision: ReadPrecision) -> usize {
+    let matrix = |n_out: usize, n_in: usize| n_out.div_ceil(LANES) * panel_len(n_in, precision);
     let hidden = parameters.iter().filter(|p| p.role.is_hidden());
     let blocks: usize = hidden.map(|p| matrix(p.shape[0], p.shape[1])).sum();
     blocks + matrix(c.vocab_size, c.d_model)
@@ -202,7 +212,7 @@ impl Arena {
 
 struct Builder<'a, S> {
     arena: Arena,
-    precision: Precision,
+    precision: ReadPrecision,
     source: &'a S,
 }
 
@@ -245,14 +255,16 @@ impl<S: Source> Builder<'_, S> {
         let (n_out, n_in) = (linear.weight.shape[0], linear.weight.shape[1]);
         let (n_panels, depth) = (n_out.div_ceil(LANES), depth(n_in, self.precision));
         let precision = self.precision;
-        let (start, panels) = self.arena.take(n_panels * depth * LANES);
+        let panel_len = panel_len(n_in, precision);
+        let (start, panels) = self.arena.take(n_panels * panel_len);
         panels
-            .par_chunks_exact_mut(depth * LANES)
+            .par_chunks_exact_mut(panel_len)
             .zip(weight.par_chunks(n_in * LANES))
             .for_each(|(panel, rows)| fill_panel(panel, rows, n_in, precision));
         Ok(Linear {
             start,
             n_panels,
+            panel_len,
             depth,
             bias,
         })
@@ -264,14 +276,17 @@ impl<S: Source> Builder<'_, S> {
 }
 
 /// Lanes without a row stay zero.
-fn fill_panel(panel: &mut [u32], rows: &[f32], n_in: usize, precision: Precision) {
+fn fill_panel(panel: &mut [u32], rows: &[f32], n_in: usize, precision: ReadPrecision) {
+    if precision == ReadPrecision::Int8 {
+        return int8::fill(panel, rows, n_in);
+    }
     for (lane, row) in rows.chunks_exact(n_in).enumerate() {
         let places = panel[lane..].iter_mut().step_by(LANES);
         match precision {
-            Precision::F32 => places.zip(row).for_each(|(place, x)| *place = x.to_bits()),
-            Precision::Bf16 => places
+            ReadPrecision::Bf16 => places
                 .zip(row.chunks(2))
                 .for_each(|(place, x)| *place = bf16_pair(x[0], x.get(1).copied().unwrap_or(0.0))),
+            _ => places.zip(row).for_each(|(place, x)| *place = x.to_bits()),
         }
     }
 }

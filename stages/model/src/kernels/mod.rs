@@ -8,6 +8,7 @@
 //! compiler vectorises them. Only the matrix products are written with intrinsics.
 
 pub(crate) mod attention;
+pub(crate) mod int8;
 pub(crate) mod level;
 pub(crate) mod loss;
 pub(crate) mod math;

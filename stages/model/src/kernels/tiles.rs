@@ -16,6 +16,7 @@
 //! traffic of decoding, which is nothing but memory traffic.
 
 use super::{
+    int8,
     level::{Level, level_of_few_rows},
     math::{bf16_bits, bf16_pair},
     simd::simd,
@@ -30,7 +31,8 @@ mod x86;
 /// # Safety
 ///
 /// A tile's pointers must be valid for what its sizes say: rows for
-/// `(n_rows - 1) * row_stride + depth` reads, the panel for `depth * LANES`, and each of the
+/// `(n_rows - 1) * row_stride + depth` reads, the panel for `depth * LANES` (of int8 for
+/// [`int8::panel_len`] and at most [`int8::MOST_ROWS`] rows), and each of the
 /// `n_rows` rows of `out` for `LANES` reads and writes that nobody else makes meanwhile.
 /// The CPU must have the level's instructions.
 #[derive(Clone, Copy)]
@@ -38,6 +40,7 @@ pub(crate) struct Tiles {
     pub(crate) level: Level,
     pub(crate) f32: unsafe fn(Tile),
     pub(crate) bf16: unsafe fn(Tile),
+    pub(crate) int8: unsafe fn(Tile),
     /// From how many rows on `bf16` is slower than widening and `f32`.
     pub(crate) widen_from: usize,
 }
@@ -56,18 +59,19 @@ impl Tiles {
     }
 
     fn of(level: Level) -> Tiles {
-        let tiles = |f32, bf16, widen_from| Tiles {
+        let tiles = |f32, bf16, int8, widen_from| Tiles {
             level,
             f32,
             bf16,
+            int8,
             widen_from,
         };
         match level {
-            Level::Plain => tiles(tile_f32, tile_bf16, 3),
+            Level::Plain => tiles(tile_f32, tile_bf16, int8::tile, 3),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => tiles(x86::tile_f32_avx2, tile_bf16, 3),
+            Level::Avx2 => tiles(x86::tile_f32_avx2, tile_bf16, x86::tile_int8_avx2, 3),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => tiles(x86::tile_f32_avx512, tile_bf16, 3),
+            Level::Avx512 => tiles(x86::tile_f32_avx512, tile_bf16, x86::tile_int8_avx512, 3),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => {
                 let widen_from = if super::level::is_amd() {
@@ -75,7 +79,12 @@ impl Tiles {
                 } else {
                     6
                 };
-                tiles(x86::tile_f32_avx512, x86::tile_bf16_avx512, widen_from)
+                tiles(
+                    x86::tile_f32_avx512,
+                    x86::tile_bf16_avx512,
+                    x86::tile_int8_avx512,
+                    widen_from,
+                )
             }
         }
     }

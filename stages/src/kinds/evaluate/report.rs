@@ -16,6 +16,8 @@ pub(super) const METRICS: &[&str] = &[
     "byte_perplexity",
     "word_perplexity",
     "unigram_perplexity",
+    "f32_perplexity",
+    "precision_cost",
     "documents",
     "tokens_read",
     "tokens",

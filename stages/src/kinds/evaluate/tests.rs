@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tinylm_model::{
-    config::{ModelConfig, Precision},
+    config::{ModelConfig, ReadPrecision},
     engine::Tensor,
     generate::{Model, Session},
     shards::TARGET,
@@ -21,7 +21,7 @@ use crate::shared::{
 };
 
 fn session() -> Session {
-    let model = Model::from_tensors(config(), &tensors(&config()), Precision::F32).unwrap();
+    let model = Model::from_tensors(config(), &tensors(&config()), ReadPrecision::F32).unwrap();
     Session::new(Arc::new(model), 1)
 }
 
@@ -242,6 +242,17 @@ fn a_model_that_has_diverged_is_named_as_such() {
     let error = evaluate(dir.path(), "{continuations: 0}").unwrap_err();
     let message = "the model's loss is NaN: its weights have diverged";
     assert_eq!((error.message.as_str(), error.is_final), (message, true));
+}
+
+#[test]
+fn int8_is_measured_beside_f32_and_says_what_it_costs() {
+    let dir = project(&documents());
+    let [exact, int8] = ["{}", "{precision: int8}"].map(|with| evaluate(dir.path(), with).unwrap());
+    assert_eq!(exact.get("precision_cost"), None);
+    assert_eq!(int8["f32_perplexity"], exact["perplexity"]);
+    let [now, then] = [&int8, &exact].map(|report| report["perplexity"].as_f64().unwrap());
+    assert_ne!(now, then);
+    close(&int8["precision_cost"], now / then - 1.0);
 }
 
 #[test]

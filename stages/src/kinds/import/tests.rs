@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tinylm_model::{
-    config::Precision,
+    config::ReadPrecision,
     engine::{Tensor, Tensors},
     folder::{ModelFolder, Which},
     weights::write_tensors,
@@ -122,7 +122,7 @@ fn a_model_speaks_with_its_own_ids_and_its_own_template() {
     assert_eq!((ids[0], ids[1]), (256, u32::from(b'u')));
     let folder = ModelFolder::open(&out).unwrap();
     assert_eq!(folder.config().unwrap().context, 32);
-    let mut speaker = Speaker::open(&out, Which::Best, Precision::F32, 1).unwrap();
+    let mut speaker = Speaker::open(&out, Which::Best, ReadPrecision::F32, 1).unwrap();
     assert!(speaker.is_chat() && speaker.session().config().vocab_size == 261);
 }
 

@@ -7,7 +7,7 @@
 use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
-    config::Precision,
+    config::ReadPrecision,
     engine::{Engine, EngineError},
     generate::Model,
 };
@@ -50,7 +50,7 @@ impl<'a> Samples<'a> {
         }
         let weights = engine.weights()?;
         let config = engine.config().clone();
-        let model = Model::from_tensors(config, &weights, Precision::F32);
+        let model = Model::from_tensors(config, &weights, ReadPrecision::F32);
         let told = model
             .map_err(SpeakError::from)
             .and_then(|model| self.answer_all(step, model, io));

@@ -2,7 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::tile::{LANES, TILE_ROWS, Tile};
+use crate::kernels::{
+    int8::{GROUP, MOST_ROWS},
+    tile::{LANES, TILE_ROWS, Tile},
+};
+
+/// Bytes between what is read and what is asked for meanwhile, where one row is multiplied and memory is
+/// what is waited for: the CPU's own fetching ends at every page. 42M, one token after another, Xeon: int8
+/// 577 tokens/s without, 790 with; bf16 435 and 520 (twice as far ahead); f32 gains nothing.
+const AHEAD: usize = 1024;
 
 /// Calls a kernel for as many rows as it is written for, then a smaller one for the rest.
 macro_rules! by_rows {
@@ -74,6 +82,11 @@ unsafe fn rows_bf16_avx512<const R: usize>(tile: Tile) {
         for i in 0..tile.depth {
             let w0 = as_bf16(_mm512_loadu_si512(panel.cast()));
             let w1 = as_bf16(_mm512_loadu_si512(panel.add(16).cast()));
+            if R == 1 {
+                let ahead = panel.cast::<u8>().wrapping_add(2 * AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64).cast());
+            }
             for r in 0..R {
                 let x = *tile.rows.add(r * tile.row_stride + i);
                 let x = as_bf16(_mm512_set1_epi32(x.cast_signed()));
@@ -153,6 +166,105 @@ unsafe fn rows_f32_avx2<const R: usize, const V: usize>(tile: Tile, from: usize)
         for r in 0..R {
             for v in 0..V {
                 let out = tile.out.add(r * tile.out_stride + from + 8 * v);
+                if tile.add {
+                    sums[r][v] = _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]);
+                }
+                _mm256_storeu_ps(out, sums[r][v]);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn tile_int8_avx512(tile: Tile) {
+    const { assert!(MOST_ROWS == 4) };
+    by_rows!(tile, rows_int8_avx512, 4, 2, 1);
+}
+
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep sums in registers"
+)]
+#[target_feature(enable = "avx512f")]
+unsafe fn rows_int8_avx512<const R: usize>(tile: Tile) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let rows = tile.rows.cast::<f32>();
+    // SAFETY: the caller promises these reads and writes; a group is a line of scales, then a line
+    // of bytes an input.
+    unsafe {
+        let mut panel = tile.panel.cast::<u8>();
+        for from in (0..tile.depth).step_by(GROUP) {
+            let scales = panel.cast::<f32>();
+            let (s0, s1) = (_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16)));
+            panel = panel.add(4 * LANES);
+            for i in from..tile.depth.min(from + GROUP) {
+                let w0 = _mm512_mul_ps(int8_avx512(panel), s0);
+                let w1 = _mm512_mul_ps(int8_avx512(panel.add(16)), s1);
+                _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD).cast());
+                for r in 0..R {
+                    let x = _mm512_set1_ps(*rows.add(r * tile.row_stride + i));
+                    sums[r][0] = _mm512_fmadd_ps(x, w0, sums[r][0]);
+                    sums[r][1] = _mm512_fmadd_ps(x, w1, sums[r][1]);
+                }
+                panel = panel.add(LANES);
+            }
+        }
+        for r in 0..R {
+            let out = tile.out.add(r * tile.out_stride);
+            if tile.add {
+                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
+                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
+            }
+            _mm512_storeu_ps(out, sums[r][0]);
+            _mm512_storeu_ps(out.add(16), sums[r][1]);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `bytes` is valid for 16 reads.
+#[target_feature(enable = "avx512f")]
+unsafe fn int8_avx512(bytes: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.cast()))) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn tile_int8_avx2(tile: Tile) {
+    by_rows!(tile, rows_int8_avx2, 2, 1);
+}
+
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep sums in registers"
+)]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rows_int8_avx2<const R: usize>(tile: Tile) {
+    let mut sums = [[_mm256_setzero_ps(); 4]; R];
+    let rows = tile.rows.cast::<f32>();
+    // SAFETY: as in `rows_int8_avx512`.
+    unsafe {
+        let mut panel = tile.panel.cast::<u8>();
+        for from in (0..tile.depth).step_by(GROUP) {
+            let scales = panel.cast::<f32>();
+            panel = panel.add(4 * LANES);
+            for i in from..tile.depth.min(from + GROUP) {
+                for v in 0..4 {
+                    let bytes = _mm_loadl_epi64(panel.add(8 * v).cast());
+                    let w = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+                    let w = _mm256_mul_ps(w, _mm256_loadu_ps(scales.add(8 * v)));
+                    for r in 0..R {
+                        let x = _mm256_set1_ps(*rows.add(r * tile.row_stride + i));
+                        sums[r][v] = _mm256_fmadd_ps(x, w, sums[r][v]);
+                    }
+                }
+                panel = panel.add(LANES);
+            }
+        }
+        for r in 0..R {
+            for v in 0..4 {
+                let out = tile.out.add(r * tile.out_stride + 8 * v);
                 if tile.add {
                     sums[r][v] = _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]);
                 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tinylm_model::{
-    config::Precision,
+    config::ReadPrecision,
     generate::{Model, Session},
 };
 use tinylm_pipeline::{StageError, testing::StageTest};
@@ -49,7 +49,7 @@ fn measured(dir: &Path, settings: &str) -> Result<(Value, Vec<Value>), StageErro
 
 /// The log-probabilities of tokens from a place on, each by the logits behind those before it.
 fn log_probabilities(ids: &[u16], from: usize) -> Vec<f64> {
-    let model = Model::from_tensors(config(), &tensors(&config()), Precision::F32).unwrap();
+    let model = Model::from_tensors(config(), &tensors(&config()), ReadPrecision::F32).unwrap();
     let mut session = Session::new(Arc::new(model), 1);
     let places = from..ids.len();
     places
@@ -133,7 +133,7 @@ fn a_schema_is_judged_by_the_end_that_its_contexts_share() {
 
 /// A letter, and the byte that the model finds likeliest behind it, where that can be written.
 fn likeliest() -> (char, char) {
-    let model = Model::from_tensors(config(), &tensors(&config()), Precision::F32).unwrap();
+    let model = Model::from_tensors(config(), &tensors(&config()), ReadPrecision::F32).unwrap();
     let mut session = Session::new(Arc::new(model), 1);
     let mut behind = |letter: char| {
         let logits = session.hold(&bytes(&letter.to_string())).unwrap();
