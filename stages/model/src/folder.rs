@@ -3,7 +3,7 @@
 //! ```text
 //! tinylm.json            the shape of the model, a `ModelConfig`
 //! model.safetensors      the weights with the lowest validation loss
-//! last.safetensors       those of the last step
+//! last.safetensors       those of the last step, if there was one
 //! optimizer.safetensors  the optimizer's state, where it was kept
 //! training.json          the course of the training
 //! tokenizer.json  chat_template.jinja  generation.json
@@ -98,7 +98,8 @@ pub struct ModelFolder {
 pub struct ModelFiles<'a, Report> {
     pub config: &'a ModelConfig,
     pub best: &'a Tensors,
-    pub last: &'a Tensors,
+    /// None where no step was made and the best are the last.
+    pub last: Option<&'a Tensors>,
     pub optimizer: Option<&'a Tensors>,
     pub report: &'a Report,
     /// A folder with the tokenizer's files.
@@ -174,13 +175,17 @@ impl ModelFolder {
 
     /// Returns the updates that the weights have had: AdamW's correction goes on from there.
     pub fn updates(&self) -> Result<u64, FolderError> {
+        Ok(self.report()?["updates"].as_u64().unwrap_or(0))
+    }
+
+    /// The course of the training.
+    fn report(&self) -> Result<serde_json::Value, FolderError> {
         let path = self.path(TRAINING_NAME)?;
         let bytes = read_file(path).map_err(io_error("read", path))?;
-        let report: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
+        serde_json::from_slice(&bytes).map_err(|error| {
             let (path, reason) = (path.to_owned(), error.to_string());
             FolderError::Json { path, reason }
-        })?;
-        Ok(report["updates"].as_u64().unwrap_or(0))
+        })
     }
 
     /// Returns where the tokenizer stands, if the model has one.
@@ -194,7 +199,9 @@ impl ModelFolder {
         files: &ModelFiles<'_, Report>,
     ) -> Result<(), FolderError> {
         write_tensors(&out.join(WEIGHTS_NAME), files.best)?;
-        write_tensors(&out.join(LAST_NAME), files.last)?;
+        if let Some(last) = files.last {
+            write_tensors(&out.join(LAST_NAME), last)?;
+        }
         if let Some(optimizer) = files.optimizer {
             write_tensors(&out.join(OPTIMIZER_NAME), optimizer)?;
         }
@@ -207,13 +214,22 @@ impl ModelFolder {
     pub fn tensor_file(&self, which: Which) -> Result<TensorFile, FolderError> {
         let path = match (self.only_tensors(), which) {
             (Some(path), _) => path,
-            (None, Which::Last) => self.path(LAST_NAME)?,
-            (None, Which::Best) => {
+            (None, Which::Last) if !self.has_one_step() => self.path(LAST_NAME)?,
+            (None, _) => {
                 let path = self.files.get(WEIGHTS_NAME);
                 path.ok_or_else(|| self.no_model(WEIGHTS_NAME))?
             }
         };
         Ok(TensorFile::open(path)?)
+    }
+
+    /// Whether nothing was trained here, so that the best weights are the last.
+    fn has_one_step(&self) -> bool {
+        let is_imported = || {
+            self.report()
+                .is_ok_and(|report| report["imported"].is_string())
+        };
+        !self.files.contains_key(LAST_NAME) && is_imported()
     }
 
     /// A single safetensors file, whatever it is called.
@@ -298,7 +314,7 @@ mod tests {
         let files = ModelFiles {
             config: &config,
             best: &tensors(&config, 1.0),
-            last: &tensors(&config, 2.0),
+            last: Some(&tensors(&config, 2.0)),
             optimizer: Some(&tensors(&config, 3.0)),
             report: &serde_json::json!({ "updates": 7 }),
             tokenizer: &tokenizer,

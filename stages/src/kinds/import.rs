@@ -41,7 +41,7 @@ impl Stage for Import {
 
     const KIND: &'static str = "import";
     const ABOUT: &'static str = "takes a model from elsewhere: Hugging Face, GGUF or llama2.c";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const MAKES: Content = Content::Model;
     const ROLES: Roles = Roles::Fixed(&[Role::one(
         "weights",
@@ -93,9 +93,8 @@ fn finish(
     let tensors = model.tensors().map_err(refused)?;
     let files = ModelFiles {
         config: &model.config,
-        // There was no other step: the last weights are the best ones.
         best: &tensors,
-        last: &tensors,
+        last: None,
         optimizer: None,
         report: &json!({ "imported": model.family, "updates": 0 }),
         // Where `speech` wrote it.

@@ -94,7 +94,7 @@ impl Training<'_> {
         let files = ModelFiles {
             config: &config,
             best: &trained.best,
-            last: &trained.last,
+            last: Some(&trained.last),
             optimizer: optimizer.as_ref(),
             report: &trained.report,
             tokenizer: self.shards.folder(),

@@ -127,6 +127,20 @@ fn a_model_speaks_with_its_own_ids_and_its_own_template() {
 }
 
 #[test]
+fn weights_that_no_step_followed_are_best_and_last_and_written_once() {
+    let (_dir, outcome) = with_gpt2(|_| ());
+    let out = outcome.unwrap().out;
+    assert!(!out.join("last.safetensors").exists());
+    let (folder, config) = (
+        ModelFolder::open(&out).unwrap(),
+        ModelFolder::open(&out).unwrap().config().unwrap(),
+    );
+    let [best, last] =
+        [Which::Best, Which::Last].map(|which| folder.weights(which, &config).unwrap());
+    assert_eq!(best, last);
+}
+
+#[test]
 fn a_model_without_a_template_continues_texts() {
     let (_dir, outcome) = with_gpt2(|_| ());
     let tokenizer = Tokenizer::load(&outcome.unwrap().out).unwrap();
