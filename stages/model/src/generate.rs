@@ -15,6 +15,7 @@ mod forward;
 mod model;
 mod pass;
 mod product;
+mod reader;
 mod scratch;
 mod session;
 mod slab;
@@ -23,7 +24,8 @@ mod weights;
 
 pub use continuation::{Continuation, GenerateError, Rules, Step};
 pub use model::Model;
-pub use session::{FeedError, Session};
+pub use reader::{Fed, FeedError, Reader, Sequence};
+pub use session::Session;
 pub use weights::OpenError;
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{pass::Pass, team::Member};
+use super::{
+    pass::{Pass, Span},
+    team::Member,
+};
 use crate::{
     config::Positions,
     kernels::{
@@ -23,8 +26,12 @@ impl Pass<'_> {
         let (d, layout) = (c.d_head(), &self.model.sizes.layout);
         let n_group = c.n_heads / c.n_kv_heads;
         for kv_head in member.part(c.n_kv_heads) {
-            for row in 0..self.tokens.len() {
-                let pos = self.start + row;
+            let rows = self
+                .spans
+                .iter()
+                .flat_map(|span| span.rows.clone().map(move |row| (span, row)));
+            for (span, row) in rows {
+                let pos = span.place(row);
                 // SAFETY: key/value heads, and with them their queries, are this thread's.
                 unsafe {
                     let at = row * self.model.sizes.qkv;
@@ -37,12 +44,12 @@ impl Pass<'_> {
                     let key = self.qkv.part(at + c.d_model + kv_head * d, d);
                     let first = layout.key(layer, kv_head, pos);
                     for (i, x) in key.iter().enumerate() {
-                        self.keys.at(first + i * LANES).write(*x);
+                        span.keys.at(first + i * LANES).write(*x);
                     }
                     let value = self.qkv.part(at + c.d_model + c.d_kv() + kv_head * d, d);
                     for (panel, chunk) in value.chunks(LANES).enumerate() {
                         let place = layout.value(layer, kv_head, pos, panel);
-                        self.values.part(place, chunk.len()).copy_from_slice(chunk);
+                        span.values.part(place, chunk.len()).copy_from_slice(chunk);
                     }
                 }
             }
@@ -58,15 +65,16 @@ impl Pass<'_> {
     /// Attention of this thread's heads, a tile of rows at a time.
     pub(crate) unsafe fn attend(&self, member: &Member<'_>, layer: usize) {
         let c = &self.model.weights.config;
-        let n = self.tokens.len();
-        for (block, first) in (0..n).step_by(TILE_ROWS).enumerate() {
+        let tiles = self.spans.iter().flat_map(|span| {
+            let firsts = span.rows.clone().step_by(TILE_ROWS);
+            firsts.map(move |first| (span, first..span.rows.end.min(first + TILE_ROWS)))
+        });
+        for (idx, (span, rows)) in tiles.enumerate() {
             for head in 0..c.n_heads {
                 // Later rows see more keys; dealing heads in turn keeps the shares even.
-                if (block * c.n_heads + head) % member.n == member.idx {
+                if (idx * c.n_heads + head) % member.n == member.idx {
                     // SAFETY: these rows of this head are this thread's.
-                    unsafe {
-                        self.attend_tile(member, layer, head, first..n.min(first + TILE_ROWS))
-                    };
+                    unsafe { self.attend_tile(member, layer, head, (span, rows.clone())) };
                 }
             }
         }
@@ -77,12 +85,12 @@ impl Pass<'_> {
         member: &Member<'_>,
         layer: usize,
         head: usize,
-        rows: Range<usize>,
+        (span, rows): (&Span, Range<usize>),
     ) {
         let c = &self.model.weights.config;
         let (d, layout) = (c.d_head(), &self.model.sizes.layout);
         let kv_head = head / (c.n_heads / c.n_kv_heads);
-        let n_keys = self.start + rows.end;
+        let n_keys = span.place(rows.end);
         let scores_stride = layout.n_positions;
         // SAFETY: `private` has a place for each thread; the cache is read only here.
         let (scores, out) = unsafe {
@@ -92,7 +100,7 @@ impl Pass<'_> {
             );
             private.split_at_mut(TILE_ROWS * scores_stride)
         };
-        let keys = self.keys.at(layout.keys(layer, kv_head));
+        let keys = span.keys.at(layout.keys(layer, kv_head));
         for panel in 0..n_keys.div_ceil(LANES) {
             let tile = Tile {
                 depth: d,
@@ -116,7 +124,7 @@ impl Pass<'_> {
             .take(rows.len())
             .enumerate()
         {
-            let n_seen = self.start + rows.start + i + 1;
+            let n_seen = span.place(rows.start) + i + 1;
             softmax(&mut scores[..n_seen], 1.0 / (d as f32).sqrt());
             scores[n_seen..n_keys].fill(0.0);
         }
@@ -126,7 +134,7 @@ impl Pass<'_> {
                 rows: scores.as_ptr().cast(),
                 row_stride: scores_stride,
                 n_rows: rows.len(),
-                panel: self
+                panel: span
                     .values
                     .at(layout.value(layer, kv_head, 0, panel))
                     .cast(),

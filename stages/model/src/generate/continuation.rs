@@ -5,7 +5,7 @@
 //! positions are part of what is kept of a token, so sliding by one would mean reading
 //! everything again for each token. Some tokens at the beginning can be told to stay.
 
-use super::session::{FeedError, Session};
+use super::{reader::FeedError, session::Session};
 use crate::sampler::{Candidate, Draw, Sampling, SamplingError, candidates};
 
 /// How a prompt is continued.

@@ -1,5 +1,8 @@
 //! One pass of a few tokens through the model, by all threads of a team together.
 //!
+//! Tokens may be of several sequences: a row's numbers are the same to the bit whatever else is
+//! in the pass (in bf16 only as long as the number of rows chooses the same kernel).
+//!
 //! Every thread runs the same function from embedding to logits and takes its part of
 //! each operation; barriers stand where one needs what the others wrote. Prompts and
 //! single tokens go the same way and differ in the number of rows only.
@@ -7,9 +10,8 @@
 use std::ops::Range;
 
 use super::{
-    cache::Cache,
     model::Model,
-    pass::Pass,
+    pass::{Part, Pass},
     product::{Operand, grid},
     scratch::Scratch,
     team::{Member, Team},
@@ -17,7 +19,6 @@ use super::{
 };
 use crate::{
     config::{NormAt, Positions},
-    engine::Score,
     kernels::{
         loss::score,
         rows::{activate_in_place, gate_in_place, norm_row},
@@ -36,52 +37,41 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Runs `tokens` from position `start` on and leaves the logits of the rows
-    /// `heads` (counted in this pass) in the scratch, one after the other.
+    /// Reads parts of sequences and leaves the logits of the rows `heads` (counted over all
+    /// parts) in the scratch, one after the other.
     ///
-    /// The caller has checked the ids and that the cache has room.
-    pub(crate) fn pass(
-        &mut self,
-        cache: &mut Cache,
-        tokens: &[u16],
-        start: usize,
-        heads: Range<usize>,
-    ) {
+    /// The caller has checked the ids and that the caches have room.
+    pub(crate) fn pass(&mut self, parts: &mut [Part<'_>], heads: Vec<usize>) {
         let n_threads = self.team.n_threads();
+        let n_rows = parts.iter().map(|part| part.tokens.len()).sum();
         self.scratch
-            .make_room(&self.model.sizes, tokens.len(), heads.len(), n_threads);
-        let pass = Pass::new(self.model, self.scratch, cache).of(tokens, start);
+            .make_room(&self.model.sizes, n_rows, heads.len(), n_threads);
+        let pass = Pass::new(self.model, self.scratch, heads).of(parts);
         self.team.run(|member| {
             // SAFETY: each thread writes only its own part of each slab between two
             // barriers, and reads of others' parts stand behind a barrier.
             unsafe {
                 pass.blocks(member);
-                pass.head(member, heads.clone());
+                pass.head(member);
             }
         });
     }
 
     /// Scores the targets of the rows `heads` of the pass before.
-    pub(crate) fn score(
-        &mut self,
-        cache: &mut Cache,
-        heads: Range<usize>,
-        targets: &[u16],
-    ) -> &[Score] {
+    pub(crate) fn score(&mut self, heads: Range<usize>, targets: &[u16]) {
         assert_eq!(heads.len(), targets.len());
         let n_threads = self.team.n_threads();
         self.scratch
             .make_room(&self.model.sizes, heads.end, heads.len(), n_threads);
-        let pass = Pass::new(self.model, self.scratch, cache);
+        let pass = Pass::new(self.model, self.scratch, heads.collect());
         self.team.run(|member| {
             // SAFETY: as in `pass`.
             unsafe {
-                pass.head(member, heads.clone());
+                pass.head(member);
                 member.barrier();
                 pass.scores(member, targets);
             }
         });
-        &self.scratch.scores[..targets.len()]
     }
 }
 
@@ -115,18 +105,21 @@ impl Pass<'_> {
     unsafe fn embed(&self, member: &Member<'_>) {
         let c = &self.model.weights.config;
         let d = c.d_model;
-        for row in member.part(self.tokens.len()) {
-            // SAFETY: rows are this thread's.
-            let x = unsafe { self.x.part(row * self.model.sizes.d, d) };
-            let token = usize::from(self.tokens[row]);
-            let embedding = &self.model.weights.embed[token * d..][..d];
-            for (x, e) in x.iter_mut().zip(embedding) {
-                *x = e * c.embed_scale;
-            }
-            if c.positions != Positions::Rope {
-                let position = &self.model.weights.positions[(self.start + row) * d..][..d];
-                for (x, p) in x.iter_mut().zip(position) {
-                    *x += p;
+        let own = member.part(self.tokens.len());
+        for span in &self.spans {
+            for row in span.among(&own) {
+                // SAFETY: rows are this thread's.
+                let x = unsafe { self.x.part(row * self.model.sizes.d, d) };
+                let token = usize::from(self.tokens[row]);
+                let embedding = &self.model.weights.embed[token * d..][..d];
+                for (x, e) in x.iter_mut().zip(embedding) {
+                    *x = e * c.embed_scale;
+                }
+                if c.positions != Positions::Rope {
+                    let position = &self.model.weights.positions[span.place(row) * d..][..d];
+                    for (x, p) in x.iter_mut().zip(position) {
+                        *x += p;
+                    }
                 }
             }
         }
@@ -210,7 +203,7 @@ impl Pass<'_> {
         unsafe {
             match self.model.weights.config.norm_at {
                 NormAt::Pre => {
-                    self.norm(member, norm, rows.clone());
+                    self.norm(member, norm);
                     self.operand(member, &self.normed, self.model.sizes.d, rows)
                 }
                 NormAt::Post => self.operand(member, &self.x, self.model.sizes.d, rows),
@@ -226,7 +219,7 @@ impl Pass<'_> {
         let d = self.model.weights.config.d_model;
         // SAFETY: rows are this thread's in both loops.
         unsafe {
-            self.norm(member, norm, 0..self.tokens.len());
+            self.norm(member, norm);
             for row in member.part(self.tokens.len()) {
                 let normed = self.normed.part(row * self.model.sizes.d, d);
                 self.x
@@ -238,10 +231,10 @@ impl Pass<'_> {
     }
 
     /// Writes the norm of this thread's share of the rows.
-    unsafe fn norm(&self, member: &Member<'_>, norm: &NormWeights, rows: Range<usize>) {
+    unsafe fn norm(&self, member: &Member<'_>, norm: &NormWeights) {
         let c = &self.model.weights.config;
-        for row in member.part(rows.len()) {
-            let offset = (rows.start + row) * self.model.sizes.d;
+        for row in member.part(self.tokens.len()) {
+            let offset = row * self.model.sizes.d;
             // SAFETY: rows are this thread's.
             unsafe {
                 let x = self.x.part(offset, c.d_model);
@@ -268,21 +261,24 @@ impl Pass<'_> {
         }
     }
 
-    /// Logits of some rows, one after the other.
-    unsafe fn head(&self, member: &Member<'_>, rows: Range<usize>) {
-        if rows.is_empty() {
+    /// Logits of the rows that are wanted, one after the other.
+    unsafe fn head(&self, member: &Member<'_>) {
+        let n = self.heads.len();
+        if n == 0 {
             return;
         }
-        let n = rows.len();
-        // SAFETY: see the type.
+        let (c, stride) = (&self.model.weights.config, self.model.sizes.d);
+        // SAFETY: see the type; a thread writes rows of its own.
         unsafe {
-            let input = match &self.model.weights.norm {
-                Some(norm) => {
-                    self.norm(member, norm, rows.clone());
-                    self.operand(member, &self.normed, self.model.sizes.d, rows)
+            for idx in member.part(n) {
+                let x = self.x.part(self.heads[idx] * stride, c.d_model);
+                let out = self.normed.part(idx * stride, c.d_model);
+                match &self.model.weights.norm {
+                    Some(norm) => norm_row(c.norm, c.norm_eps, x, &norm.gain, &norm.bias, out),
+                    None => out.copy_from_slice(x),
                 }
-                None => self.operand(member, &self.x, self.model.sizes.d, rows),
-            };
+            }
+            let input = self.operand(member, &self.normed, stride, 0..n);
             self.linear(
                 member,
                 &self.model.weights.head,

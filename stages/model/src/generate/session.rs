@@ -6,11 +6,9 @@
 use std::sync::Arc;
 
 use super::{
-    cache::Cache,
-    forward::{Machine, PASS_ROWS},
+    forward::PASS_ROWS,
     model::Model,
-    scratch::Scratch,
-    team::Team,
+    reader::{Fed, FeedError, Reader, Sequence, check, check_ids},
 };
 use crate::{config::ModelConfig, engine::Score};
 
@@ -19,66 +17,46 @@ const SCORE_ROWS: usize = 48;
 
 /// Tokens fed to a model so far, and what comes next. Sessions of one model do not see each other.
 pub struct Session {
-    model: Arc<Model>,
-    team: Team,
-    scratch: Scratch,
-    cache: Cache,
-    held: Vec<u16>,
-}
-
-/// Why tokens could not be fed. Nothing was fed then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FeedError {
-    #[error("nothing to read: the prompt has no tokens")]
-    Empty,
-    #[error(
-        "token {id} is outside the model's vocabulary of {vocab_size}: the tokenizer is not this model's"
-    )]
-    OutsideVocabulary { id: u16, vocab_size: usize },
-    #[error("{n} tokens do not fit the model's context of {context}")]
-    TooLong { n: usize, context: usize },
+    reader: Reader,
+    sequence: Sequence,
 }
 
 impl Session {
     /// Begins with nothing held; `n_threads` work on each token.
     pub fn new(model: Arc<Model>, n_threads: usize) -> Session {
         Session {
-            cache: Cache::new(model.config()),
-            team: Team::new(n_threads),
-            scratch: Scratch::default(),
-            held: Vec::new(),
-            model,
+            sequence: Sequence::new(&model),
+            reader: Reader::new(model, n_threads),
         }
     }
 
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.reader.model()
     }
 
     pub fn config(&self) -> &ModelConfig {
-        self.model.config()
+        self.reader.model().config()
     }
 
     /// The tokens fed so far.
     pub fn held(&self) -> &[u16] {
-        &self.held
+        self.sequence.held()
     }
 
     /// Takes back all but the first `n` tokens.
     pub fn truncate(&mut self, n: usize) {
-        self.held.truncate(n);
+        self.sequence.truncate(n);
     }
 
     /// Feeds tokens after those held and returns the logits of what comes next.
     pub fn feed(&mut self, tokens: &[u16]) -> Result<&[f32], FeedError> {
-        self.check(tokens, self.held.len())?;
+        self.check(tokens, self.held().len())?;
         let (rest, last) = tokens.split_at((tokens.len() - 1) / PASS_ROWS * PASS_ROWS);
         for chunk in rest.chunks(PASS_ROWS) {
             self.pass(chunk, false);
         }
         self.pass(last, true);
-        let n = self.config().vocab_size;
-        Ok(&self.scratch.logits[..n])
+        Ok(self.reader.logits(0))
     }
 
     /// Makes the held tokens exactly these, keeping what they begin with in common, and
@@ -123,18 +101,13 @@ impl Session {
         self.truncate(n_kept);
         let mut scores = Vec::with_capacity(targets.len());
         for chunk in tokens[n_kept..].chunks(PASS_ROWS) {
-            let start = self.held.len();
+            let start = self.held().len();
             self.pass(chunk, false);
             let mut row = first.saturating_sub(start).min(chunk.len());
             while row < chunk.len() {
                 let end = chunk.len().min(row + SCORE_ROWS);
                 let targets = &targets[start + row - first..start + end - first];
-                let mut machine = Machine {
-                    model: &self.model,
-                    team: &mut self.team,
-                    scratch: &mut self.scratch,
-                };
-                scores.extend_from_slice(machine.score(&mut self.cache, row..end, targets));
+                scores.extend_from_slice(self.reader.score(row..end, targets));
                 row = end;
             }
         }
@@ -143,40 +116,23 @@ impl Session {
 
     /// How many of the first tokens are held.
     fn n_common(&self, tokens: &[u16]) -> usize {
-        let pairs = self.held.iter().zip(tokens);
+        let pairs = self.held().iter().zip(tokens);
         pairs.take_while(|(a, b)| a == b).count()
     }
 
-    fn pass(&mut self, tokens: &[u16], last: bool) {
-        let n = tokens.len();
-        let start = self.held.len();
-        let heads = if last { n - 1..n } else { n..n };
-        let mut machine = Machine {
-            model: &self.model,
-            team: &mut self.team,
-            scratch: &mut self.scratch,
-        };
-        machine.pass(&mut self.cache, tokens, start, heads);
-        self.held.extend_from_slice(tokens);
+    fn pass(&mut self, tokens: &[u16], is_asked: bool) {
+        self.reader.pass(&mut [Fed {
+            sequence: &mut self.sequence,
+            tokens,
+            is_asked,
+        }]);
     }
 
     fn check(&self, tokens: &[u16], n_held: usize) -> Result<(), FeedError> {
-        if tokens.is_empty() {
-            return Err(FeedError::Empty);
-        }
-        self.check_ids(tokens)?;
-        let (n, context) = (n_held + tokens.len(), self.config().context);
-        if n > context {
-            return Err(FeedError::TooLong { n, context });
-        }
-        Ok(())
+        check(self.config(), tokens, n_held)
     }
 
     pub(crate) fn check_ids(&self, tokens: &[u16]) -> Result<(), FeedError> {
-        let vocab_size = self.config().vocab_size;
-        match tokens.iter().find(|&&id| usize::from(id) >= vocab_size) {
-            Some(&id) => Err(FeedError::OutsideVocabulary { id, vocab_size }),
-            None => Ok(()),
-        }
+        check_ids(self.config(), tokens)
     }
 }

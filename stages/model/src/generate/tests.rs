@@ -514,6 +514,74 @@ fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
     assert_close(again, &want, 2e-5);
 }
 
+/// What a sequence is told when it is fed alone, a token at a time after its beginning.
+fn told_alone(model: &Arc<Model>, tokens: &[u16], n_first: usize) -> Vec<Vec<u32>> {
+    let mut session = Session::new(Arc::clone(model), 2);
+    let (first, rest) = tokens.split_at(n_first);
+    let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect();
+    let mut told = vec![bits(session.feed(first).unwrap())];
+    for token in rest {
+        told.push(bits(session.feed(&[*token]).unwrap()));
+    }
+    told
+}
+
+/// Three sequences, one of which comes later and one of which ends sooner.
+#[test]
+fn a_sequence_is_told_the_same_bits_whatever_is_fed_beside_it() {
+    for precision in [ReadPrecision::F32, ReadPrecision::Int8] {
+        for c in all_options() {
+            let model = Arc::new(model(&c, precision));
+            let all = tokens(40);
+            let plans = [(0, 17, 9), (3, 1, 20), (1, 30, 4)];
+            let alone =
+                plans.map(|(_, first, more)| told_alone(&model, &all[..first + more], first));
+            let mut reader = Reader::new(Arc::clone(&model), 3);
+            let mut sequences = plans.map(|_| Sequence::new(&model));
+            for round in 0..26 {
+                let mut fed = Vec::new();
+                let mut asked = Vec::new();
+                for (idx, sequence) in sequences.iter_mut().enumerate() {
+                    let (begins, first, more) = plans[idx];
+                    let Some(step) = usize::checked_sub(round, begins).filter(|step| *step <= more)
+                    else {
+                        continue;
+                    };
+                    let tokens = match step {
+                        0 => &all[..first],
+                        _ => &all[first + step - 1..first + step],
+                    };
+                    // Some of the logits are of no interest to anybody.
+                    let is_asked = (round + idx) % 3 != 0;
+                    if is_asked {
+                        asked.push((idx, step));
+                    }
+                    fed.push(Fed {
+                        sequence,
+                        tokens,
+                        is_asked,
+                    });
+                }
+                if fed.is_empty() {
+                    continue;
+                }
+                let told = reader.feed(&mut fed).unwrap();
+                assert_eq!(told.len(), asked.len());
+                for (logits, (idx, step)) in told.iter().zip(asked) {
+                    let want = &alone[idx][step];
+                    assert!(
+                        logits
+                            .iter()
+                            .zip(want)
+                            .all(|(x, bits)| x.to_bits() == *bits),
+                        "{idx} {step}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
     for &precision in ReadPrecision::ALL {
