@@ -19,6 +19,7 @@ use crate::{
     run::RunArgs,
     runs::RunsArgs,
     sample::SampleArgs,
+    serve::ServeArgs,
     show::ShowArgs,
     stages::StagesArgs,
     tag::{NoteArgs, TagArgs},
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Sample(SampleArgs),
     /// Talk to a model
     Chat(ChatArgs),
+    /// Let models answer through OpenAI's API
+    Serve(ServeArgs),
     /// Write a model as other programs load it
     Export(ExportArgs),
     /// List the known datasets and their shapes

@@ -38,6 +38,7 @@ mod run;
 mod runs;
 mod sample;
 mod schema;
+mod serve;
 mod shape;
 mod show;
 mod signals;
@@ -91,6 +92,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Report(args) => report::run(&project, args),
         Command::Sample(args) => sample::run(&project, args),
         Command::Chat(args) => chat::run(&project, args),
+        Command::Serve(args) => serve::run(&project, args),
         Command::Export(args) => export::run(&project, args),
         Command::Datasets(args) => datasets::datasets(args),
         Command::Stages(args) => stages::stages(&project, args),

@@ -26,6 +26,7 @@ mod readme;
 mod records;
 mod remote_store;
 mod running;
+mod serving;
 mod speaking;
 mod sweeps;
 mod talk;

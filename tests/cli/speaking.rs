@@ -31,7 +31,7 @@ stages:
 ";
 
 /// A project with a trained model, as a run and as a folder.
-fn talker() -> Project {
+pub(crate) fn talker() -> Project {
     let project = Project::new();
     project.write("talker.yaml", TALKER);
     project.tinylm("run talker.yaml").success();

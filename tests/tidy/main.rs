@@ -6,7 +6,7 @@ mod circles;
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// Who may import whom. A new line here is a design change; see `pipeline/DESIGN.md`.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("pipeline/settings", &[]),
     ("registry", &[]),
     ("stages/model", &["tinylm-settings"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
         "stages",
         &["tinylm-exchange", "tinylm-model", "tinylm-pipeline"],
     ),
+    ("stages/serve", &["tinylm-model", "tinylm-stages"]),
     (
         ".",
         &[
@@ -24,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "tinylm-pipeline",
             "tinylm-registry",
             "tinylm-reports",
+            "tinylm-serve",
             "tinylm-stages",
         ],
     ),

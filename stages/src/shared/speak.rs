@@ -19,7 +19,7 @@ use tinylm_pipeline::StageError;
 
 use crate::shared::{
     template::Role,
-    tokens::{Tokenizer, TokensError},
+    tokens::{DecodeStream, Tokenizer, TokensError},
 };
 
 /// A session of a model, with the model's tokenizer.
@@ -91,6 +91,58 @@ pub struct Prompt {
     pub n_turns_left_out: usize,
 }
 
+impl Prompt {
+    /// A text to be continued, behind the mark that texts begin with, if they do.
+    pub fn of_text(tokenizer: &Tokenizer, text: &str) -> Result<Prompt, SpeakError> {
+        let begin = tokenizer.generation().bos_id;
+        let mut ids: Vec<u32> = begin.into_iter().collect();
+        let n_stay = ids.len();
+        ids.extend(tokenizer.encode(text)?);
+        Ok(Prompt {
+            ids: narrow(&ids)?,
+            n_stay,
+            n_turns_left_out: 0,
+        })
+    }
+
+    /// A dialogue of which the next turn is the model's, as much of it as the context holds
+    /// beside an answer of some length.
+    pub fn of_chat(
+        tokenizer: &Tokenizer,
+        system: Option<&str>,
+        turns: &[(Role, String)],
+        (context, max_tokens): (usize, usize),
+    ) -> Result<Prompt, SpeakError> {
+        let room = context - max_tokens.min(context / 2);
+        let system: Vec<(Role, &str)> = system
+            .map(|text| (Role::System, text))
+            .into_iter()
+            .collect();
+        let frame = tokenizer.render_chat(&system, true)?;
+        let mut first = 0;
+        loop {
+            let mut all = system.clone();
+            all.extend(
+                turns[first..]
+                    .iter()
+                    .map(|(role, text)| (*role, text.as_str())),
+            );
+            let ids = tokenizer.render_chat(&all, true)?;
+            let next = next_exchange(turns, first);
+            if ids.len() <= room || next >= turns.len() {
+                // A single turn that does not fit is cropped when it is read.
+                let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+                return Ok(Prompt {
+                    ids: narrow(&ids)?,
+                    n_stay: n_stay.min(context / 2),
+                    n_turns_left_out: first,
+                });
+            }
+            first = next;
+        }
+    }
+}
+
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -153,10 +205,7 @@ impl Speaker {
         tokenizer: Arc<Tokenizer>,
         n_threads: usize,
     ) -> Result<Speaker, SpeakError> {
-        let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config().vocab_size);
-        if tokens != vocab_size {
-            return Err(SpeakError::Mismatch { tokens, vocab_size });
-        }
+        check_pair(&model, &tokenizer)?;
         Ok(Speaker {
             session: Session::new(model, n_threads),
             tokenizer,
@@ -176,21 +225,12 @@ impl Speaker {
         self.tokenizer.knows_turns()
     }
 
-    /// A text to be continued, behind the mark that texts begin with, if they do.
+    /// A text to be continued.
     pub fn text_prompt(&self, text: &str) -> Result<Prompt, SpeakError> {
-        let begin = self.tokenizer.generation().bos_id;
-        let mut ids: Vec<u32> = begin.into_iter().collect();
-        let n_stay = ids.len();
-        ids.extend(self.tokenizer.encode(text)?);
-        Ok(Prompt {
-            ids: narrow(&ids)?,
-            n_stay,
-            n_turns_left_out: 0,
-        })
+        Prompt::of_text(&self.tokenizer, text)
     }
 
-    /// A dialogue of which the next turn is the model's, as much of it as the context holds
-    /// beside an answer of some length.
+    /// A dialogue of which the next turn is the model's.
     pub fn chat_prompt(
         &self,
         system: Option<&str>,
@@ -198,33 +238,7 @@ impl Speaker {
         max_tokens: usize,
     ) -> Result<Prompt, SpeakError> {
         let context = self.session.config().context;
-        let room = context - max_tokens.min(context / 2);
-        let system: Vec<(Role, &str)> = system
-            .map(|text| (Role::System, text))
-            .into_iter()
-            .collect();
-        let frame = self.tokenizer.render_chat(&system, true)?;
-        let mut first = 0;
-        loop {
-            let mut all = system.clone();
-            all.extend(
-                turns[first..]
-                    .iter()
-                    .map(|(role, text)| (*role, text.as_str())),
-            );
-            let ids = self.tokenizer.render_chat(&all, true)?;
-            let next = next_exchange(turns, first);
-            if ids.len() <= room || next >= turns.len() {
-                // A single turn that does not fit is cropped when it is read.
-                let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-                return Ok(Prompt {
-                    ids: narrow(&ids)?,
-                    n_stay: n_stay.min(context / 2),
-                    n_turns_left_out: first,
-                });
-            }
-            first = next;
-        }
+        Prompt::of_chat(&self.tokenizer, system, turns, (context, max_tokens))
     }
 
     /// Continues a prompt, telling `listen` each token as it comes; it returns whether to go on.
@@ -250,27 +264,24 @@ impl Speaker {
             n_candidates: manner.n_candidates,
         };
         let mut continuation = Continuation::new(&mut self.session, &prompt.ids, rules)?;
-        let mut stream = self.tokenizer.decode_stream();
-        let mut held_back = HeldBack::new(&manner.stop);
+        let mut spoken = Spoken::new(&self.tokenizer, &manner.stop);
         let (mut n_tokens, mut end) = (0, End::Length);
         while let Some(step) = continuation.advance()? {
             n_tokens += 1;
             if step.is_stop {
                 end = End::Stop;
             }
-            let piece = if step.is_stop {
-                String::new()
-            } else {
-                stream.push(u32::from(step.id))?
+            let text = match step.is_stop {
+                true => String::new(),
+                false => spoken.push(step.id)?,
             };
-            let text = held_back.push(&piece);
             let said = Said {
                 text: &text,
                 id: step.id,
                 candidates: &step.candidates,
             };
             let go_on = listen(&said);
-            if held_back.stopped {
+            if spoken.is_stopped() {
                 end = End::Stop;
                 break;
             }
@@ -280,8 +291,7 @@ impl Speaker {
             }
         }
         let (n_cropped, n_slides) = (continuation.n_cropped(), continuation.n_slides());
-        let mut rest = held_back.push(&stream.finish()?);
-        rest.push_str(&held_back.finish());
+        let (text, rest) = spoken.finish()?;
         if !rest.is_empty() {
             listen(&Said {
                 text: &rest,
@@ -290,12 +300,21 @@ impl Speaker {
             });
         }
         Ok(Answer {
-            text: held_back.text,
+            text,
             n_tokens,
             end,
             n_cropped,
             n_slides,
         })
+    }
+}
+
+/// Refuses a tokenizer that is not a model's.
+pub fn check_pair(model: &Model, tokenizer: &Tokenizer) -> Result<(), SpeakError> {
+    let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config().vocab_size);
+    match tokens == vocab_size {
+        true => Ok(()),
+        false => Err(SpeakError::Mismatch { tokens, vocab_size }),
     }
 }
 
@@ -311,6 +330,39 @@ pub(crate) fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
         .iter()
         .map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));
     narrowed.collect()
+}
+
+/// Ids that become text as they come: whole characters, and nothing that may become a stop text.
+pub struct Spoken<'a> {
+    stream: DecodeStream<'a>,
+    held_back: HeldBack<'a>,
+}
+
+impl<'a> Spoken<'a> {
+    pub fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Spoken<'a> {
+        Spoken {
+            stream: tokenizer.decode_stream(),
+            held_back: HeldBack::new(stops),
+        }
+    }
+
+    /// Takes one id and returns what can be said now.
+    pub fn push(&mut self, id: u16) -> Result<String, TokensError> {
+        let piece = self.stream.push(u32::from(id))?;
+        Ok(self.held_back.push(&piece))
+    }
+
+    /// Whether a stop text has come.
+    pub fn is_stopped(&self) -> bool {
+        self.held_back.stopped
+    }
+
+    /// Returns all that was said, and the end of it that was held back.
+    pub fn finish(mut self) -> Result<(String, String), TokensError> {
+        let mut rest = self.held_back.push(&self.stream.finish()?);
+        rest.push_str(&self.held_back.finish());
+        Ok((self.held_back.text, rest))
+    }
 }
 
 /// Text on its way out: what could be the beginning of a stop text waits.

@@ -40,11 +40,12 @@ impl Sequence {
     }
 }
 
-/// Tokens of a sequence, and whether what comes next is asked for.
+/// Tokens of a sequence, and what is asked for.
 pub struct Fed<'a> {
     pub sequence: &'a mut Sequence,
     pub tokens: &'a [u16],
-    pub is_asked: bool,
+    /// Behind how many of the last tokens the logits are wanted: mostly one, or none.
+    pub n_asked: usize,
 }
 
 /// Why tokens could not be fed. Nothing was fed then.
@@ -83,8 +84,8 @@ impl Reader {
         &self.model
     }
 
-    /// Feeds tokens to each sequence in one pass and returns the logits of those that asked, in
-    /// their order. Nothing is fed where one of them cannot be.
+    /// Feeds tokens to each sequence in one pass and returns the logits that are
+    /// asked for, in their order. Nothing is fed where one of them cannot be.
     pub fn feed(&mut self, fed: &mut [Fed<'_>]) -> Result<Vec<&[f32]>, FeedError> {
         for one in fed.iter() {
             check(self.model.config(), one.tokens, one.sequence.held.len())?;
@@ -100,7 +101,7 @@ impl Reader {
         let (mut heads, mut end) = (Vec::new(), 0);
         for one in fed.iter() {
             end += one.tokens.len();
-            heads.extend(one.is_asked.then(|| end - 1));
+            heads.extend(end - one.n_asked..end);
         }
         let n_asked = heads.len();
         let mut parts: Vec<Part<'_>> = fed

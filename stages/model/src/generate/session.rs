@@ -124,7 +124,7 @@ impl Session {
         self.reader.pass(&mut [Fed {
             sequence: &mut self.sequence,
             tokens,
-            is_asked,
+            n_asked: usize::from(is_asked),
         }]);
     }
 

@@ -559,7 +559,7 @@ fn a_sequence_is_told_the_same_bits_whatever_is_fed_beside_it() {
                     fed.push(Fed {
                         sequence,
                         tokens,
-                        is_asked,
+                        n_asked: usize::from(is_asked),
                     });
                 }
                 if fed.is_empty() {

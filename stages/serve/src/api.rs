@@ -1,0 +1,116 @@
+//! What can be asked for, and who may ask.
+
+mod about;
+mod answer;
+mod ask;
+mod chat;
+mod completions;
+mod guard;
+mod logprobs;
+mod tokens;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware,
+    routing::{get, post},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{Options, Served, engine::Engine, error::ApiError, params::Params};
+
+/// Most bytes of a request.
+const BODY: usize = 4 << 20;
+
+/// What all requests share.
+pub(crate) struct State {
+    models: Vec<Served>,
+    engine: Engine,
+    options: Options,
+    places: Arc<Semaphore>,
+    began: u64,
+    n_requests: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new(models: Vec<Served>, options: Options) -> State {
+        let n_places = models.len() * options.n_slots + options.n_waiting;
+        State {
+            engine: Engine::start(&models, options.n_slots, options.n_threads),
+            places: Arc::new(Semaphore::new(n_places)),
+            models,
+            options,
+            began: now(),
+            n_requests: AtomicU64::new(0),
+        }
+    }
+
+    /// The model that a request names; of a request that names none, the first.
+    fn model(&self, params: &Params) -> Result<usize, ApiError> {
+        let Some(name) = params.text("model")? else {
+            return Ok(0);
+        };
+        let mut names = self.models.iter().map(|served| served.name.as_str());
+        names.position(|known| known == name).ok_or_else(|| {
+            let known: Vec<String> = self
+                .models
+                .iter()
+                .map(|served| format!("`{}`", served.name))
+                .collect();
+            ApiError {
+                status: StatusCode::NOT_FOUND,
+                ..ApiError::wrong(
+                    "model",
+                    format!("there is no model `{name}`; there is {}", known.join(", ")),
+                )
+            }
+            .code("model_not_found")
+        })
+    }
+
+    /// A place among the requests that are answered or wait.
+    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| {
+            ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests wait already; try again",
+            )
+        })
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+pub(crate) fn router(state: Arc<State>, addr: SocketAddr) -> Router {
+    let door = guard::Door {
+        is_local: addr.ip().is_loopback(),
+        api_key: state.options.api_key.clone(),
+    };
+    Router::new()
+        .route("/v1/chat/completions", post(chat::answer))
+        .route("/v1/completions", post(completions::answer))
+        .route("/v1/models", get(about::models))
+        .route("/v1/models/{*name}", get(about::model))
+        .route("/health", get(about::health))
+        .route("/metrics", get(about::metrics))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::info))
+        .route("/apply-template", post(tokens::apply_template))
+        .fallback(about::unknown)
+        .method_not_allowed_fallback(about::wrong_method)
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(middleware::from_fn_with_state(Arc::new(door), guard::pass))
+        .with_state(state)
+}

@@ -1,0 +1,344 @@
+//! Answers on their way to a client: whole, or piece by piece as events.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::{future::join_all, stream};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{State, ask::Asked, logprobs, now};
+use crate::{
+    Served,
+    choice::{Choice, Heard},
+    engine::Token,
+    error::ApiError,
+};
+
+/// Silence after which a client is told that the server lives.
+const PING: Duration = Duration::from_secs(10);
+/// Events that may wait for a slow reader.
+const EVENTS: usize = 64;
+
+/// Which of the two APIs is spoken.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    Chat,
+    Text,
+}
+
+/// A request that has been understood.
+pub(super) struct Job {
+    pub(super) state: Arc<State>,
+    pub(super) asked: Asked,
+    pub(super) form: Form,
+    pub(super) prompts: Vec<Vec<u16>>,
+    /// Answers begin with their prompts.
+    pub(super) has_echo: bool,
+    #[expect(
+        dead_code,
+        reason = "given back with the job, when the answer has been sent"
+    )]
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// What is known of an answer when it is over.
+#[derive(Default)]
+struct Whole {
+    text: String,
+    prompt: Vec<Token>,
+    tokens: Vec<Token>,
+    reason: &'static str,
+    n_tokens: usize,
+    n_cached: usize,
+}
+
+impl Job {
+    pub(super) async fn answer(self) -> Result<Response, ApiError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.state.n_requests.fetch_add(1, Relaxed);
+        match self.asked.is_streamed {
+            true => Ok(self.streamed()),
+            false => self.whole().await,
+        }
+    }
+
+    fn served(&self) -> &Served {
+        &self.state.models[self.asked.model]
+    }
+
+    /// The answers' numbers, prompts and samples.
+    fn choices(&self) -> Vec<(usize, usize, usize)> {
+        let n = self.asked.n;
+        let prompts = 0..self.prompts.len();
+        prompts
+            .flat_map(|prompt| (0..n).map(move |sample| (prompt * n + sample, prompt, sample)))
+            .collect()
+    }
+
+    fn id(&self) -> String {
+        let kind = if self.form == Form::Chat {
+            "chatcmpl"
+        } else {
+            "cmpl"
+        };
+        use std::sync::atomic::Ordering::Relaxed;
+        let n = self.state.n_requests.load(Relaxed);
+        format!("{kind}-{:x}-{n:x}", self.state.began)
+    }
+
+    fn echo(&self, prompt: usize) -> Result<String, ApiError> {
+        if !self.has_echo {
+            return Ok(String::new());
+        }
+        let ids: Vec<u32> = self.prompts[prompt]
+            .iter()
+            .map(|id| u32::from(*id))
+            .collect();
+        let text = self.served().tokenizer.decode_all(&ids);
+        text.map_err(|error| ApiError::wrong("prompt", error.to_string()))
+    }
+
+    async fn whole(self) -> Result<Response, ApiError> {
+        let choices = self.choices();
+        let heard = choices
+            .iter()
+            .map(|&(_, prompt, sample)| self.hear(prompt, sample));
+        let (mut shown, mut usage) = (Vec::new(), Usage::default());
+        for (&(index, prompt, sample), whole) in choices.iter().zip(join_all(heard).await) {
+            let whole = whole?;
+            usage.add(&whole, self.prompts[prompt].len(), sample == 0);
+            shown.push(self.shown(index, prompt, &whole)?);
+        }
+        let object = match self.form {
+            Form::Chat => "chat.completion",
+            Form::Text => "text_completion",
+        };
+        Ok(Json(json!({
+            "id": self.id(),
+            "object": object,
+            "created": now(),
+            "model": self.served().name,
+            "choices": shown,
+            "usage": usage.json(),
+        }))
+        .into_response())
+    }
+
+    async fn hear(&self, prompt: usize, sample: usize) -> Result<Whole, ApiError> {
+        let told = self.asked.start(&self.state, &self.prompts[prompt], sample);
+        let limit = self.state.options.time_limit;
+        let tokenizer = &self.served().tokenizer;
+        let mut choice = Choice::new(told, tokenizer, &self.asked.stops, limit);
+        let mut whole = Whole::default();
+        while let Some(heard) = choice.next().await {
+            match heard {
+                Heard::Begun { n_cached } => whole.n_cached = n_cached,
+                Heard::Read(token) => whole.prompt.push(token),
+                Heard::Said { text, token } => {
+                    whole.text.push_str(&text);
+                    if !token.is_stop {
+                        whole.tokens.push(token);
+                    }
+                }
+                Heard::End(end) => {
+                    whole.text.push_str(&end.rest);
+                    (whole.reason, whole.n_tokens) = (end.reason, end.n_tokens);
+                }
+                Heard::Failed(reason) => {
+                    return Err(ApiError::new(
+                        axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+                        reason,
+                    ));
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    fn shown(&self, index: usize, prompt: usize, whole: &Whole) -> Result<Value, ApiError> {
+        let tokenizer = &self.served().tokenizer;
+        let is_told = self.asked.wish.n_top.is_some();
+        if self.form == Form::Chat {
+            let logprobs = is_told.then(|| logprobs::of_chat(tokenizer, &whole.tokens));
+            return Ok(json!({
+                "index": index,
+                "message": { "role": "assistant", "content": whole.text, "refusal": null },
+                "logprobs": logprobs,
+                "finish_reason": whole.reason,
+            }));
+        }
+        let echo = self.echo(prompt)?;
+        let first = self.has_echo.then(|| self.prompts[prompt][0]);
+        let tokens = [whole.prompt.as_slice(), &whole.tokens].concat();
+        Ok(json!({
+            "index": index,
+            "text": echo + &whole.text,
+            "logprobs": is_told.then(|| logprobs::of_text(tokenizer, first, &tokens, 0)),
+            "finish_reason": whole.reason,
+        }))
+    }
+
+    fn streamed(self) -> Response {
+        let (events, waiting) = mpsc::channel::<Event>(EVENTS);
+        tokio::spawn(async move {
+            // A client that went away: the answers' channels are closed with this task.
+            let _ = self.send_all(&events).await;
+        });
+        let stream = stream::unfold(waiting, |mut waiting| async move {
+            let event = waiting.recv().await?;
+            Some((Ok::<Event, Infallible>(event), waiting))
+        });
+        let ping = KeepAlive::new().interval(PING).text("ping");
+        let mut response = Sse::new(stream).keep_alive(ping).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            "x-accel-buffering",
+            axum::http::HeaderValue::from_static("no"),
+        );
+        response
+    }
+
+    async fn send_all(&self, events: &mpsc::Sender<Event>) -> Option<()> {
+        let id = self.id();
+        let choices = self.choices();
+        let sent = choices.iter().map(|&choice| self.send(&id, choice, events));
+        let mut usage = Usage::default();
+        for (&(_, prompt, sample), whole) in choices.iter().zip(join_all(sent).await) {
+            usage.add(&whole?, self.prompts[prompt].len(), sample == 0);
+        }
+        if self.asked.with_usage {
+            let mut chunk = self.chunk(&id, json!([]));
+            chunk["usage"] = usage.json();
+            send(events, &chunk).await?;
+        }
+        events.send(Event::default().data("[DONE]")).await.ok()
+    }
+
+    fn chunk(&self, id: &str, choices: Value) -> Value {
+        let object = match self.form {
+            Form::Chat => "chat.completion.chunk",
+            Form::Text => "text_completion",
+        };
+        let mut chunk = json!({
+            "id": id,
+            "object": object,
+            "created": now(),
+            "model": self.served().name,
+            "choices": choices,
+        });
+        if self.asked.with_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    /// Sends one answer; `None` when nobody listens.
+    async fn send(
+        &self,
+        id: &str,
+        (index, prompt, sample): (usize, usize, usize),
+        events: &mpsc::Sender<Event>,
+    ) -> Option<Whole> {
+        let told = self.asked.start(&self.state, &self.prompts[prompt], sample);
+        let (limit, served) = (self.state.options.time_limit, self.served());
+        let mut choice = Choice::new(told, &served.tokenizer, &self.asked.stops, limit);
+        let mut whole = Whole::default();
+        let piece = |text: &str, tokens: &[Token], reason: Option<&str>| {
+            self.chunk(id, json!([self.piece(index, text, tokens, reason)]))
+        };
+        if self.form == Form::Chat {
+            let role = json!([{ "index": index, "delta": { "role": "assistant", "content": "" }, "logprobs": null, "finish_reason": null }]);
+            send(events, &self.chunk(id, role)).await?;
+        } else if let Ok(echo) = self.echo(prompt)
+            && !echo.is_empty()
+        {
+            send(events, &piece(&echo, &[], None)).await?;
+        }
+        loop {
+            // Someone who has left is noticed while nothing is said, too.
+            let heard = tokio::select! {
+                heard = choice.next() => heard?,
+                () = events.closed() => return None,
+            };
+            match heard {
+                Heard::Begun { n_cached } => whole.n_cached = n_cached,
+                Heard::Read(_) => (),
+                Heard::Said { text, token } => {
+                    let tokens = if token.is_stop { vec![] } else { vec![token] };
+                    let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
+                    if !text.is_empty() || is_told {
+                        send(events, &piece(&text, &tokens, None)).await?;
+                    }
+                }
+                Heard::End(end) => {
+                    if !end.rest.is_empty() {
+                        send(events, &piece(&end.rest, &[], None)).await?;
+                    }
+                    send(events, &piece("", &[], Some(end.reason))).await?;
+                    whole.n_tokens = end.n_tokens;
+                    return Some(whole);
+                }
+                Heard::Failed(reason) => {
+                    let error = ApiError::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, reason);
+                    send(events, &error.json()).await?;
+                    return Some(whole);
+                }
+            }
+        }
+    }
+
+    fn piece(&self, index: usize, text: &str, tokens: &[Token], reason: Option<&str>) -> Value {
+        let tokenizer = &self.served().tokenizer;
+        let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
+        if self.form == Form::Text {
+            let logprobs = is_told.then(|| logprobs::of_text(tokenizer, None, tokens, 0));
+            return json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
+        }
+        let delta = match reason {
+            Some(_) if text.is_empty() => json!({}),
+            _ => json!({ "content": text }),
+        };
+        let logprobs = is_told.then(|| logprobs::of_chat(tokenizer, tokens));
+        json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason })
+    }
+}
+
+async fn send(events: &mpsc::Sender<Event>, value: &Value) -> Option<()> {
+    events
+        .send(Event::default().data(value.to_string()))
+        .await
+        .ok()
+}
+
+#[derive(Default)]
+struct Usage {
+    n_prompt: usize,
+    n_cached: usize,
+    n_answer: usize,
+}
+
+impl Usage {
+    fn add(&mut self, whole: &Whole, n_prompt: usize, is_first: bool) {
+        if is_first {
+            self.n_prompt += n_prompt;
+            self.n_cached += whole.n_cached;
+        }
+        self.n_answer += whole.n_tokens;
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "prompt_tokens": self.n_prompt,
+            "completion_tokens": self.n_answer,
+            "total_tokens": self.n_prompt + self.n_answer,
+            "prompt_tokens_details": { "cached_tokens": self.n_cached },
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! What every request for an answer says: how tokens are chosen, how many, and where it ends.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tinylm_model::sampler::Sampling;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::State;
+use crate::{
+    Served,
+    engine::{Ask, Told, Wish},
+    error::ApiError,
+    params::Params,
+};
+
+/// Asked of other servers, and not here.
+const MISSING: [&str; 10] = [
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "audio",
+    "modalities",
+    "suffix",
+    "best_of",
+    "guided_json",
+    "json_schema",
+];
+
+/// Most answers to one prompt, most stop texts, most of the likeliest tokens.
+const CHOICES: u64 = 16;
+const STOPS: usize = 16;
+const TOP: u64 = 20;
+
+pub(super) struct Asked {
+    pub(super) model: usize,
+    pub(super) wish: Wish,
+    pub(super) n: usize,
+    pub(super) stops: Vec<String>,
+    pub(super) is_streamed: bool,
+    pub(super) with_usage: bool,
+    /// The length that was asked for, if any was.
+    pub(super) n_max: Option<usize>,
+}
+
+impl Asked {
+    pub(super) fn of(state: &State, params: &Params) -> Result<Asked, ApiError> {
+        params.without(&MISSING)?;
+        if let Some(format) = params.get("response_format")
+            && format["type"] != "text"
+        {
+            return Err(ApiError::missing("response_format"));
+        }
+        let model = state.model(params)?;
+        let stops = params.texts("stop")?;
+        if stops.len() > STOPS {
+            return Err(ApiError::wrong(
+                "stop",
+                format!("at most {STOPS} texts may end an answer"),
+            ));
+        }
+        let n_max = match params.count("max_completion_tokens", 0..=1 << 20)? {
+            Some(n) => Some(n),
+            None => params.count("max_tokens", 0..=1 << 20)?,
+        };
+        let options = params.get("stream_options").unwrap_or(&Value::Null);
+        Ok(Asked {
+            model,
+            wish: wish(&state.models[model], params)?,
+            n: params.count("n", 1..=CHOICES)?.unwrap_or(1),
+            stops,
+            is_streamed: params.flag("stream")?,
+            with_usage: options["include_usage"] == true,
+            n_max,
+        })
+    }
+
+    /// Hands a prompt to the engine.
+    pub(super) fn start(
+        &self,
+        state: &State,
+        prompt: &[u16],
+        sample: usize,
+    ) -> UnboundedReceiver<Told> {
+        let (reply, told) = unbounded_channel();
+        let wish = Wish {
+            sample: sample as u64,
+            ..self.wish.clone()
+        };
+        let prompt = prompt.to_vec();
+        state.engine.ask(
+            self.model,
+            Ask {
+                prompt,
+                wish,
+                reply,
+            },
+        );
+        told
+    }
+
+    /// Makes the answer no longer than the context has room behind a prompt.
+    pub(super) fn fit(
+        &mut self,
+        served: &Served,
+        (param, n_prompt): (&str, usize),
+        usual: usize,
+    ) -> Result<(), ApiError> {
+        let context = served.context();
+        if n_prompt > context || (n_prompt == context && self.n_max != Some(0)) {
+            return Err(too_long(param, n_prompt, context));
+        }
+        self.wish.n_max = self.n_max.unwrap_or(usual).min(context - n_prompt);
+        Ok(())
+    }
+}
+
+pub(super) fn too_long(param: &str, n_prompt: usize, context: usize) -> ApiError {
+    ApiError::wrong(
+        param,
+        format!("the prompt has {n_prompt} tokens, and the model reads {context} with its answer"),
+    )
+    .code("context_length_exceeded")
+}
+
+fn wish(served: &Served, params: &Params) -> Result<Wish, ApiError> {
+    let usual = Sampling::default();
+    let sampling = Sampling {
+        temperature: params
+            .number("temperature", 0.0..=100.0)?
+            .unwrap_or(usual.temperature),
+        top_p: params.number("top_p", 0.0..=1.0)?.unwrap_or(usual.top_p),
+        top_k: params.count("top_k", 0..=1 << 16)?.unwrap_or(usual.top_k),
+        min_p: params.number("min_p", 0.0..=1.0)?.unwrap_or(usual.min_p),
+        repeat_penalty: params
+            .number("repeat_penalty", 0.01..=100.0)?
+            .or(params.number("repetition_penalty", 0.01..=100.0)?)
+            .unwrap_or(usual.repeat_penalty),
+        ..usual
+    };
+    let stop_ids = served.tokenizer.stop_ids().iter();
+    let stop = stop_ids.filter_map(|id| u16::try_from(*id).ok());
+    Ok(Wish {
+        sampling,
+        seed: params
+            .count("seed", 0..=u64::MAX)?
+            .map_or_else(any_seed, |seed| seed as u64),
+        sample: 0,
+        n_max: 0,
+        stop: match params.flag("ignore_eos")? {
+            true => Vec::new(),
+            false => stop.collect(),
+        },
+        bias: bias(params)?,
+        presence_penalty: params
+            .number("presence_penalty", -2.0..=2.0)?
+            .unwrap_or(0.0),
+        frequency_penalty: params
+            .number("frequency_penalty", -2.0..=2.0)?
+            .unwrap_or(0.0),
+        n_top: n_top(params)?,
+        is_prompt_told: false,
+    })
+}
+
+fn any_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn bias(params: &Params) -> Result<Vec<(u16, f32)>, ApiError> {
+    let wrong = || {
+        ApiError::wrong(
+            "logit_bias",
+            "`logit_bias` maps ids of tokens to numbers from -100 to 100",
+        )
+    };
+    let Some(value) = params.get("logit_bias") else {
+        return Ok(Vec::new());
+    };
+    let map = value.as_object().ok_or_else(wrong)?;
+    let one = |(id, bias): (&String, &Value)| {
+        let bias = bias.as_f64().filter(|bias| bias.abs() <= 100.0)?;
+        Some((id.parse().ok()?, bias as f32))
+    };
+    map.iter()
+        .map(|entry| one(entry).ok_or_else(wrong))
+        .collect()
+}
+
+/// `logprobs: true` with `top_logprobs: 5` of a dialogue, `logprobs: 5` of a text.
+fn n_top(params: &Params) -> Result<Option<usize>, ApiError> {
+    match params.get("logprobs") {
+        None | Some(Value::Bool(false)) => Ok(None),
+        Some(Value::Bool(true)) => Ok(Some(params.count("top_logprobs", 0..=TOP)?.unwrap_or(0))),
+        Some(_) => params.count("logprobs", 0..=TOP),
+    }
+}

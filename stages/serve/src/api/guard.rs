@@ -1,0 +1,146 @@
+//! Who may ask: pages of other origins may not, and a key may be wanted.
+//!
+//! A server on loopback is in reach of every page that its user opens. Such a page cannot choose the
+//! `Host` of a request unless its own name leads to this machine, and it cannot leave out `Origin`:
+//! both are looked at. No header of the answer lets another origin read it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use crate::error::ApiError;
+
+pub(super) struct Door {
+    /// Whether it is reached from this machine alone.
+    pub(super) is_local: bool,
+    pub(super) api_key: Option<String>,
+}
+
+pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let is_open = request.uri().path() == "/health";
+    match door.check(request.headers(), is_open) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Door {
+    fn check(&self, headers: &HeaderMap, is_open: bool) -> Result<(), ApiError> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+        let host = text(header::HOST).unwrap_or("");
+        if self.is_local && !is_loopback(host) {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                format!("this server is for its own machine, and `{host}` is not its name"),
+            ));
+        }
+        if let Some(origin) = text(header::ORIGIN)
+            && origin.split_once("://").map(|(_, host)| host) != Some(host)
+        {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                format!("pages of `{origin}` may not use this server"),
+            ));
+        }
+        let Some(key) = &self.api_key else {
+            return Ok(());
+        };
+        let given = text(header::AUTHORIZATION).and_then(|text| text.strip_prefix("Bearer "));
+        match given {
+            _ if is_open => Ok(()),
+            Some(given) if is_same(given.as_bytes(), key.as_bytes()) => Ok(()),
+            _ => Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "the header `Authorization: Bearer KEY` must have this server's key",
+            )
+            .code("invalid_api_key")),
+        }
+    }
+}
+
+/// Whether a `Host` names the machine itself.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => host.split(':').next().unwrap_or(""),
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "::1")
+}
+
+/// Compares in a time that does not tell how much was right.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).fold(0, |seen, (a, b)| seen | (a ^ b));
+    a.len() == b.len() && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(door: &Door, headers: &[(&'static str, &str)]) -> u16 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        door.check(&map, false)
+            .map_or_else(|error| error.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn a_local_server_is_called_by_its_own_names_and_by_its_own_pages() {
+        let door = Door {
+            is_local: true,
+            api_key: None,
+        };
+        for host in [
+            "localhost:8080",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "localhost",
+        ] {
+            assert_eq!(answer(&door, &[("host", host)]), 200, "{host}");
+        }
+        for host in [
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "",
+        ] {
+            assert_eq!(answer(&door, &[("host", host)]), 403, "{host}");
+        }
+        let own = ("host", "localhost:8080");
+        assert_eq!(
+            answer(&door, &[own, ("origin", "http://localhost:8080")]),
+            200
+        );
+        for origin in ["http://evil.example", "null", "http://localhost:3000"] {
+            assert_eq!(answer(&door, &[own, ("origin", origin)]), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_asked_for_where_there_is_one() {
+        let door = Door {
+            is_local: false,
+            api_key: Some("secret".to_owned()),
+        };
+        let host = ("host", "models.example");
+        assert_eq!(answer(&door, &[host]), 401);
+        for wrong in ["Bearer secre", "Bearer secretx", "secret", "Bearer "] {
+            assert_eq!(
+                answer(&door, &[host, ("authorization", wrong)]),
+                401,
+                "{wrong}"
+            );
+        }
+        assert_eq!(
+            answer(&door, &[host, ("authorization", "Bearer secret")]),
+            200
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! The thread that runs the models: continuous batching over all answers that are under way.
+//!
+//! A pass feeds one token of every answer, and what room is left is given to prompts, the oldest
+//! first, so that a long prompt delays nobody by more than a pass. What a prompt has in common with
+//! something that was answered before is not read again. The bits of an answer depend neither on
+//! what shares its passes nor on what was kept.
+
+mod lane;
+mod slot;
+mod told;
+mod wish;
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    thread,
+};
+
+use crate::served::Served;
+use lane::Lane;
+pub(crate) use told::{Ask, Counts, Token, Told};
+pub(crate) use wish::Wish;
+
+/// Hands questions to the thread.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    asks: mpsc::Sender<(usize, Ask)>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+impl Engine {
+    pub(crate) fn start(models: &[Served], n_slots: usize, n_threads: usize) -> Engine {
+        let (asks, receiver) = mpsc::channel();
+        let counts = Arc::new(Counts::default());
+        let lanes = models
+            .iter()
+            .map(|served| Lane::new(&served.model, n_slots, n_threads, Arc::clone(&counts)));
+        let lanes: Vec<Lane> = lanes.collect();
+        thread::spawn(move || run(lanes, &receiver));
+        Engine { asks, counts }
+    }
+
+    /// Puts a question in the queue of a model.
+    pub(crate) fn ask(&self, model: usize, ask: Ask) {
+        self.counts.n_waiting.fetch_add(1, Relaxed);
+        // The thread ends with the last sender only.
+        let _ = self.asks.send((model, ask));
+    }
+}
+
+/// Runs until nobody can ask any more.
+fn run(mut lanes: Vec<Lane>, asks: &mpsc::Receiver<(usize, Ask)>) {
+    loop {
+        if lanes.iter().all(Lane::is_idle) {
+            match asks.recv() {
+                Ok((model, ask)) => lanes[model].wait(ask),
+                Err(_) => return,
+            }
+        }
+        while let Ok((model, ask)) = asks.try_recv() {
+            lanes[model].wait(ask);
+        }
+        for lane in &mut lanes {
+            lane.step();
+        }
+    }
+}

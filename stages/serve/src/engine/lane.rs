@@ -1,0 +1,136 @@
+//! One model with the answers it is giving, those that wait, and the sequences of those it has given.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use tinylm_model::generate::{Fed, Model, Reader, Sequence};
+
+use super::{
+    slot::{Slot, n_common},
+    told::{Ask, Counts, Told},
+};
+
+pub(super) struct Lane {
+    reader: Reader,
+    n_slots: usize,
+    waiting: VecDeque<Ask>,
+    active: Vec<Slot>,
+    /// Sequences that nobody uses, the one that was left last at the end.
+    free: Vec<Sequence>,
+    counts: Arc<Counts>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        model: &Arc<Model>,
+        n_slots: usize,
+        n_threads: usize,
+        counts: Arc<Counts>,
+    ) -> Lane {
+        Lane {
+            reader: Reader::new(Arc::clone(model), n_threads),
+            n_slots,
+            waiting: VecDeque::new(),
+            active: Vec::new(),
+            free: Vec::new(),
+            counts,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    pub(super) fn wait(&mut self, ask: Ask) {
+        self.waiting.push_back(ask);
+    }
+
+    /// Frees places, fills them, and reads one pass.
+    pub(super) fn step(&mut self) {
+        self.leave();
+        self.admit();
+        if !self.active.is_empty() {
+            self.pass();
+        }
+    }
+
+    fn leave(&mut self) {
+        for slot in self.active.extract_if(.., |slot| slot.is_over()) {
+            self.counts.n_active.fetch_sub(1, Relaxed);
+            self.free.push(slot.sequence);
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.active.len() < self.n_slots
+            && let Some(ask) = self.waiting.pop_front()
+        {
+            self.counts.n_waiting.fetch_sub(1, Relaxed);
+            if ask.reply.is_closed() {
+                continue;
+            }
+            let n_prompt = ask.prompt.len() as u64;
+            let sequence = self.sequence_for(&ask.prompt);
+            let slot = Slot::new(ask, sequence);
+            let n_cached = slot.sequence.held().len() as u64;
+            self.counts.n_active.fetch_add(1, Relaxed);
+            self.counts.n_cached_tokens.fetch_add(n_cached, Relaxed);
+            self.counts.n_prompt_tokens.fetch_add(n_prompt, Relaxed);
+            self.active.push(slot);
+        }
+    }
+
+    /// The free sequence that has most in common with a prompt; of none, the one that was left
+    /// longest ago, unless there is room for a new one.
+    fn sequence_for(&mut self, prompt: &[u16]) -> Sequence {
+        let known = self.free.iter().map(|free| n_common(free.held(), prompt));
+        let best = known
+            .enumerate()
+            .max_by_key(|(idx, n)| (*n, usize::MAX - idx));
+        let has_room = self.free.len() + self.active.len() < self.n_slots;
+        match best {
+            Some((idx, n)) if n > 0 || !has_room => self.free.remove(idx),
+            _ => Sequence::new(self.reader.model()),
+        }
+    }
+
+    fn pass(&mut self) {
+        let mut room = Reader::MOST;
+        // Those that decode go first, a token each; the rest goes to prompts in their order.
+        let (decoding, reading): (Vec<_>, Vec<_>) = self
+            .active
+            .iter_mut()
+            .enumerate()
+            .partition(|(_, slot)| slot.is_decoding());
+        let (mut indices, mut fed) = (Vec::new(), Vec::<Fed<'_>>::new());
+        for (idx, slot) in decoding.into_iter().chain(reading) {
+            if room > 0 {
+                let one = slot.fed(room);
+                room -= one.tokens.len();
+                indices.push((idx, one.n_asked));
+                fed.push(one);
+            }
+        }
+        self.counts.n_passes.fetch_add(1, Relaxed);
+        let told = match self.reader.feed(&mut fed) {
+            Ok(told) => told,
+            Err(error) => {
+                // Prompts are checked before they come here, so that this is a fault of ours.
+                let failed = |slot: &mut Slot| slot.end(Told::Failed(error.to_string()));
+                return self.active.iter_mut().for_each(failed);
+            }
+        };
+        let mut told = told.as_slice();
+        for (idx, n_asked) in indices {
+            let (own, rest) = told.split_at(n_asked);
+            told = rest;
+            let slot = &mut self.active[idx];
+            let n_before = slot.n_generated();
+            slot.take(own);
+            let n_new = (slot.n_generated() - n_before) as u64;
+            self.counts.n_generated_tokens.fetch_add(n_new, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A server that models answer through, in the words of OpenAI's API.
+//!
+//! One thread runs the models (`engine`): it feeds all answers that are under way together, a token
+//! each, and beside them a piece of what is still to be read. Everything else (`http`, `api`) is
+//! asynchronous and knows ids only as something that comes out of a channel. A client that goes away
+//! closes its channel, and its place is free at the next token.
+//!
+//! Prompts are made of pieces, as in training: no content can forge a turn.
+
+mod api;
+mod choice;
+mod engine;
+mod error;
+mod http;
+mod logprobs;
+mod params;
+mod served;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+pub use served::Served;
+
+/// How a server behaves.
+pub struct Options {
+    pub addr: SocketAddr,
+    pub api_key: Option<String>,
+    /// Answers of a model that are under way at once.
+    pub n_slots: usize,
+    /// Requests that may wait for a place.
+    pub n_waiting: usize,
+    pub n_threads: usize,
+    /// The longest time that an answer may take.
+    pub time_limit: Duration,
+}
+
+/// Answers until the process ends, and says through `ready` where.
+pub fn serve(
+    models: Vec<Served>,
+    options: Options,
+    ready: impl FnOnce(SocketAddr),
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(options.addr).await?;
+        let addr = listener.local_addr()?;
+        let state = Arc::new(api::State::new(models, options));
+        ready(addr);
+        http::accept(listener, api::router(state, addr)).await;
+        Ok(())
+    })
+}
