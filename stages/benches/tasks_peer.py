@@ -1,12 +1,13 @@
 """Holds `evaluate`'s tasks against lm-evaluation-harness: the same questions, asked of the same model.
 
-    python3 stages/benches/tasks_peer.py FOLDER TASKS.jsonl DATA... [TASK=SHOTS...]
+    python3 stages/benches/tasks_peer.py FOLDER TASKS.jsonl DATA... [TASK=SHOTS...] [server=URL]
 
 FOLDER is the model as `tinylm export --to hf` writes it, TASKS.jsonl the file that `evaluate` wrote
 (`tinylm cache path RUN/STAGE`), DATA the folders with the tasks' files. Needs `lm-eval`, `torch` and
 `transformers` from PyPI. Prompts are put together here once more, with Python's own `random`; the
 log-probability of each answer comes from lm-evaluation-harness's model, and CORE's rule (the mean loss
-of the tokens where the prompts of a question part) is stated again on transformers' logits.
+of the tokens where the prompts of a question part) is stated again on transformers' logits. With `server`
+(such as http://127.0.0.1:8080) the harness asks `tinylm serve` of the same model through `local-completions`.
 """
 
 import json
@@ -17,6 +18,7 @@ import sys
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 ANSWER = "\nAnswer: "
 CORE = {
@@ -74,7 +76,11 @@ def main():
     folder, told, *rest = sys.argv[1:]
     data = [word for word in rest if "=" not in word]
     asked_shots = dict(word.split("=") for word in rest if "=" in word)
-    model = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1)
+    server = asked_shots.pop("server", None)
+    if server:
+        model = LocalCompletionsAPI(base_url=f"{server}/v1/completions", tokenizer=folder, num_concurrent=8, batch_size=4)
+    else:
+        model = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1)
     by_task = {}
     for line in open(told):
         line = json.loads(line)
@@ -95,7 +101,7 @@ def main():
             texts = pairs(row, before, between)
             asked += [split(*text) for text in texts]
             n_of.append(len(texts))
-            if "choices" in row or "context_options" in row:
+            if not server and ("choices" in row or "context_options" in row):
                 losses = mean_losses(model, texts, "context_options" in row)
                 is_right = losses.index(min(losses)) == row["gold"]
                 n_parted += is_right != ours[at]["right_by_mean"]

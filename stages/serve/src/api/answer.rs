@@ -143,9 +143,7 @@ impl Job {
                 Heard::Read(token) => whole.prompt.push(token),
                 Heard::Said { text, token } => {
                     whole.text.push_str(&text);
-                    if !token.is_stop {
-                        whole.tokens.push(token);
-                    }
+                    whole.tokens.extend(self.told(token));
                 }
                 Heard::End(end) => {
                     whole.text.push_str(&end.rest);
@@ -271,7 +269,7 @@ impl Job {
                 Heard::Begun { n_cached } => whole.n_cached = n_cached,
                 Heard::Read(_) => (),
                 Heard::Said { text, token } => {
-                    let tokens = if token.is_stop { vec![] } else { vec![token] };
+                    let tokens: Vec<Token> = self.told(token).into_iter().collect();
                     let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
                     if !text.is_empty() || is_told {
                         send(events, &piece(&text, &tokens, None)).await?;
@@ -292,6 +290,12 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// A token whose likelihood is told. What ends an answer is one of a text's tokens: who scores a
+    /// prompt asks for one token more and cuts off the last.
+    fn told(&self, token: Token) -> Option<Token> {
+        (self.form == Form::Text || !token.is_stop).then_some(token)
     }
 
     fn piece(&self, index: usize, text: &str, tokens: &[Token], reason: Option<&str>) -> Value {
