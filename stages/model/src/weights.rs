@@ -229,32 +229,51 @@ pub fn write_source(
     format: Option<&str>,
     source: &dyn Source,
 ) -> Result<(), WeightsError> {
-    let write_error = |source| WeightsError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::create(path).map_err(write_error)?;
+    let header = header(shapes, format).map_err(|error| write_error(path, error))?;
+    let head = [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat();
+    let tensors = shapes
+        .iter()
+        .map(|(name, shape)| (name.as_str(), shape.as_slice()));
+    write_file(path, &head, tensors, source, |out, _, numbers| {
+        put_f32(out, numbers)
+    })
+}
+
+/// A file of tensors on its way.
+pub type Sink<'a> = BufWriter<&'a File>;
+
+/// Writes a file of any format, and to the disk before it returns: its head, then tensors, each made
+/// when its turn comes and put down by `put`, which is told which of them it is.
+pub fn write_file<'a>(
+    path: &Path,
+    head: &[u8],
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    source: &dyn Source,
+    mut put: impl FnMut(&mut Sink<'_>, usize, &[f32]) -> io::Result<()>,
+) -> Result<(), WeightsError> {
+    let failed = |error| write_error(path, error);
+    let file = File::create(path).map_err(failed)?;
     let mut out = BufWriter::with_capacity(1 << 20, &file);
-    let header = header(shapes, format).map_err(write_error)?;
-    out.write_all(&(header.len() as u64).to_le_bytes())
-        .and_then(|()| out.write_all(&header))
-        .map_err(write_error)?;
-    for (name, shape) in shapes {
+    out.write_all(head).map_err(failed)?;
+    for (idx, (name, shape)) in tensors.into_iter().enumerate() {
         let numbers = source.numbers(name)?;
         if numbers.len() != shape.iter().product::<usize>() {
             return Err(WeightsError::Shape {
-                name: name.clone(),
+                name: name.to_owned(),
                 found: vec![numbers.len()],
-                expected: shape.clone(),
+                expected: shape.to_vec(),
             });
         }
-        for number in numbers.iter() {
-            out.write_all(&number.to_le_bytes()).map_err(write_error)?;
-        }
+        put(&mut out, idx, &numbers).map_err(failed)?;
     }
-    out.flush().map_err(write_error)?;
+    out.flush().map_err(failed)?;
     drop(out);
-    file.sync_all().map_err(write_error)
+    file.sync_all().map_err(failed)
+}
+
+pub fn put_f32(out: &mut Sink<'_>, numbers: &[f32]) -> io::Result<()> {
+    let mut numbers = numbers.iter();
+    numbers.try_for_each(|number| out.write_all(&number.to_le_bytes()))
 }
 
 /// The header of f32 tensors that lie behind each other, filled up to whole words.
@@ -285,6 +304,11 @@ fn missing(name: &str) -> WeightsError {
 fn read_error(path: &Path, source: io::Error) -> WeightsError {
     let path = path.to_owned();
     WeightsError::Read { path, source }
+}
+
+fn write_error(path: &Path, source: io::Error) -> WeightsError {
+    let path = path.to_owned();
+    WeightsError::Write { path, source }
 }
 
 fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {

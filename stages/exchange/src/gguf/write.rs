@@ -1,12 +1,8 @@
 //! The bytes of a file: settings, the tensors' places, the tensors.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
-use tinylm_model::weights::{Source, WeightsError};
+use tinylm_model::weights::{Source, WeightsError, write_file};
 
 use super::numbers::Numbers;
 
@@ -106,31 +102,20 @@ pub(super) fn file(
     tensors: &[Planned<'_>],
     source: &dyn Source,
 ) -> Result<(), WeightsError> {
-    let failed = |source: io::Error| WeightsError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::create(path).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(1 << 20, &file);
-    out.write_all(&head(fields, tensors)).map_err(failed)?;
+    let shapes = tensors.iter().map(|tensor| (tensor.name, tensor.shape));
     let mut bytes = Vec::new();
-    for tensor in tensors {
-        let numbers = source.numbers(tensor.name)?;
-        if numbers.len() != tensor.n() {
-            return Err(WeightsError::Shape {
-                name: tensor.name.to_owned(),
-                found: vec![numbers.len()],
-                expected: tensor.shape.to_vec(),
-            });
-        }
-        bytes.clear();
-        tensor.numbers.put(&numbers, &mut bytes);
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        out.write_all(&bytes).map_err(failed)?;
-    }
-    out.flush().map_err(failed)?;
-    drop(out);
-    file.sync_all().map_err(failed)
+    write_file(
+        path,
+        &head(fields, tensors),
+        shapes,
+        source,
+        |out, idx, numbers| {
+            bytes.clear();
+            tensors[idx].numbers.put(numbers, &mut bytes);
+            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+            out.write_all(&bytes)
+        },
+    )
 }
 
 /// Everything before the tensors' numbers.
