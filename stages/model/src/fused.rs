@@ -27,7 +27,7 @@ use crate::kernels::rows::{self, NORM_STATS, Write};
 use crate::kernels::{View, loss, math, matmul};
 use crate::memory::HEAD_ROWS;
 use crate::noise::Place;
-use crate::ops::{Ops, Result, Scene, Then};
+use crate::ops::{Judge, Ops, Result, Scene, Then};
 use crate::profile::span;
 
 pub(crate) use cpu::FusedCpu;
@@ -346,7 +346,9 @@ impl<T: Tape<f32, Cpu>> Ops for Fused<'_, T> {
         });
         Ok(y)
     }
+}
 
+impl<T: Tape<f32, Cpu>> Judge for Fused<'_, T> {
     /// The gradients are computed at once, a thousand rows at a time, so that no more logits
     /// than that ever exist. Rows that do not count are left out.
     fn loss(&mut self, x: &Node, weight: &Node, bias: Option<&Node>) -> Result<f64> {

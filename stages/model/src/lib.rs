@@ -34,6 +34,7 @@ pub mod schedule;
 pub mod shards;
 mod state;
 pub mod surgery;
+pub mod trace;
 pub mod train;
 pub mod validation;
 pub mod weights;

@@ -91,7 +91,10 @@ pub(crate) trait Ops {
 
     /// Attention inside documents, with rotary positions if the config has them.
     fn attention(&mut self, qkv: &Self::T, place: Place) -> Result<Self::T>;
+}
 
+/// The operation that a pass over a batch with targets ends in.
+pub(crate) trait Judge: Ops {
     /// The weighted sum of cross-entropies of the head's logits; ends the pass.
     fn loss(&mut self, x: &Self::T, weight: &Self::T, bias: Option<&Self::T>) -> Result<f64>;
 

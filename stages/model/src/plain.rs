@@ -14,7 +14,7 @@ use crate::engine::{EngineError, Score};
 use crate::kernels::{loss, math, rows};
 use crate::model::{Weights, forward};
 use crate::noise::{Mask, Place};
-use crate::ops::{Ops, Result, Scene, Then};
+use crate::ops::{Judge, Ops, Result, Scene, Then};
 
 /// Values are rows of numbers; vectors are one row.
 type Rows<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
@@ -270,7 +270,9 @@ impl<D: Device<f32>, T: Tape<f32, D>> Ops for Plain<'_, D, T> {
             .map_err(failed)?;
         Ok(self.end(y))
     }
+}
 
+impl<D: Device<f32>, T: Tape<f32, D>> Judge for Plain<'_, D, T> {
     fn loss(&mut self, x: &Rows<D>, weight: &Rows<D>, bias: Option<&Rows<D>>) -> Result<f64> {
         let (batch, smoothing) = (self.scene.batch, self.scene.smoothing());
         let n = self.scene.n_tokens();

@@ -15,7 +15,7 @@ use crate::buffer::{Buf, Pool};
 use crate::config::ModelConfig;
 use crate::engine::{EngineError, Score};
 use crate::model::{Weights, forward};
-use crate::ops::{Ops, Result, Scene};
+use crate::ops::{Judge, Result, Scene};
 
 /// Weights in memory, for the fused operations.
 pub struct FusedCpu {
