@@ -24,8 +24,8 @@ use crate::{
 pub(crate) struct ExportArgs {
     /// RUN, RUN/STAGE or a model folder
     pub(crate) model: String,
-    /// The program that it is for: `hf`, a folder for Hugging Face's transformers, or `gguf`, a file for
-    /// llama.cpp and ollama
+    /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
+    /// llama.cpp and ollama, or `onnx`, a graph for onnxruntime and transformers.js
     #[arg(long, value_parser = choice::<Target>(), default_value = "hf")]
     to: Target,
     /// The numbers of a GGUF file

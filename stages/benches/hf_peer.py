@@ -24,73 +24,11 @@ try:
 except ImportError as error:
     sys.exit(print(f"SKIPPED: {error}"))
 
-from peer import N_TOKENS, PROMPTS, Program, dialogues, shards
+from peer import N_TOKENS, PROMPTS, dialogues, shards, trained
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-# A preset and what is changed of it.
-MODELS = {
-    "toiny": ("toiny", ""),
-    "tinylm": ("tinylm", ""),
-    "jojo": ("jojo", ""),
-    "mini": ("mini", ""),
-    "forty_one": ("forty-one", "d_ff: 80"),
-    "llama_tiny": ("llama-tiny", "n_kv_heads: 2, d_ff: 80"),
-    "mini_relu": ("mini", "activation: relu, norm_eps: 1e-6"),
-    "mini_silu_tied": ("mini", "activation: silu, tied: true, bias: { qkv: false, proj: false }"),
-    "tinylm_no_head_bias": ("tinylm", "bias: { head: false }"),
-    "mini_grouped": ("mini", "n_kv_heads: 2"),
-    "mini_scaled_tied": ("mini", "tied: true, embed_scale: 3"),
-    "mini_rms": ("mini", "norm: rms, bias: { norm: false }"),
-    "mini_rms_head_grouped": ("mini", "norm: rms, bias: { norm: false, head: true }, n_kv_heads: 2, activation: relu"),
-    "toiny_no_head_bias": ("toiny", "bias: { head: false }"),
-    "post_learned": ("toiny", "positions: learned, bias: { head: false }, activation: gelu, tied: true"),
-    "post_other_eps": ("toiny", "bias: { head: false }, norm_eps: 1e-6"),
-    "no_final_norm": ("mini", "final_norm: false"),
-    "llama_all_biases": ("llama-tiny", "n_kv_heads: 2, bias: { qkv: true, proj: true, mlp: true }, tied: false"),
-    "llama_qkv_bias": ("llama-tiny", "n_kv_heads: 2, bias: { qkv: true }"),
-    "llama_scaled": ("llama-tiny", "n_kv_heads: 2, embed_scale: 4, rope_theta: 500"),
-    "arcee": ("llama-tiny", "n_kv_heads: 2, activation: gelu-tanh, bias: { qkv: true }"),
-    "neox": ("mini", "positions: rope, activation: gelu"),
-    "pythia": ("mini", "positions: rope, rope_share: 0.25, parallel: true, activation: gelu"),
-    "neox_half": ("mini", "positions: rope, rope_share: 0.5"),
-    "starcoder2": ("mini", "positions: rope, n_kv_heads: 2, activation: relu"),
-    "starcoder2_no_bias": ("mini", "positions: rope, n_kv_heads: 2, bias: { qkv: false, proj: false, mlp: false, norm: false }"),
-    "stablelm": ("mini", "positions: rope, activation: swiglu, n_kv_heads: 2, bias: { proj: false, mlp: false }"),
-    "stablelm_half": ("mini", "positions: rope, rope_share: 0.5, activation: swiglu, bias: { proj: false, mlp: false }"),
-    "llama_half": ("llama-tiny", "rope_share: 0.5"),
-    "parallel": ("mini", "parallel: true"),
-    "olmo_like": ("mini", "positions: rope, activation: swiglu, bias: { qkv: false, proj: false, mlp: false, norm: false }"),
-    "ctrl": ("tinylm", "activation: relu, norm_eps: 1e-6, embed_scale: 5.656854249492381"),
-    "rope_head_bias": ("llama-tiny", "n_kv_heads: 2, bias: { head: true }"),
-    "swiglu_learned": ("mini", "activation: swiglu, tied: true"),
-    "post_rms": ("toiny", "norm: rms, bias: { norm: false }"),
-    "post_final_norm": ("toiny", "final_norm: true"),
-}
-SIZE = "d_model: 32, n_heads: 4, n_layers: 2, context: 256"
-EXPERIMENT = """
-name: peers
-stages:
-  rows: { kind: download, with: { path: rows.jsonl } }
-  chat: { kind: normalize, inputs: [rows] }
-  tokens: { kind: tokenizer, inputs: [chat], with: { vocab_size: 400, min_frequency: 1 } }
-  shards: { kind: binarize, inputs: { documents: chat, tokenizer: tokens }, with: { validation: 0.1 } }
-"""
-STAGES = """
-  {name}:
-    kind: pretrain
-    inputs: [shards]
-    with: {{ model: {{ preset: {preset}, {size}{edits} }}, train: {{ steps: 30, batch: 4, lr: 1e-2, validate_every: 0 }} }}
-  {name}_loss: {{ kind: evaluate, inputs: {{ model: {name}, shards: shards }}, with: {{ continuations: 0 }} }}
-"""
-
-
-def size(preset, edits):
-    kv = "" if "n_kv_heads" in edits else ", n_kv_heads: 4"
-    d_ff = "" if "d_ff" in edits else ", d_ff: 128"
-    return SIZE + kv + d_ff, f", {edits}" if edits else ""
 
 
 def difference(tinylm, name, model, tokenizer):
@@ -162,20 +100,11 @@ def main():
     parser.add_argument("--tinylm", required=True, type=Path)
     parser.add_argument("--only")
     args = parser.parse_args()
-    models = {name: model for name, model in MODELS.items() if args.only in (None, name)}
     documents = list(dialogues(1000))
     with tempfile.TemporaryDirectory(prefix="hf-peer-") as work:
-        work = Path(work)
-        (work / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in documents))
-        text = EXPERIMENT
-        for name, (preset, edits) in models.items():
-            sizes, edits = size(preset, edits)
-            text += STAGES.format(name=name, preset=preset, size=sizes, edits=edits)
-        (work / "peers.yaml").write_text(text)
-        tinylm = Program(args.tinylm.resolve(), work)
-        tinylm("run", "peers.yaml", "-q")
+        tinylm, names = trained(args.tinylm, Path(work), args.only, documents)
         print("| model | class | claim | difference | answers | ids | loss here, there |\n| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-        results = [compare(tinylm, name, documents) for name in models]
+        results = [compare(tinylm, name, documents) for name in names]
     sys.exit(0 if all(results) else 1)
 
 

@@ -115,9 +115,9 @@ fn a_folder_is_exported_without_a_registry_and_nothing_else_is_overwritten() {
     error: `[ROOT]/tiny-hf` is there and holds something else than an export
       help: name another folder with `--out`
     ");
-    let refused = alone.tinylm("export tiny --to onnx").failure(2);
+    let refused = alone.tinylm("export tiny --to pickle").failure(2);
     assert!(
-        refused.stderr.contains("[possible values: hf, gguf]"),
+        refused.stderr.contains("[possible values: hf, gguf, onnx]"),
         "{refused}"
     );
     alone.write("empty/notes.txt", "mine");
@@ -190,5 +190,65 @@ fn a_file_for_llama_cpp_is_written_with_what_ollama_needs() {
     insta::assert_snapshot!(refused.stderr, @"
     error: llama.cpp has no architecture for this model, because of `norm_at: post`, `final_norm: false`, `activation: relu`
       help: `--to hf` takes every model
+    ");
+}
+
+#[test]
+fn a_graph_is_written_where_browsers_look_for_it_whatever_the_model_is() {
+    let project = talker();
+    project.replace("talker.yaml", "preset: tinylm", "preset: toiny");
+    project.replace("talker.yaml", "to: hf", "to: onnx");
+    project.tinylm("run talker.yaml").success();
+    let export = "export @last/model --to onnx --out web";
+    let told = project.tinylm(export).success();
+    insta::assert_snapshot!(told.stdout, @"
+    graph: exact
+    2 of 2 documents have the ids that training saw
+    wrote `web`
+    ");
+    insta::assert_snapshot!(names(&project, "web").join("\n"), @"
+    README.md
+    chat_template.jinja
+    config.json
+    genai_config.json
+    generation_config.json
+    onnx
+    special_tokens_map.json
+    tokenizer.json
+    tokenizer_config.json
+    ");
+    let [of_run, of_stage] = [project.path("web"), project.artifact_folder("hub")]
+        .map(|folder| fs::read(folder.join("onnx/model.onnx")).unwrap());
+    assert_eq!(of_run, of_stage);
+    // The first field is the version of the format.
+    assert_eq!(of_run[..2], [8, 8]);
+    let genai: Value = serde_json::from_str(&project.read("web/genai_config.json")).unwrap();
+    let decoder = &genai["model"]["decoder"];
+    assert_eq!(decoder["filename"], "onnx/model.onnx");
+    assert_eq!(decoder["head_size"], 8);
+    let card = project.read("web/README.md");
+    for part in [
+        "library_name: transformers.js",
+        "pipeline(\"text-generation\", \".\")",
+        "ORTModelForCausalLM.from_pretrained",
+        "### How to make it again",
+    ] {
+        assert!(card.contains(part), "{part}:\n{card}");
+    }
+
+    // Once more; not where somebody put a graph of their own beside ours.
+    project.tinylm(export).success();
+    project.write("web/onnx/model_q4.onnx", "mine");
+    let refused = project.tinylm(export).failure(2);
+    assert!(
+        refused.stderr.contains("something else than an export"),
+        "{refused}"
+    );
+    let refused = project
+        .tinylm("export @last/model --to onnx --precision f16 --out halves")
+        .failure(2);
+    insta::assert_snapshot!(refused.stderr, @"
+    error: `onnx` is written in f32
+      help: leave `precision` out, or write `--to gguf`
     ");
 }

@@ -6,7 +6,7 @@
 
 mod choice;
 mod names;
-mod settings;
+pub(crate) mod settings;
 
 use std::{borrow::Cow, collections::BTreeMap};
 

@@ -52,12 +52,23 @@ impl Tensor {
     pub(crate) fn of(config: &ModelConfig, from: &str) -> Tensor {
         let mut parameters = config.parameters().into_iter();
         let found = parameters.find(|parameter| parameter.name == from);
+        // Empty of one that this model has not.
+        Tensor::new(
+            from,
+            found.map_or_else(Vec::new, |parameter| parameter.shape),
+        )
+    }
+
+    pub(crate) fn new(from: &str, shape: Vec<usize>) -> Tensor {
         Tensor {
             from: from.to_owned(),
-            // Empty of one that this model has not.
-            shape: found.map_or_else(Vec::new, |parameter| parameter.shape),
+            shape,
             steps: Vec::new(),
         }
+    }
+
+    pub(crate) fn n(&self) -> usize {
+        self.shape.iter().product()
     }
 
     fn width(&self) -> usize {

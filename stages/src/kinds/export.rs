@@ -17,8 +17,8 @@ pub struct Export;
 tinylm_pipeline::settings! {
     /// A model for other programs.
     pub struct ExportSettings {
-        /// The program that it is for: `hf`, a folder for Hugging Face's transformers, or `gguf`, a file
-        /// for llama.cpp and ollama.
+        /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
+        /// llama.cpp and ollama, or `onnx`, a graph for onnxruntime and transformers.js.
         pub to: Target = Target::Hf,
         /// The numbers of a GGUF file.
         pub precision: Numbers = Numbers::F32 => neutral Numbers::F32,

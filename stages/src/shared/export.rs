@@ -13,10 +13,11 @@ mod exported;
 mod files;
 mod gguf;
 mod ids;
+mod onnx;
 mod place;
 mod vocabulary;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use tinylm_exchange::hf;
 use tinylm_model::{
@@ -24,13 +25,14 @@ use tinylm_model::{
     folder::{ModelFolder, WEIGHTS_NAME},
     weights::{TensorFile, write_source},
 };
-use tinylm_pipeline::StageError;
+use tinylm_pipeline::{At, StageError, settings::Choice as _};
 
 use crate::shared::{speak::SpeakError, tokens::Tokenizer};
 
 use ask::opened;
 pub use ask::{Ask, Story, Target};
 pub use exported::Exported;
+use files::Described;
 use ids::Reader;
 pub use ids::Share;
 pub use place::in_place;
@@ -47,14 +49,17 @@ pub fn export(ask: &Ask<'_>, out: &Path) -> Result<Exported, StageError> {
     if tokens != vocab_size {
         return Err(SpeakError::Mismatch { tokens, vocab_size }.into());
     }
+    if ask.to != Target::Gguf && ask.numbers != Numbers::F32 {
+        return Err(
+            StageError::new(format!("`{}` is written in f32", ask.to.word()))
+                .help("leave `precision` out, or write `--to gguf`")
+                .is_final(),
+        );
+    }
     match ask.to {
-        Target::Hf if ask.numbers != Numbers::F32 => Err(StageError::new(
-            "a folder for `transformers` is written in f32",
-        )
-        .help("leave `precision` out, or write `--to gguf`")
-        .is_final()),
         Target::Hf => to_hf(ask, &config, tensors, &tokenizer, out),
         Target::Gguf => gguf::write(ask, &config, tensors, &tokenizer, out),
+        Target::Onnx => onnx::write(ask, &config, tensors, &tokenizer, out),
     }
 }
 
@@ -66,14 +71,26 @@ fn to_hf(
     out: &Path,
 ) -> Result<Exported, StageError> {
     let model = hf::Export::of(config.clone(), tensors);
-    files::write(out, ask.model, config, &model, tokenizer)?;
+    let has_code = model.class == hf::Class::Tinylm;
+    let described = Described {
+        from: ask.model,
+        ours: config,
+        claim: &model.claim,
+        tokenizer,
+        has_cache: !has_code,
+    };
+    described.write(out, |ids| model.settings(ids))?;
+    if has_code {
+        let path = out.join(hf::CODE_NAME);
+        fs::write(&path, hf::CODE).at(&path)?;
+    }
     let share = ids::check(out, tokenizer, ask.documents, Reader::HuggingFace)?;
     let weights = out.join(WEIGHTS_NAME);
     opened(write_source(&weights, &model.shapes(), Some("pt"), &model))?;
     let exported = Exported {
         to: ask.to,
         form: model.class.name(),
-        has_code: model.class == hf::Class::Tinylm,
+        has_code,
         claim: model.claim.clone(),
         numbers: ask.numbers,
         n_fallen_back: 0,

@@ -18,7 +18,7 @@ pub struct Ids {
     pub pad: Option<u32>,
 }
 
-pub(super) fn of(class: Class, c: &ModelConfig, ids: Ids) -> Map<String, Value> {
+pub(crate) fn of(class: Class, c: &ModelConfig, ids: Ids) -> Map<String, Value> {
     let mut settings = common(class, c, ids);
     let own = match class {
         Class::Gpt2 => gpt2(c),

@@ -82,7 +82,7 @@ pub fn sinusoids(n: usize, width: usize) -> Vec<f32> {
 
 /// Cosines, then sines, of the rotation at each position up to `n`: `(n, d_head)`. Pairs behind the first
 /// `d_turned / 2` stay as they are.
-pub(crate) fn rotations(n: usize, d_head: usize, d_turned: usize, theta: f32) -> Vec<f32> {
+pub fn rotations(n: usize, d_head: usize, d_turned: usize, theta: f32) -> Vec<f32> {
     let half = d_head / 2;
     let mut out = vec![0.0; n * d_head];
     for (p, row) in out.chunks_exact_mut(d_head).enumerate() {

@@ -26,6 +26,6 @@ mod view;
 
 pub(crate) use level::copies_operands;
 pub use level::{ChooseError, choose, has_bf16, name, supported};
-pub use math::sinusoids;
+pub use math::{rotations, sinusoids};
 pub use matmul::matmul;
 pub use view::View;

@@ -15,6 +15,8 @@ choices! {
         Hf = "hf",
         /// A file for llama.cpp, and all that is built on it: ollama, LM Studio.
         Gguf = "gguf",
+        /// A graph for onnxruntime, and all that is built on it: transformers.js, optimum.
+        Onnx = "onnx",
     }
 }
 
@@ -24,7 +26,7 @@ pub struct Ask<'a> {
     pub model: &'a Path,
     pub to: Target,
     pub weights: Which,
-    /// The numbers of a GGUF file; folders for `transformers` have f32.
+    /// The numbers of a GGUF file; all else has f32.
     pub numbers: Numbers,
     pub story: &'a Story,
     /// Folders of documents that the model's tokenizer was made for.

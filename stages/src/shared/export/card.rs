@@ -49,6 +49,7 @@ fn head(story: &Story, exported: &Exported) -> String {
     let library = match exported.to {
         Target::Hf => "transformers",
         Target::Gguf => "gguf",
+        Target::Onnx => "transformers.js",
     };
     let mut head = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\n");
     let mut tags = vec!["tinylm"];
@@ -113,6 +114,7 @@ fn how_it_is_used(exported: &Exported, knows_turns: bool) -> String {
     match exported.to {
         Target::Hf => with_transformers(exported, knows_turns),
         Target::Gguf => with_llama_cpp(knows_turns),
+        Target::Onnx => with_onnxruntime(knows_turns),
     }
 }
 
@@ -133,14 +135,33 @@ fn with_transformers(exported: &Exported, knows_turns: bool) -> String {
         true => ", trust_remote_code=True",
         false => "",
     };
+    let imports = "from transformers import AutoModelForCausalLM, AutoTokenizer";
+    with_python(imports, "AutoModelForCausalLM", trust, knows_turns)
+}
+
+fn with_onnxruntime(knows_turns: bool) -> String {
+    let said = match knows_turns {
+        false => "\"Once upon a time\"",
+        true => "[{ role: \"user\", content: \"how are you ?\" }]",
+    };
+    let imports = "from optimum.onnxruntime import ORTModelForCausalLM\nfrom transformers import AutoTokenizer";
+    format!(
+        "```js\nimport {{ pipeline }} from \"@huggingface/transformers\";\n\n\
+         const generate = await pipeline(\"text-generation\", \".\");\n\
+         console.log((await generate({said}))[0].generated_text);\n```\n\n{}",
+        with_python(imports, "ORTModelForCausalLM", "", knows_turns)
+    )
+}
+
+fn with_python(imports: &str, class: &str, trust: &str, knows_turns: bool) -> String {
     let prompt = match knows_turns {
         false => "ids = tokenizer(\"Once upon a time\", return_tensors=\"pt\")".to_owned(),
         true => "messages = [{\"role\": \"user\", \"content\": \"how are you ?\"}]\nids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors=\"pt\", return_dict=True)".to_owned(),
     };
     format!(
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+        "```python\n{imports}\n\n\
          tokenizer = AutoTokenizer.from_pretrained(\".\"{trust})\n\
-         model = AutoModelForCausalLM.from_pretrained(\".\"{trust})\n\
+         model = {class}.from_pretrained(\".\"{trust})\n\
          {prompt}\n\
          print(tokenizer.decode(model.generate(**ids)[0]))\n```\n"
     )
@@ -161,7 +182,7 @@ fn how_faithful_it_is(exported: &Exported) -> String {
             text += " Its tensors compute what was trained, up to the rounding of 32-bit numbers. It is for use: to train it further, begin with the original";
             text += match exported.to {
                 Target::Hf => ", whose settings stand in `config.json` under `tinylm`.",
-                Target::Gguf => ".",
+                Target::Gguf | Target::Onnx => ".",
             };
             let (before, after) = exported.widths;
             if before != after {

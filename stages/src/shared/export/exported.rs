@@ -8,7 +8,7 @@ use super::{ask::Target, ids::Share};
 /// What was written.
 pub struct Exported {
     pub to: Target,
-    /// The class of `transformers`, or the architecture of llama.cpp.
+    /// The class of `transformers`, the architecture of llama.cpp, or a graph.
     pub form: &'static str,
     /// A file of code goes with it.
     pub has_code: bool,

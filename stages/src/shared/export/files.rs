@@ -6,7 +6,10 @@
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value, json};
-use tinylm_exchange::hf::{CODE, CODE_NAME, Class, Export, Ids};
+use tinylm_exchange::{
+    Claim,
+    hf::{CODE_NAME, Ids},
+};
 use tinylm_model::{config::ModelConfig, folder::WEIGHTS_NAME, sampler::Sampling};
 use tinylm_pipeline::{At, StageError};
 
@@ -17,9 +20,11 @@ use crate::shared::{
 };
 
 /// Every file that an export may have.
-pub(super) const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 13] = [
     MODEL_NAME,
     MODELFILE_NAME,
+    GRAPH_NAME,
+    GENAI_NAME,
     SETTINGS_NAME,
     GENERATION_NAME,
     WEIGHTS_NAME,
@@ -38,59 +43,64 @@ pub(super) const SETTINGS_NAME: &str = "config.json";
 /// What `config.json` says of an export besides the other program's own settings.
 pub(super) const OURS: &str = "tinylm";
 
+/// Where transformers.js looks for it; optimum looks everywhere.
+pub(super) const GRAPH_NAME: &str = "onnx/model.onnx";
+pub(super) const GENAI_NAME: &str = "genai_config.json";
+
 pub(super) const MODEL_NAME: &str = "model.gguf";
 pub(super) const MODELFILE_NAME: &str = "Modelfile";
 /// The first line of a `Modelfile` of ours.
 pub(super) const MARK: &str = "# Written by tinylm.";
 
-/// Writes all files but the weights and the card.
-pub(super) fn write(
-    out: &Path,
-    from: &Path,
-    ours: &ModelConfig,
-    model: &Export<'_>,
-    tokenizer: &Tokenizer,
-) -> Result<(), StageError> {
-    let names = Names::of(tokenizer);
-    let settings = settings(ours, model, names.ids);
-    write_json(&out.join(SETTINGS_NAME), &settings)?;
-    let generation = generation(model, tokenizer, names.ids);
-    write_json(&out.join(GENERATION_NAME), &generation)?;
-    write_tokenizer(out, from, &names, tokenizer, model.config().context)?;
-    if model.class == Class::Tinylm {
-        let path = out.join(CODE_NAME);
-        fs::write(&path, CODE).at(&path)?;
+/// A model whose files are written.
+pub(super) struct Described<'a> {
+    /// Its folder.
+    pub(super) from: &'a Path,
+    pub(super) ours: &'a ModelConfig,
+    pub(super) claim: &'a Claim,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) has_cache: bool,
+}
+
+impl Described<'_> {
+    /// Writes all files but the weights and the card, given what the other program wants to know of the
+    /// model itself.
+    pub(super) fn write(
+        &self,
+        out: &Path,
+        settings: impl FnOnce(Ids) -> Map<String, Value>,
+    ) -> Result<Ids, StageError> {
+        let names = Names::of(self.tokenizer);
+        let mut settings = settings(names.ids);
+        let own = json!({
+            "claim": self.claim.word(),
+            "because_of": self.claim.because_of(),
+            "model": self.ours,
+        });
+        settings.insert(OURS.to_owned(), own);
+        write_json(&out.join(SETTINGS_NAME), &Value::Object(settings))?;
+        write_json(&out.join(GENERATION_NAME), &self.generation(names.ids))?;
+        write_tokenizer(out, self.from, &names, self.tokenizer, self.ours.context)?;
+        Ok(names.ids)
     }
-    Ok(())
-}
 
-fn settings(ours: &ModelConfig, model: &Export<'_>, ids: Ids) -> Value {
-    let mut settings = model.settings(ids);
-    let own = json!({
-        "claim": model.claim.word(),
-        "because_of": model.claim.because_of(),
-        "model": ours,
-    });
-    settings.insert(OURS.to_owned(), own);
-    Value::Object(settings)
-}
-
-/// How answers are made unless somebody says otherwise: as `tinylm chat` makes them.
-fn generation(model: &Export<'_>, tokenizer: &Tokenizer, ids: Ids) -> Value {
-    let sampling = Sampling::default();
-    json!({
-        "bos_token_id": ids.bos,
-        "eos_token_id": tokenizer.stop_ids(),
-        "pad_token_id": ids.pad,
-        "do_sample": true,
-        "temperature": decimal(sampling.temperature),
-        "top_k": sampling.top_k,
-        "top_p": decimal(sampling.top_p),
-        "min_p": decimal(sampling.min_p),
-        // Beyond its context a model has no positions.
-        "max_length": model.config().context,
-        "use_cache": model.class != Class::Tinylm,
-    })
+    /// How answers are made unless somebody says otherwise: as `tinylm chat` makes them.
+    fn generation(&self, ids: Ids) -> Value {
+        let sampling = Sampling::default();
+        json!({
+            "bos_token_id": ids.bos,
+            "eos_token_id": self.tokenizer.stop_ids(),
+            "pad_token_id": ids.pad,
+            "do_sample": true,
+            "temperature": decimal(sampling.temperature),
+            "top_k": sampling.top_k,
+            "top_p": decimal(sampling.top_p),
+            "min_p": decimal(sampling.min_p),
+            // Beyond its context a model has no positions.
+            "max_length": self.ours.context,
+            "use_cache": self.has_cache,
+        })
+    }
 }
 
 /// The special tokens that other programs have names for.

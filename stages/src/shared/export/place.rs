@@ -1,8 +1,8 @@
 //! The folder that an export goes to: whole or not there, and never in place of something else.
 
 use std::{
-    ffi::OsString,
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -58,12 +58,20 @@ fn is_empty(folder: &Path) -> Result<bool, StageError> {
 fn is_export(folder: &Path) -> bool {
     let settings = fs::read(folder.join(SETTINGS_NAME)).unwrap_or_default();
     let settings: Value = serde_json::from_slice(&settings).unwrap_or_default();
-    let is_ours = |name: OsString| NAMES.iter().any(|known| name == *known);
     let modelfile = fs::read_to_string(folder.join(MODELFILE_NAME)).unwrap_or_default();
-    (settings[OURS].is_object() || modelfile.starts_with(MARK))
-        && fs::read_dir(folder).is_ok_and(|mut entries| {
-            entries.all(|entry| entry.is_ok_and(|entry| is_ours(entry.file_name())))
-        })
+    (settings[OURS].is_object() || modelfile.starts_with(MARK)) && holds_ours(folder, "")
+}
+
+/// Whether all files of a folder, whose own names begin so, are ones that an export may have.
+fn holds_ours(folder: &Path, prefix: &str) -> bool {
+    let is_ours = |entry: DirEntry| {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.file_type().is_ok_and(|sort| sort.is_dir()) {
+            true => holds_ours(&entry.path(), &format!("{name}/")),
+            false => NAMES.contains(&name.as_str()),
+        }
+    };
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_ours)))
 }
 
 fn beside(out: &Path, what: &str) -> PathBuf {
