@@ -25,7 +25,8 @@ pub(crate) struct ExportArgs {
     /// RUN, RUN/STAGE or a model folder
     pub(crate) model: String,
     /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
-    /// llama.cpp and ollama, or `onnx`, a graph for onnxruntime and transformers.js
+    /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, or `peft`, the adapter of a
+    /// finetuned model alone
     #[arg(long, value_parser = choice::<Target>(), default_value = "hf")]
     to: Target,
     /// The numbers of a GGUF file
@@ -113,20 +114,42 @@ fn told(share: &Share) -> String {
 /// into the shards that its stage reads.
 fn documents(project: &Project, run: &Run, model: &StageRow) -> Result<Vec<PathBuf>, Failure> {
     let stages = project.registry()?.stages(&run.id)?;
-    let read = |stage: &StageRow, sort: Content| -> Vec<&StageRow> {
-        let named = |other: &&StageRow| {
-            stage.reads().contains(&other.name.as_str()) && project.makes(&other.kind) == Some(sort)
-        };
-        stages.iter().filter(named).collect()
-    };
-    let shards = read(model, Content::Shards).into_iter();
-    let documents = shards.flat_map(|shards| read(shards, Content::Documents));
+    let shards = read(project, &stages, model, Content::Shards).into_iter();
+    let documents = shards.flat_map(|shards| read(project, &stages, shards, Content::Documents));
     let folders = documents.filter_map(|stage| {
         let digest = stage.artifact.as_deref()?.parse().ok()?;
         let folder = project.home().artifact_files(&digest);
         folder.is_dir().then(|| folder.to_path_buf())
     });
     Ok(folders.collect())
+}
+
+/// The stages that one reads and that make something of a sort.
+fn read<'a>(
+    project: &Project,
+    stages: &'a [StageRow],
+    reader: &StageRow,
+    sort: Content,
+) -> Vec<&'a StageRow> {
+    let names = reader.reads();
+    let is_read = |other: &&StageRow| {
+        names.contains(&other.name.as_str()) && project.makes(&other.kind) == Some(sort)
+    };
+    stages.iter().filter(is_read).collect()
+}
+
+/// The hub's name of the model that one was finetuned from, where it came from there as it is.
+fn base(project: &Project, run: &Run, model: &StageRow) -> Result<Option<String>, Failure> {
+    let stages = project.registry()?.stages(&run.id)?;
+    let models = read(project, &stages, model, Content::Model);
+    let files = models
+        .iter()
+        .flat_map(|model| read(project, &stages, model, Content::Files));
+    let files: Vec<&StageRow> = files.collect();
+    Ok(match files[..] {
+        [only] => only.settings["hub"].as_str().map(str::to_owned),
+        _ => None,
+    })
 }
 
 fn story(project: &Project, title: String, run: &Run, model: &StageRow) -> Result<Story, Failure> {
@@ -140,6 +163,7 @@ fn story(project: &Project, title: String, run: &Run, model: &StageRow) -> Resul
     let history = stage + &card.history + &told_licences(&licences) + &again(run, &source.text);
     Ok(Story {
         title,
+        base: base(project, run, model)?,
         licences: licences
             .iter()
             .map(|(_, licence)| licence.clone())

@@ -65,7 +65,8 @@ fn put_data(text: &mut String, report: &Report) {
 
 fn datasets(report: &Report) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for stage in &report.stages {
+    let is_data = |stage: &&crate::report::Stage| stage.row.settings["repo"] != "model";
+    for stage in report.stages.iter().filter(is_data) {
         let name = stage.row.settings["hub"].as_str();
         let is_new = |name: &&str| !names.iter().any(|known| known == name);
         if let Some(name) = name.filter(is_new) {

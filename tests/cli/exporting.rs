@@ -117,7 +117,9 @@ fn a_folder_is_exported_without_a_registry_and_nothing_else_is_overwritten() {
     ");
     let refused = alone.tinylm("export tiny --to pickle").failure(2);
     assert!(
-        refused.stderr.contains("[possible values: hf, gguf, onnx]"),
+        refused
+            .stderr
+            .contains("[possible values: hf, gguf, onnx, peft]"),
         "{refused}"
     );
     alone.write("empty/notes.txt", "mine");

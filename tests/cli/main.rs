@@ -1,6 +1,7 @@
 //! The real binary, end to end: one story for each promise.
 #![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
+mod adapters;
 mod collecting;
 mod damage;
 mod documents;

@@ -18,6 +18,7 @@
 use std::borrow::Cow;
 
 use tinylm_model::{
+    adapter::{A, B},
     config::{Bias, ModelConfig, Norm, Positions},
     kernels::sinusoids,
     weights::{Source, WeightsError},
@@ -159,7 +160,7 @@ impl Source for Changed<'_> {
                 let embed = self.inner.numbers(name)?;
                 Ok(Cow::Owned(embed.iter().map(|x| x * factor).collect()))
             }
-            Change::RepeatHeads if name.contains(".qkv.") => {
+            Change::RepeatHeads if name.contains(".qkv.") && !name.ends_with(A) => {
                 Ok(Cow::Owned(self.repeated(&self.inner.numbers(name)?)))
             }
             Change::Widen => Ok(Cow::Owned(self.widened(name)?)),
@@ -201,6 +202,9 @@ impl Changed<'_> {
         let wide = Width::of(&self.inner.config);
         let old = self.old(name)?;
         let part = name.split('.').rev().nth(1).unwrap_or_default();
+        if name.ends_with(A) || name.ends_with(B) {
+            return Ok(self.widened_factor(&wide, part, name.ends_with(A), &old));
+        }
         let is_bias = name.ends_with(".bias");
         Ok(match part {
             "embed" | "positions" => wide.written_rows(&old),
@@ -217,6 +221,18 @@ impl Changed<'_> {
             _ if is_bias => old.into_owned(),
             _ => wide.read(&old),
         })
+    }
+
+    /// Columns of a matrix are those of an adapter's `A`, rows are those of its `B`.
+    fn widened_factor(&self, wide: &Width, part: &str, is_a: bool, old: &[f32]) -> Vec<f32> {
+        let d_model = self.inner.config.d_model;
+        match (part, is_a) {
+            ("proj", true) => wide.head_columns(old),
+            ("qkv", false) => wide.heads(old, old.len() / (3 * d_model)),
+            ("proj" | "down", false) => wide.written(old, old.len() / d_model),
+            ("down", true) | (_, false) => old.to_vec(),
+            (_, true) => wide.read(old),
+        }
     }
 
     fn norm(&self, wide: &Width, name: &str, old: &[f32]) -> Vec<f32> {

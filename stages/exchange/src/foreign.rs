@@ -22,6 +22,7 @@ mod gguf;
 mod huggingface;
 mod model;
 mod named;
+mod peft;
 pub(crate) mod quants;
 
 pub use bin::{Llama2c, Vocabulary};
@@ -29,6 +30,7 @@ pub use error::ForeignError;
 pub use gguf::Gguf;
 pub use huggingface::HuggingFace;
 pub use model::ForeignModel;
+pub use peft::Peft;
 
 #[cfg(test)]
 mod tests;

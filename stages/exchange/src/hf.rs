@@ -4,6 +4,7 @@
 //! A class that has every setting is taken first, then GPT-2 after changes of form, and where
 //! neither is possible the file `modeling_tinylm.py` goes with the model.
 
+mod adapter;
 mod choice;
 mod names;
 pub(crate) mod settings;
@@ -18,6 +19,7 @@ use tinylm_model::{
 
 use crate::{change::Form, claim::Claim, layout::Tensor};
 
+pub use adapter::AdapterExport;
 pub use choice::Class;
 pub use settings::Ids;
 

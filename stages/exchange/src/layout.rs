@@ -136,6 +136,33 @@ impl Tensor {
         self
     }
 
+    /// The same places for the two factors of a matrix, `B A`: its columns are those of `A`, its rows
+    /// those of `B`.
+    pub(crate) fn factors(&self, rank: usize) -> [Tensor; 2] {
+        let is_turned = |step: &Step| matches!(step, Step::Transpose { .. });
+        let (n_out, n_in) = match self.steps.iter().any(is_turned) {
+            true => (self.shape[1], self.shape[0]),
+            false => (self.shape[0], self.shape[1]),
+        };
+        let factor = |shape: [usize; 2], step: fn(&Step, usize) -> Option<Step>| Tensor {
+            from: self.from.clone(),
+            shape: shape.to_vec(),
+            steps: self
+                .steps
+                .iter()
+                .filter_map(|one| step(one, rank))
+                .collect(),
+        };
+        let of_a = |step: &Step, _| match step {
+            Step::EvenColumnsFirst { .. } => Some(step.clone()),
+            _ => None,
+        };
+        [
+            factor([rank, n_in], of_a),
+            factor([n_out, rank], Step::on_rows),
+        ]
+    }
+
     /// Puts numbers in order.
     pub(crate) fn laid<'a>(&self, mut numbers: Cow<'a, [f32]>) -> Cow<'a, [f32]> {
         for step in &self.steps {
@@ -146,6 +173,24 @@ impl Tensor {
 }
 
 impl Step {
+    /// The same for rows of another width, where it moves rows.
+    fn on_rows(&self, width: usize) -> Option<Step> {
+        match self.clone() {
+            Step::Rows { range, .. } => Some(Step::Rows { range, width }),
+            Step::HalvesInterleaved { d_head, .. } => {
+                Some(Step::HalvesInterleaved { d_head, width })
+            }
+            Step::TurnedFirst { n_heads, order, .. } => Some(Step::TurnedFirst {
+                n_heads,
+                order,
+                width,
+            }),
+            Step::EvenRowsFirst { .. } => Some(Step::EvenRowsFirst { width }),
+            Step::PartsByHead { n_heads } => Some(Step::PartsByHead { n_heads }),
+            Step::Transpose { .. } | Step::ZerosInFront(_) | Step::EvenColumnsFirst { .. } => None,
+        }
+    }
+
     fn laid(&self, numbers: &[f32]) -> Vec<f32> {
         match self {
             Step::Transpose { n_rows } => transposed(numbers, *n_rows),

@@ -292,4 +292,7 @@ impl<E: Engine> Engine for Mortal<E> {
     fn load_optimizer(&mut self, state: &Tensors) -> Result<(), EngineError> {
         self.engine.load_optimizer(state)
     }
+    fn restore(&mut self, weights: &Tensors, optimizer: &Tensors) -> Result<(), EngineError> {
+        self.engine.restore(weights, optimizer)
+    }
 }

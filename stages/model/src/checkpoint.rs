@@ -191,10 +191,19 @@ impl Checkpoints {
 
     /// Returns the weights of a step that a checkpoint `needs`.
     pub fn weights(&mut self, step: u64) -> Result<Tensors, CheckpointError> {
+        self.tensors(step, WEIGHTS)
+    }
+
+    /// Returns the optimizer's state of such a step.
+    pub fn optimizer(&mut self, step: u64) -> Result<Tensors, CheckpointError> {
+        self.tensors(step, OPTIMIZER)
+    }
+
+    fn tensors(&mut self, step: u64, name: &str) -> Result<Tensors, CheckpointError> {
         self.wait()?;
         let path = path_of(&self.folder, step);
         check_whole(&path)?;
-        Ok(read_tensors(&path.join(WEIGHTS))?)
+        Ok(read_tensors(&path.join(name))?)
     }
 }
 

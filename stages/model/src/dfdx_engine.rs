@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use tinylm_settings::Device;
 
+use crate::adapted::Adapted;
 use crate::backend::Backend;
 use crate::config::{ModelConfig, Parameter};
 use crate::engine::{
@@ -38,6 +39,8 @@ pub struct DfdxEngine<B: Backend> {
     parameters: Vec<Parameter>,
     names: Vec<String>,
     trained: Vec<bool>,
+    adapted: Vec<Option<Adapted>>,
+    seed: u64,
     moments: Vec<Option<Moments>>,
     grads: Vec<Option<Vec<f32>>>,
     backend: B,
@@ -136,6 +139,8 @@ impl<B: Backend> DfdxEngine<B> {
         let mut engine = DfdxEngine {
             names: parameters.iter().map(|p| p.name.clone()).collect(),
             trained,
+            adapted: (0..n).map(|_| None).collect(),
+            seed,
             moments: (0..n).map(|_| None).collect(),
             grads: vec![None; n],
             config,
@@ -149,15 +154,58 @@ impl<B: Backend> DfdxEngine<B> {
         let weights = engine
             .threads
             .install(|| engine.parameters.iter().map(start).collect());
-        engine.backend.load(weights, &engine.trained)?;
+        engine.start(weights)?;
         Ok(engine)
     }
 
+    /// Begins with these weights, on which adapters start anew.
+    fn start(&mut self, weights: Vec<(Vec<f32>, Vec<usize>)>) -> Result<()> {
+        let optimizer = self.settings.optimizer;
+        for (i, (weight, _)) in weights.iter().enumerate() {
+            let parameter = &self.parameters[i];
+            let adapter = self.settings.adapter_of(parameter);
+            let adapter = adapter.filter(|_| self.trained[i]);
+            let adapted =
+                |adapter| Adapted::new(adapter, parameter, weight.clone(), optimizer, self.seed);
+            self.adapted[i] = self.threads.install(|| adapter.map(adapted));
+        }
+        self.backend.load(weights, &self.trained)
+    }
+
+    /// Checks weights and puts them in order.
+    fn in_order(&self, weights: &Tensors) -> Result<Vec<(Vec<f32>, Vec<usize>)>> {
+        no_strangers(weights, |name| self.names.iter().any(|known| known == name))?;
+        let expected = self.parameters.iter();
+        let found = expected.map(|p| Ok((find(weights, &p.name, &p.shape)?, p.shape.clone())));
+        found.collect()
+    }
+
+    /// Exchanges gradients of matrices with an adapter for those of its factors.
+    fn pass_gradients_on(&mut self) {
+        for (grad, adapted) in self.grads.iter_mut().zip(&mut self.adapted) {
+            let Some(adapted) = adapted else {
+                continue;
+            };
+            if let Some(whole) = grad.take() {
+                self.threads.install(|| adapted.take_gradient(&whole));
+                self.backend.recycle(whole);
+            }
+        }
+    }
+
     fn apply(&mut self, update: &Update, scale: f32) -> Result<()> {
-        let which: Vec<bool> = self.grads.iter().map(Option::is_some).collect();
+        let changes = self.grads.iter().zip(&self.adapted);
+        let changes = changes.map(|(grad, adapted)| {
+            grad.is_some() || adapted.as_ref().is_some_and(Adapted::has_gradient)
+        });
+        let which: Vec<bool> = changes.collect();
         let (settings, parameters) = (&self.settings, &self.parameters);
         let (grads, held) = (&mut self.grads, &mut self.moments);
+        let adapted = &mut self.adapted;
         let mut change = |i: usize, weight: &mut [f32]| {
+            if let Some(adapted) = &mut adapted[i] {
+                return adapted.step(weight, (settings, update, scale));
+            }
             let (parameter, Some(grad)) = (&parameters[i], &mut grads[i]) else {
                 return;
             };
@@ -170,10 +218,10 @@ impl<B: Backend> DfdxEngine<B> {
         Ok(())
     }
 
-    /// The tensors that are trained, each with its place.
-    fn trained(&self) -> impl Iterator<Item = (usize, &Parameter)> {
+    /// The tensors that are trained themselves, each with its place.
+    fn whole(&self) -> impl Iterator<Item = (usize, &Parameter)> {
         let all = self.parameters.iter().enumerate();
-        all.filter(|(i, _)| self.trained[*i])
+        all.filter(|(i, _)| self.trained[*i] && self.adapted[*i].is_none())
     }
 }
 
@@ -222,8 +270,10 @@ impl<B: Backend> Engine for DfdxEngine<B> {
     }
 
     fn update(&mut self, update: &Update) -> Result<UpdateStats> {
-        let grads = &self.grads;
-        let norm = self.threads.install(|| grad_norm(grads, update.divisor));
+        self.pass_gradients_on();
+        let (grads, adapted) = (&self.grads, &self.adapted);
+        let norm = || grad_norm(grads, adapted, update.divisor);
+        let norm = self.threads.install(norm);
         if !norm.is_finite() {
             self.discard();
             return Ok(UpdateStats {
@@ -245,6 +295,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
         for grad in self.grads.iter_mut().filter_map(Option::take) {
             self.backend.recycle(grad);
         }
+        self.adapted.iter_mut().flatten().for_each(Adapted::discard);
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>> {
@@ -272,16 +323,13 @@ impl<B: Backend> Engine for DfdxEngine<B> {
     }
 
     fn load_weights(&mut self, weights: &Tensors) -> Result<()> {
-        no_strangers(weights, |name| self.names.iter().any(|known| known == name))?;
-        let expected = self.parameters.iter();
-        let found = expected.map(|p| Ok((find(weights, &p.name, &p.shape)?, p.shape.clone())));
-        let found = found.collect::<Result<Vec<_>>>()?;
+        let weights = self.in_order(weights)?;
         self.discard();
-        self.backend.load(found, &self.trained)
+        self.start(weights)
     }
 
     fn optimizer(&self) -> Result<Tensors> {
-        let named = self.trained().flat_map(|(i, parameter)| {
+        let named = self.whole().flat_map(|(i, parameter)| {
             let names = Moments::names(parameter, self.settings.optimizer);
             let held = self.moments[i].as_ref();
             let named = names.into_iter().enumerate();
@@ -295,27 +343,48 @@ impl<B: Backend> Engine for DfdxEngine<B> {
         };
         // Over all threads: training stands still meanwhile.
         let copies = || named.into_par_iter().map(copy).collect();
-        Ok(self.threads.install(copies))
+        let mut state: Tensors = self.threads.install(copies);
+        for adapted in self.adapted.iter().flatten() {
+            state.extend(adapted.saved(self.settings.optimizer));
+        }
+        Ok(state)
     }
 
     fn load_optimizer(&mut self, state: &Tensors) -> Result<()> {
         let optimizer = self.settings.optimizer;
         let mut loaded: Vec<Option<Moments>> = (0..self.parameters.len()).map(|_| None).collect();
         let mut known = BTreeSet::new();
-        for (i, parameter) in self.trained() {
+        for (i, parameter) in self.whole() {
             loaded[i] = Some(Moments::load(state, parameter, optimizer)?);
             known.extend(Moments::names(parameter, optimizer));
         }
+        for adapted in self.adapted.iter_mut().flatten() {
+            adapted.load(state, optimizer)?;
+            known.extend(adapted.names(optimizer));
+        }
         no_strangers(state, |name| known.contains(name))?;
         self.moments = loaded;
-        Ok(())
+        let which: Vec<bool> = self.adapted.iter().map(Option::is_some).collect();
+        let adapted = &self.adapted;
+        let mut merge = |i: usize, weight: &mut [f32]| {
+            adapted[i].iter().for_each(|adapted| adapted.merge(weight));
+        };
+        self.backend.change(&self.threads, &which, &mut merge)
+    }
+
+    fn restore(&mut self, weights: &Tensors, optimizer: &Tensors) -> Result<()> {
+        let weights = self.in_order(weights)?;
+        self.discard();
+        self.backend.load(weights, &self.trained)?;
+        self.load_optimizer(optimizer)
     }
 }
 
 /// The norm of the mean loss's gradient.
-fn grad_norm(grads: &[Option<Vec<f32>>], divisor: f64) -> f64 {
-    let sum: f64 = grads.iter().flatten().map(|grad| sum_squares(grad)).sum();
-    sum.sqrt() / divisor
+fn grad_norm(grads: &[Option<Vec<f32>>], adapted: &[Option<Adapted>], divisor: f64) -> f64 {
+    let whole: f64 = grads.iter().flatten().map(|grad| sum_squares(grad)).sum();
+    let factors = adapted.iter().flatten().map(Adapted::sum_squares);
+    (whole + factors.sum::<f64>()).sqrt() / divisor
 }
 
 #[cfg(test)]

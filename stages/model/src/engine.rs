@@ -2,8 +2,9 @@
 //!
 //! The loop decides what to do (which batch, which learning rate, when to stop);
 //! an engine turns batches into gradients and gradients into new weights. It holds
-//! the weights and the optimizer's moments and nothing else, so saving what
-//! `weights` and `optimizer` return and loading it again is a complete checkpoint.
+//! the weights and the optimizer's moments and nothing else, so saving what `weights`
+//! and `optimizer` return is a complete checkpoint, which `restore` takes up. Of a
+//! training with an adapter the base belongs to it too, and comes from whoever began it.
 
 mod batch;
 mod error;
@@ -83,12 +84,20 @@ pub trait Engine {
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>, EngineError>;
 
     fn weights(&self) -> Result<Tensors, EngineError>;
+
+    /// Begins with these weights; an adapter starts anew on them.
     fn load_weights(&mut self, weights: &Tensors) -> Result<(), EngineError>;
 
     /// The optimizer's moments, named after the weights they belong to
-    /// (`adam.m.blocks.0.qkv.weight`, `adam.v.`, `muon.m.`).
+    /// (`adam.m.blocks.0.qkv.weight`, `adam.v.`, `muon.m.`), and an adapter's factors.
     fn optimizer(&self) -> Result<Tensors, EngineError>;
     fn load_optimizer(&mut self, state: &Tensors) -> Result<(), EngineError>;
+
+    /// Goes on from what `weights` and `optimizer` returned, on the base that was loaded.
+    fn restore(&mut self, weights: &Tensors, optimizer: &Tensors) -> Result<(), EngineError> {
+        self.load_weights(weights)?;
+        self.load_optimizer(optimizer)
+    }
 }
 
 /// How well one target was predicted.

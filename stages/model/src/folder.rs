@@ -5,6 +5,8 @@
 //! model.safetensors      the weights with the lowest validation loss
 //! last.safetensors       those of the last step, if there was one
 //! optimizer.safetensors  the optimizer's state, where it was kept
+//! adapter.json           the adapter that was trained, where one was: its product is in the weights
+//! adapter.safetensors    its factors in `model.safetensors`, and in `last_adapter.safetensors` the last
 //! training.json          the course of the training
 //! tokenizer.json  chat_template.jinja  generation.json
 //! ```
@@ -22,10 +24,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tinylm_settings::choices;
 
 use crate::{
+    adapter::factors_of,
     config::ModelConfig,
     engine::Tensors,
     weights::{TensorFile, WeightsError, read_file, write_tensors},
@@ -37,6 +40,9 @@ pub const OLD_SHAPE_NAME: &str = "config.json";
 pub const WEIGHTS_NAME: &str = "model.safetensors";
 pub const LAST_NAME: &str = "last.safetensors";
 pub const OPTIMIZER_NAME: &str = "optimizer.safetensors";
+pub const ADAPTER_NAME: &str = "adapter.json";
+pub const FACTORS_NAME: &str = "adapter.safetensors";
+pub const LAST_FACTORS_NAME: &str = "last_adapter.safetensors";
 pub const TRAINING_NAME: &str = "training.json";
 /// The tokenizer itself, in Hugging Face's format.
 pub const TOKENIZER_NAME: &str = "tokenizer.json";
@@ -101,9 +107,28 @@ pub struct ModelFiles<'a, Report> {
     /// None where no step was made and the best are the last.
     pub last: Option<&'a Tensors>,
     pub optimizer: Option<&'a Tensors>,
+    pub adapter: Option<AdapterFiles<'a>>,
     pub report: &'a Report,
     /// A folder with the tokenizer's files.
     pub tokenizer: &'a Path,
+}
+
+/// An adapter, whose product is in the weights beside it.
+pub struct AdapterFiles<'a> {
+    pub about: &'a TrainedAdapter,
+    pub best: &'a Tensors,
+    pub last: &'a Tensors,
+}
+
+/// What was trained in place of the whole model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainedAdapter {
+    pub rank: usize,
+    pub alpha: f32,
+    /// The tensors that its factors change.
+    pub on: Vec<String>,
+    /// Tensors that were trained themselves, since they had new rows.
+    pub whole: Vec<String>,
 }
 
 impl ModelFolder {
@@ -188,6 +213,33 @@ impl ModelFolder {
         })
     }
 
+    /// Returns the adapter that is in the weights, and the file of its factors.
+    pub fn adapter(&self, which: Which) -> Result<(TrainedAdapter, TensorFile), FolderError> {
+        let path = self.path(ADAPTER_NAME)?;
+        let bytes = read_file(path).map_err(io_error("read", path))?;
+        let refused = |reason: String| {
+            let path = path.to_owned();
+            FolderError::Json { path, reason }
+        };
+        let about: TrainedAdapter =
+            serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+        if about.rank == 0 {
+            return Err(refused("`rank` is 0".to_owned()));
+        }
+        let factors = match which {
+            Which::Best => FACTORS_NAME,
+            Which::Last => LAST_FACTORS_NAME,
+        };
+        let factors = TensorFile::open(self.path(factors)?)?;
+        let changed = self.config()?.parameters().into_iter();
+        let changed = changed.filter(|p| p.shape.len() == 2 && about.on.contains(&p.name));
+        let expected: Vec<_> = changed
+            .flat_map(|parameter| factors_of(about.rank, &parameter))
+            .collect();
+        factors.check(&expected)?;
+        Ok((about, factors))
+    }
+
     /// Returns where the tokenizer stands, if the model has one.
     pub fn tokenizer(&self) -> Option<&Path> {
         self.files.get(TOKENIZER_NAME).map(PathBuf::as_path)
@@ -204,6 +256,11 @@ impl ModelFolder {
         }
         if let Some(optimizer) = files.optimizer {
             write_tensors(&out.join(OPTIMIZER_NAME), optimizer)?;
+        }
+        if let Some(adapter) = &files.adapter {
+            write_json(&out.join(ADAPTER_NAME), adapter.about)?;
+            write_tensors(&out.join(FACTORS_NAME), adapter.best)?;
+            write_tensors(&out.join(LAST_FACTORS_NAME), adapter.last)?;
         }
         write_json(&out.join(SHAPE_NAME), files.config)?;
         write_json(&out.join(TRAINING_NAME), files.report)?;
@@ -316,6 +373,7 @@ mod tests {
             best: &tensors(&config, 1.0),
             last: Some(&tensors(&config, 2.0)),
             optimizer: Some(&tensors(&config, 3.0)),
+            adapter: None,
             report: &serde_json::json!({ "updates": 7 }),
             tokenizer: &tokenizer,
         };

@@ -3,6 +3,8 @@
 //! This crate knows nothing of experiment files, stages, runs or the store: it is
 //! handed shards, settings and folders, and hands back numbers and weights.
 
+mod adapted;
+pub mod adapter;
 mod backend;
 pub mod batches;
 #[cfg(test)]

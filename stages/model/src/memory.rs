@@ -1,6 +1,8 @@
 //! The memory that training will need, estimated before any of it is taken.
 
+use crate::adapter::factors_of;
 use crate::config::{Activation, ModelConfig, Parameter, Precision};
+use crate::engine::EngineSettings;
 use crate::optimizer::Optimizer;
 
 /// Bytes that training on the CPU will need, by purpose.
@@ -80,6 +82,44 @@ impl ModelConfig {
             activations: bytes(n_tokens.saturating_mul(self.n_layers * per_layer + 3 * d)),
             scratch: bytes((logits + operands).saturating_add(n_tokens.saturating_mul(2 * widest))),
             checkpoint: bytes(n_params + n_moments),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// Estimates the memory of training a model with these settings.
+    pub fn memory(&self, config: &ModelConfig, n_rows: usize, len: usize) -> MemoryEstimate {
+        let whole = config.memory(n_rows, len, self.precision, self.optimizer);
+        let parameters = config.parameters();
+        // A name that is no tensor's is refused by the engine.
+        let trained = match (&self.adapter, self.trained(&parameters)) {
+            (Some(_), Ok(trained)) => trained,
+            _ => return whole,
+        };
+        let (mut bases, mut gradients, mut moments, mut factors) = (0, 0, 0, 0);
+        for (parameter, _) in parameters
+            .iter()
+            .zip(trained)
+            .filter(|(_, trained)| *trained)
+        {
+            gradients += parameter.n();
+            let Some(adapter) = self.adapter_of(parameter) else {
+                moments += parameter.n() * self.optimizer.n_moments(parameter.role);
+                continue;
+            };
+            bases += parameter.n();
+            for factor in factors_of(adapter.rank, parameter) {
+                factors += factor.n();
+                moments += factor.n() * self.optimizer.n_moments(factor.role);
+            }
+        }
+        let bytes = |n: usize| (n as u64).saturating_mul(4);
+        MemoryEstimate {
+            weights: whole.weights + bytes(bases + factors),
+            gradients: bytes(gradients),
+            moments: bytes(moments),
+            checkpoint: whole.weights + bytes(factors + moments),
+            ..whole
         }
     }
 }

@@ -113,12 +113,25 @@ impl Line {
     }
 }
 
-/// Fills `out` with normal numbers of this deviation, a function of seed and name.
-pub(crate) fn fill_normal(out: &mut [f32], deviation: f32, seed: u64, name: &str) {
+/// Fills `out` with numbers spread evenly between `-bound` and `bound`, a function of seed and name.
+pub(crate) fn fill_uniform(out: &mut [f32], bound: f32, seed: u64, name: &str) {
+    let key = key_of(seed, name);
+    out.par_iter_mut().enumerate().for_each(|(i, out)| {
+        let share = (mix(key ^ i as u64) >> 40) as f32 / (1u32 << 24) as f32;
+        *out = bound * (2.0 * share - 1.0);
+    });
+}
+
+fn key_of(seed: u64, name: &str) -> u64 {
     let name_key = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325, |h, b| mix(h ^ u64::from(b)));
-    let key = mix(mix(seed) ^ name_key);
+    mix(mix(seed) ^ name_key)
+}
+
+/// Fills `out` with normal numbers of this deviation, a function of seed and name.
+pub(crate) fn fill_normal(out: &mut [f32], deviation: f32, seed: u64, name: &str) {
+    let key = key_of(seed, name);
     out.par_chunks_mut(1 << 12)
         .enumerate()
         .for_each(|(chunk, out)| {

@@ -118,6 +118,14 @@ pub fn frozen(config: &ModelConfig, freeze: Freeze) -> Result<Vec<String>, Surge
     Ok(names.filter(frozen).collect())
 }
 
+/// Names of the tensors that get new rows.
+pub fn grown(from: &ModelConfig, to: &ModelConfig) -> Vec<String> {
+    let resized = resized(from, to).into_iter();
+    let grown =
+        resized.filter(|(name, _)| *name != "positions.weight" || to.context > from.context);
+    grown.map(|(name, _)| name.to_owned()).collect()
+}
+
 /// Tensors whose first dimension changes, and to what.
 fn resized(from: &ModelConfig, to: &ModelConfig) -> Vec<(&'static str, usize)> {
     let mut resized = Vec::new();

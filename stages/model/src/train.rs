@@ -20,10 +20,11 @@ mod watcher;
 use std::path::Path;
 
 use crate::{
+    adapted::only_factors,
     batches::Batches,
     checkpoint::{Checkpoint, Checkpoints},
     config::ModelConfig,
-    engine::{Engine, LossSum, Pass, Update},
+    engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     reduction::Reduction,
     shards::{Shards, Split},
     state::State,
@@ -180,9 +181,16 @@ pub fn train(
 
     checkpoints.wait()?;
     let last = engine.weights()?;
-    let best = match state.best {
-        Some(best) if best.step != state.step => checkpoints.weights(best.step)?,
-        _ => last.clone(),
+    let last_adapter = adapter(engine)?;
+    let (best, best_adapter) = match state.best {
+        Some(best) if best.step != state.step => {
+            let factors = match last_adapter.is_empty() {
+                true => Tensors::new(),
+                false => only_factors(checkpoints.optimizer(best.step)?),
+            };
+            (checkpoints.weights(best.step)?, factors)
+        }
+        _ => (last.clone(), last_adapter.clone()),
     };
     let report = TrainReport {
         steps: state.step,
@@ -195,7 +203,21 @@ pub fn train(
         data: batches.coverage().clone(),
         curve: state.curve,
     };
-    Ok(Trained { best, last, report })
+    Ok(Trained {
+        best,
+        best_adapter,
+        last,
+        last_adapter,
+        report,
+    })
+}
+
+/// The factors of the adapter that was trained; nothing where there was none.
+fn adapter(engine: &dyn Engine) -> Result<Tensors, EngineError> {
+    match &engine.settings().adapter {
+        None => Ok(Tensors::new()),
+        Some(_) => Ok(only_factors(engine.optimizer()?)),
+    }
 }
 
 /// Takes one step, or skips it. Returns how many tokens were read.
@@ -393,8 +415,7 @@ fn resume(
             state.kernels, state.device
         ));
     }
-    engine.load_weights(&found.weights)?;
-    engine.load_optimizer(&found.optimizer)?;
+    engine.restore(&found.weights, &found.optimizer)?;
     watcher.info(format!("going on from step {} of {n_steps}", state.step));
     // Validation comes after the checkpoint it hangs on, so that step is told anew in full.
     watcher.starting(state.step);

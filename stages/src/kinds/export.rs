@@ -18,7 +18,8 @@ tinylm_pipeline::settings! {
     /// A model for other programs.
     pub struct ExportSettings {
         /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
-        /// llama.cpp and ollama, or `onnx`, a graph for onnxruntime and transformers.js.
+        /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, or `peft`, the adapter
+        /// of a finetuned model alone.
         pub to: Target = Target::Hf,
         /// The numbers of a GGUF file.
         pub precision: Numbers = Numbers::F32 => neutral Numbers::F32,

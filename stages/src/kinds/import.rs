@@ -5,11 +5,13 @@
 //! folder like `pretrain`'s. `stages/exchange/src/foreign.rs` says what can be taken and what is
 //! promised.
 //!
+//! With `adapter`, a folder of Hugging Face's PEFT, the model is the one that its adapter makes of it.
+//!
 //! The tokenizer stays as it is, ids and all. How dialogues are written is found out from the
 //! model's own chat template (`shared/form`); a model without one continues texts.
 
 use serde_json::json;
-use tinylm_exchange::foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c};
+use tinylm_exchange::foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c, Peft};
 use tinylm_model::folder::{ModelFiles, ModelFolder};
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Role, Roles, Stage, StageError, StageIo, settings,
@@ -20,7 +22,7 @@ use crate::shared::training::{explained, folder_error};
 mod files;
 mod tokenizer;
 
-use files::{Found, weights_of};
+use files::{Adapter, Found, weights_of};
 use tokenizer::Speech;
 
 pub struct Import;
@@ -43,20 +45,44 @@ impl Stage for Import {
     const ABOUT: &'static str = "takes a model from elsewhere: Hugging Face, GGUF or llama2.c";
     const REVISION: u32 = 2;
     const MAKES: Content = Content::Model;
-    const ROLES: Roles = Roles::Fixed(&[Role::one(
-        "weights",
-        "the model's files: a Hugging Face folder (`config.json`, safetensors, the \
-         tokenizer's files), a GGUF file, or a `.bin` of llama2.c with its `tokenizer.bin`",
-    )
-    .takes(&[Content::Files, Content::Export])]);
+    const ROLES: Roles = Roles::Fixed(&[
+        Role::one(
+            "weights",
+            "the model's files: a Hugging Face folder (`config.json`, safetensors, the \
+             tokenizer's files), a GGUF file, or a `.bin` of llama2.c with its `tokenizer.bin`",
+        )
+        .takes(&[Content::Files, Content::Export]),
+        Role::one(
+            "adapter",
+            "a folder of PEFT's for it: `adapter_config.json`, `adapter_model.safetensors`",
+        )
+        .optional()
+        .takes(&[Content::Files, Content::Export]),
+    ]);
     const HEAVY: bool = true;
 
     fn run(settings: &ImportSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let found = Found::below(&io.input("weights")?.path, settings.file.as_deref())?;
+        let adapter = io.optional_input("adapter");
+        let adapter = adapter
+            .map(|input| Adapter::below(&input.path))
+            .transpose()?;
+        if let (Some(_), Found::Gguf(_) | Found::Llama2c(..)) = (&adapter, &found) {
+            let message = "an adapter of PEFT's is for a Hugging Face folder";
+            let help = "give `weights` as `config.json` with safetensors files";
+            return Err(StageError::new(message).help(help).is_final());
+        }
         match found {
-            Found::HuggingFace(files) => {
+            Found::HuggingFace(mut files) => {
                 let weights = weights_of(&files)?;
-                let source = HuggingFace::open(&files["config.json"], &weights).map_err(refused)?;
+                let mut source =
+                    HuggingFace::open(&files["config.json"], &weights).map_err(refused)?;
+                if let Some(adapter) = adapter {
+                    let peft = Peft::open(&adapter.settings, &adapter.weights);
+                    let merged = peft.and_then(|peft| source.with_adapter(peft));
+                    source = merged.map_err(refused)?;
+                    files.extend(adapter.tokenizer);
+                }
                 let speech = Speech::of_folder(&files, source.config())?;
                 finish(source.model().map_err(refused)?, speech, settings, io)
             }
@@ -96,6 +122,7 @@ fn finish(
         best: &tensors,
         last: None,
         optimizer: None,
+        adapter: None,
         report: &json!({ "imported": model.family, "updates": 0 }),
         // Where `speech` wrote it.
         tokenizer: io.out(),

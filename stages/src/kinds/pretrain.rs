@@ -75,14 +75,16 @@ impl Stage for Pretrain {
             .map_err(|error| explained(&error).help(error.help()).is_final())?;
         let config = settings.model.config(shards.index().vocab_size)?;
         let seed = settings.seed.unwrap_or_else(|| io.seed());
-        let mut engine = open_engine(io, config, &settings.train, Vec::new(), seed)?;
+        let train = &settings.train;
+        let mut engine = open_engine(io, config, train, train.engine_settings(), seed)?;
         let training = Training {
-            settings: &settings.train,
+            settings: train,
             watch,
             shards: &shards,
             seed,
             updates_before: 0,
             keep_optimizer: settings.keep_optimizer,
+            adapter: None,
         };
         training.run(engine.as_mut(), io)
     }

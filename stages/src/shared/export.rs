@@ -14,6 +14,7 @@ mod files;
 mod gguf;
 mod ids;
 mod onnx;
+mod peft;
 mod place;
 mod vocabulary;
 
@@ -58,6 +59,7 @@ pub fn export(ask: &Ask<'_>, out: &Path) -> Result<Exported, StageError> {
     }
     match ask.to {
         Target::Hf => to_hf(ask, &config, tensors, &tokenizer, out),
+        Target::Peft => peft::write(ask, &folder, &config, tensors, &tokenizer, out),
         Target::Gguf => gguf::write(ask, &config, tensors, &tokenizer, out),
         Target::Onnx => onnx::write(ask, &config, tensors, &tokenizer, out),
     }
@@ -97,6 +99,7 @@ fn to_hf(
         share,
         widths: (config.d_model, model.config().d_model),
         n_params: model.config().n_params(),
+        n_tokens: None,
     };
     card::write(out, ask.story, &exported, tokenizer)?;
     Ok(exported)

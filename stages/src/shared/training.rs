@@ -15,7 +15,7 @@ use tinylm_model::{
     CpuEngine, EngineSettings,
     config::{ModelConfig, Parameter, Precision},
     engine::{Engine, EngineError},
-    folder::{FolderError, ModelFiles, ModelFolder},
+    folder::{AdapterFiles, FolderError, ModelFiles, ModelFolder, TrainedAdapter},
     kernels,
     machine::Machine,
     peak::measured_peak,
@@ -42,6 +42,7 @@ pub(crate) const METRICS: &[&str] = &[
     "lr",
     "grad_norm",
     "parameters",
+    "trained_parameters",
     "steps",
     "epochs",
     "tokens",
@@ -58,6 +59,8 @@ pub(crate) struct Training<'a> {
     /// Updates that the optimizer's state comes from already.
     pub(crate) updates_before: u64,
     pub(crate) keep_optimizer: bool,
+    /// The adapter that the engine trains.
+    pub(crate) adapter: Option<TrainedAdapter>,
 }
 
 impl Training<'_> {
@@ -96,6 +99,11 @@ impl Training<'_> {
             best: &trained.best,
             last: Some(&trained.last),
             optimizer: optimizer.as_ref(),
+            adapter: self.adapter.as_ref().map(|about| AdapterFiles {
+                about,
+                best: &trained.best_adapter,
+                last: &trained.last_adapter,
+            }),
             report: &trained.report,
             tokenizer: self.shards.folder(),
         };
@@ -109,14 +117,13 @@ impl Training<'_> {
 pub(crate) fn open_engine(
     io: &StageIo,
     config: ModelConfig,
-    settings: &TrainSettings,
-    frozen: Vec<String>,
+    train: &TrainSettings,
+    settings: EngineSettings,
     seed: u64,
 ) -> Result<Box<dyn Engine>, StageError> {
-    settings
-        .choose_micro_batch(&config, &Machine::here(io.device()))
+    train
+        .choose_micro_batch(&config, &settings, &Machine::here(io.device()))
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
-    let settings = settings.engine_settings(frozen);
     match io.device() {
         Device::Cpu => {
             let engine = CpuEngine::new(config, settings, seed, io.threads());
@@ -165,13 +172,14 @@ impl TrainSettings {
     /// Chooses as a run would; where nothing fits, what is closest to it.
     fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
         let machine = Machine::here(Device::Cpu);
-        let n_rows = match self.choose_micro_batch(config, &machine) {
+        let settings = self.engine_settings();
+        let n_rows = match self.choose_micro_batch(config, &settings, &machine) {
             Ok(n_rows) => n_rows,
             Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
             Err(_) => 1,
         };
         let len = self.context.unwrap_or(config.context);
-        let estimate = config.memory(n_rows, len, self.precision, self.optimizer);
+        let estimate = settings.memory(config, n_rows, len);
         MemoryNeed {
             n_rows,
             len,
@@ -183,11 +191,11 @@ impl TrainSettings {
     fn choose_micro_batch(
         &self,
         config: &ModelConfig,
+        settings: &EngineSettings,
         machine: &Machine,
     ) -> Result<usize, TrainError> {
         let batches = self.batch_settings(config);
-        let settings = self.engine_settings(Vec::new());
-        choose_micro_batch(config, &settings, machine, &batches, self.micro_batch.0)
+        choose_micro_batch(config, settings, machine, &batches, self.micro_batch.0)
     }
 }
 

@@ -55,7 +55,7 @@ impl Layout {
     }
 
     /// Returns the full names of a module's tensors there.
-    fn names(
+    pub(super) fn names(
         &self,
         module: &str,
         block: &str,
@@ -244,7 +244,7 @@ fn any_set(names: &[String], source: &dyn Named) -> Result<bool, ForeignError> {
 }
 
 /// Rows and columns of a matrix changed for each other; anything else as it is.
-fn turned(tensor: Tensor) -> Tensor {
+pub(super) fn turned(tensor: Tensor) -> Tensor {
     let &[n_rows, n_columns] = tensor.shape.as_slice() else {
         return tensor;
     };

@@ -10,6 +10,7 @@ use super::{
     fields::Fields,
     model::ForeignModel,
     named::Named,
+    peft::Peft,
 };
 use tinylm_model::{
     config::{Activation, Bias, ModelConfig, Norm, NormAt, Positions},
@@ -21,6 +22,7 @@ use tinylm_model::{
 pub struct HuggingFace {
     config: Value,
     files: Vec<TensorFile>,
+    adapter: Option<Peft>,
 }
 
 /// A family's shape, names, and notes to the person who imports it.
@@ -37,7 +39,24 @@ impl HuggingFace {
         })?;
         let files: Result<Vec<_>, _> = weights.iter().map(|path| TensorFile::open(path)).collect();
         let files = files?;
-        Ok(Self { config, files })
+        let adapter = None;
+        Ok(Self {
+            config,
+            files,
+            adapter,
+        })
+    }
+
+    /// Merges an adapter into the tensors.
+    pub fn with_adapter(mut self, adapter: Peft) -> Result<Self, ForeignError> {
+        let is_turned = self.is_turned();
+        self.adapter = Some(adapter.fitted(&self, is_turned)?);
+        Ok(self)
+    }
+
+    /// Whether matrices are `(in, out)`.
+    fn is_turned(&self) -> bool {
+        self.config["model_type"] == "gpt2"
     }
 
     /// Returns the description as it stands in the file.
@@ -60,6 +79,9 @@ impl HuggingFace {
             "llama" | "mistral" | "qwen2" | "arcee" | "stablelm" | "gpt_neox"
         );
         config.tied = fields.flag_or("tie_word_embeddings", default)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.enlarge(&mut config, &layout, self)?;
+        }
         let mut model = ForeignModel::new(name, config, layout, self)?;
         model.notes = notes;
         Ok(model)
@@ -68,20 +90,36 @@ impl HuggingFace {
 
 impl Named for HuggingFace {
     fn names(&self) -> Vec<String> {
-        self.files.iter().flat_map(TensorFile::names).collect()
+        let names = self.files.iter().flat_map(TensorFile::names);
+        let added = self.adapter.iter().flat_map(Peft::whole).cloned();
+        names.chain(added).collect()
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let whole = self
+            .adapter
+            .as_ref()
+            .and_then(|adapter| adapter.shape(name));
+        if whole.is_some() {
+            return whole;
+        }
         let mut shapes = self.files.iter().filter_map(|file| file.shape(name));
         shapes.next().map(<[usize]>::to_vec)
     }
 
     fn get(&self, name: &str) -> Result<Tensor, ForeignError> {
+        if let Some(whole) = self.adapter.as_ref().and_then(|adapter| adapter.get(name)) {
+            return whole;
+        }
         let file = self.files.iter().find(|file| file.shape(name).is_some());
         let file = file.ok_or_else(|| ForeignError::MissingTensor {
             name: name.to_owned(),
         })?;
-        Ok(file.get(name)?)
+        let tensor = file.get(name)?;
+        match &self.adapter {
+            Some(adapter) => adapter.add(name, tensor, self.is_turned()),
+            None => Ok(tensor),
+        }
     }
 }
 

@@ -44,6 +44,20 @@ impl Class {
         }
     }
 
+    /// The name of the module that makes logits.
+    pub(super) fn head(self) -> &'static str {
+        match self {
+            Class::GptNeox => "embed_out",
+            Class::Tinylm => "head",
+            _ => "lm_head",
+        }
+    }
+
+    /// Whether its matrices are `(in, out)`.
+    pub(super) fn is_turned(self) -> bool {
+        matches!(self, Class::Gpt2 | Class::OpenaiGpt)
+    }
+
     pub fn model_type(self) -> &'static str {
         match self {
             Class::Gpt2 => "gpt2",

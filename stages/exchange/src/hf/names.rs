@@ -12,6 +12,7 @@ pub(super) fn tensors(class: Class, config: &ModelConfig) -> BTreeMap<String, Te
     let mut list = List {
         config,
         tensors: BTreeMap::new(),
+        head: class.head(),
     };
     match class {
         Class::Gpt2 => list.gpt2("wte", "wpe", Some("ln_f")),
@@ -34,6 +35,7 @@ pub(super) fn tensors(class: Class, config: &ModelConfig) -> BTreeMap<String, Te
 struct List<'a> {
     config: &'a ModelConfig,
     tensors: BTreeMap<String, Tensor>,
+    head: &'static str,
 }
 
 impl List<'_> {
@@ -56,8 +58,8 @@ impl List<'_> {
     }
 
     /// The head, unless it is the embedding.
-    fn head(&mut self, name: &str) {
-        self.same("head", name);
+    fn head(&mut self) {
+        self.same("head", self.head);
     }
 
     /// Queries, keys and values as parts of their own.
@@ -93,7 +95,7 @@ impl List<'_> {
         if let Some(norm) = norm {
             self.same("norm", &format!("transformer.{norm}"));
         }
-        self.head("lm_head");
+        self.head();
     }
 
     /// CTRL's positions are all sines and then all cosines, so its stream has that order.
@@ -113,7 +115,7 @@ impl List<'_> {
             self.part(&from("up"), &to("ffn.0"), reading_evens_first);
             self.part(&from("down"), &to("ffn.2"), Tensor::even_rows_first);
         }
-        self.part("head", "lm_head", reading_evens_first);
+        self.part("head", self.head, reading_evens_first);
     }
 
     /// OPT's table of positions has two rows in front that belong to no position.
@@ -135,7 +137,7 @@ impl List<'_> {
                 self.same(&format!("blocks.{i}.{part}"), &to(name));
             }
         }
-        self.head("lm_head");
+        self.head();
     }
 
     fn gpt_neox(&mut self) {
@@ -158,7 +160,7 @@ impl List<'_> {
             }
         }
         self.same("norm", "gpt_neox.final_layer_norm");
-        self.head("embed_out");
+        self.head();
     }
 
     /// Llama's names, with others for the parts of the MLP: gate, up and down.
@@ -179,7 +181,7 @@ impl List<'_> {
             }
         }
         self.same("norm", "model.norm");
-        self.head("lm_head");
+        self.head();
     }
 }
 

@@ -1,6 +1,11 @@
 //! Which class each model gets, and that its tensors are all of the model's.
 
-use tinylm_model::config::{Activation, Norm, NormAt, Positions, Preset};
+use tinylm_model::{
+    adapter::{A, B, add_product, factor_name},
+    config::{Activation, Norm, NormAt, Positions, Preset},
+    engine::Tensor,
+    folder::TrainedAdapter,
+};
 use tinylm_settings::Choice;
 
 use super::*;
@@ -139,6 +144,110 @@ fn every_tensor_of_a_model_goes_into_its_export_once() {
             assert_eq!(numbers.len(), shape.iter().product::<usize>(), "{name}");
         }
     }
+}
+
+/// A model with an adapter is exported as its base is, and the adapter beside it says the rest.
+#[test]
+fn an_exported_adapter_on_its_exported_base_is_the_exported_model() {
+    let rank = 3;
+    for model in MODELS {
+        let config = config(model);
+        let base = tensors(&config);
+        let on: Vec<String> = config
+            .parameters()
+            .into_iter()
+            .filter(|parameter| parameter.role.is_hidden())
+            .map(|parameter| parameter.name)
+            .collect();
+        let (mut whole, mut source) = (base.clone(), base.clone());
+        for (name, idx) in on.iter().zip(0..) {
+            let tensor = whole.get_mut(name).unwrap();
+            let (n_out, n_in) = (tensor.shape[0], tensor.shape[1]);
+            let numbers = |n: usize, by: f32| -> Vec<f32> {
+                (0..n).map(|i| (i as f32 * by + idx as f32).sin()).collect()
+            };
+            let (a, b) = (numbers(rank * n_in, 0.7), numbers(n_out * rank, 0.3));
+            add_product(&mut tensor.data, &a, &b, 2.0, n_in);
+            for (end, shape, data) in [(A, [rank, n_in], a), (B, [n_out, rank], b)] {
+                let shape = shape.to_vec();
+                source.insert(factor_name(name, end), Tensor { shape, data });
+            }
+        }
+        let about = TrainedAdapter {
+            rank,
+            alpha: 6.0,
+            on,
+            whole: Vec::new(),
+        };
+        let adapter = AdapterExport::of(config.clone(), &about, source).unwrap();
+        let base = Export::of(config.clone(), base);
+        let whole = Export::of(config, whole);
+        let mut n_adapted = 0;
+        for (name, shape) in whole.shapes() {
+            let mut expected = base.numbers(&name).unwrap().into_owned();
+            let module = name.strip_suffix(".weight").unwrap_or_default();
+            let factor = |end: &str| format!("base_model.model.{module}.{end}.weight");
+            if let Some(a_shape) = adapter.shapes().get(&factor(A)) {
+                let [a, b] = [A, B].map(|end| adapter.numbers(&factor(end)).unwrap());
+                let mut change = vec![0.0; expected.len()];
+                add_product(&mut change, &a, &b, 2.0, a_shape[1]);
+                let is_turned = adapter.settings(None)["fan_in_fan_out"] == true;
+                for (i, change) in change.iter().enumerate() {
+                    let (row, column) = (i / a_shape[1], i % a_shape[1]);
+                    let at = if is_turned {
+                        column * shape[1] + row
+                    } else {
+                        i
+                    };
+                    expected[at] += change;
+                }
+                n_adapted += 1;
+            }
+            let got = whole.numbers(&name).unwrap();
+            let far = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            assert!(far.fold(0.0, f32::max) < 2e-5, "{}: {name}", model.0);
+        }
+        assert_eq!(2 * n_adapted, adapter.shapes().len(), "{}", model.0);
+        assert!(n_adapted >= 4 * 3, "{}", model.0);
+    }
+}
+
+#[test]
+fn an_adapter_names_its_modules_as_shortly_as_it_can_and_brings_new_rows() {
+    let settings = |preset: Preset, on: &[&str], whole: &[&str]| {
+        let config = small(preset);
+        let about = TrainedAdapter {
+            rank: 2,
+            alpha: 16.0,
+            on: on.iter().map(|name| (*name).to_owned()).collect(),
+            whole: whole.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let export = AdapterExport::of(config.clone(), &about, tensors(&config))?;
+        let settings = export.settings(Some("base"));
+        let names = settings["target_modules"].to_string();
+        Ok::<_, String>(format!("{names} {}", settings["modules_to_save"]))
+    };
+    let every = |part: &str| [0, 1, 2].map(|block| format!("blocks.{block}.{part}.weight"));
+    let up = every("up");
+    let up = up.each_ref().map(String::as_str);
+    let down = every("down");
+    let down = down.each_ref().map(String::as_str);
+    let new = ["embed.weight"];
+    let told = [
+        settings(Preset::LlamaTiny, &up, &[]),
+        settings(Preset::LlamaTiny, &["blocks.2.qkv.weight"], &new),
+        settings(Preset::Mini, &down, &["embed.weight", "head.weight"]),
+        settings(Preset::Mini, &down, &["positions.weight"]),
+        settings(Preset::Toiny, &down, &new),
+    ];
+    let told = told.map(|told| told.unwrap_or_else(|name| format!("not with {name}")));
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    ["up_proj"] null
+    ["model.layers.2.self_attn.k_proj","model.layers.2.self_attn.q_proj","model.layers.2.self_attn.v_proj"] ["embed_tokens","lm_head"]
+    ["mlp.c_proj"] ["lm_head","wte"]
+    not with positions.weight
+    not with embed.weight
+    "#);
 }
 
 #[test]

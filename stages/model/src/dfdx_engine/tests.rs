@@ -1,6 +1,8 @@
 //! Laws of training: fused equals plain, packed equals alone, cut equals whole, and any
 //! number of threads computes the same bits.
 
+mod adapters;
+
 use dfdx::prelude::Cpu;
 use tinylm_settings::Choice;
 

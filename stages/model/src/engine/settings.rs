@@ -1,7 +1,8 @@
 //! How an engine trains.
 
 use super::error::EngineError;
-use crate::config::{Parameter, Precision};
+use crate::adapter::{Adapter, factors_of};
+use crate::config::{ModelConfig, Parameter, Precision};
 use crate::noise::Dropout;
 use crate::optimizer::Optimizer;
 
@@ -23,6 +24,8 @@ pub struct EngineSettings {
     pub label_smoothing: f32,
     /// Tensors that are not trained, by name or by the start of one: `embed`, `blocks.0`.
     pub frozen: Vec<String>,
+    /// Trained in place of the matrices that it is on; `frozen` ones have none.
+    pub adapter: Option<Adapter>,
 }
 
 impl Default for EngineSettings {
@@ -38,6 +41,7 @@ impl Default for EngineSettings {
             dropout: Dropout::default(),
             label_smoothing: 0.0,
             frozen: Vec::new(),
+            adapter: None,
         }
     }
 }
@@ -56,5 +60,24 @@ impl EngineSettings {
         }
         let is_trained = |p: &Parameter| !self.frozen.iter().any(|frozen| covers(frozen, &p.name));
         Ok(parameters.iter().map(is_trained).collect())
+    }
+    /// Returns how many numbers of a model are trained.
+    pub fn n_trained(&self, config: &ModelConfig) -> Result<usize, EngineError> {
+        let parameters = config.parameters();
+        let trained = self.trained(&parameters)?;
+        let all = parameters.iter().zip(trained);
+        let n = all
+            .filter(|(_, trained)| *trained)
+            .map(|(p, _)| match self.adapter_of(p) {
+                Some(adapter) => factors_of(adapter.rank, p).iter().map(Parameter::n).sum(),
+                None => p.n(),
+            });
+        Ok(n.sum())
+    }
+
+    /// Returns the adapter of a tensor that is trained.
+    pub(crate) fn adapter_of(&self, parameter: &Parameter) -> Option<&Adapter> {
+        let adapter = self.adapter.as_ref();
+        adapter.filter(|adapter| adapter.is_on(&parameter.name))
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn fits(
     machine: &Machine,
     (n_rows, context): (usize, usize),
 ) -> Result<(), TrainError> {
-    let estimate = config.memory(n_rows, context, settings.precision, settings.optimizer);
+    let estimate = settings.memory(config, n_rows, context);
     match machine.memory_bytes {
         Some(available) if estimate.total() > available => Err(TrainError::Memory {
             micro_batch: n_rows,

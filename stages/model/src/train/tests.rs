@@ -9,11 +9,12 @@ use std::{
 
 use insta::assert_snapshot;
 use tempfile::TempDir;
-use tinylm_settings::Device;
+use tinylm_settings::{Choice as _, Device};
 
 use super::*;
 use crate::{
     CpuEngine, Dropout, EngineSettings, Optimizer,
+    adapter::{Adapter, Projection, add_product},
     batches::{BatchSettings, Batching, LongDocuments, LossOn},
     bigram::{Bigram, Killed, Mortal},
     config::Precision,
@@ -259,6 +260,8 @@ impl Story {
 fn assert_same(one: &(Trained, Notes), two: &(Trained, Notes)) {
     assert_eq!(one.0.last, two.0.last);
     assert_eq!(one.0.best, two.0.best);
+    assert_eq!(one.0.last_adapter, two.0.last_adapter);
+    assert_eq!(one.0.best_adapter, two.0.best_adapter);
     assert_eq!(one.0.report, two.0.report);
     assert_eq!(one.1.metrics, two.1.metrics);
     assert_eq!(one.1.samples, two.1.samples);
@@ -354,6 +357,61 @@ fn the_transformer_killed_and_resumed_is_as_if_never_stopped_on_any_number_of_th
             let resumed = story.finish_with(transformer(optimizer, 1 + passes as usize % 3));
             assert_same(&resumed, &whole);
         }
+    }
+}
+
+/// The same with an adapter on every matrix of its block.
+fn with_adapter(optimizer: Optimizer, threads: usize) -> CpuEngine {
+    let plain = transformer(optimizer, threads);
+    let settings = EngineSettings {
+        frozen: ["embed", "blocks.0.norm1", "blocks.0.norm2", "norm"]
+            .map(str::to_owned)
+            .into(),
+        adapter: Some(Adapter {
+            rank: 2,
+            alpha: 4.0,
+            on: Projection::ALL.to_vec(),
+        }),
+        ..plain.settings().clone()
+    };
+    CpuEngine::new(plain.config().clone(), settings, 7, threads).unwrap()
+}
+
+#[test]
+fn an_adapters_training_killed_and_resumed_is_as_if_never_stopped() {
+    for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+        let mut settings = settings();
+        settings.schedule.lr = 0.05;
+        let whole = Story::new(settings.clone()).finish_with(with_adapter(optimizer, 1));
+        assert_eq!(whole.0.last_adapter.len(), 8);
+        for passes in (0..18).step_by(3) {
+            let mut story = Story::new(settings.clone());
+            let end = story.run_until_killed(with_adapter(optimizer, 2), passes);
+            assert!(matches!(end, End::Killed));
+            assert_same(&story.finish_with(with_adapter(optimizer, 1)), &whole);
+        }
+    }
+}
+
+#[test]
+fn the_best_adapter_is_that_of_the_best_weights() {
+    // So fast that it is worse at the end than it was.
+    let mut settings = settings();
+    settings.schedule.lr = 1.0;
+    let engine = with_adapter(Optimizer::Adamw, 1);
+    let base = engine.weights().unwrap();
+    let (trained, _) = Story::new(settings).finish_with(engine);
+    assert!(trained.report.best.unwrap().step < trained.report.steps);
+    assert_ne!(trained.best_adapter, trained.last_adapter);
+    let name = "blocks.0.qkv";
+    for (weights, factors) in [
+        (&trained.best, &trained.best_adapter),
+        (&trained.last, &trained.last_adapter),
+    ] {
+        let tensor = |end: &str| &factors[&format!("{name}.{end}")].data;
+        let mut expected = base[&format!("{name}.weight")].data.clone();
+        add_product(&mut expected, tensor("lora_A"), tensor("lora_B"), 2.0, 16);
+        assert!(weights[&format!("{name}.weight")].data == expected);
     }
 }
 

@@ -13,7 +13,10 @@ use crate::{
 pub struct Trained {
     /// The weights with the lowest validation loss; the last ones if none was measured.
     pub best: Tensors,
+    /// The factors of the adapter in `best`; nothing where none was trained.
+    pub best_adapter: Tensors,
     pub last: Tensors,
+    pub last_adapter: Tensors,
     pub report: TrainReport,
 }
 

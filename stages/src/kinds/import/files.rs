@@ -10,7 +10,10 @@ use std::{
 use serde_json::Value;
 use tinylm_pipeline::{At, StageError};
 
-use crate::shared::files::files_below;
+use crate::shared::{
+    files::files_below,
+    tokens::{CHAT_TEMPLATE_NAME, TOKENIZER_NAME},
+};
 
 /// Files by their names in the folder.
 pub(super) type Files = BTreeMap<String, PathBuf>;
@@ -70,6 +73,39 @@ impl Found {
             StageError::new(message).is_final()
         })?;
         Ok(Self::Llama2c(path.to_owned(), vocabulary.clone()))
+    }
+}
+
+/// The files of an adapter, and those of its tokenizer where it brought one with new tokens.
+pub(super) struct Adapter {
+    pub(super) settings: PathBuf,
+    pub(super) weights: PathBuf,
+    pub(super) tokenizer: Files,
+}
+
+const OF_TOKENIZER: [&str; 3] = [TOKENIZER_NAME, "tokenizer_config.json", CHAT_TEMPLATE_NAME];
+
+impl Adapter {
+    pub(super) fn below(folder: &Path) -> Result<Self, StageError> {
+        let mut files: Files = files_below(folder)?.into_iter().collect();
+        let mut take = |name: &str| {
+            let message = format!("the adapter has no `{name}`");
+            let help = "PEFT's `save_pretrained` writes it; a pickle is not read here";
+            let missing = || StageError::new(message).help(help).is_final();
+            files.remove(name).ok_or_else(missing)
+        };
+        let settings = take("adapter_config.json")?;
+        let weights = take("adapter_model.safetensors")?;
+        if is_pickle(&weights)? {
+            return Err(pickle("adapter_model.safetensors"));
+        }
+        let has_tokenizer = files.contains_key(TOKENIZER_NAME);
+        files.retain(|name, _| has_tokenizer && OF_TOKENIZER.contains(&&**name));
+        Ok(Self {
+            settings,
+            weights,
+            tokenizer: files,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! A model of another program taken in, spoken to and gone on with; and what is no model.
 
+mod adapters;
+
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};

@@ -17,6 +17,8 @@ choices! {
         Gguf = "gguf",
         /// A graph for onnxruntime, and all that is built on it: transformers.js, optimum.
         Onnx = "onnx",
+        /// The adapter of a finetuned model alone, for Hugging Face's PEFT.
+        Peft = "peft",
     }
 }
 
@@ -37,6 +39,8 @@ pub struct Ask<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Story {
     pub title: String,
+    /// The hub's name of the model that it was finetuned from.
+    pub base: Option<String>,
     /// The hub's datasets that it was trained on.
     pub datasets: Vec<String>,
     /// The licences of its data, as their owners call them.

@@ -35,7 +35,7 @@ pub(super) fn write(
         false => story.history.as_str(),
     };
     for section in [
-        how_it_is_used(exported, tokenizer.knows_turns()),
+        how_it_is_used(exported, story, tokenizer.knows_turns()),
         how_faithful_it_is(exported),
         history.to_owned(),
     ] {
@@ -50,6 +50,7 @@ fn head(story: &Story, exported: &Exported) -> String {
         Target::Hf => "transformers",
         Target::Gguf => "gguf",
         Target::Onnx => "transformers.js",
+        Target::Peft => "peft",
     };
     let mut head = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\n");
     let mut tags = vec!["tinylm"];
@@ -57,6 +58,9 @@ fn head(story: &Story, exported: &Exported) -> String {
         tags.push("custom_code");
     }
     let _ = writeln!(head, "tags: {}", json!(tags));
+    if let Some(base) = &story.base {
+        let _ = writeln!(head, "base_model: {}", json!(base));
+    }
     if let Some(licence) = licence(&story.licences) {
         let _ = writeln!(head, "license: {licence}");
     }
@@ -110,12 +114,32 @@ pub(super) fn licence(names: &[String]) -> Option<String> {
     }
 }
 
-fn how_it_is_used(exported: &Exported, knows_turns: bool) -> String {
+fn how_it_is_used(exported: &Exported, story: &Story, knows_turns: bool) -> String {
     match exported.to {
         Target::Hf => with_transformers(exported, knows_turns),
         Target::Gguf => with_llama_cpp(knows_turns),
         Target::Onnx => with_onnxruntime(knows_turns),
+        Target::Peft => with_peft(exported, story.base.as_deref()),
     }
+}
+
+fn with_peft(exported: &Exported, base: Option<&str>) -> String {
+    let told = match base {
+        Some(_) => "",
+        None => {
+            "`base` is the model that was finetuned, as `tinylm export RUN/STAGE --to hf --out base` writes it.\n\n"
+        }
+    };
+    let resized = exported.n_tokens.map_or_else(String::new, |n| {
+        format!("base.resize_token_embeddings({n})  # new tokens\n")
+    });
+    let base = base.unwrap_or("base");
+    format!(
+        "{told}```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+         tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+         base = AutoModelForCausalLM.from_pretrained(\"{base}\")\n\
+         {resized}model = PeftModel.from_pretrained(base, \".\")\n```\n"
+    )
 }
 
 fn with_llama_cpp(knows_turns: bool) -> String {
@@ -169,10 +193,13 @@ fn with_python(imports: &str, class: &str, trust: &str, knows_turns: bool) -> St
 
 fn how_faithful_it_is(exported: &Exported) -> String {
     let (form, claim) = (exported.form, &exported.claim);
-    let mut text = format!(
-        "It is a `{form}` with {} parameters: **{claim}**.",
-        exported.n_params
-    );
+    let n_params = exported.n_params;
+    let mut text = match exported.to {
+        Target::Peft => return an_adapter(exported),
+        Target::Hf | Target::Gguf | Target::Onnx => {
+            format!("It is a `{form}` with {n_params} parameters: **{claim}**.")
+        }
+    };
     if let Some(told) = exported.told_numbers() {
         let _ = write!(text, " In the file: {told}.");
     }
@@ -182,7 +209,7 @@ fn how_faithful_it_is(exported: &Exported) -> String {
             text += " Its tensors compute what was trained, up to the rounding of 32-bit numbers. It is for use: to train it further, begin with the original";
             text += match exported.to {
                 Target::Hf => ", whose settings stand in `config.json` under `tinylm`.",
-                Target::Gguf | Target::Onnx => ".",
+                Target::Gguf | Target::Onnx | Target::Peft => ".",
             };
             let (before, after) = exported.widths;
             if before != after {
@@ -198,6 +225,17 @@ fn how_faithful_it_is(exported: &Exported) -> String {
         let _ = write!(text, "\n\n{}", told(share));
     }
     text + "\n"
+}
+
+fn an_adapter(exported: &Exported) -> String {
+    let (form, claim, n_params) = (exported.form, &exported.claim, exported.n_params);
+    let text = format!(
+        "It is an adapter of {n_params} numbers for a `{form}`, which is **{claim}** where tinylm exports it.\n"
+    );
+    match &exported.share {
+        Some(share) => format!("{text}\n{}\n", told(share)),
+        None => text,
+    }
 }
 
 fn told(share: &Share) -> String {

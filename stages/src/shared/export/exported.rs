@@ -21,6 +21,8 @@ pub struct Exported {
     /// The width of the model, and what it became.
     pub widths: (usize, usize),
     pub n_params: usize,
+    /// The size of the vocabulary, where an adapter brings another than its base has.
+    pub n_tokens: Option<usize>,
 }
 
 impl Exported {
@@ -34,7 +36,11 @@ impl Exported {
         let numbers = self
             .told_numbers()
             .map_or_else(String::new, |told| format!("; {told}"));
-        format!("{}{widened}: {}{numbers}", self.form, self.claim)
+        let what = match self.to {
+            Target::Peft => "an adapter of ",
+            Target::Hf | Target::Gguf | Target::Onnx => "",
+        };
+        format!("{what}{}{widened}: {}{numbers}", self.form, self.claim)
     }
 
     /// Returns what is said of the numbers: nothing of plain ones.
@@ -43,8 +49,11 @@ impl Exported {
         match (self.numbers, self.n_fallen_back) {
             (Numbers::F32, _) => None,
             (_, 0) => Some(format!("numbers {word}")),
-            (_, n) => Some(format!(
+            (Numbers::Q8_0 | Numbers::Q4_0, n) => Some(format!(
                 "numbers {word}, but f16 in {n} tensors whose rows are no whole blocks"
+            )),
+            (_, n) => Some(format!(
+                "numbers {word}, but q8_0 or f16 in {n} tensors whose rows are no whole blocks of 256"
             )),
         }
     }

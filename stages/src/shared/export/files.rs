@@ -20,7 +20,9 @@ use crate::shared::{
 };
 
 /// Every file that an export may have.
-pub(super) const NAMES: [&str; 13] = [
+pub(super) const NAMES: [&str; 15] = [
+    ADAPTER_SETTINGS_NAME,
+    ADAPTER_WEIGHTS_NAME,
     MODEL_NAME,
     MODELFILE_NAME,
     GRAPH_NAME,
@@ -35,6 +37,8 @@ pub(super) const NAMES: [&str; 13] = [
     SPECIALS_NAME,
     CARD_NAME,
 ];
+pub(super) const ADAPTER_SETTINGS_NAME: &str = "adapter_config.json";
+pub(super) const ADAPTER_WEIGHTS_NAME: &str = "adapter_model.safetensors";
 const GENERATION_NAME: &str = "generation_config.json";
 const TOKENIZER_SETTINGS_NAME: &str = "tokenizer_config.json";
 const SPECIALS_NAME: &str = "special_tokens_map.json";
@@ -49,6 +53,8 @@ pub(super) const GENAI_NAME: &str = "genai_config.json";
 
 pub(super) const MODEL_NAME: &str = "model.gguf";
 pub(super) const MODELFILE_NAME: &str = "Modelfile";
+/// How the tags of a card of ours begin.
+pub(super) const TAG: &str = "\ntags: [\"tinylm\"";
 /// The first line of a `Modelfile` of ours.
 pub(super) const MARK: &str = "# Written by tinylm.";
 
@@ -80,7 +86,7 @@ impl Described<'_> {
         settings.insert(OURS.to_owned(), own);
         write_json(&out.join(SETTINGS_NAME), &Value::Object(settings))?;
         write_json(&out.join(GENERATION_NAME), &self.generation(names.ids))?;
-        write_tokenizer(out, self.from, &names, self.tokenizer, self.ours.context)?;
+        write_tokenizer(out, self.from, self.tokenizer, self.ours.context)?;
         Ok(names.ids)
     }
 
@@ -171,10 +177,10 @@ impl Names {
     }
 }
 
-fn write_tokenizer(
+/// Writes the tokenizer, its template, and what its special tokens are called elsewhere.
+pub(super) fn write_tokenizer(
     out: &Path,
     from: &Path,
-    names: &Names,
     tokenizer: &Tokenizer,
     context: usize,
 ) -> Result<(), StageError> {
@@ -186,7 +192,7 @@ fn write_tokenizer(
         let path = out.join(CHAT_TEMPLATE_NAME);
         fs::write(&path, template).at(&path)?;
     }
-    let special = names.map();
+    let special = Names::of(tokenizer).map();
     write_json(&out.join(SPECIALS_NAME), &json!(special))?;
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -54,6 +54,7 @@ pub(super) fn write(
         share,
         widths: (config.d_model, model.config().d_model),
         n_params: model.config().n_params(),
+        n_tokens: None,
     };
     card::write(out, ask.story, &exported, tokenizer)?;
     Ok(exported)

@@ -59,6 +59,7 @@ pub(super) fn write(
         share,
         widths: (config.d_model, config.d_model),
         n_params: config.n_params(),
+        n_tokens: None,
     };
     card::write(out, ask.story, &exported, tokenizer)?;
     Ok(exported)

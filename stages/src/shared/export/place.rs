@@ -9,7 +9,9 @@ use std::{
 use serde_json::Value;
 use tinylm_pipeline::{At, StageError};
 
-use super::files::{MARK, MODELFILE_NAME, NAMES, OURS, SETTINGS_NAME};
+use super::files::{
+    ADAPTER_SETTINGS_NAME, CARD_NAME, MARK, MODELFILE_NAME, NAMES, OURS, SETTINGS_NAME, TAG,
+};
 
 /// Makes a folder beside `out` with `make` and then moves it there. What stood there before must be
 /// an earlier export or an empty folder, and stays as it is if anything fails.
@@ -59,7 +61,10 @@ fn is_export(folder: &Path) -> bool {
     let settings = fs::read(folder.join(SETTINGS_NAME)).unwrap_or_default();
     let settings: Value = serde_json::from_slice(&settings).unwrap_or_default();
     let modelfile = fs::read_to_string(folder.join(MODELFILE_NAME)).unwrap_or_default();
-    (settings[OURS].is_object() || modelfile.starts_with(MARK)) && holds_ours(folder, "")
+    let card = fs::read_to_string(folder.join(CARD_NAME)).unwrap_or_default();
+    let is_adapter = folder.join(ADAPTER_SETTINGS_NAME).exists() && card.contains(TAG);
+    (settings[OURS].is_object() || modelfile.starts_with(MARK) || is_adapter)
+        && holds_ours(folder, "")
 }
 
 /// Whether all files of a folder, whose own names begin so, are ones that an export may have.

@@ -240,6 +240,7 @@ fn a_card_says_what_is_known_and_what_is_not() {
     fs::remove_dir_all(dir.path().join("out")).unwrap();
     let story = Story {
         title: "a: \"title\"".to_owned(),
+        base: Some("HuggingFaceTB/SmolLM2-135M".to_owned()),
         datasets: vec!["LDJnr/Puffin".to_owned()],
         licences: vec!["Apache-2.0".to_owned(), "Apache-2.0; gated".to_owned()],
         figures: vec![("perplexity".to_owned(), 3.5)],
@@ -250,6 +251,7 @@ fn a_card_says_what_is_known_and_what_is_not() {
     let head = head(&card);
     assert_eq!(head["license"], "apache-2.0");
     assert_eq!(head["datasets"], json!(["LDJnr/Puffin"]));
+    assert_eq!(head["base_model"], "HuggingFaceTB/SmolLM2-135M");
     let index = &head["model-index"][0];
     assert_eq!(index["name"], story.title);
     assert_eq!(

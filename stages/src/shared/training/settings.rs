@@ -236,7 +236,7 @@ impl TrainSettings {
         }
     }
 
-    pub(crate) fn engine_settings(&self, frozen: Vec<String>) -> EngineSettings {
+    pub(crate) fn engine_settings(&self) -> EngineSettings {
         let rate = |place: Option<f64>| place.or(self.dropout).unwrap_or(0.0) as f32;
         let start = EngineSettings::default();
         let beta = |idx: usize, or: f32| self.betas.get(idx).map_or(or, |beta| *beta as f32);
@@ -254,7 +254,6 @@ impl TrainSettings {
                 mlp: rate(self.dropout_mlp),
             },
             label_smoothing: self.label_smoothing as f32,
-            frozen,
             ..start
         }
     }

@@ -1,5 +1,7 @@
 //! Pretraining and finetuning as stages, from shards to a model folder.
 
+mod adapters;
+
 use std::{
     fs,
     path::{Path, PathBuf},
