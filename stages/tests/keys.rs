@@ -258,6 +258,7 @@ fn every_choice_offers_these_words() {
     finetune.model.activation: gelu-tanh gelu relu silu swiglu
     finetune.start: best last
     finetune.optimizer_state: reset keep
+    finetune.objective: likelihood dpo
     finetune.train.batching: packed padded windows sliding
     finetune.train.long_documents: split crop
     finetune.train.loss_on: targets all

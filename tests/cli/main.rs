@@ -23,6 +23,7 @@ mod mistakes;
 mod older;
 mod outside;
 mod paths;
+mod preferences;
 mod readme;
 mod records;
 mod remote_store;

@@ -21,7 +21,7 @@ use crate::{
 pub use rows::Coverage;
 pub use settings::{BatchError, BatchSettings, Batching, LongDocuments, LossOn};
 
-use rows::{Piece, Rows, best_fit, check_stream, cut, n_sliding};
+use rows::{Piece, Rows, best_fit, check_stream, cut, n_sliding, pairs};
 
 /// The batches of one split.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ impl<'a> Batches<'a> {
             ..Coverage::default()
         };
         let rows = match settings.batching {
+            _ if settings.pairs => pairs(split, settings, &mut coverage)?,
             Batching::Packed | Batching::Padded => {
                 let mut pieces = cut(split, settings, &mut coverage)?;
                 if shuffle {
@@ -173,6 +174,27 @@ impl<'a> Batches<'a> {
         )
     }
 
+    /// Rows laid out, in whatever order.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows that a step reads, in their order.
+    pub(crate) fn rows_of_step(&mut self, step: u64) -> Vec<u32> {
+        let (_, rows) = self.rows_of(step);
+        self.order.1[rows].to_vec()
+    }
+
+    /// The rows of an evaluation, in their order.
+    pub(crate) fn evaluated(&self) -> &[u32] {
+        &self.order.1
+    }
+
+    /// One row alone, of rows that are the same in each epoch.
+    pub(crate) fn alone(&self, row: u32) -> Batch {
+        self.batch(0, &[row], self.row_len(0, row), 0)
+    }
+
     /// The batches of an evaluation, of at most `micro_batch` rows each; see `for_evaluation`.
     pub fn evaluation(&self, micro_batch: usize) -> impl Iterator<Item = EvaluationBatch> + '_ {
         let micro_batch = micro_batch.max(1);
@@ -212,8 +234,10 @@ impl<'a> Batches<'a> {
     fn batches(&self, epoch: u64, rows: std::ops::Range<usize>, micro_batch: usize) -> Vec<Batch> {
         let rows = &self.order.1[rows];
         // All micro-batches of a step have one length, however the step is divided.
+        let longest = || rows.iter().map(|&row| self.row_len(epoch, row)).max();
         let len = match self.settings.batching {
-            Batching::Padded => rows.iter().map(|&row| self.row_len(epoch, row)).max(),
+            Batching::Padded => longest(),
+            _ if self.settings.pairs => longest(),
             _ => None,
         };
         let len = len.unwrap_or(self.len);

@@ -189,6 +189,25 @@ impl Checkpoints {
         }
     }
 
+    /// Writes a file that all checkpoints share, whole or not at all.
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let making = self.folder.join(format!("{PREFIX_IN_THE_MAKING}{name}"));
+        write_file(&making, bytes)?;
+        let path = self.folder.join(name);
+        fs::rename(&making, &path).map_err(io_error("rename", &making))?;
+        sync_folder(&self.folder)
+    }
+
+    /// Returns what was kept under a name.
+    pub fn kept(&self, name: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
     /// Returns the weights of a step that a checkpoint `needs`.
     pub fn weights(&mut self, step: u64) -> Result<Tensors, CheckpointError> {
         self.tensors(step, WEIGHTS)

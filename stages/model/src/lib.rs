@@ -13,6 +13,7 @@ mod buffer;
 pub mod checkpoint;
 pub mod config;
 mod dfdx_engine;
+pub mod dpo;
 pub mod engine;
 pub mod folder;
 mod fused;

@@ -1,7 +1,7 @@
 //! A folder of tokens: the format that `binarize` writes and training reads.
 //!
 //! ```text
-//! shards.json        what is there: vocabulary, sources, splits, files
+//! shards.json        what is there: vocabulary, sources, splits, files, and whether documents come in pairs
 //! train-00000.bin    ids, little-endian u16, documents end to end
 //! train-00000.idx    one 14-byte record a document: start u64, bytes u32, source u16
 //! train-00000.roles  one byte a token: its role, and whether it is to be predicted
@@ -73,8 +73,30 @@ impl Shards {
         split.is_some_and(|split| split.documents > 0)
     }
 
-    /// Maps and checks all files of `train`, `validation` or `test`; no documents is an error.
+    /// Maps and checks all files of `train`, `validation` or `test`; no documents is an error, and
+    /// so are pairs, of which every second answer is not to be learnt.
     pub fn split(&self, name: &str) -> Result<Split, ShardsError> {
+        match self.index.pairs {
+            true => Err(ShardsError::Pairs),
+            false => self.whole_split(name),
+        }
+    }
+
+    /// As `split`, of pairs.
+    pub fn split_of_pairs(&self, name: &str) -> Result<Split, ShardsError> {
+        let split = match self.index.pairs {
+            true => self.whole_split(name)?,
+            false => return Err(ShardsError::NoPairs),
+        };
+        match split.documents.len().is_multiple_of(2) {
+            true => Ok(split),
+            false => Err(ShardsError::HalfPair {
+                split: name.to_owned(),
+            }),
+        }
+    }
+
+    fn whole_split(&self, name: &str) -> Result<Split, ShardsError> {
         let empty = || ShardsError::EmptySplit {
             split: name.to_owned(),
         };

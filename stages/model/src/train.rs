@@ -13,6 +13,7 @@ mod error;
 mod judge;
 mod micro_batch;
 mod pace;
+mod preferences;
 mod settings;
 mod trained;
 mod watcher;
@@ -24,6 +25,7 @@ use crate::{
     batches::Batches,
     checkpoint::{Checkpoint, Checkpoints},
     config::ModelConfig,
+    dpo::Rewards,
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     reduction::Reduction,
     shards::{Shards, Split},
@@ -41,6 +43,7 @@ use error::SKIPPED_MAX;
 use judge::{check_validation, fault, judge, non_finite};
 use micro_batch::fits;
 use pace::Pace;
+use preferences::Preferences;
 use watcher::{is_logged, log, log_validation, report_coverage};
 
 /// Validations of a run that does not say how often.
@@ -60,7 +63,11 @@ pub fn train(
     watcher: &mut dyn Watcher,
 ) -> Result<Trained, TrainError> {
     check(engine.config(), shards, settings)?;
-    let train_split = shards.split("train")?;
+    let split = |name: &str| match settings.dpo {
+        None => shards.split(name),
+        Some(_) => shards.split_of_pairs(name),
+    };
+    let train_split = split("train")?;
     let mut batches =
         Batches::new(&train_split, &settings.batches, settings.seed).map_err(|source| {
             TrainError::Batches {
@@ -81,7 +88,7 @@ pub fn train(
     };
     let validation_split = match validate_every {
         0 => None,
-        _ => Some(shards.split("validation")?),
+        _ => Some(split("validation")?),
     };
     let validation = match &validation_split {
         None => None,
@@ -90,6 +97,16 @@ pub fn train(
     settings.schedule.check()?;
     let keep = settings.watch.keep_checkpoints;
     let mut checkpoints = Checkpoints::open(folder, keep)?;
+    // Before a checkpoint is taken up: the reference is the model that training begins with.
+    let preferences = match settings.dpo {
+        None => None,
+        Some(dpo) => {
+            let mut keep_going = || watcher.progress(0, n_steps, 0);
+            let sets = (&batches, validation.as_ref());
+            let found = Preferences::find(dpo, engine, sets, &checkpoints, &mut keep_going)?;
+            Some(found.ok_or(TrainError::Cancelled { step: 0 })?)
+        }
+    };
     let mut state = match resume(engine, settings, n_steps, &mut checkpoints, watcher)? {
         Some(state) => state,
         None => {
@@ -124,7 +141,13 @@ pub fn train(
             let micro_batch = state.micro_batch;
             let epoch = state.step / n_per_epoch;
             let mut keep_going = || watcher.progress(state.step, n_steps, epoch);
-            let Some(result) = validate(engine, batches, micro_batch, &mut keep_going)? else {
+            let result = match &preferences {
+                None => validate(engine, batches, micro_batch, &mut keep_going)?,
+                Some(preferences) => {
+                    preferences.validate(engine, batches, micro_batch, &mut keep_going)?
+                }
+            };
+            let Some(result) = result else {
                 checkpoints.wait()?;
                 return Err(TrainError::Cancelled { step: state.step });
             };
@@ -156,7 +179,7 @@ pub fn train(
         let done = step(
             engine,
             &mut batches,
-            settings,
+            (settings, preferences.as_ref()),
             &mut state,
             reduction,
             watcher,
@@ -224,7 +247,7 @@ fn adapter(engine: &dyn Engine) -> Result<Tensors, EngineError> {
 fn step(
     engine: &mut dyn Engine,
     batches: &mut Batches<'_>,
-    settings: &TrainSettings,
+    (settings, preferences): (&TrainSettings, Option<&Preferences>),
     state: &mut State,
     reduction: &mut dyn Reduction,
     watcher: &mut dyn Watcher,
@@ -237,13 +260,22 @@ fn step(
         step: number,
     };
     let mut sum = LossSum::default();
+    let mut rewards = Rewards::default();
+    let rows = batches.rows_of_step(state.step);
     for batch in batches.step(state.step, state.micro_batch) {
         if !watcher.progress(state.step, n_steps, epoch) {
             return Err(TrainError::Cancelled { step: state.step });
         }
+        if let Some(preferences) = preferences {
+            preferences.accumulate(engine, batch, pass, &rows, &mut rewards)?;
+            continue;
+        }
         let part = engine.accumulate(&batch, pass)?;
         sum.nll += part.nll;
         sum.weight += part.weight;
+    }
+    if preferences.is_some() {
+        sum = rewards.loss();
     }
     let sum = reduction.reduce(engine, sum)?;
 
@@ -265,6 +297,9 @@ fn step(
             state.grad_norm = Some(grad_norm);
             state.metrics.insert(0, ("loss".to_owned(), loss));
             state.metrics.push(("grad_norm".to_owned(), grad_norm));
+            let rewards = rewards.metrics().into_iter();
+            let rewards = rewards.map(|(name, value)| (name.to_owned(), value));
+            state.metrics.extend(rewards);
         }
         Outcome::Empty => {
             engine.discard();
@@ -403,7 +438,7 @@ fn resume(
         }
         _ => (),
     }
-    let rows = (state.micro_batch, settings.batches.context);
+    let rows = (state.micro_batch, settings.batches.places());
     fits(engine.config(), engine.settings(), engine.machine(), rows)?;
     let (kernels, device) = (
         &engine.machine().kernels,

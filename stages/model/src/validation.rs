@@ -2,6 +2,7 @@
 
 use crate::{
     batches::Batches,
+    dpo::Rewards,
     engine::{Engine, EngineError, LossSum},
     shards::ROLE_NAMES,
 };
@@ -11,6 +12,8 @@ pub struct Validation {
     pub all: LossSum,
     /// Indexed by role; see `ROLE_NAMES`.
     pub by_role: [LossSum; ROLE_NAMES.len()],
+    /// Of pairs of answers; nothing of likelihoods.
+    pub rewards: Rewards,
 }
 
 impl LossSum {

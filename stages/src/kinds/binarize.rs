@@ -9,6 +9,9 @@
 //! them are encoded on all threads, and nothing in the artifact depends on how many. A
 //! split goes by a hash of `group`, so all that was cut from one dialogue stays on one
 //! side and new data moves nothing. It knows no context length: that is training's.
+//!
+//! Of a pair of answers two documents are made, one behind the other: the prompt with the chosen
+//! answer, and with the rejected one. Targets are the answers alone.
 
 use std::path::Path;
 
@@ -239,11 +242,17 @@ impl Done {
         if train.targets == 0 {
             return Err(nothing_to_learn(settings.targets, train.documents));
         }
+        let n_documents: u64 = splits.values().map(|split| split.documents).sum();
+        let pairs = stats.n_pairs > 0;
+        if pairs && n_documents != 2 * stats.n_pairs {
+            let message = "some documents are pairs of answers, and others are not";
+            let help = "make shards of each sort in a stage of its own";
+            return Err(StageError::new(message).help(help).is_final());
+        }
         let held = splits.get("validation").map_or(0, |split| split.documents);
         match settings.validation.filter(|held| held.amount() > 0.0) {
             _ if held > 0 => {}
             Some(Held::Share(share)) => {
-                let n_documents: u64 = splits.values().map(|split| split.documents).sum();
                 io.warn(format!(
                     "no document fell to `validation`: there are {n_documents}, each held back whole \
                      or not at all; `validation: {{ tail: {share} }}` holds back the end of the text"
@@ -259,6 +268,7 @@ impl Done {
             sources,
             template: Some(tokenizer.template_name().to_owned()),
             splits,
+            pairs,
             stats: stats.to_json(),
         };
         write_json(&io.out().join(INDEX_NAME), &json!(index))?;

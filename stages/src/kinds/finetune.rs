@@ -59,7 +59,7 @@ impl Stage for Finetune {
         settings.train = settings.train.canonical(0.0)?;
         settings.train.check_stride(settings.context)?;
         adapter::check(&mut settings)?;
-        Ok(settings)
+        settings.with_objective()
     }
 
     fn run(
@@ -93,7 +93,8 @@ impl Stage for Finetune {
         // Before the weights are read: its memory is what is free now.
         let seed = settings.seed.unwrap_or_else(|| io.seed());
         let how = plan.engine_settings(&settings.train);
-        let mut engine = open_engine(io, to.clone(), &settings.train, how, seed)?;
+        let dpo = settings.dpo();
+        let mut engine = open_engine(io, to.clone(), (&settings.train, dpo), how, seed)?;
         let mut weights = origin.weights(&from)?;
         adapt_weights(&mut weights, &from, &to).map_err(|error| surgery_error(&error))?;
         if to.vocab_size > from.vocab_size {
@@ -130,6 +131,7 @@ impl Stage for Finetune {
             updates_before,
             keep_optimizer: settings.keep_optimizer,
             adapter: plan.adapter,
+            dpo,
         };
         let metrics = training.run(engine.as_mut(), io)?;
         Ok(match n_trained {

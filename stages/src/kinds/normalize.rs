@@ -37,6 +37,7 @@ mod json_layout;
 mod lists;
 mod marked;
 mod personachat;
+mod preferences;
 mod read;
 mod rejected;
 mod row_groups;
@@ -67,7 +68,8 @@ use crate::shared::{
 use chunks::Chunks;
 use rejected::Rejections;
 use rows::{Made, Recipe, Tally};
-use settings::SystemPrompts;
+use settings::{Pairs, SystemPrompts};
+use shapes::Format;
 use source::Source;
 
 pub use settings::NormalizeSettings;
@@ -94,7 +96,7 @@ impl Stage for Normalize {
         // It has many names, and one key.
         settings.encoding = encoding.name().to_ascii_lowercase();
         for name in settings.roles.values() {
-            if Role::named(name).is_none() {
+            if !Role::ALL.iter().any(|role| role.name() == name) {
                 let message = format!("`{name}` is neither `system`, `user` nor `assistant`");
                 return Err(SettingError::new("roles", message));
             }
@@ -109,6 +111,10 @@ impl Stage for Normalize {
         if !(1..=1 << 27).contains(&settings.row_bytes_max) {
             let message = "a row may have between 1 and 134217728 bytes";
             return Err(SettingError::new("row_bytes_max", message));
+        }
+        if settings.format == Format::Preferences && settings.pairs != Pairs::Whole {
+            let message = "`format: preferences` has pairs of its own";
+            return Err(SettingError::new("pairs", message).help("leave it out"));
         }
         if settings.pause_minutes == 0 {
             let message = "a silence of no length ends every turn";

@@ -76,7 +76,7 @@ impl Stage for Pretrain {
         let config = settings.model.config(shards.index().vocab_size)?;
         let seed = settings.seed.unwrap_or_else(|| io.seed());
         let train = &settings.train;
-        let mut engine = open_engine(io, config, train, train.engine_settings(), seed)?;
+        let mut engine = open_engine(io, config, (train, None), train.engine_settings(), seed)?;
         let training = Training {
             settings: train,
             watch,
@@ -85,6 +85,7 @@ impl Stage for Pretrain {
             updates_before: 0,
             keep_optimizer: settings.keep_optimizer,
             adapter: None,
+            dpo: None,
         };
         training.run(engine.as_mut(), io)
     }

@@ -63,6 +63,8 @@ pub(crate) struct Part {
     pub(crate) rejected: Vec<Rejected>,
     pub(crate) n_read: u64,
     pub(crate) n_dialogues: u64,
+    /// Pairs of answers, each of which is two documents: the chosen one and the rejected one.
+    pub(crate) n_pairs: u64,
     /// Words, by white space, and unknown ids of all contents.
     pub(crate) n_words: u64,
     pub(crate) n_content_tokens: u64,
@@ -108,11 +110,16 @@ pub(crate) fn encode(
         is_cut,
     } in &block.documents
     {
-        let pieces = tokenizer.pieces_of(document.contents);
         writer.part.n_read += u64::from(!is_cut);
         let is_dialogue = matches!(document.contents, Contents::Dialogue(_));
         writer.part.n_dialogues += u64::from(is_dialogue);
-        writer.document(document, *split, &pieces);
+        match tokenizer.pieces_of_pair(document.contents) {
+            Some(pair) => writer.pair(document, *split, &pair),
+            None => {
+                let pieces = tokenizer.pieces_of(document.contents);
+                writer.document(document, *split, &pieces);
+            }
+        }
     }
     Ok(writer.part)
 }
@@ -139,14 +146,15 @@ pub(crate) fn encode_documents(
     let part = encode(&block, tokenizer, Targets::Assistant, io)?;
     let (mut ids, mut roles) = (part.ids.into_iter(), part.roles.into_iter());
     let documents = part.documents.into_iter();
-    Ok(documents
-        .map(|document| EncodedDocument {
-            ids: ids.by_ref().take(document.n_tokens).collect(),
-            roles: roles.by_ref().take(document.n_tokens).collect(),
-            bytes: document.bytes,
-            source: part.sources[document.source].clone(),
-        })
-        .collect())
+    let documents = documents.map(|document| EncodedDocument {
+        ids: ids.by_ref().take(document.n_tokens).collect(),
+        roles: roles.by_ref().take(document.n_tokens).collect(),
+        bytes: document.bytes,
+        source: part.sources[document.source].clone(),
+    });
+    // Nobody is measured on answers that were rejected.
+    let step = if part.n_pairs > 0 { 2 } else { 1 };
+    Ok(documents.step_by(step).collect())
 }
 
 struct DocumentEncoder<'a> {
@@ -157,6 +165,35 @@ struct DocumentEncoder<'a> {
 }
 
 impl DocumentEncoder<'_> {
+    /// Appends both answers to a prompt, or neither.
+    fn pair(&mut self, document: &Document, split: usize, answers: &[Vec<Piece>; 2]) {
+        let (n_documents, n_tokens) = (self.part.documents.len(), self.part.ids.len());
+        let (n_rejected, n_empty) = (self.part.rejected.len(), self.part.n_empty);
+        self.targets = Targets::Assistant;
+        for pieces in answers {
+            let start = self.part.ids.len();
+            self.document(document, split, pieces);
+            let n_targets = only_last(&mut self.part.roles[start..]);
+            if let Some(encoded) = self
+                .part
+                .documents
+                .get_mut(n_documents..)
+                .and_then(<[_]>::last_mut)
+            {
+                encoded.n_targets = n_targets;
+            }
+        }
+        if self.part.documents.len() == n_documents + 2 {
+            self.part.n_pairs += 1;
+            return;
+        }
+        self.part.documents.truncate(n_documents);
+        self.part.ids.truncate(n_tokens);
+        self.part.roles.truncate(n_tokens);
+        self.part.rejected.truncate(n_rejected + 1);
+        self.part.n_empty = n_empty + u64::from(self.part.rejected.len() == n_rejected);
+    }
+
     fn document(&mut self, document: &Document, split: usize, pieces: &[Piece]) {
         let is_empty = |piece: &Piece| piece.what == What::Content && !piece.text.is_empty();
         if !pieces.iter().any(is_empty) {
@@ -226,6 +263,17 @@ impl DocumentEncoder<'_> {
     }
 }
 
+/// Leaves the last answer as what is judged: what an assistant said before belongs to the prompt.
+/// Returns how many tokens it has.
+fn only_last(roles: &mut [u8]) -> u64 {
+    let is_target = |role: &u8| role & TARGET != 0;
+    let end = roles.iter().rposition(is_target).map_or(0, |last| last + 1);
+    let before = roles[..end].iter().rposition(|role| !is_target(role));
+    let start = before.map_or(0, |last| last + 1);
+    roles[..start].iter_mut().for_each(|role| *role &= !TARGET);
+    (end - start) as u64
+}
+
 /// Whether an assistant is to learn to write it.
 fn is_learnt(piece: &Piece) -> bool {
     let is_said = piece.what == What::Content || piece.closes;
@@ -237,7 +285,7 @@ fn role_byte(piece: &Piece) -> u8 {
         None => ROLE_TEXT,
         Some(Role::System) => ROLE_SYSTEM,
         Some(Role::User) => ROLE_USER,
-        Some(Role::Assistant) => ROLE_ASSISTANT,
+        Some(Role::Assistant | Role::Rejected) => ROLE_ASSISTANT,
     }
 }
 

@@ -76,12 +76,15 @@ pub(crate) fn first_entries(path: &Path) -> Result<Vec<Value>, StageError> {
 }
 
 fn shown(document: &Document) -> Vec<String> {
-    let text = match document.contents {
+    let mut text = match document.contents.chosen() {
         Contents::Text(text) => text.to_owned(),
         Contents::Dialogue(turns) => {
             written(&Template::Chatml.pieces(turns.iter(), Spacing::Nowhere))
         }
     };
+    if let Some(worse) = document.contents.rejected() {
+        text += &format!("\nrejected: {worse}");
+    }
     let mut lines: Vec<String> = text.lines().take(LINES_MAX).map(indented).collect();
     if text.lines().nth(LINES_MAX).is_some() {
         lines.push("  ..".to_owned());

@@ -37,6 +37,9 @@ pub enum Role {
     System,
     User,
     Assistant,
+    /// An answer that is worse than the assistant's before it. It ends a pair of answers, is no turn
+    /// of any template, and is encoded as the assistant's in its place.
+    Rejected,
 }
 
 /// Where a tokenizer needs a space, so that a word behind a mark is the word it is in a text.
@@ -378,8 +381,16 @@ impl Form {
         format!("{open}{{% generation %}}{content}{{% endgeneration %}}{behind}")
     }
 
+    /// The marks around a turn. A rejected answer is written as the one that it was rejected for.
+    fn turn(&self, role: Role) -> (&'static [Mark], &'static [Mark]) {
+        match role {
+            Role::Rejected => self.turns[Role::Assistant as usize],
+            role => self.turns[role as usize],
+        }
+    }
+
     fn push_open(&self, role: Role, spacing: Spacing, pieces: &mut Vec<Piece<'_>>) {
-        let (open, _) = self.turns[role as usize];
+        let (open, _) = self.turn(role);
         let mut behind = Behind::Text;
         for mark in open {
             pieces.push(mark.piece(Some(role), spacing.before_tag(behind)));
@@ -395,7 +406,7 @@ impl Form {
         pieces: &mut Vec<Piece<'a>>,
     ) {
         self.push_open(role, spacing, pieces);
-        let (open, close) = self.turns[role as usize];
+        let (open, close) = self.turn(role);
         let behind = open
             .last()
             .map_or(Behind::Text, |mark| mark.leaves_behind());
@@ -477,6 +488,7 @@ impl Mark {
 }
 
 impl Role {
+    /// Those that speak.
     pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
 
     pub fn name(self) -> &'static str {
@@ -484,12 +496,14 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Rejected => "rejected",
         }
     }
 
     /// Returns the role of this name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
+        let mut all = Self::ALL.into_iter().chain([Self::Rejected]);
+        all.find(|role| role.name() == name)
     }
 }
 

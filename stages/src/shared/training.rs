@@ -14,6 +14,7 @@ use std::path::Path;
 use tinylm_model::{
     CpuEngine, EngineSettings,
     config::{ModelConfig, Parameter, Precision},
+    dpo::Dpo,
     engine::{Engine, EngineError},
     folder::{AdapterFiles, FolderError, ModelFiles, ModelFolder, TrainedAdapter},
     kernels,
@@ -37,6 +38,10 @@ pub(crate) const METRICS: &[&str] = &[
     "validation_loss",
     "loss",
     "validation_loss_*",
+    "rewards/*",
+    "logps/*",
+    "validation_rewards/*",
+    "validation_logps/*",
     "tokens_per_second",
     "peak_share",
     "lr",
@@ -61,6 +66,8 @@ pub(crate) struct Training<'a> {
     pub(crate) keep_optimizer: bool,
     /// The adapter that the engine trains.
     pub(crate) adapter: Option<TrainedAdapter>,
+    /// Learns from pairs of answers.
+    pub(crate) dpo: Option<Dpo>,
 }
 
 impl Training<'_> {
@@ -75,7 +82,7 @@ impl Training<'_> {
             updates_before: self.updates_before,
             ..self
                 .settings
-                .loop_settings(&config, self.watch, peak, self.seed)
+                .loop_settings((&config, self.dpo), self.watch, peak, self.seed)
         };
         let mut watcher = StageWatcher {
             io,
@@ -117,12 +124,12 @@ impl Training<'_> {
 pub(crate) fn open_engine(
     io: &StageIo,
     config: ModelConfig,
-    train: &TrainSettings,
+    (train, dpo): (&TrainSettings, Option<Dpo>),
     settings: EngineSettings,
     seed: u64,
 ) -> Result<Box<dyn Engine>, StageError> {
     train
-        .choose_micro_batch(&config, &settings, &Machine::here(io.device()))
+        .choose_micro_batch((&config, dpo), &settings, &Machine::here(io.device()))
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
     match io.device() {
         Device::Cpu => {
@@ -173,7 +180,7 @@ impl TrainSettings {
     fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
         let machine = Machine::here(Device::Cpu);
         let settings = self.engine_settings();
-        let n_rows = match self.choose_micro_batch(config, &settings, &machine) {
+        let n_rows = match self.choose_micro_batch((config, None), &settings, &machine) {
             Ok(n_rows) => n_rows,
             Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
             Err(_) => 1,
@@ -190,11 +197,11 @@ impl TrainSettings {
 
     fn choose_micro_batch(
         &self,
-        config: &ModelConfig,
+        (config, dpo): (&ModelConfig, Option<Dpo>),
         settings: &EngineSettings,
         machine: &Machine,
     ) -> Result<usize, TrainError> {
-        let batches = self.batch_settings(config);
+        let batches = self.batch_settings(config, dpo);
         choose_micro_batch(config, settings, machine, &batches, self.micro_batch.0)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::settings::{BatchError, BatchSettings, LongDocuments, LossOn};
-use crate::shards::Split;
+use crate::shards::{Document, Split};
 
 /// The fate of the documents, for the log and for `training.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -98,6 +98,41 @@ pub(super) fn cut(
         true if coverage.pieces_without_target > 0 => Err(BatchError::AllMasked),
         true => Err(BatchError::NothingToPredict),
     }
+}
+
+/// Pairs of documents as rows. A pair of which one is longer than the context is left out: without
+/// the end of an answer nothing can be said of it.
+pub(super) fn pairs(
+    split: &Split,
+    settings: &BatchSettings,
+    coverage: &mut Coverage,
+) -> Result<Rows, BatchError> {
+    let mut pieces = Vec::with_capacity(split.documents().len());
+    for pair in split.documents().chunks_exact(2) {
+        let is_long = |document: &Document| document.len as usize > settings.context + 1;
+        let is_short = |document: &Document| document.len < 2;
+        if pair.iter().any(is_short) {
+            coverage.documents_too_short += 2;
+            continue;
+        }
+        if pair.iter().any(is_long) {
+            coverage.documents_long += 2;
+            coverage.tokens_cropped += pair.iter().map(|d| u64::from(d.len)).sum::<u64>();
+            continue;
+        }
+        let piece = |document: &Document| Piece {
+            start: document.start,
+            len: document.len - 1,
+        };
+        pieces.extend(pair.iter().map(piece));
+    }
+    if pieces.is_empty() {
+        return Err(BatchError::LongPairs(settings.context));
+    }
+    Ok(Rows::Packed {
+        ends: (2..=pieces.len() as u32).step_by(2).collect(),
+        pieces,
+    })
 }
 
 /// Whether any of the `len` places at `start` predicts a token that counts.

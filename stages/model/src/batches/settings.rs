@@ -14,6 +14,8 @@ pub struct BatchSettings {
     pub batch: usize,
     pub long_documents: LongDocuments,
     pub loss_on: LossOn,
+    /// A row is a pair of documents, each of at most `context` places; `batching` is not read then.
+    pub pairs: bool,
 }
 
 choices! {
@@ -61,6 +63,8 @@ pub enum BatchError {
         "`stride` is {stride}, and more than `context` ({context}): tokens in between would never be read"
     )]
     Stride { stride: usize, context: usize },
+    #[error("every pair has more than {0} tokens, a prompt and an answer")]
+    LongPairs(usize),
     #[error("`context` is {0}, and positions are counted up to 65,535")]
     Context(usize),
 }
@@ -75,12 +79,21 @@ impl BatchError {
             Self::NothingToPredict => "give `binarize` longer documents",
             Self::Zero(_) => "set it to a positive number",
             Self::Stride { .. } => "set `stride` to at most `context`",
+            Self::LongPairs(_) => "set a longer `context`",
             Self::Context(_) => "set a shorter `context`",
         }
     }
 }
 
 impl BatchSettings {
+    /// Returns the most places in a row.
+    pub fn places(&self) -> usize {
+        match self.pairs {
+            true => 2 * self.context,
+            false => self.context,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), BatchError> {
         let stride = match self.batching {
             Batching::Sliding => self.stride,
@@ -94,7 +107,7 @@ impl BatchSettings {
         if let Some((name, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
             return Err(BatchError::Zero(name));
         }
-        if self.context > usize::from(u16::MAX) {
+        if self.places() > usize::from(u16::MAX) {
             return Err(BatchError::Context(self.context));
         }
         let context = self.context;

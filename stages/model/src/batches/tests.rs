@@ -26,6 +26,7 @@ fn settings(batching: Batching, context: usize, batch: usize) -> BatchSettings {
         batch,
         long_documents: LongDocuments::Split,
         loss_on: LossOn::Targets,
+        pairs: false,
     }
 }
 

@@ -17,6 +17,12 @@ pub enum ShardsError {
     Version { path: PathBuf, found: u32 },
     #[error("{INDEX_NAME} names `{path}`, which is no file of its folder")]
     Name { path: PathBuf },
+    #[error("the shards hold pairs of answers, of which one is worse and not to be learnt")]
+    Pairs,
+    #[error("the shards hold no pairs of answers")]
+    NoPairs,
+    #[error("the shards hold half a pair in `{split}`")]
+    HalfPair { split: String },
     #[error("the shards have no `{split}` documents")]
     EmptySplit { split: String },
     #[error("`{path}` has {found} bytes and must have {expected} (as many as {INDEX_NAME} says)")]
@@ -73,6 +79,8 @@ impl ShardsError {
             Self::EmptySplit { split } => {
                 format!("set a larger `{split}` in the `binarize` stage, or give it more documents")
             }
+            Self::Pairs => "`finetune` learns from them with `objective: dpo`".to_owned(),
+            Self::NoPairs => "`normalize` makes them with `format: preferences`, of rows with `chosen` and `rejected`".to_owned(),
             _ => "the shards are damaged or not tinylm's: make them again with `binarize`, \
                   and see `tinylm cache verify`"
                 .to_owned(),

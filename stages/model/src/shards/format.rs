@@ -31,8 +31,16 @@ pub struct ShardsIndex {
     pub template: Option<String>,
     /// `train`, `validation`, `test`; a split without documents may be left out.
     pub splits: BTreeMap<String, SplitIndex>,
+    /// Documents come in pairs: an answer, and a worse one to the same prompt.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pairs: bool,
     #[serde(default)]
     pub stats: serde_json::Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -29,6 +29,7 @@ pub(crate) fn write(folder: &Path, vocab_size: usize, splits: &[(&str, &[Vec<Tok
         vocab_size,
         sources: vec!["one".to_owned()],
         template: None,
+        pairs: false,
         splits: splits.collect(),
         stats: serde_json::Value::Null,
     };

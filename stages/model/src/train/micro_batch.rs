@@ -17,7 +17,7 @@ pub fn choose_micro_batch(
     batches: &BatchSettings,
     asked: Option<usize>,
 ) -> Result<usize, TrainError> {
-    let (batch, context) = (batches.batch, batches.context);
+    let (batch, context) = (batches.batch, batches.places());
     let fits = |n_rows| fits(config, settings, machine, (n_rows, context)).map(|()| n_rows);
     if let Some(asked) = asked {
         return fits(asked.min(batch));

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tinylm_settings::choices;
 
 use super::error::TrainError;
-use crate::{batches::BatchSettings, schedule::Schedule};
+use crate::{batches::BatchSettings, dpo::Dpo, schedule::Schedule};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainSettings {
     pub length: Length,
     pub batches: BatchSettings,
+    /// Learns from pairs, in place of likelihoods.
+    pub dpo: Option<Dpo>,
     pub schedule: Schedule,
     /// Norm above which gradients are scaled down; infinite switches it off.
     pub clip: f32,

@@ -18,6 +18,7 @@ use crate::{
     batches::{BatchSettings, Batching, LongDocuments, LossOn},
     bigram::{Bigram, Killed, Mortal},
     config::Precision,
+    dpo::Dpo,
     engine::EngineError,
     machine::Machine,
     reduction::Alone,
@@ -139,7 +140,9 @@ fn settings() -> TrainSettings {
             batch: 3,
             long_documents: LongDocuments::Split,
             loss_on: LossOn::Targets,
+            pairs: false,
         },
+        dpo: None,
         schedule: Schedule {
             shape: Shape::Cosine,
             lr: 0.5,
@@ -391,6 +394,89 @@ fn an_adapters_training_killed_and_resumed_is_as_if_never_stopped() {
             assert_same(&story.finish_with(with_adapter(optimizer, 1)), &whole);
         }
     }
+}
+
+/// Pairs of an answer that goes up and one that goes down, behind one prompt.
+fn pairs(n: u16) -> Vec<Tokens> {
+    let document = |i: u16, step: u16| {
+        let token = |t: u16| {
+            let id = (i + step * t) % VOCAB_SIZE as u16;
+            (
+                id,
+                if t < 2 {
+                    ROLE_USER
+                } else {
+                    ROLE_ASSISTANT | TARGET
+                },
+            )
+        };
+        (0..3 + (i + step) % 3).map(token).collect()
+    };
+    (0..n)
+        .flat_map(|i| [document(i, 1), document(i, 11)])
+        .collect()
+}
+
+fn story_of_pairs(settings: &TrainSettings) -> Story {
+    let (data, _) = folder_of(&[("train", pairs(12)), ("validation", pairs(5))]);
+    let path = data.path().join("shards.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replacen('{', r#"{"pairs": true,"#, 1);
+    fs::write(&path, text).unwrap();
+    let shards = Shards::open(data.path()).unwrap();
+    Story::on(data, shards, settings.clone())
+}
+
+fn settings_of_pairs() -> TrainSettings {
+    let mut settings = settings();
+    settings.schedule.lr = 0.02;
+    settings.dpo = Some(Dpo { beta: 0.5 });
+    settings.batches.pairs = true;
+    settings
+}
+
+#[test]
+fn a_training_on_pairs_learns_which_is_better_and_can_be_killed_anywhere() {
+    let settings = settings_of_pairs();
+    let engine = |threads| {
+        let plain = transformer(Optimizer::Adamw, threads);
+        let how = EngineSettings {
+            dropout: Dropout::default(),
+            ..plain.settings().clone()
+        };
+        CpuEngine::new(plain.config().clone(), how, 7, threads).unwrap()
+    };
+    let whole = story_of_pairs(&settings).finish_with(engine(1));
+    let told = |step: u64, name: &str| whole.1.metrics[&(step, name.to_owned())];
+    assert!((told(1, "loss") - 2.0_f64.ln()).abs() < 1e-6);
+    assert!(told(11, "validation_loss") < 0.4, "{:?}", whole.1.metrics);
+    assert!(told(11, "validation_rewards/accuracies") > 0.9);
+    assert!(told(11, "rewards/margins") > 0.5);
+    assert!(told(11, "rewards/chosen") > told(11, "rewards/rejected"));
+    for passes in [0, 1, 7, 13, 20] {
+        let mut story = story_of_pairs(&settings);
+        let end = story.run_until_killed(engine(2), passes);
+        assert!(matches!(end, End::Killed), "{passes}");
+        if passes == 13 {
+            // The reference is found again, before the checkpoint is taken up.
+            fs::remove_file(story.checkpoints.path().join("reference.json")).unwrap();
+        }
+        assert_same(&story.finish_with(engine(1)), &whole);
+    }
+}
+
+#[test]
+fn pairs_and_texts_are_not_taken_for_each_other() {
+    let no_pairs = Story::new(settings_of_pairs()).fail(Bigram::new(VOCAB_SIZE));
+    let no_texts = story_of_pairs(&settings()).fail(Bigram::new(VOCAB_SIZE));
+    assert_snapshot!(format!("{no_pairs}\n{no_texts}"), @"
+    the shards hold no pairs of answers
+    the shards hold pairs of answers, of which one is worse and not to be learnt
+    ");
+    let mut short = settings_of_pairs();
+    short.batches.context = 1;
+    let short = story_of_pairs(&short).fail(Bigram::new(VOCAB_SIZE));
+    assert_snapshot!(short, @"the `train` documents: every pair has more than 1 tokens, a prompt and an answer");
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub(super) fn log_validation(validation: &Validation, state: &State, watcher: &m
     for (role, loss) in by_role.filter(|(_, loss)| loss.is_finite()) {
         watcher.metric(&format!("validation_loss_{role}"), state.step, loss);
     }
+    let rewards = validation.rewards.metrics().into_iter();
+    for (name, value) in rewards.filter(|(_, value)| value.is_finite()) {
+        watcher.metric(&format!("validation_{name}"), state.step, value);
+    }
 }
 
 pub(super) fn report_coverage(coverage: &Coverage, watcher: &mut dyn Watcher) {

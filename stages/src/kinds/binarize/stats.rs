@@ -16,6 +16,7 @@ const REJECTED_SHOWN: usize = 100;
 pub(super) struct Stats {
     n_read: u64,
     n_dialogues: u64,
+    pub(super) n_pairs: u64,
     n_encoded: u64,
     n_empty: u64,
     n_rejected: u64,
@@ -46,6 +47,7 @@ impl Stats {
     pub(super) fn add(&mut self, part: &Part) {
         self.n_read += part.n_read;
         self.n_dialogues += part.n_dialogues;
+        self.n_pairs += part.n_pairs;
         self.n_empty += part.n_empty;
         self.n_words += part.n_words;
         self.n_content_tokens += part.n_content_tokens;

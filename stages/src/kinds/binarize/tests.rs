@@ -49,7 +49,11 @@ const SMALL: &str = "{vocab_size: 300, min_frequency: 1}";
 /// Each document of a split as `role:text` runs, targets in square brackets.
 fn written(out: &Path, split: &str) -> Vec<String> {
     let tokenizer = Tokenizer::load(out).unwrap();
-    let shards = Shards::open(out).unwrap().split(split).unwrap();
+    let shards = Shards::open(out).unwrap();
+    let shards = match shards.index().pairs {
+        true => shards.split_of_pairs(split).unwrap(),
+        false => shards.split(split).unwrap(),
+    };
     let documents = shards.documents().iter().map(|document| {
         let tokens = shards.tokens(document);
         let mut runs: Vec<(u8, bool, Vec<u32>)> = Vec::new();
@@ -72,6 +76,54 @@ fn written(out: &Path, split: &str) -> Vec<String> {
         runs.collect::<Vec<String>>().join(" ")
     });
     documents.collect()
+}
+
+#[test]
+fn a_pair_is_two_documents_of_which_the_answers_alone_are_targets() {
+    let mut corpus = Corpus::new();
+    let pair = |ask: &'static str| {
+        [
+            (Role::User, "hi"),
+            (Role::Assistant, "hello"),
+            (Role::User, ask),
+            (Role::Assistant, "good"),
+            (Role::Rejected, "bad"),
+        ]
+    };
+    corpus.dialogue(&pair("so ?"));
+    let fixture = Fixture::new(&corpus, SMALL);
+    // `targets` is not for them.
+    for settings in ["{}", "{targets: all}"] {
+        let out = fixture.run(settings).unwrap().out;
+        assert!(Shards::open(&out).unwrap().split("train").is_err());
+        insta::allow_duplicates!(
+            insta::assert_snapshot!(written(&out, "train").join("\n"), @"
+        user(<|im_start|>user/hi<|im_end|>/) assistant(<|im_start|>assistant/hello<|im_end|>/) user(<|im_start|>user/so ?<|im_end|>/) assistant(<|im_start|>assistant/) assistant[good<|im_end|>] assistant(/) text(<|endoftext|>)
+        user(<|im_start|>user/hi<|im_end|>/) assistant(<|im_start|>assistant/hello<|im_end|>/) user(<|im_start|>user/so ?<|im_end|>/) assistant(<|im_start|>assistant/) assistant[bad<|im_end|>] assistant(/) text(<|endoftext|>)
+        ")
+        );
+    }
+    for idx in 0..40 {
+        corpus.dialogue(&pair(["a", "b", "c", "d", "e", "f", "g", "h"][idx % 8]));
+    }
+    let fixture = Fixture::new(&corpus, SMALL);
+    let out = fixture
+        .run("{validation: 0.4, shard_tokens: 50}")
+        .unwrap()
+        .out;
+    for split in ["train", "validation"] {
+        let documents = written(&out, split);
+        assert!(documents.len() > 1);
+        for pair in documents.chunks(2) {
+            assert_eq!(pair[0].replace("[good", "[bad"), pair[1]);
+        }
+    }
+    corpus.text("raw");
+    let refused = Fixture::new(&corpus, SMALL).run("{}").unwrap_err();
+    assert_eq!(
+        refused.message,
+        "some documents are pairs of answers, and others are not"
+    );
 }
 
 #[test]

@@ -1,17 +1,62 @@
 //! The settings of a finetuning.
 
-use tinylm_model::{adapter::Projection, folder::Which};
+use tinylm_model::{adapter::Projection, dpo::Dpo, folder::Which};
 use tinylm_pipeline::{
     choices,
-    settings::{Choice as _, LocalPath, defaults},
+    settings::{Choice as _, LocalPath, SettingError, defaults},
 };
 
 use crate::shared::training::{ModelSettings, TrainSettings};
+
+impl FinetuneSettings {
+    /// Spells out what the objective needs, and refuses what contradicts it.
+    pub(super) fn with_objective(mut self) -> Result<Self, SettingError> {
+        let refuse = |name: &str, message: &str| Err(SettingError::new(name, message));
+        match (self.objective, self.beta) {
+            (Objective::Likelihood, None) => return Ok(self),
+            (Objective::Likelihood, Some(_)) => {
+                return refuse("beta", "is for `objective: dpo` alone");
+            }
+            (Objective::Dpo, beta) => self.beta = Some(beta.unwrap_or(0.1)),
+        }
+        if !self.beta.is_some_and(|beta| beta > 0.0 && beta <= 1e3) {
+            return refuse("beta", "must be above 0 and at most 1000");
+        }
+        let train = &self.train;
+        let dropouts = [
+            train.dropout,
+            train.dropout_embedding,
+            train.dropout_attention,
+            train.dropout_residual,
+            train.dropout_mlp,
+        ];
+        if dropouts.into_iter().flatten().any(|rate| rate > 0.0) {
+            let message = "is not for `objective: dpo`: the reference drops nothing";
+            return refuse("train.dropout", message);
+        }
+        if train.label_smoothing > 0.0 {
+            return refuse("train.label_smoothing", "is not for `objective: dpo`");
+        }
+        Ok(self)
+    }
+
+    pub(super) fn dpo(&self) -> Option<Dpo> {
+        let beta = self.beta.filter(|_| self.objective == Objective::Dpo);
+        beta.map(|beta| Dpo { beta })
+    }
+}
 
 choices! {
     pub enum OptimizerStateName {
         Reset = "reset",
         Keep = "keep",
+    }
+}
+
+choices! {
+    pub enum Objective {
+        Likelihood = "likelihood",
+        Dpo = "dpo",
     }
 }
 
@@ -52,6 +97,11 @@ tinylm_pipeline::settings! {
         pub context: Option<usize> = None,
         /// Parts that stay as they are.
         pub freeze: FreezeSettings = defaults(),
+        /// `likelihood` learns to write the targets; `dpo` learns from pairs (`normalize` with `format: preferences`) to
+        /// prefer the chosen answers to the rejected ones; `lr` is then far smaller, such as 1e-6.
+        pub objective: Objective = Objective::Likelihood => neutral Objective::Likelihood,
+        /// How far `dpo` may go from the model that it begins with: less goes further; 0.1 if not given.
+        pub beta: Option<f64> = None => neutral None,
         /// Trains thin matrices (LoRA) in place of the model's own, which takes less memory; `{}` for the usual ones.
         pub adapter: Option<AdapterSettings> = None => neutral None,
         /// How the model is trained.

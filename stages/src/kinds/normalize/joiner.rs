@@ -100,7 +100,7 @@ impl Joiner {
                 None => true,
                 Some(Role::System) => false,
                 Some(Role::User) => !open.has_asked && !open.has_answered,
-                Some(Role::Assistant) => !open.has_answered,
+                Some(Role::Assistant | Role::Rejected) => !open.has_answered,
             };
             open.is_dialogue && has_room && belongs
         })

@@ -58,7 +58,7 @@ impl Messages<'_> {
         Ok(turns)
     }
 
-    fn list<'a>(
+    pub(super) fn list<'a>(
         self,
         key: &str,
         list: &'a Cell<'a>,

@@ -15,7 +15,7 @@ use super::{
     columns::Columns,
     flat,
     lists::{self, MESSAGE_KEYS, Messages, UTTERANCE_KEYS},
-    marked,
+    marked, preferences,
     said::{Names, Said, Turn},
 };
 use crate::shared::template::Role;
@@ -35,6 +35,9 @@ choices! {
         Utterances = "utterances",
         /// A prompt and its response, each a column.
         Pairs = "pairs",
+        /// `prompt`, `chosen` and `rejected`, as texts or as messages: pairs of answers, for `objective: dpo`. It is
+        /// never recognised: without it such rows are a prompt and the chosen answer.
+        Preferences = "preferences",
         /// `log: [{user utterance, system response}]`.
         DialogStudio = "dialogstudio",
         /// `dialog: [{sender, text}]`.
@@ -153,6 +156,7 @@ impl Shape {
             Format::Turns => flat::turn(row, &self.columns, &self.roles)?,
             Format::Utterances => lists::utterances(row, &self.columns)?,
             Format::Pairs => self.pair(row)?,
+            Format::Preferences => preferences::read(row, self.messages())?,
             Format::DialogStudio => lists::dialogstudio(row)?,
             Format::ConvAi2 => lists::conv_ai_2(row)?,
             Format::ConvAi => lists::conv_ai(row)?,
@@ -192,6 +196,7 @@ impl Shape {
             Format::Turns => flat::reads(name, &self.columns),
             Format::Utterances => UTTERANCE_KEYS.contains(&name) || name == "question_id",
             Format::Pairs => of_pairs() || name == "system",
+            Format::Preferences => preferences::reads(name),
             Format::DialogStudio => name == "log",
             Format::ConvAi2 => name == "dialog",
             Format::ConvAi => name == "thread" || name == "users",

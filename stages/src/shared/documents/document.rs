@@ -30,6 +30,31 @@ impl<'a> Contents<'a> {
         text.into_iter().chain(turns)
     }
 
+    /// Returns the answer of a pair that was rejected; nothing of another document.
+    pub(crate) fn rejected(self) -> Option<&'a str> {
+        match self {
+            Self::Dialogue(turns) if turns.roles.last() == Some(&Role::Rejected) => {
+                turns.iter().last().map(|(_, text)| text)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns a pair's dialogue with the answer that was chosen, and any other document as it is.
+    pub(crate) fn chosen(self) -> Self {
+        match self {
+            Self::Dialogue(turns) if self.rejected().is_some() => {
+                let n = turns.roles.len() - 1;
+                Self::Dialogue(Turns {
+                    roles: &turns.roles[..n],
+                    ends: &turns.ends[..n],
+                    ..turns
+                })
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn n_bytes(self) -> usize {
         match self {
             Self::Text(text) => text.len(),

@@ -70,7 +70,7 @@ pub(super) fn check(
     let groups = spread(documents.row_groups(), GROUPS_MAX);
     for group in &groups {
         let rows = group.read()?;
-        let rows: Vec<_> = rows.iter().map(|row| row.contents).collect();
+        let rows: Vec<_> = rows.iter().map(|row| row.contents.chosen()).collect();
         for contents in spread(&rows, DOCUMENTS_MAX.div_ceil(groups.len())) {
             share.add(tokenizer, &template, *contents, reader)?;
         }

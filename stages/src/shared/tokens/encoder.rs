@@ -77,15 +77,41 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Returns the pieces of a document, framed and spaced as this tokenizer needs it.
+    /// Returns the pieces of a document, framed and spaced as this tokenizer needs it; of a pair of
+    /// answers, with the chosen one.
     pub(crate) fn pieces_of<'t>(&'t self, contents: Contents<'t>) -> Vec<Piece<'t>> {
-        match (contents, &self.generation.form) {
+        match (contents.chosen(), &self.generation.form) {
             (Contents::Text(text), _) => self.form.text_pieces(text, self.spacing),
             (Contents::Dialogue(turns), None) => self.form.pieces(turns.iter(), self.spacing),
-            (Contents::Dialogue(turns), Some(form)) => {
+            (Contents::Dialogue(turns), Some(_)) => {
                 let turns: Vec<(Role, &str)> = turns.iter().collect();
-                self.form.pieces(form.with_system(&turns), self.spacing)
+                self.pieces_of_turns(&turns)
             }
+        }
+    }
+
+    /// Returns the pieces of both dialogues of a pair of answers, the chosen one's first; nothing of
+    /// another document.
+    pub(crate) fn pieces_of_pair<'t>(
+        &'t self,
+        contents: Contents<'t>,
+    ) -> Option<[Vec<Piece<'t>>; 2]> {
+        let worse = contents.rejected()?;
+        let Contents::Dialogue(turns) = contents.chosen() else {
+            return None;
+        };
+        let turns: Vec<(Role, &str)> = turns.iter().collect();
+        let [prompt @ .., chosen] = &turns[..] else {
+            return None;
+        };
+        let ending_in = |answer| self.pieces_of_turns(&[prompt, &[answer]].concat());
+        Some([ending_in(*chosen), ending_in((Role::Assistant, worse))])
+    }
+
+    fn pieces_of_turns<'t>(&'t self, turns: &[(Role, &'t str)]) -> Vec<Piece<'t>> {
+        match &self.generation.form {
+            None => self.form.pieces(turns.iter().copied(), self.spacing),
+            Some(form) => self.form.pieces(form.with_system(turns), self.spacing),
         }
     }
 }

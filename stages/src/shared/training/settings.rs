@@ -7,6 +7,7 @@ use tinylm_model::{
     Dropout, EngineSettings, Optimizer,
     batches::{BatchSettings, Batching, LongDocuments, LossOn},
     config::{ModelConfig, Precision},
+    dpo::Dpo,
     schedule::{self, Amount, Schedule},
     train::{
         Length, OnNonFinite, OnSpike, TrainSettings as LoopSettings, WatchSettings as LoopWatch,
@@ -258,7 +259,7 @@ impl TrainSettings {
         }
     }
 
-    pub(super) fn batch_settings(&self, config: &ModelConfig) -> BatchSettings {
+    pub(super) fn batch_settings(&self, config: &ModelConfig, dpo: Option<Dpo>) -> BatchSettings {
         let context = self.context.unwrap_or(config.context);
         BatchSettings {
             batching: self.batching,
@@ -267,12 +268,13 @@ impl TrainSettings {
             batch: self.batch,
             long_documents: self.long_documents,
             loss_on: self.loss_on,
+            pairs: dpo.is_some(),
         }
     }
 
     pub(super) fn loop_settings(
         &self,
-        config: &ModelConfig,
+        (config, dpo): (&ModelConfig, Option<Dpo>),
         watch: &TrainWatch,
         flops_per_second: Option<f64>,
         seed: u64,
@@ -282,7 +284,8 @@ impl TrainSettings {
                 Some(steps) => Length::Steps(steps),
                 None => Length::Epochs(self.epochs.unwrap_or(1.0)),
             },
-            batches: self.batch_settings(config),
+            batches: self.batch_settings(config, dpo),
+            dpo,
             schedule: Schedule {
                 shape: self.schedule,
                 lr: self.lr,

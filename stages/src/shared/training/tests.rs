@@ -74,6 +74,7 @@ fn shards(folder: &Path, tokens: &[&str]) -> PathBuf {
         vocab_size: tokens.len(),
         sources: vec!["one".to_owned()],
         template: None,
+        pairs: false,
         splits,
         stats: Value::Null,
     };
