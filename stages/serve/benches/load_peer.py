@@ -124,6 +124,7 @@ def main():
                 one(server.port, "warm up", 1, [])
                 for n_clients in (1, 8, 32):
                     results.setdefault((n_clients, name), []).append((*load(server, n_clients, 5), server.memory()))
+                    print(name, n_clients, results[n_clients, name][-1], file=sys.stderr, flush=True)
                 server.stop()
         print("| clients | server | requests/s | tokens/s | first token, ms | memory, MB |\n|---|---|---|---|---|---|")
         for (n_clients, name), rows in sorted(results.items()):

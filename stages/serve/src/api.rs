@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod guard;
 mod logprobs;
+mod page;
 mod tokens;
 
 use std::{
@@ -102,6 +103,7 @@ pub(crate) fn router(state: Arc<State>, addr: SocketAddr) -> Router {
         .route("/v1/completions", post(completions::answer))
         .route("/v1/models", get(about::models))
         .route("/v1/models/{*name}", get(about::model))
+        .route("/", get(page::chat))
         .route("/health", get(about::health))
         .route("/metrics", get(about::metrics))
         .route("/tokenize", post(tokens::tokenize))
