@@ -111,10 +111,7 @@ impl Pass<'_> {
                 // SAFETY: rows are this thread's.
                 let x = unsafe { self.x.part(row * self.model.sizes.d, d) };
                 let token = usize::from(self.tokens[row]);
-                let embedding = &self.model.weights.embed[token * d..][..d];
-                for (x, e) in x.iter_mut().zip(embedding) {
-                    *x = e * c.embed_scale;
-                }
+                self.model.weights.look_up(token, x);
                 if c.positions != Positions::Rope {
                     let position = &self.model.weights.positions[span.place(row) * d..][..d];
                     for (x, p) in x.iter_mut().zip(position) {

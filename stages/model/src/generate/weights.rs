@@ -40,8 +40,9 @@ pub(crate) struct Weights {
     pub(crate) config: ModelConfig,
     pub(crate) precision: ReadPrecision,
     panels: MmapMut,
-    /// `(V, D)`, f32 in every precision: looking up is no product.
-    pub(crate) embed: Vec<f32>,
+    /// `(V, D)`, f32 in every precision: looking up is no product. Empty where the head's panels have
+    /// the same numbers.
+    embed: Vec<f32>,
     /// `(T, D)`: learned, or computed for `sinusoidal`. For `rope` `(T, width of a head)`:
     /// the cosines of a position, then the sines.
     pub(crate) positions: Vec<f32>,
@@ -130,7 +131,10 @@ impl Weights {
             blocks,
             norm: norm.transpose()?,
             head: builder.linear(&model.head)?,
-            embed: builder.plain(model.embed)?,
+            embed: match config.tied && precision == ReadPrecision::F32 {
+                true => Vec::new(),
+                false => builder.plain(model.embed)?,
+            },
             positions: match (config.positions, model.positions) {
                 (Positions::Sinusoidal, _) => sinusoids(context, d),
                 (Positions::Rope, _) => {
@@ -153,6 +157,20 @@ impl Weights {
         assert!(panel_idx < linear.n_panels);
         let offset = linear.start + panel_idx * linear.panel_len;
         self.panels.as_ptr().cast::<u32>().wrapping_add(offset)
+    }
+
+    /// Writes the embedding of a token, scaled.
+    pub(crate) fn look_up(&self, token: usize, out: &mut [f32]) {
+        let (d, scale) = (self.config.d_model, self.config.embed_scale);
+        if !self.embed.is_empty() {
+            let row = &self.embed[token * d..][..d];
+            return out.iter_mut().zip(row).for_each(|(x, e)| *x = e * scale);
+        }
+        let panel = self.panel(&self.head, token / LANES).cast::<f32>();
+        // SAFETY: a panel of f32 has `d * LANES` elements.
+        let panel = unsafe { std::slice::from_raw_parts(panel, d * LANES) };
+        let column = panel.iter().skip(token % LANES).step_by(LANES);
+        out.iter_mut().zip(column).for_each(|(x, e)| *x = e * scale);
     }
 
     /// Returns how many bytes decoding one token reads.
