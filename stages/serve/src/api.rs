@@ -3,6 +3,7 @@
 mod about;
 mod answer;
 mod ask;
+mod body;
 mod chat;
 mod completions;
 mod guard;

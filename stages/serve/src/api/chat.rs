@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{body::Bytes, extract::State, response::Response};
+use axum::{extract::State, response::Response};
 use serde_json::Value;
 use tinylm_stages::shared::{speak::Prompt, template::Role};
 
@@ -10,12 +10,13 @@ use super::{
     State as Shared,
     answer::{Form, Job},
     ask::{Asked, too_long},
+    body::Body,
 };
 use crate::{Served, error::ApiError, params::Params};
 
 pub(super) async fn answer(
     State(state): State<Arc<Shared>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
     let params = Params::parse(&body)?;
     let mut asked = Asked::of(&state, &params)?;

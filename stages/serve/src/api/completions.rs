@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{body::Bytes, extract::State, response::Response};
+use axum::{extract::State, response::Response};
 use serde_json::Value;
 use tinylm_stages::shared::speak::Prompt;
 
@@ -10,6 +10,7 @@ use super::{
     State as Shared,
     answer::{Form, Job},
     ask::Asked,
+    body::Body,
 };
 use crate::{Served, error::ApiError, params::Params};
 
@@ -20,7 +21,7 @@ const USUAL: usize = 16;
 
 pub(super) async fn answer(
     State(state): State<Arc<Shared>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
     let params = Params::parse(&body)?;
     let mut asked = Asked::of(&state, &params)?;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::{Json, body::Bytes, extract::State};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-use super::{State as Shared, chat};
+use super::{State as Shared, body::Body, chat};
 use crate::{error::ApiError, params::Params};
 
 pub(super) async fn tokenize(
     State(state): State<Arc<Shared>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let params = Params::parse(&body)?;
     let served = &state.models[state.model(&params)?];
@@ -35,7 +35,7 @@ pub(super) async fn tokenize(
 
 pub(super) async fn detokenize(
     State(state): State<Arc<Shared>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let params = Params::parse(&body)?;
     let served = &state.models[state.model(&params)?];
@@ -79,7 +79,7 @@ pub(super) async fn info(State(state): State<Arc<Shared>>) -> Json<Value> {
 /// The prompt that a dialogue becomes.
 pub(super) async fn apply_template(
     State(state): State<Arc<Shared>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let params = Params::parse(&body)?;
     let served = &state.models[state.model(&params)?];
