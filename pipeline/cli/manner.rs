@@ -149,7 +149,12 @@ impl MannerArgs {
     }
 
     pub(crate) fn n_threads(&self) -> usize {
-        let cores = || thread::available_parallelism().map_or(1, |n| n.get());
-        self.threads.unwrap_or_else(cores)
+        n_threads(self.threads)
     }
+}
+
+/// As many threads as were asked for, or one for each core.
+pub(crate) fn n_threads(asked: Option<usize>) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, |n| n.get());
+    asked.unwrap_or_else(cores)
 }

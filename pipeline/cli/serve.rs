@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
-    thread,
     time::Duration,
 };
 
@@ -13,7 +12,7 @@ use tinylm_serve::{Options, Served, serve};
 
 use crate::{
     failure::Failure,
-    manner::{at_least_one, choice},
+    manner::{at_least_one, choice, n_threads},
     model,
     output::say,
     project::Project,
@@ -63,7 +62,10 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
     for model in &args.models {
         let name = name(project, model);
         if models.iter().any(|served| served.name == name) {
-            return Err(Failure::wrong(format!("two models are called `{name}`")));
+            let failure = Failure::wrong(format!("two models are called `{name}`"));
+            return Err(
+                failure.help("name one as RUN/STAGE, or copy its folder under another name")
+            );
         }
         let found = model::find(project, model)?;
         models.push(Served::open(
@@ -77,13 +79,12 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
         .iter()
         .map(|served| format!("`{}`", served.name))
         .collect();
-    let cores = || thread::available_parallelism().map_or(1, |n| n.get());
     let options = Options {
         addr: SocketAddr::new(args.host, args.port),
         api_key: args.api_key.clone(),
         n_slots: args.slots,
         n_waiting: args.queue,
-        n_threads: args.threads.unwrap_or_else(cores),
+        n_threads: n_threads(args.threads),
         time_limit: TIME_LIMIT,
     };
     if !args.host.is_loopback() && args.api_key.is_none() {

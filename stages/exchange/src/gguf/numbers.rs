@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 use tinylm_settings::choices;
 
-use super::superblocks::{self, q4_k, q5_k, q6_k};
+use super::superblocks::{self, inverse, q4_k, q5_k, q6_k};
 
 choices! {
     /// The numbers that weights are written as.
@@ -130,11 +130,6 @@ impl Numbers {
             put_block(block, out);
         }
     }
-}
-
-/// One over a scale; of a block of zeros, zero.
-fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
 fn q8_0(block: &[f32], out: &mut Vec<u8>) {

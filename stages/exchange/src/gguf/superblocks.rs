@@ -195,6 +195,6 @@ fn symmetric(group: &[f32]) -> f32 {
 }
 
 /// One over a number; of zero, zero.
-fn inverse(x: f32) -> f32 {
+pub(super) fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }

@@ -8,7 +8,7 @@
 
 use super::{
     simd::simd,
-    tile::{LANES, Tile},
+    tile::{LANES, Tile, put},
 };
 
 /// Inputs that share a scale.
@@ -96,8 +96,6 @@ simd! {
             }
             panel = rest;
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = if add { *out + sum } else { sum };
-        }
+        put(sums, out, add);
     }
 }

@@ -33,3 +33,11 @@ impl Tile {
         }
     }
 }
+
+/// Writes a finished sum, or adds it: a sum that began at a large number would lose the small ones.
+#[inline(always)]
+pub(super) fn put(sums: [f32; LANES], out: &mut [f32; LANES], add: bool) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = if add { *out + sum } else { sum };
+    }
+}

@@ -20,7 +20,7 @@ use super::{
     level::{Level, level_of_few_rows},
     math::{bf16_bits, bf16_pair},
     simd::simd,
-    tile::{LANES, Tile},
+    tile::{LANES, Tile, put},
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -153,14 +153,6 @@ simd! {
             }
         }
         put(sums, out, add);
-    }
-}
-
-/// Writes a finished sum, or adds it: a sum that began at a large number would lose the small ones.
-#[inline(always)]
-fn put(sums: [f32; LANES], out: &mut [f32; LANES], add: bool) {
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = if add { *out + sum } else { sum };
     }
 }
 

@@ -26,6 +26,64 @@ macro_rules! by_rows {
     }};
 }
 
+/// Writes finished sums, or adds them: see [`put`](crate::kernels::tile::put).
+///
+/// # Safety
+///
+/// Each row of the tile's output is valid for `LANES` reads and writes.
+#[inline]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep sums in registers"
+)]
+#[target_feature(enable = "avx512f")]
+unsafe fn put_avx512<const R: usize>(tile: Tile, sums: [[__m512; 2]; R]) {
+    for r in 0..R {
+        for half in 0..2 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let out = tile.out.add(r * tile.out_stride + 16 * half);
+                let sum = match tile.add {
+                    true => _mm512_add_ps(_mm512_loadu_ps(out), sums[r][half]),
+                    false => sums[r][half],
+                };
+                _mm512_storeu_ps(out, sum);
+            }
+        }
+    }
+}
+
+/// The same of some of the columns, from one on.
+///
+/// # Safety
+///
+/// As above.
+#[inline]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep sums in registers"
+)]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn put_avx2<const R: usize, const V: usize>(
+    tile: Tile,
+    sums: [[__m256; V]; R],
+    from: usize,
+) {
+    for r in 0..R {
+        for v in 0..V {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let out = tile.out.add(r * tile.out_stride + from + 8 * v);
+                let sum = match tile.add {
+                    true => _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]),
+                    false => sums[r][v],
+                };
+                _mm256_storeu_ps(out, sum);
+            }
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile_f32_avx512(tile: Tile) {
     const { assert!(TILE_ROWS == 12) };
@@ -52,15 +110,7 @@ unsafe fn rows_f32_avx512<const R: usize>(tile: Tile) {
             }
             panel = panel.add(LANES);
         }
-        for r in 0..R {
-            let out = tile.out.add(r * tile.out_stride);
-            if tile.add {
-                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
-                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
-            }
-            _mm512_storeu_ps(out, sums[r][0]);
-            _mm512_storeu_ps(out.add(16), sums[r][1]);
-        }
+        put_avx512(tile, sums);
     }
 }
 
@@ -95,15 +145,7 @@ unsafe fn rows_bf16_avx512<const R: usize>(tile: Tile) {
             }
             panel = panel.add(LANES);
         }
-        for r in 0..R {
-            let out = tile.out.add(r * tile.out_stride);
-            if tile.add {
-                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
-                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
-            }
-            _mm512_storeu_ps(out, sums[r][0]);
-            _mm512_storeu_ps(out.add(16), sums[r][1]);
-        }
+        put_avx512(tile, sums);
     }
 }
 
@@ -163,15 +205,7 @@ unsafe fn rows_f32_avx2<const R: usize, const V: usize>(tile: Tile, from: usize)
                 }
             }
         }
-        for r in 0..R {
-            for v in 0..V {
-                let out = tile.out.add(r * tile.out_stride + from + 8 * v);
-                if tile.add {
-                    sums[r][v] = _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]);
-                }
-                _mm256_storeu_ps(out, sums[r][v]);
-            }
-        }
+        put_avx2(tile, sums, from);
     }
 }
 
@@ -209,15 +243,7 @@ unsafe fn rows_int8_avx512<const R: usize>(tile: Tile) {
                 panel = panel.add(LANES);
             }
         }
-        for r in 0..R {
-            let out = tile.out.add(r * tile.out_stride);
-            if tile.add {
-                sums[r][0] = _mm512_add_ps(_mm512_loadu_ps(out), sums[r][0]);
-                sums[r][1] = _mm512_add_ps(_mm512_loadu_ps(out.add(16)), sums[r][1]);
-            }
-            _mm512_storeu_ps(out, sums[r][0]);
-            _mm512_storeu_ps(out.add(16), sums[r][1]);
-        }
+        put_avx512(tile, sums);
     }
 }
 
@@ -262,14 +288,6 @@ unsafe fn rows_int8_avx2<const R: usize>(tile: Tile) {
                 panel = panel.add(LANES);
             }
         }
-        for r in 0..R {
-            for v in 0..4 {
-                let out = tile.out.add(r * tile.out_stride + 8 * v);
-                if tile.add {
-                    sums[r][v] = _mm256_add_ps(_mm256_loadu_ps(out), sums[r][v]);
-                }
-                _mm256_storeu_ps(out, sums[r][v]);
-            }
-        }
+        put_avx2(tile, sums, 0);
     }
 }
