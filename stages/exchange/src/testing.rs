@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tinylm_model::{
-    config::{ModelConfig, Preset, ReadPrecision, Role},
+    config::{Activation, ModelConfig, Positions, Preset, ReadPrecision, Role},
     engine::{Tensor, Tensors},
     generate::{Model, Session},
     weights::Source,
@@ -29,6 +29,33 @@ pub(crate) fn small(preset: Preset) -> ModelConfig {
         ..config
     }
 }
+
+/// A model by name: a preset, and what is changed of it.
+pub(crate) type Edit = (&'static str, Preset, fn(&mut ModelConfig));
+
+pub(crate) fn config((_, preset, edit): Edit) -> ModelConfig {
+    let mut config = small(preset);
+    edit(&mut config);
+    config.check().unwrap();
+    config
+}
+
+/// Rope that turns a part of a head, and parts that read the same stream.
+pub(crate) const PARTLY: [Edit; 4] = [
+    ("mini, partly turning, parallel", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.25, 48);
+        c.parallel = true;
+    }),
+    ("mini, gated, partly turning", Preset::Mini, |c| {
+        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.5, 48);
+        c.activation = Activation::Swiglu;
+        (c.bias.proj, c.bias.mlp) = (false, false);
+    }),
+    ("llama, partly turning", Preset::LlamaTiny, |c| {
+        (c.rope_share, c.d_model) = (0.5, 48);
+    }),
+    ("mini, parallel", Preset::Mini, |c| c.parallel = true),
+];
 
 pub(crate) fn tensors(config: &ModelConfig) -> Tensors {
     let mut state = 7u64;

@@ -7,10 +7,8 @@ use tinylm_settings::Choice;
 use super::*;
 use crate::{
     foreign::Gguf,
-    testing::{small, tensors},
+    testing::{Edit, PARTLY, config, small, tensors},
 };
-
-type Edit = (&'static str, Preset, fn(&mut ModelConfig));
 
 /// One for each architecture and each reason.
 const MODELS: [Edit; 21] = [
@@ -52,27 +50,11 @@ const MODELS: [Edit; 21] = [
     ("post and rms, turning", Preset::LlamaTiny, |c| {
         (c.norm, c.norm_at) = (Norm::Rms, NormAt::Post);
     }),
-    ("mini, partly turning, parallel", Preset::Mini, |c| {
-        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.25, 48);
-        c.parallel = true;
-    }),
-    ("mini, gated, partly turning", Preset::Mini, |c| {
-        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.5, 48);
-        c.activation = Activation::Swiglu;
-        (c.bias.proj, c.bias.mlp) = (false, false);
-    }),
-    ("llama, partly turning", Preset::LlamaTiny, |c| {
-        (c.rope_share, c.d_model) = (0.5, 48);
-    }),
-    ("mini, parallel", Preset::Mini, |c| c.parallel = true),
+    PARTLY[0],
+    PARTLY[1],
+    PARTLY[2],
+    PARTLY[3],
 ];
-
-fn config((_, preset, edit): Edit) -> ModelConfig {
-    let mut config = small(preset);
-    edit(&mut config);
-    config.check().unwrap();
-    config
-}
 
 #[test]
 fn each_model_gets_an_architecture_or_the_settings_that_none_has() {

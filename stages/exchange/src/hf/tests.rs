@@ -9,9 +9,7 @@ use tinylm_model::{
 use tinylm_settings::Choice;
 
 use super::*;
-use crate::testing::{small, tensors};
-
-type Edit = (&'static str, Preset, fn(&mut ModelConfig));
+use crate::testing::{Edit, PARTLY, config, small, tensors};
 
 /// The models that are told apart, one a class and a reason.
 const MODELS: [Edit; 24] = [
@@ -63,27 +61,11 @@ const MODELS: [Edit; 24] = [
         (c.norm, c.norm_at, c.bias.norm) = (Norm::Rms, NormAt::Post, false);
         c.final_norm = true;
     }),
-    ("mini, partly turning, parallel", Preset::Mini, |c| {
-        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.25, 48);
-        c.parallel = true;
-    }),
-    ("mini, gated, partly turning", Preset::Mini, |c| {
-        (c.positions, c.rope_share, c.d_model) = (Positions::Rope, 0.5, 48);
-        c.activation = Activation::Swiglu;
-        (c.bias.proj, c.bias.mlp) = (false, false);
-    }),
-    ("llama, partly turning", Preset::LlamaTiny, |c| {
-        (c.rope_share, c.d_model) = (0.5, 48);
-    }),
-    ("mini, parallel", Preset::Mini, |c| c.parallel = true),
+    PARTLY[0],
+    PARTLY[1],
+    PARTLY[2],
+    PARTLY[3],
 ];
-
-fn config((_, preset, edit): Edit) -> ModelConfig {
-    let mut config = small(preset);
-    edit(&mut config);
-    config.check().unwrap();
-    config
-}
 
 #[test]
 fn each_model_gets_a_class_and_says_why() {
