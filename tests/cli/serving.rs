@@ -1,6 +1,7 @@
 //! `serve`: the real server over real connections.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Child, Stdio},
@@ -155,6 +156,12 @@ fn an_answer_is_the_same_alone_among_twelve_and_as_a_stream() {
             .map(|answer| answer.join().unwrap())
             .collect()
     });
+    let ids: BTreeSet<&str> = alone
+        .iter()
+        .chain(&together)
+        .map(|answer| answer["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.len(), 24);
     for (alone, together) in alone.iter().zip(&together) {
         assert_eq!(content(alone), content(together));
     }

@@ -1,6 +1,10 @@
 //! Answers on their way to a client: whole, or piece by piece as events.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -33,19 +37,21 @@ pub(super) enum Form {
     Text,
 }
 
-/// A request that has been understood.
+/// A request that has been understood and has a place.
 pub(super) struct Job {
-    pub(super) state: Arc<State>,
-    pub(super) asked: Asked,
-    pub(super) form: Form,
-    pub(super) prompts: Vec<Vec<u16>>,
+    state: Arc<State>,
+    asked: Asked,
+    form: Form,
+    prompts: Vec<Vec<u16>>,
     /// Answers begin with their prompts.
-    pub(super) has_echo: bool,
+    has_echo: bool,
+    /// No other request has it.
+    id: String,
     #[expect(
         dead_code,
         reason = "given back with the job, when the answer has been sent"
     )]
-    pub(super) place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// What is known of an answer when it is over.
@@ -60,9 +66,32 @@ struct Whole {
 }
 
 impl Job {
+    /// Takes a place for a request, if there is one.
+    pub(super) fn new(
+        state: Arc<State>,
+        asked: Asked,
+        form: Form,
+        prompts: Vec<Vec<u16>>,
+        has_echo: bool,
+    ) -> Result<Job, ApiError> {
+        let place = state.place()?;
+        let kind = match form {
+            Form::Chat => "chatcmpl",
+            Form::Text => "cmpl",
+        };
+        let number = state.n_requests.fetch_add(1, Relaxed);
+        Ok(Job {
+            id: format!("{kind}-{:x}-{number:x}", state.began),
+            state,
+            asked,
+            form,
+            prompts,
+            has_echo,
+            place,
+        })
+    }
+
     pub(super) async fn answer(self) -> Result<Response, ApiError> {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.state.n_requests.fetch_add(1, Relaxed);
         match self.asked.is_streamed {
             true => Ok(self.streamed()),
             false => self.whole().await,
@@ -80,17 +109,6 @@ impl Job {
         prompts
             .flat_map(|prompt| (0..n).map(move |sample| (prompt * n + sample, prompt, sample)))
             .collect()
-    }
-
-    fn id(&self) -> String {
-        let kind = if self.form == Form::Chat {
-            "chatcmpl"
-        } else {
-            "cmpl"
-        };
-        use std::sync::atomic::Ordering::Relaxed;
-        let n = self.state.n_requests.load(Relaxed);
-        format!("{kind}-{:x}-{n:x}", self.state.began)
     }
 
     fn echo(&self, prompt: usize) -> Result<String, ApiError> {
@@ -121,7 +139,7 @@ impl Job {
             Form::Text => "text_completion",
         };
         Ok(Json(json!({
-            "id": self.id(),
+            "id": self.id,
             "object": object,
             "created": now(),
             "model": self.served().name,
@@ -204,28 +222,27 @@ impl Job {
     }
 
     async fn send_all(&self, events: &mpsc::Sender<Event>) -> Option<()> {
-        let id = self.id();
         let choices = self.choices();
-        let sent = choices.iter().map(|&choice| self.send(&id, choice, events));
+        let sent = choices.iter().map(|&choice| self.send(choice, events));
         let mut usage = Usage::default();
         for (&(_, prompt, sample), whole) in choices.iter().zip(join_all(sent).await) {
             usage.add(&whole?, self.prompts[prompt].len(), sample == 0);
         }
         if self.asked.with_usage {
-            let mut chunk = self.chunk(&id, json!([]));
+            let mut chunk = self.chunk(json!([]));
             chunk["usage"] = usage.json();
             send(events, &chunk).await?;
         }
         events.send(Event::default().data("[DONE]")).await.ok()
     }
 
-    fn chunk(&self, id: &str, choices: Value) -> Value {
+    fn chunk(&self, choices: Value) -> Value {
         let object = match self.form {
             Form::Chat => "chat.completion.chunk",
             Form::Text => "text_completion",
         };
         let mut chunk = json!({
-            "id": id,
+            "id": self.id,
             "object": object,
             "created": now(),
             "model": self.served().name,
@@ -240,7 +257,6 @@ impl Job {
     /// Sends one answer; `None` when nobody listens.
     async fn send(
         &self,
-        id: &str,
         (index, prompt, sample): (usize, usize, usize),
         events: &mpsc::Sender<Event>,
     ) -> Option<Whole> {
@@ -249,11 +265,11 @@ impl Job {
         let mut choice = Choice::new(told, &served.tokenizer, &self.asked.stops, limit);
         let mut whole = Whole::default();
         let piece = |text: &str, tokens: &[Token], reason: Option<&str>| {
-            self.chunk(id, json!([self.piece(index, text, tokens, reason)]))
+            self.chunk(json!([self.piece(index, text, tokens, reason)]))
         };
         if self.form == Form::Chat {
             let role = json!([{ "index": index, "delta": { "role": "assistant", "content": "" }, "logprobs": null, "finish_reason": null }]);
-            send(events, &self.chunk(id, role)).await?;
+            send(events, &self.chunk(role)).await?;
         } else if let Ok(echo) = self.echo(prompt)
             && !echo.is_empty()
         {

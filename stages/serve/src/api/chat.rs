@@ -33,17 +33,8 @@ pub(super) async fn answer(
     let usual = served.context() / 4;
     let prompt = dialogue.prompt(served, asked.n_max.unwrap_or(usual), is_strict)?;
     asked.fit(served, ("messages", prompt.ids.len()), usize::MAX)?;
-    let place = state.place()?;
-    Job {
-        state,
-        asked,
-        form: Form::Chat,
-        prompts: vec![prompt.ids],
-        has_echo: false,
-        place,
-    }
-    .answer()
-    .await
+    let job = Job::new(state, asked, Form::Chat, vec![prompt.ids], false)?;
+    job.answer().await
 }
 
 /// What has been said so far.

@@ -31,17 +31,8 @@ pub(super) async fn answer(
     asked.fit(served, ("prompt", longest), USUAL)?;
     let has_echo = params.flag("echo")?;
     asked.wish.is_prompt_told = has_echo && asked.wish.n_top.is_some();
-    let place = state.place()?;
-    Job {
-        state,
-        asked,
-        form: Form::Text,
-        prompts,
-        has_echo,
-        place,
-    }
-    .answer()
-    .await
+    let job = Job::new(state, asked, Form::Text, prompts, has_echo)?;
+    job.answer().await
 }
 
 /// A text, a list of texts, a list of ids, or a list of such lists.
