@@ -22,8 +22,11 @@ use crate::{
     serve::ServeArgs,
     show::ShowArgs,
     stages::StagesArgs,
+    stop::StopArgs,
     tag::{NoteArgs, TagArgs},
+    ui::UiArgs,
     update::UpdateArgs,
+    watch::WatchArgs,
 };
 
 /// One YAML file in; a trained, measured, talking tiny language model out.
@@ -50,6 +53,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Go on with a run that was interrupted, cancelled or failed
     Resume(ResumeArgs),
+    /// Follow a run that goes on elsewhere until it ends
+    Watch(WatchArgs),
+    /// Ask a run to stop at a safe point, as Ctrl-C does
+    Stop(StopArgs),
     /// Say what would run, and why
     Plan(PlanArgs),
     /// Draw an experiment's graph
@@ -72,6 +79,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Let models answer through OpenAI's API
     Serve(ServeArgs),
+    /// Show the runs as a page that lives
+    Ui(UiArgs),
     /// Write a model as other programs load it
     Export(ExportArgs),
     /// List the known datasets and their shapes

@@ -13,7 +13,7 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tinylm_pipeline::{Event, Happened, Observer, Outcome, Settled, observe::Execution};
-use tinylm_reports::{block::Tone, bytes, clean, duration, thousands};
+use tinylm_reports::{amount, block::Tone, bytes, clean, duration};
 
 use crate::{
     global::Global,
@@ -269,32 +269,9 @@ impl Observer for Console {
     }
 }
 
-/// `1,200 of 5,000 steps`, or bytes as people say them.
-fn amount(done: u64, total: Option<u64>, unit: &str) -> String {
-    if unit == "bytes" {
-        return match total {
-            Some(total) => format!("{} of {}", bytes(done), bytes(total)),
-            None => bytes(done),
-        };
-    }
-    match total {
-        Some(total) => format!("{} of {} {unit}", thousands(done), thousands(total)),
-        None => format!("{} {unit}", thousands(done)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts_read_as_people_say_them() {
-        assert_eq!(
-            amount(1200, Some(41_343_965), "steps"),
-            "1,200 of 41,343,965 steps"
-        );
-        assert_eq!(amount(999, None, "bytes"), "999 B");
-    }
 
     #[test]
     fn the_templates_are_sound() {

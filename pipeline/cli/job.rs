@@ -26,7 +26,7 @@ use crate::{
     outcome,
     output::eprint,
     project::{self, Project, now_ms},
-    signals,
+    signals::{self, Ear},
 };
 
 /// How to run, which never changes what comes out.
@@ -87,6 +87,7 @@ impl Job<'_> {
             true => Some(self.lock(&context.home)?),
             false => None,
         };
+        let _ear = is_writable.then(|| Ear::of(&context.home, &self.run_id));
         let (recording, unrecorded) = match self.begin_recording(&context, is_writable)? {
             Ok(recording) => (Some(recording), None),
             Err(why) => (None, Some(why)),

@@ -43,9 +43,12 @@ mod shape;
 mod show;
 mod signals;
 mod stages;
+mod stop;
 mod sweep;
 mod tag;
+mod ui;
 mod update;
+mod watch;
 mod wrap;
 
 use std::process::ExitCode;
@@ -84,6 +87,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => resume::resume(&project, args),
         Command::Plan(args) => plan::plan(&project, args),
         Command::Dag(args) => dag::dag(&project, args),
+        Command::Watch(args) => watch::watch(&project, args),
+        Command::Stop(args) => stop::stop(&project, args),
         Command::Runs(args) => runs::runs(&project, args),
         Command::Show(args) => show::show(&project, args),
         Command::Tag(args) => tag::tag(&project, args),
@@ -93,6 +98,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Sample(args) => sample::run(&project, args),
         Command::Chat(args) => chat::run(&project, args),
         Command::Serve(args) => serve::run(&project, args),
+        Command::Ui(args) => ui::ui(&project, args),
         Command::Export(args) => export::run(&project, args),
         Command::Datasets(args) => datasets::datasets(args),
         Command::Stages(args) => stages::stages(&project, args),

@@ -122,6 +122,56 @@ pub(crate) fn print_json(value: &Value) {
     print_line(Shown::json(&value.to_string()));
 }
 
+/// Text on a terminal that is written over by its next state.
+#[derive(Debug, Default)]
+pub(crate) struct Redrawn {
+    /// Lines that stand there now.
+    n_lines: usize,
+}
+
+impl Redrawn {
+    /// Draws what fits a screen of this height over what was drawn last.
+    pub(crate) fn draw(&mut self, text: Shown, height: usize) {
+        let Shown(text) = text.trimmed();
+        let lines: Vec<&str> = text.lines().take(height.saturating_sub(1).max(1)).collect();
+        // In one piece, so that nothing flickers; each line is cleared behind its end.
+        let mut drawn = self.way_back();
+        for line in &lines {
+            drawn.push_str(line);
+            drawn.push_str("\x1b[K\n");
+        }
+        drawn.push_str("\x1b[J");
+        self.n_lines = lines.len();
+        put(&drawn);
+    }
+
+    /// Takes away what was drawn.
+    pub(crate) fn clear(&mut self) {
+        if self.n_lines > 0 {
+            put(&(self.way_back() + "\x1b[J"));
+        }
+        self.n_lines = 0;
+    }
+
+    fn way_back(&self) -> String {
+        match self.n_lines {
+            0 => String::new(),
+            n => format!("\x1b[{n}A\r"),
+        }
+    }
+}
+
+fn put(text: &str) {
+    let mut out = io::stdout();
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a line of the result of what goes on whether or not somebody listens.
 pub(crate) fn tell(line: impl Into<Shown>) {
     write_line(io::stdout(), line).ok();

@@ -197,6 +197,10 @@ fn allows_color() -> bool {
     !is_set("NO_COLOR") && env::var("TERM").as_deref() != Ok("dumb")
 }
 
+pub(crate) fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// The width of the terminal on standard output; 80 where there is none.
 pub(crate) fn stdout_width() -> usize {
     if let Some(columns) = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()) {

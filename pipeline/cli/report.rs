@@ -16,6 +16,7 @@ use crate::{
     output::{Shown, print_line},
     pager,
     project::{self, Project, quoted},
+    watch,
 };
 
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ pub(crate) struct ReportArgs {
     /// Draw curves on a logarithmic scale
     #[arg(long)]
     pub(crate) log: bool,
+    /// Follow a run that goes on until it ends; the same as `watch`
+    #[arg(long, conflicts_with_all = ["compare", "sweep", "filter", "html", "json", "csv", "markdown"])]
+    follow: bool,
     /// Write a page for a browser
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
@@ -73,6 +77,9 @@ pub(crate) enum XAxis {
 pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
     let registry = project.registry()?;
     let runs = chosen(&registry, args)?;
+    if let (true, [run]) = (args.follow, &runs[..]) {
+        return watch::follow(project, &registry, run);
+    }
     let read = ReportOptions::for_runs(runs.len(), project::now_ms(), &args.metric);
     let mut reports = tinylm_reports::read_all(&registry, &runs, &read)?;
     if args.is_of_one()

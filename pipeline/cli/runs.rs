@@ -43,6 +43,7 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
         search: args.search.clone(),
         sort: args.sort.clone(),
         limit: args.limit,
+        ..RunQuery::default()
     };
     let runs = registry.runs(&query)?;
     if args.json {

@@ -19,6 +19,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
+    /// What the stage's process has used and holds just now.
+    Using {
+        cpu_seconds: f64,
+        memory_bytes: u64,
+    },
     /// `step: None` is a final number of the stage.
     Metric {
         name: String,

@@ -26,10 +26,13 @@ use crate::{
     outside::Outside,
     remote::Pin,
     settings::Device,
+    using::Using,
 };
 
 /// The longest a progress bar stands still while work goes on.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How often a stage tells what it takes.
+const USAGE_EVERY: Duration = Duration::from_secs(1);
 
 /// One input artifact: a folder that must not be written to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +108,7 @@ pub struct StageIo<'a> {
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(Event) + Sync),
     last_progress: Mutex<Option<Instant>>,
+    last_usage: Mutex<Option<Instant>>,
 }
 
 impl<'a> StageIo<'a> {
@@ -120,6 +124,7 @@ impl<'a> StageIo<'a> {
             cancel,
             events,
             last_progress: Mutex::new(None),
+            last_usage: Mutex::new(None),
         }
     }
 
@@ -213,8 +218,25 @@ impl<'a> StageIo<'a> {
                 unit: unit.to_owned(),
                 note: note.map(str::to_owned),
             });
+            self.tell_usage();
         }
         Ok(())
+    }
+
+    fn tell_usage(&self) {
+        if let Ok(mut told) = self.last_usage.lock()
+            && told.is_none_or(|at| at.elapsed() >= USAGE_EVERY)
+        {
+            *told = Some(Instant::now());
+            let Using {
+                cpu_seconds,
+                memory_bytes,
+            } = Using::now();
+            (self.events)(Event::Using {
+                cpu_seconds,
+                memory_bytes,
+            });
+        }
     }
 
     fn progress_is_due(&self, last: bool) -> bool {

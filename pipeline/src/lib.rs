@@ -38,6 +38,7 @@ mod stage;
 pub mod sys;
 pub mod testing;
 mod usage;
+mod using;
 mod wish;
 mod work;
 mod worker;

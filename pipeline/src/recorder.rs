@@ -6,6 +6,7 @@
 //! fails, the run goes on, and says at its end that it was not recorded.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -13,8 +14,8 @@ use std::{
 
 use serde_json::json;
 use tinylm_registry::{
-    Error, Finished, Level, MetricRow, NewExecution, Outcome as Recorded, Registry, StageRecord,
-    Status,
+    Error, Finished, Level, MetricRow, NewExecution, Outcome as Recorded, Progress, Registry,
+    StageRecord, Status,
 };
 
 use crate::{
@@ -36,6 +37,9 @@ type Write = Box<dyn FnOnce(&Registry) -> Result<(), Error> + Send>;
 
 enum Message {
     Metric(MetricRow),
+    Progress(Progress),
+    /// The processor time and the memory of an execution.
+    Using(String, f64, u64),
     Write(Write),
 }
 
@@ -157,10 +161,27 @@ impl Recorder {
                 self.event(stage, Level::Info, message)
             }
             Event::Warning { message } => self.event(stage, Level::Warning, message),
-            Event::Progress { .. }
-            | Event::Origin { .. }
-            | Event::Finished { .. }
-            | Event::Failed { .. } => {}
+            Event::Progress {
+                done,
+                total,
+                unit,
+                note,
+            } => self.send(Message::Progress(Progress {
+                execution_id,
+                done,
+                total,
+                unit,
+                note,
+                from_done: done,
+                from_at: now_ms(),
+                at: now_ms(),
+                ..Progress::default()
+            })),
+            Event::Using {
+                cpu_seconds,
+                memory_bytes,
+            } => self.send(Message::Using(execution_id, cpu_seconds, memory_bytes)),
+            Event::Origin { .. } | Event::Finished { .. } | Event::Failed { .. } => {}
         }
     }
 
@@ -268,33 +289,82 @@ impl Observer for Recorder {
     }
 }
 
+/// Numbers that wait to be written together.
+#[derive(Default)]
+struct Waiting {
+    rows: Vec<MetricRow>,
+    /// The last word of each execution, and whether it is news.
+    progress: HashMap<String, (Progress, bool)>,
+    oldest: Option<Instant>,
+}
+
+impl Waiting {
+    fn add(&mut self, message: Message) -> Option<Write> {
+        match message {
+            Message::Write(write) => return Some(write),
+            Message::Metric(row) => self.rows.push(row),
+            Message::Progress(new) => {
+                let first = || (new.clone(), true);
+                let id = new.execution_id.clone();
+                let (known, is_news) = self.progress.entry(id).or_insert_with(first);
+                *known = Progress {
+                    from_done: known.from_done,
+                    from_at: known.from_at,
+                    cpu_seconds: known.cpu_seconds,
+                    memory_bytes: known.memory_bytes,
+                    ..new
+                };
+                *is_news = true;
+            }
+            Message::Using(execution_id, cpu_seconds, memory_bytes) => {
+                if let Some((known, is_news)) = self.progress.get_mut(&execution_id) {
+                    known.cpu_seconds = Some(cpu_seconds);
+                    known.memory_bytes = Some(memory_bytes);
+                    *is_news = true;
+                }
+            }
+        }
+        self.oldest.get_or_insert_with(Instant::now);
+        None
+    }
+
+    fn patience(&self) -> Duration {
+        let left = |at: Instant| FLUSH_EVERY.saturating_sub(at.elapsed());
+        self.oldest.map_or(FLUSH_EVERY, left)
+    }
+
+    fn is_due(&self) -> bool {
+        self.rows.len() >= ROWS_MAX || self.oldest.is_some_and(|at| at.elapsed() >= FLUSH_EVERY)
+    }
+
+    fn write(&mut self, registry: &Registry) -> Result<(), Error> {
+        self.oldest = None;
+        registry.append_metrics(&self.rows)?;
+        self.rows.clear();
+        let news: Vec<&mut (Progress, bool)> =
+            self.progress.values_mut().filter(|one| one.1).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        registry.set_progress(news.into_iter().map(|(progress, is_news)| {
+            *is_news = false;
+            &*progress
+        }))
+    }
+}
+
 /// Writes until every sender is gone; the first error ends the writing.
 fn write_all(registry: &Registry, receiver: &mpsc::Receiver<Message>) -> Option<Error> {
-    let mut rows: Vec<MetricRow> = Vec::new();
-    let mut oldest: Option<Instant> = None;
+    let mut waiting = Waiting::default();
     loop {
-        let patience = oldest.map_or(FLUSH_EVERY, |at| FLUSH_EVERY.saturating_sub(at.elapsed()));
-        let message = receiver.recv_timeout(patience);
+        let message = receiver.recv_timeout(waiting.patience());
         let is_over = matches!(message, Err(mpsc::RecvTimeoutError::Disconnected));
-        let mut write = None;
-        match message {
-            Ok(Message::Metric(row)) => {
-                oldest.get_or_insert_with(Instant::now);
-                rows.push(row);
-            }
-            Ok(Message::Write(function)) => write = Some(function),
-            Err(_) => {}
-        }
-        let is_due = oldest.is_some_and(|at| at.elapsed() >= FLUSH_EVERY);
+        let write = message.ok().and_then(|message| waiting.add(message));
         // A write may cut or close the curve that the waiting rows belong to.
-        if is_over || is_due || write.is_some() || rows.len() >= ROWS_MAX {
-            if !rows.is_empty()
-                && let Err(error) = registry.append_metrics(&rows)
-            {
-                return Some(error);
-            }
-            rows.clear();
-            oldest = None;
+        if (is_over || waiting.is_due() || write.is_some())
+            && let Err(error) = waiting.write(registry)
+        {
+            return Some(error);
         }
         if let Some(Err(error)) = write.map(|write| write(registry)) {
             return Some(error);

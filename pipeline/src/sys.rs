@@ -37,6 +37,15 @@ pub(crate) fn wait(pid: u32) -> io::Result<(Exit, Usage)> {
     }
 }
 
+/// What this process and the children that it waited for have used.
+pub(crate) fn used() -> Usage {
+    // SAFETY: `rusage` is plain old data, for which all zeros is a valid value.
+    let mut own: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live local of the type that getrusage writes.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut own) };
+    usage_of(&own)
+}
+
 fn exit(status: i32) -> Exit {
     if libc::WIFSIGNALED(status) {
         Exit::Signal(libc::WTERMSIG(status))

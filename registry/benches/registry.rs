@@ -201,7 +201,9 @@ fn comparing(folder: &Path) {
         String::new(),
     );
     let seconds = best(2, || {
-        let series = registry.metric_series_of(&curves, 400).unwrap();
+        let series = registry
+            .metric_series_of(&curves, &tinylm_registry::ALL_STEPS, 400)
+            .unwrap();
         assert!(series.iter().all(|series| series.n_points == 10_000));
     });
     report(

@@ -462,7 +462,7 @@ mod tests {
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 118784 to 118783 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 131072 to 131071 bytes
         the registry `[HOME]/registry.sqlite` is damaged: file is not a database
         ");
     }

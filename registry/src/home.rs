@@ -218,6 +218,12 @@ impl Home {
         run_lock(&self.locks(), run_id)
     }
 
+    /// A file that asks the process of a run to stop, as its terminal would.
+    #[must_use]
+    pub(crate) fn stop_wish(&self, run_id: &str) -> Place {
+        self.locks().below(format!("stop-{run_id}"))
+    }
+
     /// Held shared by runs, exclusively by `gc`.
     #[must_use]
     pub fn store_lock(&self) -> Place {

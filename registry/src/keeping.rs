@@ -50,6 +50,7 @@ impl Registry {
                    (SELECT id FROM series WHERE execution_id IN (SELECT id FROM gone));
                  DELETE FROM series WHERE execution_id IN (SELECT id FROM gone);
                  DELETE FROM samples WHERE execution_id IN (SELECT id FROM gone);
+                 DELETE FROM progress WHERE execution_id IN (SELECT id FROM gone);
                  DELETE FROM executions WHERE id IN (SELECT id FROM gone);
                  DROP TABLE gone;
                  DELETE FROM stages WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);

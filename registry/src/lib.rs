@@ -22,6 +22,7 @@ mod migrations;
 pub mod names;
 pub mod nearest;
 mod place;
+mod progress;
 mod queries;
 pub mod recorder;
 pub mod remote_store;
@@ -29,7 +30,8 @@ mod rows;
 mod sql;
 mod stat;
 pub mod stat_cache;
-pub mod store;
+pub mod stopping;
+mod store;
 pub mod where_filter;
 mod words;
 
@@ -44,7 +46,8 @@ pub use judge::Judge;
 pub use keys::KeyRecord;
 pub use locks::Lock;
 pub use place::Place;
-pub use queries::{Point, RunQuery, Series};
+pub use progress::Progress;
+pub use queries::{ALL_STEPS, Point, RunQuery, Series};
 pub use recorder::{Finished, MetricRow, NewExecution, StageRecord};
 pub use remote_store::{RemoteError, RemoteStore};
 pub use rows::{

@@ -5,7 +5,11 @@
 
 use rusqlite::Connection;
 
-const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const STEPS: [&str; 3] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+];
 
 /// The version of the schema that this program reads and writes.
 pub(crate) const VERSION: u32 = STEPS.len() as u32;

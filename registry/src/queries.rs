@@ -10,7 +10,7 @@ use rusqlite::{Row, ToSql, params, types::ValueRef};
 use serde_json::Value;
 
 use crate::{
-    Digest, Error, Registry, home, locks,
+    Digest, Error, Millis, Registry, home, locks,
     nearest::nearest,
     rows::{Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow},
     where_filter::Filter,
@@ -20,7 +20,7 @@ use crate::{
 mod choose;
 mod curves;
 
-pub use curves::{Point, Series};
+pub use curves::{ALL_STEPS, Point, Series};
 
 /// Which runs, in which order.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,8 @@ pub struct RunQuery {
     /// A field, setting or metric; `-` before it for the largest first. The newest first without.
     pub sort: Option<String>,
     pub limit: Option<usize>,
+    /// So many are passed over first.
+    pub skip: usize,
 }
 
 const RUN: &str =
@@ -153,8 +155,25 @@ impl Registry {
 
     /// The runs that fit, in the order asked for.
     pub fn runs(&self, query: &RunQuery) -> Result<Vec<Run>, Error> {
-        let mut runs = self.list(&format!("{RUN} {NEWEST_FIRST}"), [], |row| run(self, row))?;
+        let limit = query
+            .limit
+            .map_or(-1, |limit| limit.try_into().unwrap_or(i64::MAX));
+        let page = [limit, query.skip.try_into().unwrap_or(i64::MAX)];
+        // What has to be looked at run by run is cut afterwards.
+        let is_plain = query.search.is_none() && query.filter.is_none() && query.sort.is_none();
+        let read = match is_plain {
+            true => self.list(
+                &format!("{RUN} {NEWEST_FIRST} LIMIT ?1 OFFSET ?2"),
+                page,
+                |row| run(self, row),
+            ),
+            false => self.list(&format!("{RUN} {NEWEST_FIRST}"), [], |row| run(self, row)),
+        };
+        let mut runs = read?;
         self.add_tags(&mut runs)?;
+        if is_plain {
+            return Ok(runs);
+        }
         if let Some(text) = &query.search {
             let fitting = self.search(&runs, text)?;
             runs.retain(|run| fitting.contains(&run.id));
@@ -165,8 +184,23 @@ impl Registry {
         if let Some(sort) = &query.sort {
             self.sort(&mut runs, sort)?;
         }
+        runs.drain(..query.skip.min(runs.len()));
         runs.truncate(query.limit.unwrap_or(usize::MAX));
         Ok(runs)
+    }
+
+    pub fn count_runs(&self) -> Result<usize, Error> {
+        let count = "SELECT count(*) FROM runs WHERE removed_at IS NULL";
+        let count: Result<i64, _> = self.connection.query_row(count, [], |row| row.get(0));
+        let count = count.map_err(|error| self.error(error))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// A number that changes whenever another connection has written something.
+    pub fn tide(&self) -> Result<i64, Error> {
+        self.connection
+            .query_row("PRAGMA data_version", [], |row| row.get(0))
+            .map_err(|error| self.error(error))
     }
 
     /// The stages of a run in the order of the plan.
@@ -285,6 +319,28 @@ impl Registry {
     pub fn metric_names(&self, execution_id: &str) -> Result<Vec<String>, Error> {
         let select = "SELECT name FROM series WHERE execution_id = ?1 ORDER BY name";
         self.list(select, [execution_id], |row| row.get(0))
+    }
+
+    /// The curves of an execution with the last step of each, as they were at a moment if one is given.
+    pub fn curve_ends(
+        &self,
+        execution_id: &str,
+        by: Option<Millis>,
+    ) -> Result<Vec<(String, u64)>, Error> {
+        let select = match by {
+            None => {
+                "SELECT name, (SELECT max(step) FROM points WHERE series_id = series.id) AS last
+                 FROM series WHERE execution_id = ?1 AND last >= 0 AND ?2 IS NULL"
+            }
+            Some(_) => {
+                "SELECT name, (SELECT max(step) FROM points
+                   WHERE series_id = series.id AND at <= ?2) AS last
+                 FROM series WHERE execution_id = ?1 AND last >= 0"
+            }
+        };
+        self.list(select, params![execution_id, by], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)? as u64))
+        })
     }
 
     /// The last word of every metric of a run, by stage and name.

@@ -142,6 +142,8 @@ impl Registry {
                     end.error,
                 ],
             )?;
+            let over = "DELETE FROM progress WHERE execution_id = ?1";
+            transaction.execute(over, [execution_id])?;
             Ok(())
         })
     }

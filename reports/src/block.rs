@@ -57,6 +57,7 @@ pub enum Block<'a> {
     /// A text to be shown line by line: an error, a note.
     Text(String),
     Graph(Graph),
+    Parallel(Parallel),
     /// Folded: only some readers open it.
     Fold(String, Vec<Block<'a>>),
 }
@@ -103,6 +104,8 @@ pub struct Cell {
     pub whole: Option<String>,
     /// The difference from the first of several.
     pub change: Option<(String, Tone)>,
+    /// Where a live page tells more of it: `run/NAME` or `run/NAME/STAGE`.
+    pub at: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -180,6 +183,8 @@ pub struct Series<'a> {
     /// Series with one key are hidden together.
     pub key: String,
     pub name: String,
+    /// Where a live page tells more of who recorded it.
+    pub at: String,
     /// The letter of its run, where there are several.
     pub letter: Option<String>,
     pub colour: usize,
@@ -223,6 +228,34 @@ pub struct Graph {
     pub nodes: Vec<Node>,
 }
 
+/// Runs as lines over the settings that differ, ending at what came of them. Where nothing can be
+/// drawn, the tables of effects and of runs tell it.
+#[derive(Clone, Debug)]
+pub struct Parallel {
+    pub axes: Vec<Upright>,
+    pub lines: Vec<Across>,
+}
+
+/// An axis that stands.
+#[derive(Clone, Debug)]
+pub struct Upright {
+    pub title: String,
+    /// What stands at it, with places from 0 at the foot to 1.
+    pub marks: Vec<(f64, String)>,
+}
+
+/// A run as a line from axis to axis.
+#[derive(Clone, Debug)]
+pub struct Across {
+    pub name: String,
+    /// Where a live page tells more of it.
+    pub at: String,
+    /// Its places; none where the run has no such value.
+    pub places: Vec<Option<f64>>,
+    /// From 0 for the worst to 1 for the best.
+    pub merit: f64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: String,
@@ -230,6 +263,8 @@ pub struct Node {
     pub outcome: Outcome,
     /// The outcome in words.
     pub told: String,
+    /// Where a live page tells more of it.
+    pub at: String,
     /// The places of the nodes it reads.
     pub reads: Vec<usize>,
 }
@@ -319,6 +354,11 @@ impl Cell {
 
     pub(crate) fn toned(self, tone: Tone) -> Cell {
         Cell { tone, ..self }
+    }
+
+    pub(crate) fn at(self, place: String) -> Cell {
+        let at = Some(place);
+        Cell { at, ..self }
     }
 }
 

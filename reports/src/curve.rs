@@ -52,6 +52,9 @@ impl Point {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Curve {
+    /// Who recorded it.
+    #[serde(skip)]
+    pub execution: String,
     pub stage: String,
     pub metric: String,
     /// In order of their steps; thinned when there were more than asked for.

@@ -10,6 +10,7 @@
 mod charts;
 mod escape;
 mod graph;
+mod parallel;
 mod samples;
 mod table;
 #[cfg(test)]
@@ -17,13 +18,72 @@ mod tests;
 
 use std::fmt::Write;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::block::{Block, Cell, Document, Event, Fact, Head, Section, Value};
+use crate::{
+    block::{self, Block, Cell, Document, Event, Fact, Head, Section, Table},
+    curve::Curve,
+};
 use escape::{class_of_tone, class_of_word, escaped, script_json};
 
-const STYLE: &str = include_str!("html/page.css");
-const SCRIPT: &str = include_str!("html/page.js");
+/// How a page looks.
+pub const STYLE: &str = include_str!("html/page.css");
+/// What a page does when touched. A live page's own script goes on from it.
+pub const SCRIPT: &str = include_str!("html/page.js");
+
+/// A part of a page that is replaced when it changes: the head, or a section by its title.
+pub struct Piece {
+    pub id: String,
+    pub html: String,
+}
+
+/// Returns the parts of a page that lives, in their order.
+pub fn pieces(document: &Document<'_>) -> Vec<Piece> {
+    let head = Piece {
+        id: HEAD.to_owned(),
+        html: written(|body| put_head(body, &document.head)),
+    };
+    let sections = document.sections.iter().map(|section| Piece {
+        id: section.title.clone(),
+        html: written(|body| put_section(body, section)),
+    });
+    std::iter::once(head).chain(sections).collect()
+}
+
+/// The id of the piece that comes first.
+const HEAD: &str = "head";
+
+fn written(put: impl FnOnce(&mut String)) -> String {
+    let mut body = String::new();
+    put(&mut body);
+    body
+}
+
+/// Returns the data that the script draws curves from.
+pub fn charts(document: &Document<'_>) -> Value {
+    serde_json::json!({ "charts": charts::of(document) })
+}
+
+/// Returns the points of curves alone, by the ids that they have in [`charts`].
+pub fn points(curves: &[Curve]) -> Value {
+    charts::points(curves)
+}
+
+/// Returns a table as HTML.
+pub fn table(table: &Table) -> String {
+    written(|body| table::put(body, table))
+}
+
+/// Returns text as HTML: nothing in it a tag or the end of an attribute.
+pub fn text(text: &str) -> String {
+    escaped(text).into_owned()
+}
+
+/// Returns JSON as it may stand in a page's script.
+pub fn data(value: &Value) -> String {
+    script_json(&value.to_string())
+}
 
 /// Prints a document as a page.
 pub fn print(document: &Document<'_>) -> String {
@@ -33,13 +93,10 @@ pub fn print(document: &Document<'_>) -> String {
         put_section(&mut body, section);
     }
     let head = &document.head;
-    page(&head.title, &body, &charts::of(document), &head.version)
+    page(&head.title, &body, &charts(document), &head.version)
 }
 
-fn page(title: &str, body: &str, charts: &[charts::Drawn], version: &str) -> String {
-    // Charts are numbers and texts; they cannot fail to become JSON.
-    let data = serde_json::to_string(&serde_json::json!({ "charts": charts }))
-        .unwrap_or_else(|_| "{\"charts\":[]}".to_owned());
+fn page(title: &str, body: &str, charts: &Value, version: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'\">\n\
@@ -51,7 +108,7 @@ fn page(title: &str, body: &str, charts: &[charts::Drawn], version: &str) -> Str
         sha256_base64(STYLE),
         escaped(title),
         escaped(version),
-        script_json(&data),
+        data(charts),
     )
 }
 
@@ -153,6 +210,7 @@ fn put_blocks(body: &mut String, blocks: &[Block<'_>]) {
                 let _ = write!(body, "<pre>{}</pre>", escaped(text));
             }
             Block::Graph(graph) => graph::put(body, graph),
+            Block::Parallel(parallel) => parallel::put(body, parallel),
             Block::Fold(title, blocks) => {
                 let _ = write!(body, "<details><summary>{}</summary>", escaped(title));
                 put_blocks(body, blocks);
@@ -162,7 +220,8 @@ fn put_blocks(body: &mut String, blocks: &[Block<'_>]) {
     }
 }
 
-const CHARTS: &str = "<div class=\"controls\"><span class=\"choice\" role=\"group\" aria-label=\"horizontal axis\">\
+/// The place that the script draws curves in, with its controls.
+pub const CHARTS: &str = "<div class=\"controls\"><span class=\"choice\" role=\"group\" aria-label=\"horizontal axis\">\
     <button type=\"button\" data-x=\"step\" aria-pressed=\"true\">step</button><button type=\"button\" data-x=\"tokens\" aria-pressed=\"false\">tokens</button>\
     <button type=\"button\" data-x=\"seconds\" aria-pressed=\"false\">time</button></span>\
     <label>smoothing <input id=\"smooth\" type=\"range\" min=\"0\" max=\"0.98\" step=\"0.02\" value=\"0\"></label>\
@@ -174,11 +233,11 @@ fn put_facts(body: &mut String, facts: &[Fact]) {
     for fact in facts {
         let _ = write!(body, "<dt>{}</dt><dd>", escaped(&fact.label));
         match &fact.value {
-            Value::Text(text) => body.push_str(&escaped(text)),
-            Value::Code(text) => {
+            block::Value::Text(text) => body.push_str(&escaped(text)),
+            block::Value::Code(text) => {
                 let _ = write!(body, "<code>{}</code>", escaped(text));
             }
-            Value::Tags(tags) => {
+            block::Value::Tags(tags) => {
                 for tag in tags {
                     let _ = write!(body, "<span class=\"tag\">{}</span>", escaped(tag));
                 }

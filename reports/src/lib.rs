@@ -22,6 +22,7 @@ mod metric;
 mod number;
 mod parts;
 mod phrases;
+mod places;
 mod read;
 mod report;
 pub mod sections;
@@ -38,8 +39,8 @@ pub use curve::{Axis, Curve, Point};
 pub use error::Error;
 pub use listing::{Listing, listing};
 pub use metric::Better;
-pub use number::{bytes, duration, number, thousands, with_error};
-pub use read::{ReportOptions, read, read_all};
+pub use number::{amount, bytes, duration, number, thousands, with_error};
+pub use read::{ReportOptions, Tail, read, read_all, window};
 pub use report::{Cost, Final, Report, Sample, Stage};
 pub use text::{clean, clean_lines, is_hidden, width, wrapped};
 

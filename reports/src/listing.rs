@@ -6,6 +6,7 @@ use crate::{
     Error,
     block::{Cell, Column, Holds, Table, Tone},
     number::{duration, local_moment},
+    places,
     sections::{status_cell, value_cell},
 };
 
@@ -42,7 +43,7 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
         let (value, name) = judged.unzip();
         let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
         vec![
-            Cell::new(run.name.clone(), Tone::Strong),
+            Cell::new(run.name.clone(), Tone::Strong).at(places::run(&run.name)),
             Cell::plain(run.experiment.clone()),
             status_cell(run.status),
             Cell::quiet(local_moment(run.started_at)),

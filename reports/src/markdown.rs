@@ -44,7 +44,11 @@ fn put_section(text: &mut String, section: &Section<'_>) {
     let is_shown = |block: &Block<'_>| {
         !matches!(
             block,
-            Block::Chart(_) | Block::Graph(_) | Block::Fold(..) | Block::Title(..)
+            Block::Chart(_)
+                | Block::Graph(_)
+                | Block::Parallel(_)
+                | Block::Fold(..)
+                | Block::Title(..)
         )
     };
     if !section.blocks.iter().any(is_shown) {
@@ -77,7 +81,7 @@ fn put_section(text: &mut String, section: &Section<'_>) {
                 }
                 text.push('\n');
             }
-            Block::Chart(_) | Block::Graph(_) | Block::Fold(..) => {}
+            Block::Chart(_) | Block::Graph(_) | Block::Parallel(_) | Block::Fold(..) => {}
         }
     }
 }

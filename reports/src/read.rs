@@ -5,15 +5,18 @@
 //! short lists for each run. A stage that hit has its numbers from the execution that made it,
 //! whichever run that was, so a run in which nothing ran still shows its curves.
 
+mod curves;
+
 use std::collections::HashMap;
 
-use tinylm_registry::{self as registry, Execution, Param, Registry, Run, Status};
+use tinylm_registry::{self as registry, Execution, Metric, Param, Registry, Run, Status};
+
+pub use curves::{Tail, window};
 
 use crate::{
     Error,
-    curve::{Curve, Point, fill_tokens},
     metric::{place, selects},
-    report::{Final, Report, Sample, Stage},
+    report::{Final, Going, Report, Sample, Stage},
 };
 
 /// How much of each run is read.
@@ -21,7 +24,7 @@ use crate::{
 pub struct ReportOptions {
     /// The present, in milliseconds since 1970: what still goes on has lasted until now.
     pub now_ms: i64,
-    /// Points of a curve; a longer one is thinned, its peaks kept.
+    /// Points of a curve; a longer one is thinned, its peaks kept. With none no curve is read.
     pub points_max: usize,
     /// Metrics whose curves are read, as `loss` or `base.loss`; all when empty.
     pub curves: Vec<String>,
@@ -95,9 +98,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn report(&mut self, run: &Run) -> Result<Report, Error> {
-        let stages = self.stages(run)?;
+        let mut stages = self.stages(run)?;
         let finals = self.registry.final_metrics(&run.id)?;
-        for metric in finals.iter().filter(|metric| metric.name == TOKENS) {
+        for stage in &mut stages {
+            stage.going = self.going(stage, &finals)?;
+        }
+        for metric in finals.iter().filter(|metric| metric.name == curves::TOKENS) {
             if let Some(step) = metric.step {
                 let last = (step, metric.value);
                 self.tokens.insert(metric.execution_id.clone(), last);
@@ -191,12 +197,32 @@ impl Reader<'_> {
             };
             stages.push(Stage {
                 elapsed_seconds: self.stage_seconds(execution.as_ref()),
+                going: None,
                 row,
                 execution,
                 made_by,
             });
         }
         Ok(stages)
+    }
+
+    fn going(&self, stage: &Stage, metrics: &[Metric]) -> Result<Option<Going>, Error> {
+        let running = stage.execution.as_ref();
+        let Some(running) = running.filter(|execution| execution.status == Status::Running) else {
+            return Ok(None);
+        };
+        let last = |name: &str| {
+            let is_it = |metric: &&Metric| {
+                metric.execution_id == running.id && metric.name == name && metric.step.is_some()
+            };
+            metrics.iter().find(is_it).map(|metric| metric.value)
+        };
+        let progress = self.registry.progress(&running.id)?;
+        Ok(progress.map(|progress| Going {
+            progress,
+            loss: last("loss"),
+            tokens_per_second: last("tokens_per_second"),
+        }))
     }
 
     fn execution(&mut self, id: &str) -> Result<Option<Execution>, Error> {
@@ -255,14 +281,19 @@ impl Reader<'_> {
 
     /// Reads the curves of all reports at once.
     fn read_curves(&self, reports: &mut [Report]) -> Result<(), Error> {
+        if self.options.points_max == 0 {
+            return Ok(());
+        }
         let wanted = self.wanted_curves(reports)?;
         let names: Vec<(String, String)> = wanted
             .iter()
             .map(|(execution_id, metric)| (execution_id.clone(), metric.clone()))
             .collect();
-        let series = self
-            .registry
-            .metric_series_of(&names, self.options.points_max)?;
+        let series = self.registry.metric_series_of(
+            &names,
+            &registry::ALL_STEPS,
+            self.options.points_max,
+        )?;
         let mut by_execution: HashMap<&str, Vec<&registry::Series>> = HashMap::new();
         for one in series.iter().filter(|one| !one.points.is_empty()) {
             by_execution.entry(&one.execution_id).or_default().push(one);
@@ -278,7 +309,7 @@ impl Reader<'_> {
                 let tokens = self.tokens.get(&execution.id).copied();
                 report
                     .curves
-                    .extend(curves(&stage.row.name, execution, series, tokens));
+                    .extend(curves::of(&stage.row.name, execution, series, tokens));
             }
         }
         Ok(())
@@ -305,92 +336,6 @@ impl Reader<'_> {
             );
         }
         Ok(wanted)
-    }
-}
-
-/// The metric that says how many tokens a step has seen.
-const TOKENS: &str = "tokens";
-
-fn curves(
-    stage: &str,
-    execution: &Execution,
-    series: &[&registry::Series],
-    tokens_last: Option<(u64, f64)>,
-) -> Vec<Curve> {
-    let clock = Clock::of(execution.started_at, series);
-    let mut tokens: Vec<(u64, f64)> = series
-        .iter()
-        .filter(|one| one.name == TOKENS)
-        .flat_map(|one| one.points.iter().map(|point| (point.step, point.value)))
-        .collect();
-    // Steps of one run see equal numbers of tokens, near enough: where their curve was not read,
-    // its end will do.
-    if tokens.is_empty() {
-        tokens.extend(tokens_last);
-    }
-    let mut curves: Vec<Curve> = series
-        .iter()
-        .filter(|one| one.name != TOKENS)
-        .map(|one| {
-            let at = |point: &registry::Point| Point {
-                step: point.step,
-                tokens: None,
-                seconds: clock.seconds(point.at),
-                value: point.value,
-            };
-            let mut points: Vec<Point> = one.points.iter().map(at).collect();
-            fill_tokens(&mut points, &tokens);
-            Curve {
-                stage: stage.to_owned(),
-                metric: one.name.clone(),
-                points,
-                n_points: one.n_points as usize,
-            }
-        })
-        .collect();
-    curves.sort_by_key(|curve| metric_rank(&curve.metric));
-    curves
-}
-
-/// Losses first; the rest keeps its order.
-fn metric_rank(metric: &str) -> usize {
-    ["loss", "validation_loss"]
-        .iter()
-        .position(|name| *name == metric)
-        .unwrap_or(2)
-}
-
-/// Time spent at work: an execution that went on after a pause has points from before it began,
-/// and the pause between them is nobody's work.
-struct Clock {
-    first_ms: i64,
-    began_ms: i64,
-    pause_ms: i64,
-}
-
-impl Clock {
-    fn of(began_ms: i64, series: &[&registry::Series]) -> Clock {
-        let times = || {
-            series
-                .iter()
-                .flat_map(|one| one.points.iter().map(|point| point.at))
-        };
-        let first_ms = times().min().map_or(began_ms, |first| first.min(began_ms));
-        let last_before = times().filter(|at| *at < began_ms).max();
-        Clock {
-            first_ms,
-            began_ms,
-            pause_ms: last_before.map_or(0, |at| began_ms - at),
-        }
-    }
-
-    fn seconds(&self, at_ms: i64) -> f64 {
-        let pause_ms = if at_ms >= self.began_ms {
-            self.pause_ms
-        } else {
-            0
-        };
-        (at_ms - self.first_ms - pause_ms).max(0) as f64 / 1e3
     }
 }
 
@@ -422,23 +367,5 @@ mod tests {
             "Does it talk?"
         );
         assert_eq!(question("name: x\n# no\n"), "");
-    }
-
-    #[test]
-    fn a_pause_between_two_attempts_is_not_work() {
-        let point = |at| registry::Point {
-            step: 0,
-            value: 0.0,
-            at,
-        };
-        let series = registry::Series {
-            points: vec![point(1_000), point(3_000), point(61_000)],
-            ..Default::default()
-        };
-        let clock = Clock::of(60_000, &[&series]);
-        assert_eq!(
-            [1_000, 3_000, 61_000].map(|at| clock.seconds(at)),
-            [0.0, 2.0, 3.0]
-        );
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use tinylm_registry::{
-    Event, Execution, Judge, Level, Note, Outcome, Param, Run, StageRow, Status,
+    Event, Execution, Judge, Level, Note, Outcome, Param, Progress, Run, StageRow, Status,
 };
 
 use crate::{
@@ -45,6 +45,18 @@ pub struct Stage {
     pub made_by: String,
     /// From start to end of the execution, or to now while it goes on.
     pub elapsed_seconds: f64,
+    /// How far it is, while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub going: Option<Going>,
+}
+
+/// How far a running stage is, and the last it said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Going {
+    #[serde(flatten)]
+    pub progress: Progress,
+    pub loss: Option<f64>,
+    pub tokens_per_second: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -152,6 +164,20 @@ impl Report {
         self.events
             .iter()
             .filter(|event| event.level != Level::Info)
+    }
+
+    /// Forgets what other stages measured and wrote; who they are stays.
+    pub fn keep_only(&mut self, stage: &str) {
+        self.curves.retain(|curve| curve.stage == stage);
+        self.finals.retain(|last| last.stage == stage);
+        self.samples.retain(|sample| sample.stage == stage);
+        for other in self
+            .stages
+            .iter_mut()
+            .filter(|other| other.row.name != stage)
+        {
+            other.going = None;
+        }
     }
 
     pub fn is_going(&self) -> bool {

@@ -4,8 +4,12 @@
 //! settings), then what it rests on. Several runs have a list of their own in `compared`.
 
 mod compared;
+mod now;
+mod parallel;
+mod stage;
 
 pub use compared::of_comparison;
+pub use stage::of_stage;
 
 use tinylm_registry::{Level, Outcome, Param, Status};
 
@@ -20,6 +24,7 @@ use crate::{
     number::{bytes, counted, duration, moment, number, short_digest, thousands, with_error},
     parts::PartTable,
     phrases::{code_line, cost_line, machine_line, outcome_text, time_line},
+    places,
     report::{Final, Report, Sample, Stage},
     sources,
 };
@@ -28,6 +33,7 @@ use crate::{
 pub fn of_report<'a>(report: &'a Report, wanted: &[String]) -> Document<'a> {
     let mut sections = Vec::new();
     sections.extend(failures(report));
+    sections.extend(now::section(report));
     sections.push(run(report));
     sections.extend(curves(report, wanted));
     sections.extend(results(report, wanted));
@@ -37,6 +43,20 @@ pub fn of_report<'a>(report: &'a Report, wanted: &[String]) -> Document<'a> {
     sections.extend(settings(report));
     sections.push(circumstances(report));
     sections.extend(made_from(report));
+    Document {
+        head: head(report),
+        sections,
+    }
+}
+
+/// Tells of one run what changes while it goes on.
+pub fn at_a_glance(report: &Report) -> Document<'_> {
+    let mut sections = Vec::new();
+    sections.extend(failures(report));
+    sections.extend(now::section(report));
+    sections.extend(curves(report, &[]));
+    sections.extend(samples(report).pop());
+    sections.extend(warnings(report));
     Document {
         head: head(report),
         sections,
@@ -183,13 +203,13 @@ fn curves<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
         let (losses, others): (Vec<&Curve>, Vec<&Curve>) =
             curves.partition(|curve| curve.is_loss());
         if !losses.is_empty() {
-            charts.push(chart(name, "loss", true, &losses));
+            charts.push(chart(report, name, "loss", true, &losses));
         }
         let is_asked = !wanted.is_empty();
         charts.extend(
             others
                 .iter()
-                .map(|&curve| chart(name, &curve.metric, is_asked, &[curve])),
+                .map(|&curve| chart(report, name, &curve.metric, is_asked, &[curve])),
         );
     }
     // Large ones first: small ones then stand beside each other.
@@ -198,11 +218,18 @@ fn curves<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
     (!blocks.is_empty()).then(|| Section::new("Curves", blocks))
 }
 
-fn chart<'a>(title: &str, metric: &str, is_main: bool, curves: &[&'a Curve]) -> Chart<'a> {
+fn chart<'a>(
+    report: &Report,
+    title: &str,
+    metric: &str,
+    is_main: bool,
+    curves: &[&'a Curve],
+) -> Chart<'a> {
     let is_sparse = |curve: &Curve| curves.iter().any(|other| curve.is_sparse_beside(other));
     let series = curves.iter().enumerate().map(|(idx, &curve)| Series {
         key: format!("{} {}", curve.stage, curve.metric),
         name: curve.metric.clone(),
+        at: places::curve(report, curve),
         letter: None,
         colour: idx,
         curve,
@@ -414,7 +441,7 @@ fn stage_row(report: &Report, stage: &Stage) -> Vec<Cell> {
     let memory = execution.and_then(|execution| execution.peak_memory_bytes);
     let artifact = stage.row.artifact.as_deref().unwrap_or_default();
     vec![
-        Cell::plain(stage.row.name.clone()),
+        Cell::plain(stage.row.name.clone()).at(places::stage(report, stage)),
         Cell::quiet(stage.row.kind.clone()),
         Cell::new(outcome_text(report, stage), outcome),
         figure(execution.map(|_| seconds(stage.elapsed_seconds))),
@@ -454,6 +481,7 @@ pub(crate) fn graph(report: &Report) -> Graph {
             kind: stage.row.kind.clone(),
             outcome: stage.row.outcome,
             told: outcome_text(report, stage),
+            at: places::stage(report, stage),
             reads: reads.filter(|from| *from != idx).collect(),
         }
     };

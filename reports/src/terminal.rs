@@ -34,7 +34,12 @@ pub fn print(document: &Document<'_>, options: &TerminalOptions) -> String {
     print_head(&mut screen, &document.head);
     let mut left_out = Vec::new();
     // The table of stages tells what a graph would draw.
-    let is_told = |block: &Block<'_>| !matches!(block, Block::Graph(_) | Block::Title(..));
+    let is_told = |block: &Block<'_>| {
+        !matches!(
+            block,
+            Block::Graph(_) | Block::Parallel(_) | Block::Title(..)
+        )
+    };
     let sections = document.sections.iter();
     for section in sections.filter(|section| section.blocks.iter().any(is_told)) {
         if section.is_detail && !options.is_full || section.is_long && options.is_brief {
@@ -101,7 +106,7 @@ fn print_section(
     left_out: &mut Vec<String>,
 ) {
     let is_shown = |block: &Block<'_>| match block {
-        Block::Graph(_) => false,
+        Block::Graph(_) | Block::Parallel(_) => false,
         Block::Fold(..) => options.is_full,
         _ => true,
     };
@@ -175,7 +180,7 @@ fn print_blocks(
                 screen.line(&[plain(format!("  {title}"))]);
                 print_blocks(screen, blocks, options, true, left_out);
             }
-            Block::Fold(..) | Block::Chart(_) | Block::Graph(_) => {}
+            Block::Fold(..) | Block::Chart(_) | Block::Graph(_) | Block::Parallel(_) => {}
         }
     }
 }

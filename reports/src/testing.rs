@@ -297,6 +297,7 @@ fn curve(stage: &str, metric: &str, n_points: u64, value: impl Fn(f64) -> f64) -
         }
     };
     Curve {
+        execution: format!("execution-{stage}"),
         stage: stage.to_owned(),
         metric: metric.to_owned(),
         points: (0..n_points).map(point).collect(),
@@ -367,5 +368,6 @@ fn stage(
         execution: Some(execution),
         made_by: "brave-otter-7f3a".to_owned(),
         elapsed_seconds: seconds,
+        going: None,
     }
 }

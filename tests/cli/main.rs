@@ -2,6 +2,9 @@
 #![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
 mod adapters;
+#[allow(dead_code, reason = "the tests of pages use more of it")]
+#[path = "../../reports/tests/browser/chromium.rs"]
+mod chromium;
 mod collecting;
 mod damage;
 mod documents;
@@ -18,6 +21,7 @@ mod importing;
 mod interruption;
 mod limits;
 mod listings;
+mod living;
 mod measuring;
 mod mistakes;
 mod older;
@@ -28,6 +32,7 @@ mod readme;
 mod records;
 mod remote_store;
 mod running;
+mod server;
 mod serving;
 mod speaking;
 mod sweeps;

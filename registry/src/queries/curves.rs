@@ -3,7 +3,7 @@
 //! Points are read in the order in which they lie; of each of a few hundred buckets the lowest and
 //! the highest stay, so that a thinned curve hides no spike. Many curves are split among threads.
 
-use std::{num::NonZero, thread};
+use std::{num::NonZero, ops::RangeInclusive, thread};
 
 use rusqlite::OptionalExtension;
 use serde::Serialize;
@@ -28,6 +28,9 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
+/// A curve from its first point to its last; the final number is none of its points.
+pub const ALL_STEPS: RangeInclusive<u64> = 0..=u64::MAX;
+
 impl Registry {
     /// A curve of at most `max_points` points, its first, last, lowest and highest among them.
     pub fn metric_series(
@@ -36,8 +39,18 @@ impl Registry {
         name: &str,
         max_points: usize,
     ) -> Result<Series, Error> {
+        self.metric_series_within(execution_id, name, &ALL_STEPS, max_points)
+    }
+
+    fn metric_series_within(
+        &self,
+        execution_id: &str,
+        name: &str,
+        steps: &RangeInclusive<u64>,
+        max_points: usize,
+    ) -> Result<Series, Error> {
         let mut thinner = Thinner::new(max_points);
-        self.thin(execution_id, name, &mut thinner)
+        self.thin(execution_id, name, steps, &mut thinner)
             .map_err(|error| self.error(error))?;
         Ok(Series {
             execution_id: execution_id.to_owned(),
@@ -47,17 +60,18 @@ impl Registry {
         })
     }
 
-    /// Many curves, `(execution, name)`, read on all cores.
+    /// These steps of many curves, `(execution, name)`, read on all cores.
     pub fn metric_series_of(
         &self,
         curves: &[(String, String)],
+        steps: &RangeInclusive<u64>,
         max_points: usize,
     ) -> Result<Vec<Series>, Error> {
         let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
         let n_each = curves.len().div_ceil(n_threads).max(16);
         let read = |reader: &Registry, curves: &[(String, String)]| {
             let read = |(execution_id, name): &(String, String)| {
-                reader.metric_series(execution_id, name, max_points)
+                reader.metric_series_within(execution_id, name, steps, max_points)
             };
             curves.iter().map(read).collect::<Result<Vec<_>, Error>>()
         };
@@ -79,26 +93,32 @@ impl Registry {
         })
     }
 
-    fn thin(&self, execution_id: &str, name: &str, thinner: &mut Thinner) -> rusqlite::Result<()> {
-        let series: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT id FROM series WHERE execution_id = ?1 AND name = ?2")?
-            .query_row([execution_id, name], |row| row.get(0))
-            .optional()?;
-        let Some(series) = series else {
+    fn thin(
+        &self,
+        execution_id: &str,
+        name: &str,
+        steps: &RangeInclusive<u64>,
+        thinner: &mut Thinner,
+    ) -> rusqlite::Result<()> {
+        let Some(series) = self.series_id(execution_id, name)? else {
             return Ok(());
         };
-        thinner.last_step = self
+        let end = |step: u64| i64::try_from(step).unwrap_or(i64::MAX);
+        let within = [series, end(*steps.start()), end(*steps.end())];
+        let last: Option<i64> = self
             .connection
-            .prepare_cached("SELECT max(step) FROM points WHERE series_id = ?1")?
-            .query_row([series], |row| row.get::<_, Option<i64>>(0))?
-            .and_then(|step| step.try_into().ok())
-            .unwrap_or(0);
+            .prepare_cached(
+                "SELECT max(step) FROM points
+                 WHERE series_id = ?1 AND step BETWEEN ?2 AND ?3",
+            )?
+            .query_row(within, |row| row.get(0))?;
+        thinner.first_step = *steps.start();
+        thinner.last_step = last.and_then(|step| step.try_into().ok()).unwrap_or(0);
         let mut select = self.connection.prepare_cached(
             "SELECT step, ifnull(value, special), at FROM points
-             WHERE series_id = ?1 AND step >= 0 ORDER BY step",
+             WHERE series_id = ?1 AND step BETWEEN ?2 AND ?3 ORDER BY step",
         )?;
-        let mut rows = select.query([series])?;
+        let mut rows = select.query(within)?;
         while let Some(row) = rows.next()? {
             thinner.add(Point {
                 step: row.get::<_, i64>(0)? as u64,
@@ -108,6 +128,35 @@ impl Registry {
         }
         Ok(())
     }
+
+    fn series_id(&self, execution_id: &str, name: &str) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT id FROM series WHERE execution_id = ?1 AND name = ?2")?
+            .query_row([execution_id, name], |row| row.get(0))
+            .optional()
+    }
+
+    /// When the first point of a curve was written, and the last one before a moment: a stage that
+    /// went on after a pause has points from before it.
+    pub fn curve_span(
+        &self,
+        execution_id: &str,
+        name: &str,
+        before: Millis,
+    ) -> Result<(Option<Millis>, Option<Millis>), Error> {
+        let span = || {
+            let Some(series) = self.series_id(execution_id, name)? else {
+                return Ok((None, None));
+            };
+            self.connection
+                .prepare_cached(
+                    "SELECT min(at), max(iif(at < ?2, at, NULL)) FROM points
+                     WHERE series_id = ?1 AND step >= 0",
+                )?
+                .query_row([series, before], |row| Ok((row.get(0)?, row.get(1)?)))
+        };
+        span().map_err(|error| self.error(error))
+    }
 }
 
 /// Keeps what a plot can show of a curve: all of a short one; of a long one the first and last
@@ -116,6 +165,7 @@ impl Registry {
 pub(super) struct Thinner {
     max_points: usize,
     n_points: u64,
+    first_step: u64,
     pub(super) last_step: u64,
     /// All points so far, while there are few.
     few: Vec<Point>,
@@ -135,6 +185,7 @@ impl Thinner {
         Thinner {
             max_points: max_points.max(4),
             n_points: 0,
+            first_step: 0,
             last_step: 0,
             few: Vec::new(),
             thinned: Vec::new(),
@@ -161,7 +212,12 @@ impl Thinner {
         }
         self.last = Some(point);
         let n_buckets = (self.max_points as u64 - 2) / 2;
-        let number = point.step.saturating_mul(n_buckets) / self.last_step.saturating_add(1);
+        let n_steps = self
+            .last_step
+            .saturating_add(1)
+            .saturating_sub(self.first_step);
+        let place = point.step.saturating_sub(self.first_step);
+        let number = place.saturating_mul(n_buckets) / n_steps.max(1);
         match &mut self.bucket {
             Some(bucket) if bucket.number == number => {
                 if point.value.total_cmp(&bucket.low.value).is_lt() {

@@ -469,7 +469,10 @@ fn many_curves_read_at_once_are_those_read_one_by_one() {
         curves.push((format!("e{i}"), "loss".to_owned()));
     }
     curves.push(("none".into(), "loss".into()));
-    let together = fixture.registry.metric_series_of(&curves, 10).unwrap();
+    let together = fixture
+        .registry
+        .metric_series_of(&curves, &ALL_STEPS, 10)
+        .unwrap();
     let alone: Vec<Series> = curves
         .iter()
         .map(|(id, name)| fixture.registry.metric_series(id, name, 10).unwrap())

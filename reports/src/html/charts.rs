@@ -6,7 +6,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::block::{Block, Chart, Document, Series};
+use crate::{
+    block::{Block, Chart, Document, Series},
+    curve::Curve,
+};
 
 /// Points of all charts together; a page that is too large opens slowly on a phone.
 const POINTS_MAX: usize = 250_000;
@@ -21,10 +24,19 @@ pub(super) struct Drawn<'a> {
 
 #[derive(Serialize)]
 struct Line<'a> {
+    /// By which a live page asks for more of it.
+    id: String,
+    at: &'a str,
     key: &'a str,
     name: &'a str,
     colour: usize,
     marks: bool,
+    #[serde(flatten)]
+    points: Points,
+}
+
+#[derive(Serialize)]
+pub(super) struct Points {
     step: Vec<u64>,
     tokens: Option<Vec<Option<f64>>>,
     seconds: Vec<f64>,
@@ -40,6 +52,14 @@ pub(super) fn of<'a>(document: &'a Document<'_>) -> Vec<Drawn<'a>> {
     });
     let mut n_points = 0;
     charts.map(|chart| drawn(chart, &mut n_points)).collect()
+}
+
+/// Returns the points of curves by the ids of their lines.
+pub(super) fn points(curves: &[Curve]) -> Value {
+    let named = curves
+        .iter()
+        .map(|curve| (id(curve), json!(Points::of(curve))));
+    Value::Object(named.collect())
 }
 
 fn drawn<'a>(chart: &'a Chart<'_>, n_points: &mut usize) -> Drawn<'a> {
@@ -59,26 +79,36 @@ fn drawn<'a>(chart: &'a Chart<'_>, n_points: &mut usize) -> Drawn<'a> {
 }
 
 fn line<'a>(series: &'a Series<'_>) -> Line<'a> {
-    let points = &series.curve.points;
-    let has_tokens = points.iter().any(|point| point.tokens.is_some());
     Line {
+        id: id(series.curve),
+        at: &series.at,
         key: &series.key,
         name: &series.name,
         colour: series.colour,
         marks: series.has_marks,
-        step: points.iter().map(|point| point.step).collect(),
-        tokens: has_tokens.then(|| {
-            points
-                .iter()
-                .map(|point| point.tokens.map(f64::round))
-                .collect()
-        }),
-        seconds: points
-            .iter()
-            .map(|point| (point.seconds * 100.0).round() / 100.0)
-            .collect(),
-        value: points.iter().map(|point| value(point.value)).collect(),
+        points: Points::of(series.curve),
     }
+}
+
+impl Points {
+    pub(super) fn of(curve: &Curve) -> Points {
+        let points = &curve.points;
+        let has_tokens = points.iter().any(|point| point.tokens.is_some());
+        let tokens = points.iter().map(|point| point.tokens.map(f64::round));
+        let seconds = points
+            .iter()
+            .map(|point| (point.seconds * 100.0).round() / 100.0);
+        Points {
+            step: points.iter().map(|point| point.step).collect(),
+            tokens: has_tokens.then(|| tokens.collect()),
+            seconds: seconds.collect(),
+            value: points.iter().map(|point| value(point.value)).collect(),
+        }
+    }
+}
+
+fn id(curve: &Curve) -> String {
+    format!("{}/{}", curve.execution, curve.metric)
 }
 
 /// Returns a value with six digits, or the word for what JSON cannot hold.

@@ -231,8 +231,9 @@ fn arrow(svg: &mut String, items: &[Item<'_>], from: usize, to: &Item<'_>) {
 fn boxed(svg: &mut String, stage: &Node, item: &Item<'_>) {
     let _ = write!(
         svg,
-        "<g class=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>",
+        "<g class=\"{}\" data-at=\"{}\"><title>{}</title><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>",
         class_of_word(stage.outcome.as_str()),
+        escaped(&stage.at),
         escaped(&format!("{} ({}): {}", stage.name, stage.kind, stage.told)),
         item.x,
         item.y,

@@ -113,8 +113,14 @@
       box.append(title, this.legend, this.svg, this.tip);
       this.fillLegend();
       this.svg.addEventListener("pointermove", (event) => this.point(event));
-      this.svg.addEventListener("pointerdown", (event) => this.point(event));
+      this.svg.addEventListener("pointerdown", (event) => {
+        this.point(event);
+        // A finger scrolls.
+        if (event.pointerType === "mouse" && event.button === 0) this.pulled = event.clientX;
+      });
+      this.svg.addEventListener("pointerup", (event) => this.letGo(event));
       this.svg.addEventListener("pointerleave", () => this.leave());
+      this.svg.addEventListener("dblclick", () => this.zoom(null));
       new ResizeObserver(() => this.draw()).observe(box);
     }
 
@@ -151,7 +157,7 @@
       this.lines = this.spec.series
         .filter((series) => !state.hidden.has(series.key))
         .map((series) => {
-          const raw = pointsOf(series);
+          const raw = pointsOf(series).filter((point) => !this.window || (point.x >= this.window[0] && point.x <= this.window[1]));
           return { series, raw, points: series.marks ? raw : smoothed(raw, state.smooth) };
         });
       const scaled = (y) => (state.log ? Math.log10(y) : y);
@@ -169,10 +175,11 @@
       }
       if (range.x0 > range.x1) {
         this.scale = null;
-        const why = this.lines.length ? `no ${axes[state.x].title} were recorded here` : "all hidden";
+        const why = this.window ? "nothing here; a double click shows all" : this.lines.length ? `no ${axes[state.x].title} were recorded here` : "all hidden";
         shape(svg, "text", { x: width / 2, y: height / 2, "text-anchor": "middle", class: "tick" }, why);
         return;
       }
+      if (this.window) [range.x0, range.x1] = this.window;
       if (range.y0 > range.y1) [range.y0, range.y1] = [0, 1];
       if (range.y0 === range.y1) {
         const half = Math.abs(range.y0) * 0.05 || 1;
@@ -215,6 +222,7 @@
         }
         this.broken(line.raw);
       }
+      this.band = shape(svg, "rect", { class: "band", y: top, height: height - top - bottom, visibility: "hidden" });
       this.cursor = shape(svg, "line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
     }
 
@@ -250,12 +258,37 @@
       if (d) shape(this.svg, "path", { class: "broken", d });
     }
 
+    // The place on the horizontal axis that a pointer is at.
+    under(clientX) {
+      const { range, left, right, width } = this.scale;
+      const share = (clientX - this.svg.getBoundingClientRect().left - left) / (width - left - right);
+      return range.x0 + Math.min(1, Math.max(0, share)) * (range.x1 - range.x0);
+    }
+
+    zoom(ends) {
+      this.window = ends;
+      this.draw();
+      page.zoomed?.(this);
+    }
+
+    letGo(event) {
+      const [from, to] = [this.pulled, event.clientX].sort((a, b) => a - b);
+      this.pulled = null;
+      if (this.scale && from !== null && to - from > 8) this.zoom([this.under(from), this.under(to)]);
+      else if (this.found?.length) page.pointed?.(this);
+    }
+
     point(event) {
       if (!this.scale) return;
-      const { toX, range, left, right, width } = this.scale;
+      const { toX, range, width } = this.scale;
       const box = this.svg.getBoundingClientRect();
-      const share = (event.clientX - box.left - left) / (width - left - right);
-      const x = range.x0 + Math.min(1, Math.max(0, share)) * (range.x1 - range.x0);
+      const x = this.under(event.clientX);
+      if (this.pulled != null && Math.abs(event.clientX - this.pulled) > 8) {
+        const ends = [toX(this.under(this.pulled)), toX(x)].sort((a, b) => a - b);
+        this.band.setAttribute("x", ends[0]);
+        this.band.setAttribute("width", ends[1] - ends[0]);
+        this.band.setAttribute("visibility", "visible");
+      }
       const nearest = (points) => {
         let low = 0, high = points.length - 1;
         while (high - low > 1) {
@@ -270,6 +303,7 @@
         .filter((line) => line.points.length)
         .map((line) => ({ series: line.series, at: nearest(line.points) }))
         .filter((hit) => Math.abs(hit.at.x - x) <= reach);
+      this.found = found;
       if (!found.length) return this.leave();
       const at = found.reduce((best, hit) => (Math.abs(hit.at.x - x) < Math.abs(best - x) ? hit.at.x : best), found[0].at.x);
       this.cursor.setAttribute("x1", toX(at));
@@ -291,39 +325,46 @@
 
     leave() {
       this.tip.hidden = true;
+      this.found = [];
       if (this.cursor) this.cursor.setAttribute("visibility", "hidden");
     }
   }
 
   const drawAll = () => charts.forEach((chart) => chart.draw());
+  // What a live page goes on from; in a file nobody does.
+  const page = (globalThis.page = { charts, drawAll, element, shape, number, colour, state, axes });
 
-  const holder = document.getElementById("charts");
-  if (holder) {
-    for (const spec of data.charts) {
+  page.build = (specs) => {
+    const holder = document.getElementById("charts");
+    if (!holder) return;
+    charts.length = 0;
+    holder.replaceChildren();
+    for (const spec of specs) {
       const box = element("div", { class: spec.wide ? "chart wide" : "chart" });
       holder.append(box);
       charts.push(new Chart(spec, box));
     }
     drawAll();
-    for (const button of document.querySelectorAll("[data-x]")) {
-      button.addEventListener("click", () => {
-        state.x = button.dataset.x;
-        for (const other of document.querySelectorAll("[data-x]")) other.setAttribute("aria-pressed", String(other === button));
-        drawAll();
-      });
-    }
-    document.getElementById("log").addEventListener("change", (event) => {
-      state.log = event.target.checked;
-      drawAll();
-    });
-    document.getElementById("smooth").addEventListener("input", (event) => {
-      state.smooth = Number(event.target.value);
-      drawAll();
-    });
-  }
+  };
+  page.build(data.charts);
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-x]");
+    if (!button) return;
+    state.x = button.dataset.x;
+    for (const other of document.querySelectorAll("[data-x]")) other.setAttribute("aria-pressed", String(other === button));
+    for (const chart of charts) chart.window = null;
+    drawAll();
+  });
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "log") state.log = event.target.checked;
+    else if (event.target.id === "smooth") state.smooth = Number(event.target.value);
+    else return;
+    drawAll();
+  }, true);
 
   // Sorting: numbers by their value, the rest as text; what is missing stays last either way.
-  for (const table of document.querySelectorAll("table.sortable")) {
+  page.sortable = (root) => root.querySelectorAll("table.sortable").forEach((table) => {
     table.querySelectorAll("th").forEach((heading, column) => {
       const button = element("button", { type: "button" }, heading.textContent);
       heading.replaceChildren(button);
@@ -348,9 +389,11 @@
         table.tBodies[0].append(...rows.map(({ row }) => row));
       });
     });
-  }
+  });
+  page.sortable(document);
 
-  document.getElementById("theme").addEventListener("click", () => {
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("#theme")) return;
     const root = document.documentElement;
     const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = isDark ? "light" : "dark";

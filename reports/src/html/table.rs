@@ -12,7 +12,7 @@ use crate::{
 const COLUMNS_MAX: usize = 8;
 
 /// Writes a table; one of several groups as a table for each, beside each other.
-pub(super) fn put(body: &mut String, table: &Table) {
+pub(crate) fn put(body: &mut String, table: &Table) {
     if !table.is_grouped {
         return put_rows(body, &table.columns, &table.rows, 0);
     }
@@ -75,6 +75,9 @@ fn put_cell(body: &mut String, cell: &Cell, holds: Holds, is_name: bool) {
     }
     if let Some(whole) = &cell.whole {
         let _ = write!(body, " title=\"{}\"", escaped(whole));
+    }
+    if let Some(at) = &cell.at {
+        let _ = write!(body, " data-at=\"{}\"", escaped(at));
     }
     body.push('>');
     if let Tone::Series(idx) = cell.tone {
@@ -173,10 +176,13 @@ fn is_best(cell: &Cell) -> bool {
 
 /// Writes a line for each run, what varies and what came of it as columns.
 fn put_as_rows(body: &mut String, runs: &ByRun) {
-    let remark = escaped(&runs.remark);
+    let remark = match runs.remark.as_str() {
+        "" => String::new(),
+        remark => format!("{}; ", escaped(remark)),
+    };
     let _ = write!(
         body,
-        "</section>\n<section><h2>What differs <small>{remark}; click a heading to sort</small></h2>"
+        "</section>\n<section><h2>What differs <small>{remark}click a heading to sort</small></h2>"
     );
     let lines = runs.groups.iter().flat_map(|group| {
         let lines = group.lines.iter().filter(|line| line.rank.is_some());

@@ -9,13 +9,15 @@ use crate::{
     curve::is_loss,
     metric::Better,
     number::{bytes, counted, duration, letter, moment, number, percent},
+    places,
 };
 
-use super::{graph, status_cell, value_cell};
+use super::{graph, parallel, status_cell, value_cell};
 
 /// Tells of several runs.
 pub fn of_comparison(comparison: &Comparison) -> Document<'_> {
     let mut sections = vec![Section::new("Runs", vec![Block::ByRun(by_run(comparison))])];
+    sections.extend(parallel::section(comparison));
     sections.extend(effects(comparison));
     sections.extend(curves(comparison));
     sections.extend(samples(comparison));
@@ -108,7 +110,7 @@ fn heads(comparison: &Comparison) -> Table {
         let started = moment(run.started_at);
         vec![
             letter_cell(idx),
-            Cell::new(run.name.clone(), Tone::Strong),
+            Cell::new(run.name.clone(), Tone::Strong).at(places::run(&run.name)),
             Cell::plain(run.experiment.clone()),
             status_cell(run.status),
             Cell {
@@ -377,6 +379,7 @@ fn chart<'a>(comparison: &'a Comparison, row: &CurveRow, ranks: &[usize]) -> Opt
         Some(Series {
             key: run_idx.to_string(),
             name: format!("{letter} {}", comparison.runs[run_idx].run.name),
+            at: places::curve(&comparison.runs[run_idx], curve),
             letter: Some(letter),
             colour: run_idx,
             curve,

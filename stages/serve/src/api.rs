@@ -6,7 +6,7 @@ mod ask;
 mod body;
 mod chat;
 mod completions;
-mod guard;
+pub(crate) mod guard;
 mod logprobs;
 mod page;
 mod tokens;
@@ -21,7 +21,6 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::StatusCode,
-    middleware,
     routing::{get, post},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -99,7 +98,7 @@ pub(crate) fn router(state: Arc<State>, addr: SocketAddr) -> Router {
         is_local: addr.ip().is_loopback(),
         api_key: state.options.api_key.clone(),
     };
-    Router::new()
+    let router = Router::new()
         .route("/v1/chat/completions", post(chat::answer))
         .route("/v1/completions", post(completions::answer))
         .route("/v1/models", get(about::models))
@@ -114,6 +113,6 @@ pub(crate) fn router(state: Arc<State>, addr: SocketAddr) -> Router {
         .fallback(about::unknown)
         .method_not_allowed_fallback(about::wrong_method)
         .layer(DefaultBodyLimit::max(BODY))
-        .layer(middleware::from_fn_with_state(Arc::new(door), guard::pass))
-        .with_state(state)
+        .with_state(state);
+    door.before(router)
 }

@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 1024;
 const HEAD: Duration = Duration::from_secs(30);
 
 /// Takes connections for ever.
-pub(crate) async fn accept(listener: TcpListener, router: Router) {
+pub async fn accept(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

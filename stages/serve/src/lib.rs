@@ -18,6 +18,10 @@ mod served;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
+
+pub use api::guard::Door;
+pub use http::accept;
 pub use served::Served;
 
 /// How a server behaves.
@@ -33,6 +37,12 @@ pub struct Options {
     pub time_limit: Duration,
 }
 
+/// Returns all that a server of these models answers.
+pub fn router(models: Vec<Served>, options: Options) -> Router {
+    let addr = options.addr;
+    api::router(Arc::new(api::State::new(models, options)), addr)
+}
+
 /// Answers until the process ends, and says through `ready` where.
 pub fn serve(
     models: Vec<Served>,
@@ -46,9 +56,9 @@ pub fn serve(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(options.addr).await?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(api::State::new(models, options));
+        let router = router(models, options);
         ready(addr);
-        http::accept(listener, api::router(state, addr)).await;
+        http::accept(listener, router).await;
         Ok(())
     })
 }

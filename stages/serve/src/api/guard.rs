@@ -7,21 +7,23 @@
 use std::sync::Arc;
 
 use axum::{
+    Router,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
-    middleware::Next,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 
 use crate::error::ApiError;
 
-pub(super) struct Door {
+/// The one way into a server.
+pub struct Door {
     /// Whether it is reached from this machine alone.
-    pub(super) is_local: bool,
-    pub(super) api_key: Option<String>,
+    pub is_local: bool,
+    pub api_key: Option<String>,
 }
 
-pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     // The page asks for the key itself.
     let is_open = matches!(request.uri().path(), "/" | "/health");
     match door.check(request.headers(), is_open) {
@@ -31,6 +33,11 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
 }
 
 impl Door {
+    /// Stands before all that a router answers.
+    pub fn before(self, router: Router) -> Router {
+        router.layer(middleware::from_fn_with_state(Arc::new(self), pass))
+    }
+
     fn check(&self, headers: &HeaderMap, is_open: bool) -> Result<(), ApiError> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
         let host = text(header::HOST).unwrap_or("");

@@ -1,0 +1,49 @@
+//! Who looks on is told whenever somebody has written to the registry.
+//!
+//! SQLite counts what other connections commit. One thread reads that number some times a second,
+//! and only while anybody looks on; asking each viewer to read it would ask as often as there are
+//! viewers.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use tinylm_registry::Registry;
+use tokio::sync::watch;
+
+use crate::readers::Readers;
+
+/// How often the number is read.
+const EVERY: Duration = Duration::from_millis(150);
+
+pub(crate) struct Pulse {
+    beats: watch::Sender<()>,
+}
+
+impl Pulse {
+    pub(crate) fn start(readers: Arc<Readers>) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse {
+            beats: watch::Sender::new(()),
+        });
+        let beating = Arc::downgrade(&pulse);
+        thread::spawn(move || {
+            let mut registry: Option<Registry> = None;
+            let mut last = None;
+            while let Some(pulse) = beating.upgrade() {
+                if pulse.beats.receiver_count() > 0 {
+                    registry = registry.or_else(|| readers.open().ok().flatten());
+                    let tide = registry.as_ref().and_then(|registry| registry.tide().ok());
+                    if tide != last {
+                        pulse.beats.send_replace(());
+                    }
+                    last = tide;
+                }
+                drop(pulse);
+                thread::sleep(EVERY);
+            }
+        });
+        pulse
+    }
+
+    pub(crate) fn listen(&self) -> watch::Receiver<()> {
+        self.beats.subscribe()
+    }
+}

@@ -1,0 +1,278 @@
+//! The addresses of the site and what answers at each.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, Uri},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use serde_json::{Value, json};
+use tinylm_registry::Home;
+use tinylm_reports::{html, window};
+use tinylm_serve::Door;
+
+use crate::{
+    Options, change, follow,
+    page::{self, Address, Page},
+    play::Playground,
+    pulse::Pulse,
+    readers::Readers,
+    view::{Asked, Part, Seen, View},
+    wrong::Wrong,
+};
+
+/// Most bytes of a request.
+const BODY: usize = 4 << 20;
+/// Most points that a piece of a curve is drawn from.
+const POINTS_MAX: usize = 4_000;
+
+/// What all answers share.
+pub(crate) struct Site {
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) home: Home,
+    pub(crate) now: fn() -> i64,
+    playground: Playground,
+    allows_changes: bool,
+}
+
+pub(crate) fn router(options: Options, addr: SocketAddr) -> Router {
+    let readers = Arc::new(Readers::new(options.home.registry_path()));
+    let site = Arc::new(Site {
+        pulse: Pulse::start(Arc::clone(&readers)),
+        readers,
+        home: options.home,
+        now: options.now,
+        playground: Playground::new(options.open, addr, options.n_threads),
+        allows_changes: options.allows_changes,
+    });
+    let router = Router::new()
+        .route(
+            "/page.css",
+            get(async || page::asset("text/css", html::STYLE)),
+        )
+        .route(
+            "/page.js",
+            get(async || page::asset("text/javascript", html::SCRIPT)),
+        )
+        .route(
+            "/live.css",
+            get(async || page::asset("text/css", include_str!("live.css"))),
+        )
+        .route(
+            "/live.js",
+            get(async || page::asset("text/javascript", include_str!("live.js"))),
+        )
+        .route("/charts", get(charts))
+        .route("/curve", get(curve))
+        .route("/stream", get(stream))
+        .route("/change/{run}", post(changed))
+        .route("/play/{*rest}", any(play))
+        .fallback(get(shown))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(site);
+    let door = Door {
+        is_local: addr.ip().is_loopback(),
+        api_key: None,
+    };
+    door.before(router)
+}
+
+fn address(uri: &Uri) -> Address {
+    Address::parse(uri.path_and_query().map_or("/", |text| text.as_str()))
+}
+
+/// The view that an address in `of` names.
+fn view_of(uri: &Uri) -> Result<View, Wrong> {
+    let of = Address::parse(&address(uri).one("of"));
+    View::of(&of).ok_or_else(|| Wrong::absent("no such page"))
+}
+
+impl Site {
+    async fn see(self: &Arc<Self>, view: &View) -> Result<Seen, Wrong> {
+        let (site, view) = (Arc::clone(self), view.clone());
+        let read = move |registry: &_| view.see(registry, &site.home, Part::All, (site.now)());
+        self.readers.ask(read).await
+    }
+}
+
+async fn shown(State(site): State<Arc<Site>>, uri: Uri) -> Response {
+    let Some(view) = View::of(&address(&uri)) else {
+        return Wrong::absent("no such page").into_response();
+    };
+    let now_ms = (site.now)();
+    let (seen, status) = match site.see(&view).await {
+        Ok(seen) => (seen, None),
+        Err(wrong) => (Seen::of_wrong(&wrong), Some(wrong.status)),
+    };
+    let mut data = seen.charts.clone();
+    data["live"] = json!({
+        "of": uri.path_and_query().map_or("/", |text| text.as_str()),
+        "since": now_ms,
+        "pieces": page::digests(&seen.pieces),
+        "changes": site.allows_changes,
+        "run": view.run(),
+    });
+    let response = Page {
+        title: &seen.title,
+        bar: bar(&view, &seen, site.allows_changes),
+        pieces: &seen.pieces,
+        data,
+    }
+    .response();
+    match status {
+        Some(status) => (status, response).into_response(),
+        None => response,
+    }
+}
+
+/// What stands above a view: where it is in the site, and what it can be asked.
+fn bar(view: &View, seen: &Seen, allows_changes: bool) -> String {
+    let link = |place: &str, name: &str| {
+        format!(
+            " <a href=\"/{}\">{}</a>",
+            html::text(place),
+            html::text(name)
+        )
+    };
+    match view {
+        View::Runs(asked) => search(asked),
+        View::Run(run) => {
+            let changes = match allows_changes {
+                true => CHANGES,
+                false => "",
+            };
+            let is_of_sweep = seen.reports.iter().any(|report| report.run.sweep.is_some());
+            let sweep = match is_of_sweep {
+                true => link(&format!("sweep/{run}"), "its sweep"),
+                false => String::new(),
+            };
+            sweep + changes
+        }
+        View::Stage(run, _) => link(&format!("run/{run}"), run),
+        View::Compare(_) | View::Sweep(_) => String::new(),
+    }
+}
+
+const CHANGES: &str = "<form id=\"change\"><input id=\"words\" placeholder=\"tag or note\" aria-label=\"tag or note\">\
+    <button data-change=\"tag\">tag</button><button data-change=\"untag\">untag</button><button data-change=\"note\">note</button>\
+    <button type=\"button\" data-change=\"stop\">stop the run</button></form>";
+
+fn search(asked: &Asked) -> String {
+    let field = |name: &str, value: &str, hint: &str| {
+        let value = html::text(value);
+        format!(
+            "<input name=\"{name}\" value=\"{value}\" placeholder=\"{hint}\" aria-label=\"{hint}\">"
+        )
+    };
+    let pins: String = asked
+        .pinned
+        .iter()
+        .map(|run| {
+            format!(
+                "<input type=\"hidden\" name=\"pin\" value=\"{}\">",
+                html::text(run)
+            )
+        })
+        .collect();
+    format!(
+        "<form id=\"search\" action=\"/\">{}{}{}{pins}<button>show</button></form>",
+        field("q", &asked.search, "search"),
+        field(
+            "where",
+            &asked.filter,
+            "loss < 3 and tag = \u{201c}baby\u{201d}"
+        ),
+        field("sort", &asked.sort, "order: loss, -started"),
+    )
+}
+
+async fn charts(State(site): State<Arc<Site>>, uri: Uri) -> Result<Json<Value>, Wrong> {
+    let seen = site.see(&view_of(&uri)?).await?;
+    Ok(Json(seen.charts))
+}
+
+/// A piece of one curve, in as many points as a screen shows.
+async fn curve(State(site): State<Arc<Site>>, uri: Uri) -> Result<Json<Value>, Wrong> {
+    let address = address(&uri);
+    let id = address.one("id");
+    let (execution, metric) = id
+        .split_once('/')
+        .map(|(execution, metric)| (execution.to_owned(), metric.to_owned()))
+        .ok_or_else(|| Wrong::asked("`id` is EXECUTION/METRIC"))?;
+    let step = |name: &str, default: u64| {
+        let text = address.one(name);
+        let number = (!text.is_empty()).then(|| text.parse::<u64>());
+        number
+            .unwrap_or(Ok(default))
+            .map_err(|_| Wrong::asked(format!("`{name}` is a step")))
+    };
+    let steps = step("from", 0)?..=step("to", u64::MAX)?;
+    let points = step("points", 1_000)?.min(POINTS_MAX as u64) as usize;
+    let read = move |registry: &tinylm_registry::Registry| {
+        let found = registry.execution(&execution)?;
+        let found = found.ok_or_else(|| Wrong::absent(format!("no execution `{execution}`")))?;
+        Ok(window(
+            registry,
+            &found.stage,
+            &found,
+            &[metric],
+            &steps,
+            points,
+        )?)
+    };
+    let curves = site.readers.ask(read).await?;
+    Ok(Json(html::points(&curves)))
+}
+
+async fn stream(
+    State(site): State<Arc<Site>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Wrong> {
+    let view = view_of(&uri)?;
+    let last = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok()?.parse().ok());
+    let since = address(&uri).one("since").parse().ok();
+    Ok(follow::stream(
+        Arc::clone(&site),
+        view,
+        last.or(since).unwrap_or_else(|| (site.now)()),
+    ))
+}
+
+async fn changed(
+    State(site): State<Arc<Site>>,
+    Path(run): Path<String>,
+    Json(wish): Json<Value>,
+) -> Result<Json<Value>, Wrong> {
+    if !site.allows_changes {
+        return Err(Wrong::refused(
+            "this page only shows; `tinylm ui --allow-changes` lets it change",
+        ));
+    }
+    let now_ms = (site.now)();
+    let home = site.home.clone();
+    let asked =
+        tokio::task::spawn_blocking(move || change::change(&home, &run, &wish, now_ms)).await;
+    asked.unwrap_or_else(|error| Err(Wrong::broken(error.to_string())))?;
+    Ok(Json(json!({ "done": true })))
+}
+
+/// `/play/RUN/STAGE/` and what is below it.
+async fn play(State(site): State<Arc<Site>>, request: Request<Body>) -> Result<Response, Wrong> {
+    let path = request.uri().path().trim_start_matches("/play/").to_owned();
+    let n_models = path.split(',').count();
+    let parts: Vec<&str> = path.splitn(n_models + 2, '/').collect();
+    if parts.len() < n_models + 2 {
+        return Err(Wrong::absent("a model is RUN/STAGE/"));
+    }
+    let models = parts[..=n_models].join("/");
+    let rest = format!("/{}", parts[n_models + 1]);
+    site.playground.answer(&models, &rest, request).await
+}

@@ -1,0 +1,233 @@
+//! `ui`, `watch` and `stop`: a run seen and stopped from outside while it goes on.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chromium::Browser,
+    harness::{Project, wait_until},
+    server::Server,
+};
+
+/// A training that takes some seconds and can be made to take longer.
+const LEARNING: &str = "# Does it move while it is looked at?
+name: learning
+stages:
+  corpus: { kind: download, with: { path: corpus.txt } }
+  chat: { kind: normalize, inputs: { sources: corpus }, with: { format: lines } }
+  tokens: { kind: tokenizer, inputs: { documents: chat }, with: { vocab_size: 300 } }
+  shards: { kind: binarize, inputs: { documents: chat, tokenizer: tokens }, with: { validation: 0.2 } }
+  model:
+    kind: pretrain
+    inputs: { shards: shards }
+    with:
+      model: { preset: mini, context: 16, d_model: 16, n_layers: 1, n_heads: 2, d_ff: 32 }
+      train: { batch: 2, steps: STEPS, lr: 0.01, validate_every: 50 }
+    watch: { log_every: 1, samples: [the sun] }
+";
+
+fn learning(n_steps: u32) -> Project {
+    let project = Project::new();
+    let steps = n_steps.to_string();
+    project.write("learning.yaml", &LEARNING.replace("STEPS", &steps));
+    let lines = (0..60).map(|n| format!("the sun rose {n} times over the hill\n"));
+    project.write("corpus.txt", &lines.collect::<String>());
+    project
+}
+
+/// What was written shortly before the last news may come again.
+const LONGER_THAN_SLACK: Duration = Duration::from_secs(5);
+
+/// Whether the run has points of its model's loss by now.
+fn learns(project: &Project) -> bool {
+    let shown = project.tinylm("report --json");
+    let report: Value = serde_json::from_str(&shown.stdout).unwrap_or(Value::Null);
+    let curves = report["curves"].as_array();
+    curves.is_some_and(|curves| curves.iter().any(|curve| curve["metric"] == "loss"))
+}
+
+fn last_run(project: &Project) -> String {
+    project.last_run("name")
+}
+
+#[test]
+fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
+    let Some(mut browser) = Browser::start() else {
+        println!("SKIPPED: no chromium answers here");
+        return;
+    };
+    let project = learning(1_500);
+    let run = project.start("run learning.yaml");
+    wait_until("it learns", || learns(&project));
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let origin = format!("http://{}/", server.addr);
+    let name = last_run(&project);
+    browser.visit(&origin, &format!("{origin}run/{name}"));
+    browser.ask("window.isSamePage = true");
+    let n_points = "page.charts[0].spec.series[0].step.length";
+    let before = browser.ask(n_points).as_u64().unwrap();
+    let grown =
+        browser.until(|browser, _| browser.ask(n_points).as_u64().filter(|now| *now > before));
+    assert!(grown > before);
+    let now = "document.querySelector('[data-piece=Now]')?.textContent";
+    let now = browser.until(|browser, _| Some(browser.ask(now)).filter(|now| !now.is_null()));
+    assert!(now.as_str().unwrap().contains("of 1,500 steps"), "{now}");
+    project.wait(run).success();
+    // Everything has turned without the page being loaded again.
+    browser.until(|browser, _| {
+        let pill = browser.ask("document.querySelector('h1 .pill').textContent");
+        (pill == "done").then_some(())
+    });
+    assert_eq!(browser.ask("window.isSamePage"), true);
+    assert_eq!(
+        browser.ask("document.querySelector('[data-piece=Now]')"),
+        Value::Null
+    );
+    assert_eq!(browser.ask("document.querySelectorAll('g.made').length"), 5);
+    let steps = browser.until(|browser, _| {
+        let steps = browser.ask("JSON.stringify(page.charts[0].spec.series[0].step)");
+        let steps: Vec<u64> = serde_json::from_str(steps.as_str().unwrap()).unwrap();
+        (steps.last() == Some(&1_500)).then_some(steps)
+    });
+    assert!(steps.is_sorted_by(|a, b| a < b), "no step is drawn twice");
+
+    // A piece of a curve is drawn from its own points.
+    browser.ask("page.charts[0].zoom([100, 200])");
+    browser.until(|browser, _| {
+        let drawn = browser.ask("page.charts[0].spec.series[0].step.filter((step) => step >= 100 && step <= 200).length");
+        (drawn == 101).then_some(())
+    });
+
+    browser.ask("[...document.querySelectorAll('td[data-at] a')].find((link) => link.textContent === 'model').click()");
+    let artifact = project.artifact_folder("model");
+    let digest = artifact
+        .parent()
+        .unwrap()
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    browser.until(|browser, _| {
+        let page = browser.ask("document.body?.textContent ?? ''");
+        page.as_str().unwrap().contains(&digest).then_some(())
+    });
+    let from = browser.ask("document.querySelector('[data-piece=\"Made from\"]').textContent");
+    assert!(from.as_str().unwrap().contains("shards"), "{from}");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_written_comes_once_and_what_was_missed_comes_when_asked_for() {
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("it learns", || learns(&project));
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let of = format!("%2Frun%2F{}", last_run(&project));
+    let mut steps: Vec<u64> = Vec::new();
+    let mut last_id = String::new();
+    let begun = Instant::now();
+    let events = server.events(&format!("/stream?of={of}&since=0"), "");
+    for (id, news) in events.take_while(|_| begun.elapsed() < LONGER_THAN_SLACK) {
+        steps.extend(losses(&news));
+        last_id = id;
+    }
+    assert!(
+        steps.len() > 10 && steps.is_sorted_by(|a, b| a < b),
+        "{steps:?}"
+    );
+    // The connection was lost; meanwhile more was written.
+    let seen = *steps.last().unwrap();
+    let again = format!("Last-Event-ID: {last_id}\r\n");
+    let more = server.events(&format!("/stream?of={of}&since=0"), &again);
+    let more: Vec<u64> = more.take(4).flat_map(|(_, news)| losses(&news)).collect();
+    assert!(
+        more[0] <= seen + 1 && more.last() > Some(&seen),
+        "{seen} and then {more:?}"
+    );
+    assert!(more[0] > steps[0], "not all of it again");
+    project.tinylm("stop").success();
+    project.wait(run).failure(130);
+}
+
+fn losses(news: &Value) -> Vec<u64> {
+    let points = news["points"].as_object().into_iter().flatten();
+    let of_loss = points.filter(|(id, _)| id.ends_with("/loss"));
+    let steps = of_loss.flat_map(|(_, points)| points["step"].as_array().cloned());
+    steps.flatten().filter_map(|step| step.as_u64()).collect()
+}
+
+#[test]
+fn a_page_changes_nothing_unless_it_may_and_answers_to_its_own_name() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let name = last_run(&project);
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let tag = format!("/change/{name}");
+    assert_eq!(server.post(&tag, &json!({ "tag": "good" })).status, 403);
+    assert_eq!(
+        server.ask("GET", "/", "Host: evil.example\r\n", "").status,
+        403
+    );
+    let evil = "Origin: http://evil.example\r\nContent-Type: application/json\r\n";
+    assert_eq!(
+        server.ask("POST", &tag, evil, "{\"tag\":\"x\"}").status,
+        403
+    );
+    let page = server.get("/");
+    assert!(page.head.contains("script-src 'self'"), "{}", page.head);
+    for (path, status) in [
+        ("/run/no-such-run", 404),
+        ("/run/@last/no-such-stage", 404),
+        ("/compare?run=@last", 400),
+        ("/?where=loss+%3C+", 400),
+        ("/?sort=nothing", 400),
+        ("/nowhere", 404),
+        ("/curve?id=x", 400),
+        ("/curve?id=x/loss", 404),
+        ("/stream?of=nowhere", 404),
+        ("/play/no-such-run/model/", 404),
+        ("/play/", 404),
+    ] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+    drop(server);
+    let server = Server::start(&project, &["ui", "--port", "0", "--allow-changes"]);
+    assert_eq!(server.post(&tag, &json!({ "tag": "good" })).status, 200);
+    assert_eq!(
+        server
+            .post(&tag, &json!({ "note": "<b>it works</b>" }))
+            .status,
+        200
+    );
+    assert_eq!(
+        server.post(&tag, &json!({ "stop": true })).status,
+        400,
+        "it has ended"
+    );
+    let page = server.get(&format!("/run/{name}")).body;
+    assert!(
+        page.contains("good") && page.contains("&lt;b&gt;it works"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_run_is_followed_and_stopped_from_another_terminal() {
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("it learns", || learns(&project));
+    let watching = project.start("watch");
+    let following = project.start("report --follow");
+    let stopped = project.tinylm("stop").success();
+    assert!(stopped.stdout.contains("resume"), "{stopped}");
+    project.wait(run).failure(130);
+    for follower in [watching, following] {
+        let told = project.wait(follower).failure(1);
+        assert!(told.stdout.contains("model: "), "{told}");
+        assert!(told.stdout.contains("of 100,000 steps"), "{told}");
+        assert!(told.stdout.contains("cancelled after"), "{told}");
+    }
+    let again = project.tinylm("stop").failure(2);
+    assert!(again.stderr.contains("is not going on"), "{again}");
+}
