@@ -6,7 +6,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_model::folder::{TRAINING_NAME, Which};
+use tinylm_model::{
+    checkpoint::newest,
+    folder::{SHAPE_NAME, TRAINING_NAME, Which},
+};
 use tinylm_pipeline::{Content, open_plain};
 use tinylm_registry::{Run, StageRow};
 use tinylm_stages::shared::speak::{SpeakError, Speaker};
@@ -45,7 +48,11 @@ impl Found {
         let course = fs::read_to_string(self.folder.join(TRAINING_NAME)).unwrap_or_default();
         let course: Value = serde_json::from_str(&course).unwrap_or_default();
         let Some(n_steps) = course["steps"].as_u64() else {
-            return String::new();
+            let under_way = newest(&self.folder).filter(|_| self.made_by.is_some());
+            let step = under_way.map(|(step, _)| step);
+            return step.map_or_else(String::new, |step| {
+                format!(": the checkpoint of step {step}, of a training that has not finished")
+            });
         };
         let best = course["best"]["step"].as_u64();
         match best.filter(|_| which == Which::Best) {
@@ -129,7 +136,7 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     let models: Vec<&StageRow> = stages.iter().filter(is_model).collect();
     let taken = match stage {
         Some(stage) => find_stage(&stages, &run, stage)?,
-        None => last_made(&models, &run)?,
+        None => last_made(project, &models, &run)?,
     };
     if !is_model(&taken) {
         return Err(no_model(project, &models, &run, taken));
@@ -148,8 +155,19 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     })
 }
 
-fn last_made<'a>(models: &[&'a StageRow], run: &Run) -> Result<&'a StageRow, Failure> {
+/// The last model that is there; before any is, one that is still learning.
+fn last_made<'a>(
+    project: &Project,
+    models: &[&'a StageRow],
+    run: &Run,
+) -> Result<&'a StageRow, Failure> {
     let made = models.iter().rfind(|stage| stage.artifact.is_some());
+    let learning = || {
+        models
+            .iter()
+            .rfind(|stage| checkpoints(project, stage).is_some())
+    };
+    let made = made.or_else(learning);
     made.copied().ok_or_else(|| match models.first() {
         Some(stage) => Failure::wrong(format!("`{}` of {} has not finished", stage.name, run.name))
             .help(format!("`tinylm resume {}`", run.name)),
@@ -169,10 +187,24 @@ fn no_model(project: &Project, models: &[&StageRow], run: &Run, stage: &StageRow
     }
 }
 
+/// Returns the folder of a training's checkpoints, where it has not finished and there is one.
+fn checkpoints(project: &Project, stage: &StageRow) -> Option<PathBuf> {
+    let key = stage.key.as_deref().filter(|_| stage.artifact.is_none())?;
+    let folder = project.home().checkpoints_dir(&key.parse().ok()?);
+    newest(&folder)?;
+    folder
+        .join(SHAPE_NAME)
+        .exists()
+        .then(|| folder.to_path_buf())
+}
+
 fn artifact(project: &Project, run: &Run, stage: &StageRow) -> Result<PathBuf, Failure> {
     let (name, run_name) = (&stage.name, &run.name);
     let digest = stage.artifact.as_deref();
     let digest = digest.and_then(|digest| digest.parse().ok());
+    if let (None, Some(folder)) = (&digest, checkpoints(project, stage)) {
+        return Ok(folder);
+    }
     let digest = digest.ok_or_else(|| {
         Failure::wrong(format!("`{name}` of {run_name} has not finished"))
             .help(format!("`tinylm resume {run_name}`"))

@@ -191,6 +191,13 @@ fn order(step: Option<u64>) -> u64 {
 }
 
 impl Stage {
+    /// Returns why it ran; the outcome of a hit says already which run made it.
+    pub fn reason(&self) -> Option<&str> {
+        let is_told = self.row.outcome != Outcome::Hit;
+        let reason = self.row.reason.as_deref();
+        reason.filter(|text| is_told && !text.is_empty())
+    }
+
     /// Returns the error it ended with in this run; what was hit has none to show.
     pub fn error(&self) -> Option<&str> {
         let is_here = self.row.outcome != Outcome::Hit;

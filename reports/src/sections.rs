@@ -404,14 +404,8 @@ fn stages(report: &Report) -> Option<Section<'_>> {
     let table = Table::new(columns, rows.collect());
     let mut blocks = vec![Block::Graph(graph(report)), Block::Table(table)];
     let reasons = report.stages.iter().filter_map(|stage| {
-        // The outcome of a hit says already which run made it.
-        let is_told = stage.row.outcome != Outcome::Hit;
-        let reason = stage
-            .row
-            .reason
-            .as_deref()
-            .filter(|text| is_told && !text.is_empty());
-        Some(Fact::text(stage.row.name.clone(), reason?))
+        let reason = stage.reason()?;
+        Some(Fact::text(stage.row.name.clone(), reason))
     });
     let reasons: Vec<Fact> = reasons.collect();
     // The first run of an experiment says six times that nothing was there before.
@@ -458,6 +452,13 @@ fn stage_row(report: &Report, stage: &Stage) -> Vec<Cell> {
     ]
 }
 
+/// The outcome of a stage, and why it ran.
+fn told(report: &Report, stage: &Stage) -> String {
+    let outcome = outcome_text(report, stage);
+    let reason = stage.reason();
+    reason.map_or_else(|| outcome.clone(), |reason| format!("{outcome}, {reason}"))
+}
+
 fn outcome_tone(outcome: Outcome) -> Tone {
     match outcome {
         Outcome::Made => Tone::Good,
@@ -480,7 +481,7 @@ pub(crate) fn graph(report: &Report) -> Graph {
             name: stage.row.name.clone(),
             kind: stage.row.kind.clone(),
             outcome: stage.row.outcome,
-            told: outcome_text(report, stage),
+            told: told(report, stage),
             at: places::stage(report, stage),
             reads: reads.filter(|from| *from != idx).collect(),
         }

@@ -24,7 +24,7 @@ stages:
     with:
       model: { preset: mini, context: 16, d_model: 16, n_layers: 1, n_heads: 2, d_ff: 32 }
       train: { batch: 2, steps: STEPS, lr: 0.01, validate_every: 50 }
-    watch: { log_every: 1, samples: [the sun] }
+    watch: { log_every: 1, checkpoint_every: 500, samples: [the sun] }
 ";
 
 fn learning(n_steps: u32) -> Project {
@@ -57,7 +57,7 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
         println!("SKIPPED: no chromium answers here");
         return;
     };
-    let project = learning(1_500);
+    let project = learning(12_000);
     let run = project.start("run learning.yaml");
     wait_until("it learns", || learns(&project));
     let server = Server::start(&project, &["ui", "--port", "0"]);
@@ -72,7 +72,7 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
     assert!(grown > before);
     let now = "document.querySelector('[data-piece=Now]')?.textContent";
     let now = browser.until(|browser, _| Some(browser.ask(now)).filter(|now| !now.is_null()));
-    assert!(now.as_str().unwrap().contains("of 1,500 steps"), "{now}");
+    assert!(now.as_str().unwrap().contains("of 12,000 steps"), "{now}");
     project.wait(run).success();
     // Everything has turned without the page being loaded again.
     browser.until(|browser, _| {
@@ -88,7 +88,7 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
     let steps = browser.until(|browser, _| {
         let steps = browser.ask("JSON.stringify(page.charts[0].spec.series[0].step)");
         let steps: Vec<u64> = serde_json::from_str(steps.as_str().unwrap()).unwrap();
-        (steps.last() == Some(&1_500)).then_some(steps)
+        (steps.last() == Some(&12_000)).then_some(steps)
     });
     assert!(steps.is_sorted_by(|a, b| a < b), "no step is drawn twice");
 
@@ -210,6 +210,32 @@ fn a_page_changes_nothing_unless_it_may_and_answers_to_its_own_name() {
         page.contains("good") && page.contains("&lt;b&gt;it works"),
         "{page}"
     );
+}
+
+#[test]
+fn a_model_is_talked_to_while_it_learns() {
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("there is a checkpoint", || {
+        project.tinylm("sample @last -p the -n 4").code == Some(0)
+    });
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let place = format!("/play/{}/model/", last_run(&project));
+    let page = server.get(&place);
+    assert!(
+        page.status == 200 && page.body.contains("<textarea"),
+        "{}",
+        page.head
+    );
+    let asked = json!({ "prompt": "the sun", "max_tokens": 4, "temperature": 0 });
+    let answer = server.post(&format!("{place}v1/completions"), &asked);
+    assert!(
+        answer.status == 200 && answer.body.contains("\"choices\""),
+        "{}",
+        answer.body
+    );
+    project.tinylm("stop").success();
+    project.wait(run).failure(130);
 }
 
 #[test]

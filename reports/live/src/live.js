@@ -75,6 +75,33 @@
     for (const id of ids) for (const line of lines(id)) put(line, points[id]);
     for (const chart of charts) if (chart.spec.series.some((line) => touched.has(line.id))) chart.draw();
   };
+  // The same metric of several stages in one chart, or each for itself.
+  let isTogether = false;
+  const together = (specs) => {
+    const byMetric = new Map();
+    for (const spec of specs) {
+      const known = byMetric.get(spec.note) ?? { ...spec, title: "all stages", series: [] };
+      for (const line of spec.series) {
+        known.series.push({ ...line, key: `${spec.title} ${line.name}`, name: `${spec.title} ${line.name}`, colour: known.series.length });
+      }
+      known.wide ||= spec.wide;
+      byMetric.set(spec.note, known);
+    }
+    return [...byMetric.values()];
+  };
+  const build = (specs) => page.build(isTogether ? together(specs) : specs);
+  let all = page.charts.map((chart) => chart.spec);
+  if (/^\/run\/[^/]+$/.test(live.of) && new Set(all.map((spec) => spec.title)).size > 1) {
+    const label = element("label", {}, "stages together ");
+    const box = element("input", { type: "checkbox" });
+    box.addEventListener("change", () => {
+      isTogether = box.checked;
+      build(all);
+    });
+    label.prepend(box);
+    document.querySelector(".controls").append(label);
+  }
+
   // The list of runs shows losses only.
   const wants = (id) => live.of.split("?")[0] !== "/" || /\/(loss|validation_loss)$/.test(id);
 
@@ -82,9 +109,9 @@
     added = 0;
     const answer = await fetch(`/charts?of=${of}`);
     if (!answer.ok) return;
-    const all = (await answer.json()).charts;
+    all = (await answer.json()).charts;
     if (all.length && !document.getElementById("charts")) return location.reload();
-    page.build(all);
+    build(all);
   };
 
   // A zoomed chart is drawn from the points of what it shows, not from the few of the whole.
@@ -152,7 +179,7 @@
       const link = element("a", { href: "/" + cell.dataset.at }, cell.textContent);
       cell.replaceChildren(link);
       const parts = cell.dataset.at.split("/");
-      if (parts.length === 3 && models.has(cell.nextElementSibling?.textContent) && /^(made|hit)/.test(cell.parentElement.cells[2]?.textContent)) {
+      if (parts.length === 3 && models.has(cell.nextElementSibling?.textContent) && /^(made|hit|running|cancelled|interrupted|failed)/.test(cell.parentElement.cells[2]?.textContent)) {
         cell.append(" ", element("a", { class: "pin", href: `/play/${parts[1]}/${parts[2]}/`, title: "talk to this model" }, "talk"));
       }
     }

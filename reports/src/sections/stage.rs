@@ -57,8 +57,8 @@ fn made(report: &Report, stage: &Stage) -> Vec<Fact> {
     for (label, value) in codes {
         facts.extend(value.iter().map(|value| Fact::code(label, value.clone())));
     }
-    if let Some(reason) = row.reason.as_ref().filter(|reason| !reason.is_empty()) {
-        facts.push(Fact::text("why it ran", reason.clone()));
+    if let Some(reason) = stage.reason() {
+        facts.push(Fact::text("why it ran", reason));
     }
     let Some(execution) = &stage.execution else {
         return facts;

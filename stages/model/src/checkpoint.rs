@@ -374,6 +374,12 @@ fn steps(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
     Ok(steps)
 }
 
+/// Returns the last checkpoint of a folder by its step, with the file of its weights.
+pub fn newest(folder: &Path) -> Option<(u64, PathBuf)> {
+    let step = *steps(folder).ok()?.last()?;
+    Some((step, path_of(folder, step).join(WEIGHTS)))
+}
+
 fn names(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     let entries = fs::read_dir(folder).map_err(io_error("list", folder))?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));

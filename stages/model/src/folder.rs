@@ -29,6 +29,7 @@ use tinylm_settings::choices;
 
 use crate::{
     adapter::factors_of,
+    checkpoint::newest,
     config::ModelConfig,
     engine::Tensors,
     weights::{TensorFile, WeightsError, read_file, write_tensors},
@@ -141,7 +142,25 @@ impl ModelFolder {
             let name = entry.file_name().to_string_lossy().into_owned();
             files.insert(name, entry.path());
         }
+        // A training that goes on: its last checkpoint is the model so far.
+        if !files.contains_key(WEIGHTS_NAME)
+            && files.contains_key(SHAPE_NAME)
+            && let Some((_, weights)) = newest(path)
+        {
+            files.insert(WEIGHTS_NAME.to_owned(), weights.clone());
+            files.insert(LAST_NAME.to_owned(), weights);
+        }
         Ok(ModelFolder { name, files })
+    }
+
+    /// Writes beside the checkpoints of a training what makes a model of each of them.
+    pub fn begin(
+        checkpoints: &Path,
+        config: &ModelConfig,
+        tokenizer: &Path,
+    ) -> Result<(), FolderError> {
+        write_json(&checkpoints.join(SHAPE_NAME), config)?;
+        carry_tokenizer(tokenizer, checkpoints)
     }
 
     /// Takes files that need not stand in one folder.

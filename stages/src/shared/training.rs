@@ -84,6 +84,8 @@ impl Training<'_> {
                 .settings
                 .loop_settings((&config, self.dpo), self.watch, peak, self.seed)
         };
+        ModelFolder::begin(io.checkpoints(), &config, self.shards.folder())
+            .map_err(|error| folder_error(&error))?;
         let mut watcher = StageWatcher {
             io,
             samples: Samples::new(self.watch, self.shards.folder(), self.seed),
