@@ -144,7 +144,10 @@
     for (const { series } of chart.found) links.set(series.at, series.at.replace(/^run\//, ""));
     for (const [at, name] of links) tip.append(element("a", { href: "/" + at }, name));
     tip.classList.add("kept");
-    setTimeout(() => tip.classList.remove("kept"), 6000);
+    setTimeout(() => {
+      tip.classList.remove("kept");
+      chart.leave();
+    }, 6000);
   };
 
   // --- the stream -----------------------------------------------------------------------------

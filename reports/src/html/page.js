@@ -119,7 +119,10 @@
         if (event.pointerType === "mouse" && event.button === 0) this.pulled = event.clientX;
       });
       this.svg.addEventListener("pointerup", (event) => this.letGo(event));
-      this.svg.addEventListener("pointerleave", () => this.leave());
+      this.svg.addEventListener("pointerleave", () => {
+        this.pointer = null;
+        this.leave();
+      });
       this.svg.addEventListener("dblclick", () => this.zoom(null));
       new ResizeObserver(() => this.draw()).observe(box);
     }
@@ -144,7 +147,14 @@
     }
 
     draw() {
+      const { pointer } = this;
       this.leave();
+      this.put();
+      // What is read stays, whatever comes meanwhile.
+      if (pointer) this.point(pointer);
+    }
+
+    put() {
       for (const button of this.legend.querySelectorAll("button")) {
         button.setAttribute("aria-pressed", String(!state.hidden.has(button.dataset.key)));
       }
@@ -279,7 +289,8 @@
     }
 
     point(event) {
-      if (!this.scale) return;
+      this.pointer = event;
+      if (!this.scale || this.tip.classList.contains("kept")) return;
       const { toX, range, width } = this.scale;
       const box = this.svg.getBoundingClientRect();
       const x = this.under(event.clientX);
@@ -320,10 +331,11 @@
       this.tip.hidden = false;
       const side = event.clientX - box.left > width / 2 ? -this.tip.offsetWidth - 16 : 16;
       this.tip.style.left = Math.min(Math.max(0, event.clientX - box.left + side), Math.max(0, width - this.tip.offsetWidth)) + "px";
-      this.tip.style.top = this.svg.offsetTop + 12 + "px";
+      this.tip.style.top = box.top - this.box.getBoundingClientRect().top + 12 + "px";
     }
 
     leave() {
+      if (this.tip.classList.contains("kept")) return;
       this.tip.hidden = true;
       this.found = [];
       if (this.cursor) this.cursor.setAttribute("visibility", "hidden");
