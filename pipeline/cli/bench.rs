@@ -184,7 +184,7 @@ fn recorded(dir: &Path, registry: &Path, tell: impl FnOnce(&StageIo)) -> Result<
     };
     let experiments = spec::load(&request, &tinylm_stages::catalog());
     let experiments = experiments.map_err(|wrong| wrong.render(false))?;
-    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0])?;
+    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0], None)?;
     let (reader, writer) = io::pipe()?;
     thread::scope(|scope| {
         scope.spawn(|| listen(reader, &recorder));

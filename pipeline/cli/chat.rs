@@ -27,6 +27,7 @@ use tinylm_stages::shared::{
 };
 
 use crate::{
+    completions,
     failure::Failure,
     manner::MannerArgs,
     model,
@@ -40,6 +41,7 @@ use line::{HELP, Line, Lines};
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
     /// RUN, RUN/STAGE or a model folder
+    #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// Say this, print the answer and leave
     #[arg(short, long, value_name = "TEXT")]

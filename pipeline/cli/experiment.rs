@@ -6,6 +6,7 @@ use clap::Args;
 use tinylm_pipeline::{secrets::masked, spec};
 
 use crate::{
+    completions,
     failure::Failure,
     project::{Project, quoted},
 };
@@ -22,10 +23,10 @@ pub(crate) struct FileArgs {
     #[arg(long, value_name = "K=A,B")]
     pub(crate) sweep: Vec<String>,
     /// Only these stages and what they read
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', add = completions::stages())]
     pub(crate) until: Vec<String>,
     /// Run these stages even when they are fresh
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    #[arg(long, value_name = "STAGE", value_delimiter = ',', add = completions::stages())]
     pub(crate) force: Vec<String>,
 }
 

@@ -1,8 +1,12 @@
-//! `tinylm export`: a model for other programs, with a card made from what the registry knows.
+//! `tinylm export`: a model for other programs, with a card made from what the registry knows, or a
+//! run's numbers (`numbers.rs`).
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use tinylm_model::folder::Which;
 use tinylm_pipeline::{Content, secrets::masked, settings::Choice};
 use tinylm_registry::{Run, StageRow};
@@ -13,41 +17,68 @@ use tinylm_stages::{
 };
 
 use crate::{
+    completions,
     failure::Failure,
     manner::choice,
     model::{Found, find},
+    numbers::{self, Form},
     output::print_line,
     project::{Project, now_ms},
 };
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// RUN, RUN/STAGE or a model folder
+    /// RUN or RUN/STAGE, or a model folder
+    #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
-    /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, or `peft`, the adapter of a
-    /// finetuned model alone
-    #[arg(long, value_parser = choice::<Target>(), default_value = "hf")]
-    to: Target,
+    /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, `peft`, the adapter of a
+    /// finetuned model alone; or not the model but all numbers of the run: `tensorboard`, a folder of event
+    /// files, `csv` or `parquet`, a number a row
+    #[arg(long, value_parser = to(), default_value = "hf")]
+    to: To,
     /// The numbers of a GGUF file
     #[arg(long, value_parser = choice::<Numbers>(), default_value = "f32")]
     precision: Numbers,
     /// `best`, the weights with the lowest validation loss, or `last`, those of the last step
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     weights: Which,
-    /// The folder to write; without it, one here that is named after the model
-    #[arg(short, long, value_name = "DIR")]
+    /// The folder or file to write; without it, one here that is named after the model or the run
+    #[arg(short, long, value_name = "PATH")]
     out: Option<PathBuf>,
 }
 
+/// Something that is written, and for whom.
+#[derive(Debug, Clone, Copy)]
+enum To {
+    Model(Target),
+    Numbers(Form),
+}
+
+fn to() -> impl TypedValueParser<Value = To> {
+    let models = Target::ALL.iter().map(|to| (to.word(), To::Model(*to)));
+    let numbers = Form::ALL.map(|(word, form)| (word, To::Numbers(form)));
+    let all: Vec<(&str, To)> = models.chain(numbers).collect();
+    let words = all.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+    PossibleValuesParser::new(words).try_map(move |word| {
+        let found = all.iter().find(|(known, _)| *known == word);
+        found.map(|(_, to)| *to).ok_or("it is no choice")
+    })
+}
+
 pub(crate) fn run(project: &Project, args: &ExportArgs) -> Result<(), Failure> {
+    match args.to {
+        To::Model(to) => export_model(project, args, to),
+        To::Numbers(form) => numbers::export(project, &args.model, form, args.out.as_deref()),
+    }
+}
+
+fn export_model(project: &Project, args: &ExportArgs, to: Target) -> Result<(), Failure> {
     let found = find(project, &args.model)?;
     let name = name(&found);
     let out = match &args.out {
         Some(out) => project.current_dir.join(out),
-        None => project
-            .current_dir
-            .join(format!("{name}-{}", args.to.word())),
+        None => project.current_dir.join(format!("{name}-{}", to.word())),
     };
     let (story, documents) = match &found.made_by {
         None => (
@@ -64,7 +95,7 @@ pub(crate) fn run(project: &Project, args: &ExportArgs) -> Result<(), Failure> {
     };
     let ask = Ask {
         model: &found.folder,
-        to: args.to,
+        to,
         weights: args.weights,
         numbers: args.precision,
         story: &story,

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
-    Context, Device, Happened, Interrupt, Observer, Outcome, Processes, Recorder, Resolve,
+    Context, Device, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder, Resolve,
     RunOptions, Runner, Settled, StageError, secrets::Secrets, settings::NotADevice,
     spec::Experiment,
 };
@@ -27,6 +27,7 @@ use crate::{
     output::eprint,
     project::{self, Project, now_ms},
     signals::{self, Ear},
+    tensorboard::{Board, Fault},
 };
 
 /// How to run, which never changes what comes out.
@@ -57,6 +58,8 @@ impl HowArgs {
 struct Recording {
     recorder: Recorder,
     run_name: String,
+    /// Why TensorBoard's files are not whole.
+    board_fault: Fault,
 }
 
 /// One run of one experiment, first or resumed.
@@ -92,9 +95,13 @@ impl Job<'_> {
             Ok(recording) => (Some(recording), None),
             Err(why) => (None, Some(why)),
         };
-        let (recorder, run_name) = match recording {
-            Some(Recording { recorder, run_name }) => (Some(recorder), run_name),
-            None => (None, names::run_name(&self.run_id)),
+        let (recorder, run_name, board_fault) = match recording {
+            Some(Recording {
+                recorder,
+                run_name,
+                board_fault,
+            }) => (Some(recorder), run_name, board_fault),
+            None => (None, names::run_name(&self.run_id), Fault::default()),
         };
         let stage_names: Vec<&str> = self
             .experiment
@@ -129,6 +136,12 @@ impl Job<'_> {
         self.tell(&console, &run_name, &settled, status, &next);
         if let Some(why) = unrecorded {
             console.say(&format!("warning: this run was not recorded: {why}"));
+        }
+        if let Some(why) = board_fault.get() {
+            let instead = format!("`tinylm export {run_name} --to tensorboard`");
+            console.say(&format!(
+                "warning: not all is written for TensorBoard: {why}; {instead} writes all"
+            ));
         }
         let is_damage =
             |one: &Settled| matches!(&one.outcome, Outcome::Failed(error) if error.is_damage);
@@ -183,13 +196,27 @@ impl Job<'_> {
             .and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
         match begun {
             Ok((run_name, registry)) => {
-                let recorder = Recorder::start(registry, &self.run_id, self.experiment)?;
-                Ok(Ok(Recording { recorder, run_name }))
+                let (mirror, board_fault) = self.board(&run_name);
+                let recorder = Recorder::start(registry, &self.run_id, self.experiment, mirror)?;
+                Ok(Ok(Recording {
+                    recorder,
+                    run_name,
+                    board_fault,
+                }))
             }
             Err(error @ Error::Busy { .. }) => Ok(Err(error.to_string())),
             Err(error) if error.is_damage() => Err(error.into()),
             Err(error) => Ok(Err(error.to_string())),
         }
+    }
+
+    /// Writes for TensorBoard too, where the experiment asks for it.
+    fn board(&self, run_name: &str) -> (Option<Box<dyn Mirror>>, Fault) {
+        let Some(folder) = &self.experiment.tensorboard else {
+            return (None, Fault::default());
+        };
+        let (board, fault) = Board::new(folder, run_name);
+        (Some(Box::new(board)), fault)
     }
 
     fn recorded(&self, context: &Context) -> Result<(Run, RunSource), Failure> {

@@ -19,6 +19,16 @@ pub(crate) fn find_runs<'a>(
     Failure::all(unknown).map(|()| runs)
 }
 
+/// Finds the run of RUN or RUN/STAGE, and all of its stages.
+pub(crate) fn find_stages(
+    registry: &Registry,
+    name: &str,
+) -> Result<(Run, Vec<StageRow>), Failure> {
+    let run = registry.find_run(name.split_once('/').map_or(name, |(run, _)| run))?;
+    let stages = registry.stages(&run.id)?;
+    Ok((run, stages))
+}
+
 pub(crate) fn find_stage<'a>(
     stages: &'a [StageRow],
     run: &Run,

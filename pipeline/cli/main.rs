@@ -25,6 +25,7 @@ mod list;
 mod lookup;
 mod manner;
 mod model;
+mod numbers;
 mod outcome;
 mod output;
 mod own;
@@ -46,6 +47,7 @@ mod stages;
 mod stop;
 mod sweep;
 mod tag;
+mod tensorboard;
 mod ui;
 mod update;
 mod watch;
@@ -64,6 +66,9 @@ use crate::{
 
 fn main() -> ExitCode {
     signals::survive_file_limits();
+    clap_complete::CompleteEnv::with_factory(Cli::command)
+        .var(completions::ASKS)
+        .complete();
     let cli = Cli::parse();
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,10 +120,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Init(args) => init::init(&project, args),
         Command::Doctor(args) => doctor::doctor(&project, args),
         Command::Update(args) => update::update(&project, args),
-        Command::Completions(args) => {
-            completions::print(Cli::command(), args);
-            Ok(())
-        }
+        Command::Completions(args) => completions::print(args),
         Command::ExecStage => Ok(()),
     }
 }

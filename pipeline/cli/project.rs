@@ -33,6 +33,27 @@ impl Project {
         })
     }
 
+    /// A command line that is still being written, and the project that it is about.
+    pub(crate) fn of_words() -> (Self, Vec<String>) {
+        let words = env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let words: Vec<String> = words.collect();
+        let home = words.iter().enumerate().find_map(|(idx, word)| {
+            let next = || (word == "--home").then(|| words.get(idx + 1)).flatten();
+            word.strip_prefix("--home=").or(next().map(String::as_str))
+        });
+        let home = home.map(PathBuf::from).or_else(|| folder("TINYLM_HOME"));
+        let project = Self {
+            global: Global {
+                home,
+                quiet: true,
+                verbose: false,
+            },
+            current_dir: env::current_dir().unwrap_or_default(),
+            catalog: tinylm_stages::catalog(),
+        };
+        (project, words)
+    }
+
     /// Returns the home: the one named, or the nearest above, or the one that would be made here.
     pub(crate) fn home(&self) -> Home {
         match &self.global.home {

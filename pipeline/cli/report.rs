@@ -11,6 +11,7 @@ use tinylm_reports::{
 };
 
 use crate::{
+    completions,
     failure::Failure,
     lookup::{find_runs, runs_of_its_sweep},
     output::{Shown, print_line},
@@ -22,12 +23,13 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// The run; the last one when nothing is named
+    #[arg(add = completions::runs())]
     pub(crate) run: Option<String>,
     /// Put these runs side by side; the first is what the others are measured against
-    #[arg(long, value_name = "RUN", num_args = 1..)]
+    #[arg(long, value_name = "RUN", num_args = 1.., add = completions::runs())]
     pub(crate) compare: Vec<String>,
     /// Put all runs of this run's sweep side by side
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", add = completions::runs())]
     pub(crate) sweep: Option<String>,
     /// Put all runs for which this holds side by side: 'experiment = "mini" and loss < 3'
     #[arg(long = "where", value_name = "FILTER")]

@@ -12,6 +12,7 @@ use tinylm_pipeline::{
 use tinylm_registry::{Registry, Run, RunQuery, Status};
 
 use crate::{
+    completions,
     experiment::shell_word,
     failure::Failure,
     job::{HowArgs, Job, all_settings, local_digests},
@@ -25,6 +26,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
     /// The run; without one, the last that did not end well
+    #[arg(add = completions::runs())]
     pub(crate) run: Option<String>,
     /// Go on with all runs of its sweep that did not end well
     #[arg(long)]

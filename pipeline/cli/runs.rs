@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use tinylm_registry::{Filter, Registry, Run, RunQuery};
+use tinylm_registry::{Fact, Filter, Registry, Run, RunQuery};
 use tinylm_reports::block::Tone;
 
 use crate::{
@@ -22,6 +22,9 @@ pub(crate) struct RunsArgs {
     /// Order by a field, setting or metric; `-NAME` for the largest first
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(crate) sort: Option<String>,
+    /// These in place of the usual columns: fields, settings and metrics, such as `lr,loss`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
     /// At most this many
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -46,6 +49,10 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
         ..RunQuery::default()
     };
     let runs = registry.runs(&query)?;
+    if args.json && !args.columns.is_empty() {
+        print_json(&columns_json(&registry, &runs, &args.columns)?);
+        return Ok(());
+    }
     if args.json {
         let rows: Result<Vec<Value>, Failure> =
             runs.iter().map(|run| run_json(&registry, run)).collect();
@@ -56,8 +63,39 @@ pub(crate) fn runs(project: &Project, args: &RunsArgs) -> Result<(), Failure> {
         print_line("no run fits");
         return Ok(());
     }
-    pager::print(project, listed(project, &registry, &runs, &wanted)?);
+    let table = match &args.columns[..] {
+        [] => listed(project, &registry, &runs, &wanted)?,
+        names => {
+            let table = tinylm_reports::columns(&registry, &runs, names)?;
+            Shown::table(&table, &project.terminal_options()).trimmed()
+        }
+    };
+    pager::print(project, table);
     Ok(())
+}
+
+/// The columns asked for, run by run; of a name with several values the list.
+fn columns_json(registry: &Registry, runs: &[Run], names: &[String]) -> Result<Value, Failure> {
+    let mut rows: Vec<Value> = runs.iter().map(|run| json!({ "name": run.name })).collect();
+    for name in names {
+        let values = registry.values(runs, name)?;
+        for (run, row) in runs.iter().zip(&mut rows) {
+            let values = values.get(&run.id).map_or(&[][..], Vec::as_slice);
+            row[name] = match values {
+                [] => Value::Null,
+                [one] => fact_json(one),
+                several => several.iter().map(fact_json).collect(),
+            };
+        }
+    }
+    Ok(Value::Array(rows))
+}
+
+fn fact_json(fact: &Fact) -> Value {
+    match fact {
+        Fact::Number(number) => json!(number),
+        Fact::Text(text) => json!(text),
+    }
 }
 
 /// Returns runs below each other; `wanted` are metrics asked for by name.

@@ -17,6 +17,7 @@ use tinylm_stages::shared::{
 };
 
 use crate::{
+    completions,
     failure::Failure,
     manner::{MannerArgs, at_least_one, spellings},
     model,
@@ -28,6 +29,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
     /// RUN, RUN/STAGE or a model folder
+    #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// What to go on from; given more than once, one after the other
     #[arg(short, long, value_name = "TEXT")]

@@ -11,6 +11,7 @@ use tinylm_model::{config::ReadPrecision, folder::Which};
 use tinylm_serve::{Options, Served, serve};
 
 use crate::{
+    completions,
     failure::Failure,
     manner::{at_least_one, choice, n_threads},
     model,
@@ -24,7 +25,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// RUN, RUN/STAGE or model folders; requests call them as they are written here
-    #[arg(required = true)]
+    #[arg(required = true, add = completions::runs())]
     pub(crate) models: Vec<String>,
     /// Where it listens; 0 is any free port
     #[arg(short, long, default_value_t = 8080)]

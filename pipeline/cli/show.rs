@@ -8,6 +8,7 @@ use tinylm_registry::{Registry, Run, StageRow};
 use tinylm_reports::{ReportOptions, bytes, clean, duration, sections};
 
 use crate::{
+    completions,
     failure::Failure,
     lookup::find_stage,
     output::{Shown, print_json, print_line},
@@ -22,7 +23,7 @@ const LOG_LINES_MAX: usize = 40;
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// RUN or RUN/STAGE
-    #[arg(default_value = "@last")]
+    #[arg(default_value = "@last", add = completions::runs())]
     pub(crate) run: String,
     /// Print JSON
     #[arg(long)]

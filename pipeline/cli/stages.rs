@@ -10,6 +10,7 @@ use tinylm_pipeline::{
 use tinylm_reports::wrapped;
 
 use crate::{
+    completions,
     failure::Failure,
     output::{print_json, print_line},
     pager,
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct StagesArgs {
     /// Only this kind, with its settings
+    #[arg(add = completions::kinds())]
     pub(crate) kind: Option<String>,
     /// Print JSON
     #[arg(long)]

@@ -3,6 +3,7 @@
 use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::{
+    completions,
     failure::Failure,
     lookup::tags,
     output::say,
@@ -11,6 +12,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct TagArgs {
+    #[arg(add = completions::runs())]
     pub(crate) run: String,
     #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tags: Vec<String>,
@@ -21,6 +23,7 @@ pub(crate) struct TagArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NoteArgs {
+    #[arg(add = completions::runs())]
     pub(crate) run: String,
     #[arg(required = true)]
     pub(crate) text: Vec<String>,

@@ -59,7 +59,7 @@ pub use order::Order;
 pub use outside::Outside;
 pub use plain_file::{open_plain, read_plain};
 pub use processes::Processes;
-pub use recorder::Recorder;
+pub use recorder::{Change, Mirror, Recorder};
 pub use remote::{Pin, Remote};
 pub use role::{Role, Roles};
 pub use runner::{RunOptions, Runner};

@@ -33,7 +33,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// More rows than this are written at once.
 const ROWS_MAX: usize = 4096;
 
-type Write = Box<dyn FnOnce(&Registry) -> Result<(), Error> + Send>;
+type Write =
+    Box<dyn FnOnce(&Registry, &mut Option<Box<dyn Mirror>>) -> Result<(), Error> + Send>;
 
 enum Message {
     Metric(MetricRow),
@@ -41,6 +42,36 @@ enum Message {
     /// The processor time and the memory of an execution.
     Using(String, f64, u64),
     Write(Write),
+}
+
+/// Somebody who writes down elsewhere what the registry holds, as it changes.
+///
+/// Not an [`Observer`]: it begins with what is recorded already, a dead attempt's curve among it, and
+/// only here is it known what that is.
+pub trait Mirror: Send {
+    /// Rows have been written.
+    fn wrote(&mut self, rows: &[MetricRow]);
+    /// Something else has been.
+    fn changed(&mut self, registry: &Registry, change: &Change);
+}
+
+/// A change of what is recorded of an execution.
+#[derive(Debug)]
+pub enum Change {
+    /// It began, perhaps with the numbers of one that it goes on with.
+    Began { execution_id: String, stage: String },
+    Cut {
+        execution_id: String,
+        after_step: u64,
+    },
+    Sampled {
+        execution_id: String,
+        step: Option<u64>,
+        prompt: String,
+        text: String,
+    },
+    /// No more will come of it.
+    Ended { execution_id: String },
 }
 
 /// An observer that records one run.
@@ -57,6 +88,7 @@ impl Recorder {
         registry: Registry,
         run_id: &str,
         experiment: &Experiment,
+        mirror: Option<Box<dyn Mirror>>,
     ) -> Result<Self, StageError> {
         let (sender, receiver) = mpsc::channel();
         let stages = stage_records(run_id, experiment);
@@ -64,7 +96,7 @@ impl Recorder {
         let thread = thread::Builder::new()
             .spawn(move || {
                 let first = registry.upsert_stages(&pending).err();
-                first.or(write_all(&registry, &receiver))
+                first.or(write_all(&registry, &receiver, mirror))
             })
             .map_err(|error| StageError::no_thread(&error))?;
         Ok(Self {
@@ -87,7 +119,17 @@ impl Recorder {
     }
 
     fn write(&self, write: impl FnOnce(&Registry) -> Result<(), Error> + Send + 'static) {
-        self.send(Message::Write(Box::new(write)));
+        self.send(Message::Write(Box::new(|registry, _| write(registry))));
+    }
+
+    /// Tells the mirror, after all that was sent before is written.
+    fn tell(&self, change: Change) {
+        self.send(Message::Write(Box::new(move |registry, mirror| {
+            if let Some(mirror) = mirror {
+                mirror.changed(registry, &change);
+            }
+            Ok(())
+        })));
     }
 
     fn send(&self, message: Message) {
@@ -134,6 +176,10 @@ impl Recorder {
             }
             registry.upsert_stage(&row)
         });
+        self.tell(Change::Began {
+            execution_id: execution.id.clone(),
+            stage: execution.stage.clone(),
+        });
     }
 
     fn said(&self, stage: &str, execution_id: &str, event: &Event) {
@@ -152,11 +198,23 @@ impl Recorder {
                 at,
             })),
             Event::CutMetrics { after_step } => {
-                self.write(move |registry| registry.cut_metrics_after(&execution_id, after_step));
+                let id = execution_id.clone();
+                self.write(move |registry| registry.cut_metrics_after(&id, after_step));
+                self.tell(Change::Cut {
+                    execution_id,
+                    after_step,
+                });
             }
-            Event::Sample { step, prompt, text } => self.write(move |registry| {
-                registry.append_samples(&execution_id, &[(step, prompt, text)], now_ms())
-            }),
+            Event::Sample { step, prompt, text } => {
+                let (id, row) = (execution_id.clone(), (step, prompt.clone(), text.clone()));
+                self.write(move |registry| registry.append_samples(&id, &[row], now_ms()));
+                self.tell(Change::Sampled {
+                    execution_id,
+                    step,
+                    prompt,
+                    text,
+                });
+            }
             Event::Info { message } | Event::Note { message } => {
                 self.event(stage, Level::Info, message)
             }
@@ -204,7 +262,9 @@ impl Recorder {
                 at,
             }));
         }
+        let execution_id = id.clone();
         self.write(move |registry| registry.finish_execution(&id, &end));
+        self.tell(Change::Ended { execution_id });
     }
 
     fn settled(&self, settled: &Settled) {
@@ -337,9 +397,16 @@ impl Waiting {
         self.rows.len() >= ROWS_MAX || self.oldest.is_some_and(|at| at.elapsed() >= FLUSH_EVERY)
     }
 
-    fn write(&mut self, registry: &Registry) -> Result<(), Error> {
+    fn write(
+        &mut self,
+        registry: &Registry,
+        mirror: &mut Option<Box<dyn Mirror>>,
+    ) -> Result<(), Error> {
         self.oldest = None;
         registry.append_metrics(&self.rows)?;
+        if let Some(mirror) = mirror {
+            mirror.wrote(&self.rows);
+        }
         self.rows.clear();
         let news: Vec<&mut (Progress, bool)> =
             self.progress.values_mut().filter(|one| one.1).collect();
@@ -354,7 +421,11 @@ impl Waiting {
 }
 
 /// Writes until every sender is gone; the first error ends the writing.
-fn write_all(registry: &Registry, receiver: &mpsc::Receiver<Message>) -> Option<Error> {
+fn write_all(
+    registry: &Registry,
+    receiver: &mpsc::Receiver<Message>,
+    mut mirror: Option<Box<dyn Mirror>>,
+) -> Option<Error> {
     let mut waiting = Waiting::default();
     loop {
         let message = receiver.recv_timeout(waiting.patience());
@@ -362,11 +433,11 @@ fn write_all(registry: &Registry, receiver: &mpsc::Receiver<Message>) -> Option<
         let write = message.ok().and_then(|message| waiting.add(message));
         // A write may cut or close the curve that the waiting rows belong to.
         if (is_over || waiting.is_due() || write.is_some())
-            && let Err(error) = waiting.write(registry)
+            && let Err(error) = waiting.write(registry, &mut mirror)
         {
             return Some(error);
         }
-        if let Some(Err(error)) = write.map(|write| write(registry)) {
+        if let Some(Err(error)) = write.map(|write| write(registry, &mut mirror)) {
             return Some(error);
         }
         if is_over {

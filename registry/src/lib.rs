@@ -55,7 +55,7 @@ pub use rows::{
 };
 pub use stat_cache::StatCache;
 pub use store::{Condition, Fetched, Manifest, Store};
-pub use where_filter::{Filter, FilterError};
+pub use where_filter::{Fact, Filter, FilterError};
 pub use words::{Level, Outcome, Status};
 
 /// Milliseconds since the Unix epoch, UTC.

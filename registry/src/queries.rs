@@ -359,6 +359,16 @@ impl Registry {
         })
     }
 
+    /// The numbers that an execution told at its end: name, value, time.
+    pub fn final_numbers(&self, execution_id: &str) -> Result<Vec<(String, f64, Millis)>, Error> {
+        let select = "SELECT series.name, value, special, at FROM series
+            JOIN points ON points.series_id = series.id AND points.step = -1
+            WHERE execution_id = ?1 ORDER BY series.name";
+        self.list(select, [execution_id], |row| {
+            Ok((row.get(0)?, value(row, 1)?, row.get(3)?))
+        })
+    }
+
     fn run_where(
         &self,
         condition: &str,

@@ -95,7 +95,7 @@ pub fn comparison_csv(comparison: &Comparison) -> String {
 }
 
 /// Writes a number so that reading it gives the same number.
-fn exact(value: f64) -> String {
+pub(crate) fn exact(value: f64) -> String {
     if value.is_nan() {
         "nan".to_owned()
     } else {
@@ -103,7 +103,7 @@ fn exact(value: f64) -> String {
     }
 }
 
-fn csv_line<T: AsRef<str>>(csv: &mut String, cells: &[T]) {
+pub(crate) fn csv_line<T: AsRef<str>>(csv: &mut String, cells: &[T]) {
     for (idx, cell) in cells.iter().enumerate() {
         if idx > 0 {
             csv.push(',');

@@ -1,5 +1,7 @@
 //! Faults of a question.
 
+use std::{io, path::PathBuf};
+
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -11,6 +13,8 @@ pub enum Error {
     UnknownMetric { name: String, known: Vec<String> },
     #[error("runs cannot be sorted by `{name}`")]
     UnknownSort { name: String, known: Vec<String> },
+    #[error("`{}`: {}", .0.display(), .1)]
+    File(PathBuf, io::Error),
     #[error("there is no run to report")]
     NoRuns,
 }

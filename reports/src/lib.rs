@@ -23,10 +23,12 @@ mod number;
 mod parts;
 mod phrases;
 mod places;
+mod points;
 mod read;
 mod report;
 pub mod sections;
 mod sources;
+pub mod tensorboard;
 pub mod terminal;
 mod text;
 
@@ -37,9 +39,10 @@ pub use comparison::{
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
-pub use listing::{Listing, listing};
+pub use listing::{Listing, columns, listing};
 pub use metric::Better;
-pub use number::{amount, bytes, duration, number, thousands, with_error};
+pub use number::{amount, bytes, counted, duration, number, thousands, with_error};
+pub use points::{write_csv, write_parquet};
 pub use read::{ReportOptions, Tail, read, read_all, window};
 pub use report::{Cost, Final, Report, Sample, Stage};
 pub use text::{clean, clean_lines, is_hidden, width, wrapped};

@@ -1,6 +1,6 @@
 //! Runs as a table: who they are, when they ran, and the number that tells most of each.
 
-use tinylm_registry::{Judge, Metric, Registry, Run};
+use tinylm_registry::{Fact, Judge, Metric, Registry, Run};
 
 use crate::{
     Error,
@@ -58,6 +58,29 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
     });
     let table = Table::new(columns, rows.collect());
     Ok(Listing { table, headline })
+}
+
+/// Returns a table with the values that these names have: fields of runs, settings and metrics.
+pub fn columns(registry: &Registry, runs: &[Run], names: &[String]) -> Result<Table, Error> {
+    let mut columns = vec![Column::new("run", Holds::Names)];
+    let cells = |run: &Run| vec![Cell::new(run.name.clone(), Tone::Strong)];
+    let mut rows: Vec<Vec<Cell>> = runs.iter().map(cells).collect();
+    for name in names {
+        columns.push(Column::new(name, Holds::Figures));
+        let values = registry.values(runs, name)?;
+        for (run, row) in runs.iter().zip(&mut rows) {
+            row.push(fact_cell(values.get(&run.id).map_or(&[], Vec::as_slice)));
+        }
+    }
+    Ok(Table::new(columns, rows))
+}
+
+/// A number as every table has it; of several values each.
+fn fact_cell(facts: &[Fact]) -> Cell {
+    match facts {
+        [Fact::Number(number)] => value_cell(*number, None),
+        facts => Cell::plain(facts.iter().map(Fact::text).collect::<Vec<_>>().join(" ")),
+    }
 }
 
 /// Returns the number that each run is judged by, and its name.

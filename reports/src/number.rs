@@ -146,7 +146,7 @@ pub(crate) fn short_digest(digest: &str) -> &str {
 }
 
 /// Returns `n thing` or `n things`.
-pub(crate) fn counted(n: usize, thing: &str) -> String {
+pub fn counted(n: usize, thing: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} {thing}{plural}", thousands(n as u64))
 }

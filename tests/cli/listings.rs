@@ -50,6 +50,113 @@ fn a_tagged_run_is_removed_only_when_that_is_said_and_a_change_is_answered() {
 }
 
 #[test]
+fn the_columns_asked_for_are_listed_in_their_order() {
+    let project = Project::chain();
+    project
+        .tinylm("run chain.yaml --tag kept --tag old")
+        .success();
+    let named = "runs --columns corpus.bytes,status,tag,run";
+    let runs = project.tinylm(named).success().stdout;
+    let words = |line: Option<&str>| {
+        let words = line.unwrap_or_default().split_whitespace();
+        words.map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    let mut lines = runs.lines();
+    assert_eq!(words(lines.next()), "run corpus.bytes status tag run");
+    assert!(words(lines.next()).contains(" 20 done kept old "), "{runs}");
+    let json = project
+        .tinylm("runs --columns corpus.bytes,tag --json")
+        .success();
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json[0]["corpus.bytes"], 20.0);
+    assert_eq!(json[0]["tag"], serde_json::json!(["kept", "old"]));
+    let wrong = project.tinylm("runs --columns statsu").failure(2);
+    assert!(wrong.stderr.contains("did you mean `status`?"), "{wrong}");
+}
+
+#[test]
+fn runs_that_fit_are_listed_and_removed_only_when_that_is_said() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml --tag good").success();
+    for _ in 0..2 {
+        project.tinylm("run chain.yaml").success();
+    }
+    let names = || {
+        project
+            .tinylm("runs")
+            .success()
+            .stdout
+            .matches("chain")
+            .count()
+    };
+    let rm = |more: &[&str]| {
+        let words = [&["rm", "--where", "experiment = chain"], more].concat();
+        project.tinylm_words(&words).success().stdout
+    };
+    let listed = rm(&[]);
+    assert!(listed.ends_with("`--yes` removes 2 runs; 1 passed over, going on or tagged\n"));
+    assert_eq!((listed.matches(" chain ").count(), names()), (2, 3));
+    assert!(rm(&["--yes"]).ends_with("2 removed; 1 passed over, going on or tagged\n"));
+    assert_eq!(names(), 1);
+    assert!(rm(&["--yes", "--tagged"]).ends_with("1 removed\n"));
+    assert!(rm(&["--yes"]).ends_with("no run to remove\n"));
+    project.tinylm("rm").failure(2);
+    project.tinylm("rm @last --yes").failure(2);
+}
+
+/// Presses the tabulator key behind some words, in a real shell.
+fn completed(project: &Project, shell: &str, words: &str) -> Option<Vec<String>> {
+    let version = project.output(&mut project.shell(&format!("{shell} --version")));
+    if version.code != Some(0) {
+        println!("SKIPPED: there is no `{shell}`");
+        return None;
+    }
+    let script = match shell {
+        "bash" => {
+            let asked = "COMP_WORDS=($WORDS \"$LAST\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+                _clap_complete_tinylm tinylm \"$LAST\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+            format!("source <(tinylm completions bash); {asked}")
+        }
+        // `compadd` is what a completion says its words with.
+        "zsh" => "autoload -Uz compinit; compinit -u -d $PWD/.zcompdump; source <(tinylm completions zsh); \
+                 _describe() { print -l -- ${(P)${@[-1]}%%:*} }; \
+                 words=(${=WORDS} \"$LAST\"); CURRENT=${#words}; _clap_dynamic_completer_tinylm"
+            .to_owned(),
+        _ => "tinylm completions fish | source; complete -C \"$WORDS $LAST\" | string split -f1 \\t".to_owned(),
+    };
+    let (before, last) = words.rsplit_once(' ').unwrap();
+    let mut command = project.shell(&format!("exec {shell} -c \"$SCRIPT\""));
+    command
+        .env("SCRIPT", script)
+        .env("WORDS", before)
+        .env("LAST", last);
+    command.env("HOME", project.path(""));
+    let said = project.output(&mut command).success();
+    Some(said.stdout.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_shell_completes_runs_stages_and_kinds_that_there_are_now() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    let name = project.newest();
+    for shell in ["bash", "zsh", "fish"] {
+        let stage = format!("{name}/sorted");
+        for (words, wanted) in [
+            (format!("tinylm report {}", &name[..4]), name.as_str()),
+            (format!("tinylm show {name}/so"), stage.as_str()),
+            ("tinylm run chain.yaml --until sor".to_owned(), "sorted"),
+            ("tinylm stages tok".to_owned(), "tokenizer"),
+        ] {
+            let Some(offered) = completed(&project, shell, &words) else {
+                break;
+            };
+            assert_eq!(offered, [wanted], "{shell}: {words}");
+        }
+    }
+}
+
+#[test]
 fn the_headline_is_the_number_that_the_file_names() {
     let project = Project::chain();
     let named = "name: chain\nheadline: corpus.bytes\n";

@@ -24,6 +24,7 @@ mod listings;
 mod living;
 mod measuring;
 mod mistakes;
+mod numbers;
 mod older;
 mod outside;
 mod paths;

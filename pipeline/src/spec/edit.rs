@@ -222,8 +222,26 @@ pub(crate) fn apply(
         };
         return Some((first.name.clone(), edit));
     }
+    if first.name == "watch" && !rest.is_empty() {
+        set_watch(edit, rest, tree, wrong);
+        return None;
+    }
     wrong.push(unknown_target(edit, first, tree, catalog));
     None
+}
+
+/// What else stands under `watch` is told when it is read.
+fn set_watch(edit: &Edit, path: &[Segment], tree: &mut Map, wrong: &mut Diagnostics) {
+    if tree.get("watch").is_none_or(Node::is_null) {
+        tree.insert(Entry {
+            name: "watch".to_owned(),
+            place: edit.place.clone(),
+            node: Node::new(Data::Map(Map::default()), edit.place.clone()),
+        });
+    }
+    if let Some(watch) = tree.get_mut("watch").and_then(Node::as_map_mut) {
+        set(watch, None, path, &edit.value, wrong);
+    }
 }
 
 fn set_variable(edit: &Edit, path: &[Segment], tree: &mut Map, wrong: &mut Diagnostics) {
@@ -285,7 +303,10 @@ fn unknown_target(edit: &Edit, first: &Segment, tree: &Map, catalog: &[Kind]) ->
     let inside = |key: &str| tree.get(key).and_then(Node::as_map);
     let stages = inside("stages").into_iter().flat_map(Map::names);
     let aliases = inside("use").into_iter().flat_map(Map::names);
-    let known: Vec<&str> = stages.chain(aliases).chain(["seed", "vars"]).collect();
+    let known: Vec<&str> = stages
+        .chain(aliases)
+        .chain(["seed", "vars", "watch"])
+        .collect();
     let name = &first.name;
     let diagnostic = Diagnostic::new(format!("there is no stage `{name}`"))
         .at(&first.place, "no stage has this name");

@@ -16,6 +16,8 @@ pub struct Experiment {
     pub file: PathBuf,
     /// The number that its runs are judged by, as `STAGE.METRIC`.
     pub headline: Option<String>,
+    /// The folder in which TensorBoard's files are written as the run goes on.
+    pub tensorboard: Option<PathBuf>,
     /// The file as written.
     pub text: String,
     pub seed: u64,

@@ -20,7 +20,7 @@ use super::{
     nearest::nearest,
     request::Request,
     tree::{Data, Entry, Map, Node, Place, Source},
-    vars, yaml,
+    vars, watch, yaml,
 };
 use crate::{kind::Kind, plain_file::open_plain};
 
@@ -61,22 +61,28 @@ impl Loader<'_> {
         wrong: &mut Diagnostics,
     ) -> Experiment {
         let mut units = Vec::new();
-        let (name, headline) = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
+        let top = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
         let stem = file.path.file_stem().map(|stem| stem.to_string_lossy());
         let stages = graph::stages(&units, self.catalog, wrong);
         Experiment {
-            name: name.unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
-            headline: headline.and_then(|node| checked_headline(&node, &stages, wrong)),
+            name: top
+                .name
+                .unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
+            headline: top
+                .headline
+                .and_then(|node| checked_headline(&node, &stages, wrong)),
             about: about(&file.source.text),
             text: file.source.text.clone(),
             seed: units.first().map_or(SEED, |unit| unit.seed),
             stages,
             sweep_point,
             file: file.path.clone(),
+            tensorboard: top.tensorboard,
         }
     }
 
-    /// Adds a file and what it uses to `units`, itself first, and returns its `name` and `headline`.
+    /// Adds a file and what it uses to `units`, itself first, and returns what is of no use to a file
+    /// that uses it.
     /// `inside` are the files whose `use` led here.
     fn unit(
         &self,
@@ -86,7 +92,7 @@ impl Loader<'_> {
         units: &mut Vec<Unit>,
         inside: &mut Vec<PathBuf>,
         wrong: &mut Diagnostics,
-    ) -> (Option<String>, Option<Node>) {
+    ) -> Top {
         let mut tree = file.tree.clone();
         let passed_on: Vec<(String, Edit)> = edits
             .iter()
@@ -115,7 +121,7 @@ impl Loader<'_> {
             units[idx].uses.push((entry.name.clone(), used));
         }
         inside.pop();
-        (head.name, head.headline)
+        head.top
     }
 
     /// Reads the file that an alias names.
@@ -304,12 +310,18 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The top of a file, typed.
 struct Head {
-    name: Option<String>,
-    headline: Option<Node>,
+    top: Top,
     seed: u64,
     stages: Map,
     /// Alias to file.
     uses: Map,
+}
+
+/// What concerns the runs of a file, and not its stages.
+struct Top {
+    name: Option<String>,
+    headline: Option<Node>,
+    tensorboard: Option<PathBuf>,
 }
 
 fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
@@ -323,8 +335,11 @@ fn head(tree: &Map, source: &Arc<Source>, wrong: &mut Diagnostics) -> Head {
         }
     }
     Head {
-        name: tree.get("name").and_then(|node| name(node, wrong)),
-        headline: tree.get("headline").filter(|node| !node.is_null()).cloned(),
+        top: Top {
+            name: tree.get("name").and_then(|node| name(node, wrong)),
+            headline: tree.get("headline").filter(|node| !node.is_null()).cloned(),
+            tensorboard: watch::tensorboard(tree, wrong),
+        },
         seed: tree
             .get("seed")
             .and_then(|node| seed(node, wrong))

@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// The keys at the top of a file.
-pub const FILE_KEYS: [Key; 8] = [
+pub const FILE_KEYS: [Key; 9] = [
     (
         "name",
         "The experiment's name in listings and reports; without it, that of the file.",
@@ -35,8 +35,18 @@ pub const FILE_KEYS: [Key; 8] = [
         "sweep",
         "Lists of values by setting, as `STAGE.path.to.setting`: one run for each combination.",
     ),
+    (
+        "watch",
+        "What is written while it runs, for other programs to look at: it changes no byte and no key.",
+    ),
     ("stages", "The stages by their names."),
 ];
+
+/// The keys under `watch` at the top of a file.
+pub const WATCH_KEYS: [Key; 1] = [(
+    "tensorboard",
+    "A folder for TensorBoard, which may look on: every number and sample, in a folder a run and stage.",
+)];
 
 /// The keys of a stage.
 pub const STAGE_KEYS: [Key; 6] = [

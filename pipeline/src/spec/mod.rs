@@ -14,6 +14,7 @@
 //! | `vars` | `${name}` in values |
 //! | `check` | each `with` against what its kind declares |
 //! | `graph` | references between stages, and their order |
+//! | `watch` | what is written while it runs, for others to look at |
 //! | `roles`, `limits` | what fills a stage's roles; its `retries` and `timeout` |
 //! | `experiment` | the result: stages whose settings are all known |
 //! | `resolved` | an experiment as plain data, for `resume` |
@@ -39,6 +40,7 @@ mod resolved;
 mod roles;
 mod tree;
 mod vars;
+mod watch;
 mod yaml;
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ struct Recorded {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     headline: Option<String>,
     file: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tensorboard: Option<PathBuf>,
     seed: u64,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     sweep: Map<String, Value>,
@@ -63,6 +65,7 @@ impl Experiment {
             about: self.about.clone(),
             headline: self.headline.clone(),
             file: self.file.clone(),
+            tensorboard: self.tensorboard.clone(),
             seed: self.seed,
             sweep: self.sweep_point.iter().cloned().collect(),
             stages: self.stages.iter().map(recorded).collect(),
@@ -82,6 +85,7 @@ impl Experiment {
             about: recorded.about,
             headline: recorded.headline,
             file: recorded.file,
+            tensorboard: recorded.tensorboard,
             text: String::new(),
             seed: recorded.seed,
             stages,

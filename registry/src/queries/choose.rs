@@ -72,14 +72,7 @@ impl Registry {
             Some(name) => (name, true),
             None => (by, false),
         };
-        let facts = self.facts(runs, name)?;
-        if facts.is_empty() && !is_field(name) && !runs.is_empty() {
-            let known = self.fact_names()?;
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let nearest = nearest(name, known).first().map(|&near| near.to_owned());
-            let name = name.to_owned();
-            return Err(Error::UnknownName { name, nearest });
-        }
+        let facts = self.values(runs, name)?;
         let first = |run: &Run| facts.get(&run.id).and_then(|facts| facts.first());
         // Runs without the value come last either way.
         runs.sort_by(|a, b| match (first(a), first(b)) {
@@ -88,6 +81,19 @@ impl Registry {
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
         Ok(())
+    }
+
+    /// The values that a name has in runs, by their ids; refuses a name that nothing has.
+    pub fn values(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
+        let facts = self.facts(runs, name)?;
+        if facts.is_empty() && !is_field(name) && !runs.is_empty() {
+            let known = self.fact_names()?;
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let nearest = nearest(name, known).first().map(|&near| near.to_owned());
+            let name = name.to_owned();
+            return Err(Error::UnknownName { name, nearest });
+        }
+        Ok(facts)
     }
 
     /// The values that a name has in each run: a field, else a setting, else a metric. A setting or
