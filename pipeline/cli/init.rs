@@ -13,6 +13,7 @@ use crate::{
     output::print_line,
     own::{self, Own},
     project::Project,
+    schema,
 };
 
 #[derive(Debug, Args)]
@@ -45,6 +46,9 @@ fn minutes(word: &str) -> Result<f64, String> {
 /// The first experiment: it runs as it is, on rows written in it.
 const FIRST: &str = include_str!("first.yaml");
 
+/// By this an editor finds the schema; at the end, since the head of a file is its question.
+const EDITORS: &str = "\n# yaml-language-server: $schema=";
+
 /// The quickstart and what it reads, for those who have no checkout.
 const QUICKSTART: [(&str, &str); 3] = [
     (
@@ -76,7 +80,8 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
                 own::experiment(own, &path, &beside(project, &args.file, data), args.minutes)?
             }
         };
-        write_new(project, &args.file, &text)?;
+        write_new(project, &args.file, &(text + EDITORS + schema::NAME + "\n"))?;
+        write_schema(project, &args.file)?;
     }
     let file = match args.quickstart {
         true => QUICKSTART[0].0.to_owned(),
@@ -84,6 +89,22 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
     };
     print_line(format!(
         "try `tinylm plan {file}`, then `tinylm run {file}`"
+    ));
+    Ok(())
+}
+
+/// Writes the schema that the experiment names beside it, as it is now: nobody else writes that file.
+fn write_schema(project: &Project, experiment: &Path) -> Result<(), Failure> {
+    let path = project.current_dir.join(experiment);
+    let path = path.with_file_name(schema::NAME);
+    let text = schema::of(&project.catalog).to_string();
+    if read_plain(&path).is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(());
+    }
+    let shown = project.shown(&path);
+    fs::write(&path, text).map_err(|error| Failure::wrong(format!("`{shown}`: {error}")))?;
+    print_line(format!(
+        "wrote {shown}, for editors that complete and check"
     ));
     Ok(())
 }

@@ -6,7 +6,7 @@ use tinylm_model::config::Preset;
 use tinylm_pipeline::{
     Kind,
     settings::Choice,
-    spec::keys::{FILE_KEYS, Key, STAGE_KEYS},
+    spec::keys::{FILE_KEYS, Key, STAGE_KEYS, WATCH_KEYS},
 };
 use tinylm_reports::thousands;
 
@@ -37,6 +37,7 @@ fn page(catalog: &[Kind]) -> Vec<String> {
     let mut lines = vec![FORM.to_owned()];
     for (title, keys) in [
         ("At the top of a file", &FILE_KEYS[..]),
+        ("Under `watch` at the top of a file", &WATCH_KEYS[..]),
         ("In a stage", &STAGE_KEYS[..]),
     ] {
         lines.push(format!("\n{title}:"));

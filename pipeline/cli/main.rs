@@ -43,6 +43,7 @@ mod serve;
 mod shape;
 mod show;
 mod signals;
+mod speed;
 mod stages;
 mod stop;
 mod sweep;

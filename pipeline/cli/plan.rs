@@ -15,7 +15,7 @@ use crate::{
     history::last_recipe,
     output::{Shown, print_json, print_line},
     project::{self, Project},
-    shape,
+    shape::Shapes,
 };
 
 #[derive(Debug, Args)]
@@ -151,8 +151,9 @@ fn print_stages(
         print_stage(project, stage, width, is_full);
     }
     if project.global.verbose {
+        let shapes = Shapes::of(project, experiment, stages);
         for idx in chosen() {
-            shape::print(&project.home(), &experiment.stages[idx], stages);
+            shapes.print(idx, &stages[idx]);
         }
     }
 }

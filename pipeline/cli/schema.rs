@@ -8,16 +8,19 @@ use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
     Kind, Roles,
     settings::{Setting, Shape},
-    spec::keys::{FILE_KEYS, Key, STAGE_KEYS},
+    spec::keys::{FILE_KEYS, Key, STAGE_KEYS, WATCH_KEYS},
 };
 
 use crate::{output::print_json, project::Project};
+
+/// The name of the file that `init` writes beside an experiment.
+pub(crate) const NAME: &str = "tinylm.schema.json";
 
 pub(crate) fn schema(project: &Project) {
     print_json(&of(&project.catalog));
 }
 
-fn of(catalog: &[Kind]) -> Value {
+pub(crate) fn of(catalog: &[Kind]) -> Value {
     let kinds: Vec<Value> = catalog
         .iter()
         .map(|kind| {
@@ -39,6 +42,11 @@ fn of(catalog: &[Kind]) -> Value {
     let file = described(&FILE_KEYS, |key| match key {
         "name" | "headline" => json!({ "type": ["string", "null"] }),
         "seed" => json!({ "type": ["integer", "string"], "minimum": 0 }),
+        "watch" => json!({
+            "type": ["object", "null"],
+            "properties": described(&WATCH_KEYS, |_| json!({ "type": ["string", "null"] })),
+            "additionalProperties": false,
+        }),
         "extends" => json!({ "type": ["string", "null"] }),
         "stages" => {
             json!({ "type": "object", "additionalProperties": { "$ref": "#/definitions/stage" } })

@@ -1,44 +1,139 @@
-//! `tinylm plan -v`: the parts and the cost of what a stage would make, where its kind can tell.
+//! `tinylm plan -v`: the parts, the length and the cost of what a stage would make, where its kind
+//! can tell.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tinylm_pipeline::{
-    Forecast, MemoryNeed, Part,
+    Ahead, Content, Context, Course, Forecast, MemoryNeed, Part,
     plan::{Planned, State},
-    spec::StageSpec,
+    spec::{Experiment, StageSpec},
 };
 use tinylm_registry::Home;
-use tinylm_reports::{bytes, thousands};
+use tinylm_reports::{bytes, counted, duration, number, thousands};
 
-use crate::output::print_line;
+use crate::{output::print_line, project::Project, speed::Speed};
 
-pub(crate) fn print(home: &Home, stage: &StageSpec, planned: &[Planned]) {
-    let input = |role: &str| artifact(home, stage, planned, role);
-    let Some(forecast) = (stage.kind.forecast)(&stage.with, &input) else {
-        return;
-    };
-    print_line("");
-    match forecast {
-        Forecast::Later(what) => print_line(format!("{}: {what}", stage.name)),
-        Forecast::Model {
-            parts,
-            flops_per_token,
-            memory,
-        } => {
-            print_table(&stage.name, &parts);
-            print_cost(flops_per_token, &memory);
+/// What can be said of each stage, in the order of the plan.
+pub(crate) struct Shapes<'a> {
+    stages: &'a [StageSpec],
+    forecasts: Vec<Option<Forecast>>,
+    speed: Speed,
+}
+
+impl<'a> Shapes<'a> {
+    pub(crate) fn of(project: &Project, experiment: &'a Experiment, planned: &[Planned]) -> Self {
+        let context = project.context();
+        let stages = &experiment.stages;
+        let mut forecasts: Vec<Option<Forecast>> = Vec::new();
+        // Each stands after what it reads.
+        for (stage, plan) in stages.iter().zip(planned) {
+            let input = |role: &str| ahead(&context.home, stage, planned, &forecasts, role);
+            let forecast = (stage.kind.forecast)(&stage.with, &input);
+            forecasts.push(forecast.or_else(|| texts(&context, stage, plan)));
         }
+        Self {
+            stages,
+            forecasts,
+            speed: Speed::of(project),
+        }
+    }
+
+    /// Prints what can be said of one stage.
+    pub(crate) fn print(&self, idx: usize, plan: &Planned) {
+        let stage = &self.stages[idx];
+        match &self.forecasts[idx] {
+            Some(Forecast::Later(what)) => print_line(format!("\n{}: {what}", stage.name)),
+            Some(Forecast::Model {
+                parts,
+                flops_per_token,
+                memory,
+                course,
+                ..
+            }) => {
+                print_line("");
+                print_table(&stage.name, parts);
+                print_cost(*flops_per_token, memory);
+                if let Some(course) = course {
+                    print_course(course);
+                    let is_made = matches!(plan.state, State::Fresh(_));
+                    let n_parameters = parts.iter().map(Part::n).sum::<usize>() as f64;
+                    if !is_made {
+                        self.print_time(n_parameters, *flops_per_token, course);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn print_time(&self, n_parameters: f64, flops_per_token: u64, course: &Course) {
+        let Some(expected) = self.speed.expected(n_parameters, flops_per_token) else {
+            return;
+        };
+        // A validation does without the backward pass, which is two thirds of the work.
+        let n_tokens = course.n_tokens as f64 + course.n_validated as f64 / 3.0;
+        let time = duration(n_tokens / expected.tokens_per_second);
+        print_line(format!("  about {time} here, {}", expected.told));
     }
 }
 
-/// The files of the artifact that fills a role, if it is fresh.
-fn artifact(home: &Home, stage: &StageSpec, planned: &[Planned], role: &str) -> Option<PathBuf> {
-    let (_, names) = stage.inputs.iter().find(|(name, _)| name == role)?;
-    let mut planned = planned.iter();
-    match &planned.find(|one| Some(&one.name) == names.first())?.state {
+/// What is known of the stages that fill a role; of several all, or nothing.
+fn ahead(
+    home: &Home,
+    stage: &StageSpec,
+    planned: &[Planned],
+    forecasts: &[Option<Forecast>],
+    role: &str,
+) -> Ahead {
+    let filled = stage.inputs.iter().find(|(name, _)| name == role);
+    let names = filled.map_or(&[][..], |(_, names)| names);
+    let places = names
+        .iter()
+        .filter_map(|name| planned.iter().position(|one| one.name == *name));
+    let places: Vec<usize> = places.collect();
+    let made = places
+        .first()
+        .and_then(|&first| artifact(home, &planned[first]));
+    let known = places
+        .iter()
+        .map(|&idx| forecasts.get(idx).cloned().flatten());
+    Ahead {
+        made,
+        forecasts: known.collect::<Option<Vec<Forecast>>>().unwrap_or_default(),
+    }
+}
+
+/// The files of an artifact, if it is fresh.
+fn artifact(home: &Home, planned: &Planned) -> Option<PathBuf> {
+    match &planned.state {
         State::Fresh(record) => Some(home.artifact_files(&record.artifact).to_path_buf()),
         _ => None,
     }
+}
+
+/// The size of the texts that a stage brings in from this machine, or has brought in.
+fn texts(context: &Context, stage: &StageSpec, planned: &Planned) -> Option<Forecast> {
+    if stage.kind.makes != Content::Files {
+        return None;
+    }
+    let bytes = match artifact(&context.home, planned) {
+        Some(folder) => n_bytes(&folder),
+        None => {
+            let files = context.local_files(stage).ok()?;
+            files.iter().map(|file| file.bytes).sum()
+        }
+    };
+    (bytes > 0).then_some(Forecast::Texts { bytes })
+}
+
+fn n_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => n_bytes(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 fn print_table(name: &str, parts: &[Part]) {
@@ -66,14 +161,33 @@ fn print_cost(flops_per_token: u64, memory: &MemoryNeed) {
         bytes: needed,
         available_bytes,
     } = *memory;
-    let rows = if n_rows == 1 { "row" } else { "rows" };
     let mut line = format!(
-        "  {:.1} MFLOP a token; about {} of memory for {n_rows} {rows} of {len} at a time",
+        "  {:.1} MFLOP a token; about {} of memory for {} of {len} at a time",
         flops_per_token as f64 / 1e6,
-        bytes(needed)
+        bytes(needed),
+        counted(n_rows, "row"),
     );
     if let Some(free) = available_bytes.filter(|&free| free < needed) {
         line.push_str(&format!(", and only {} are free", bytes(free)));
     }
     print_line(&line);
+}
+
+/// "3,000 steps, 2.5 epochs, 1,536,000 tokens".
+fn print_course(course: &Course) {
+    let steps = counted(course.n_steps as usize, "step");
+    let epochs = course.n_epochs.map(|epochs| {
+        let plural = if epochs == 1.0 { "" } else { "s" };
+        format!("{} epoch{plural}, ", number(epochs))
+    });
+    let (about, because) = match (course.is_counted, &epochs) {
+        (true, _) => ("", ""),
+        (false, Some(_)) => ("about ", ", by the size of the text"),
+        (false, None) => ("at most ", ""),
+    };
+    let epochs = epochs.unwrap_or_default();
+    let tokens = thousands(course.n_tokens);
+    print_line(format!(
+        "  {about}{steps}, {epochs}{tokens} tokens{because}"
+    ));
 }

@@ -8,6 +8,7 @@ use crate::{failure::Failure, output::say, project::Project};
 pub(crate) struct StopArgs {
     /// The run; the last one when nothing is named
     #[arg(default_value = "@last")]
+    #[arg(add = crate::completions::runs())]
     pub(crate) run: String,
 }
 

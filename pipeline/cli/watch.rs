@@ -18,6 +18,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
     /// The run; the newest one when nothing is named
+    #[arg(add = crate::completions::runs())]
     pub(crate) run: Option<String>,
 }
 

@@ -50,7 +50,7 @@ pub use copy::{copy_file, end_at_fault};
 pub use error::{At, StageError};
 pub use event::Event;
 pub use executor::Executor;
-pub use forecast::{Forecast, MemoryNeed, Part};
+pub use forecast::{Ahead, Course, Forecast, MemoryNeed, Part};
 pub use io::{Input, LocalFile, StageIo};
 pub use kind::Kind;
 pub use metrics::Metrics;

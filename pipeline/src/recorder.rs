@@ -33,8 +33,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// More rows than this are written at once.
 const ROWS_MAX: usize = 4096;
 
-type Write =
-    Box<dyn FnOnce(&Registry, &mut Option<Box<dyn Mirror>>) -> Result<(), Error> + Send>;
+type Write = Box<dyn FnOnce(&Registry, &mut Option<Box<dyn Mirror>>) -> Result<(), Error> + Send>;
 
 enum Message {
     Metric(MetricRow),

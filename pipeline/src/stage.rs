@@ -5,12 +5,12 @@
 //! [`StageIo`]. It knows neither the graph nor the registry, so a test, a child process
 //! and a job on another machine can all run it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{
     content::Content,
     error::StageError,
-    forecast::Forecast,
+    forecast::{Ahead, Forecast},
     io::StageIo,
     metrics::Metrics,
     outside::Outside,
@@ -19,8 +19,8 @@ use crate::{
     settings::{SettingError, Settings},
 };
 
-/// Finds the artifact that fills a role, if it is there.
-pub type FindInput<'a> = dyn Fn(&str) -> Option<PathBuf> + 'a;
+/// Finds what is known of the stages that fill a role.
+pub type FindInput<'a> = dyn Fn(&str) -> Ahead + 'a;
 
 /// The part that the author of a kind writes.
 pub trait Stage: 'static {

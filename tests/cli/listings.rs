@@ -333,6 +333,7 @@ fn the_schema_takes_every_experiment_that_ships_and_no_wrong_one() {
     checked(&format!("{root}/*.yaml {root}/*/*.yaml")).success();
     for (wrong, named) in [
         ("stagse: {}", "stagse"),
+        ("watch: { tensorbord: x }", "tensorbord"),
         ("stages: { a: { kind: dedupe, inptus: [b] } }", "inptus"),
         ("stages: { a: { kind: dedupr } }", "dedupr"),
         (
@@ -422,6 +423,16 @@ fn a_first_experiment_can_be_written_planned_and_run() {
     let again = project.tinylm("init").success();
     assert!(again.stdout.contains("found experiment.yaml"), "{again}");
     project.tinylm("init sub/deep/other.yaml").success();
+    let schema = project.tinylm("schema").success().stdout;
+    for (file, beside) in [
+        ("experiment.yaml", ""),
+        ("sub/deep/other.yaml", "sub/deep/"),
+    ] {
+        let text = project.read(file);
+        let (_, named) = text.split_once("# yaml-language-server: $schema=").unwrap();
+        let named = project.read(&format!("{beside}{}", named.trim()));
+        assert_eq!(named, schema.trim_end());
+    }
     project.write("mine.yaml", "name: mine\n");
     let refused = project.tinylm("init mine.yaml").failure(2);
     assert!(refused.stderr.contains("help: "), "{refused}");

@@ -108,17 +108,22 @@ fn step_logged(project: &Project) -> Option<u64> {
 fn a_plan_says_what_a_model_is_made_of_and_takes() {
     let project = project("steps: 4", "");
     project.replace("train.yaml", "micro_batch: 2, ", "");
+    // The vocabulary that the tokenizer is told to learn, and as many tokens as the text must have.
     let before = project.tinylm("plan train.yaml -v").success();
-    let unknown = "model: its shape is known once its shards, and so its vocabulary, are there";
-    assert!(before.stdout.contains(unknown), "{before}");
+    assert!(before.stdout.contains("  about 4 steps, "), "{before}");
+    assert!(
+        before.stdout.contains("a guess until a training"),
+        "{before}"
+    );
 
     project.tinylm("run train.yaml --until shards").success();
     let table = || {
         let plan = project.tinylm("plan train.yaml -v").success().stdout;
         let (_, table) = plan.split_once("\nmodel: ").unwrap();
-        table.to_owned()
+        let (table, length) = table.split_once(" at a time\n").unwrap();
+        (table.to_owned(), length.to_owned())
     };
-    assert_snapshot!(table(), @"
+    assert_snapshot!(table().0, @"
     34,208 parameters
       embed.weight                 303 x 32              9,696
       positions.weight              64 x 32              2,048
@@ -137,12 +142,44 @@ fn a_plan_says_what_a_model_is_made_of_and_takes() {
       norm.weight                        32                 32
       norm.bias                          32                 32
       head.weight                  303 x 32              9,696
-      0.1 MFLOP a token; about 11 MB of memory for 4 rows of 64 at a time
-    `tinylm run train.yaml` would run 1 stage.
+      0.1 MFLOP a token; about 11 MB of memory for 4 rows of 64
     ");
     // As many rows as the run would choose, which is not always all of a batch.
     project.replace("train.yaml", "batch: 4, ", "batch: 1000, ");
-    let cost = table();
-    let figures = cost.lines().rev().nth(1).unwrap();
-    assert_snapshot!(figures, @"  0.1 MFLOP a token; about 40 MB of memory for 125 rows of 64 at a time");
+    let (cost, _) = table();
+    let figures = cost.lines().next_back().unwrap();
+    assert_snapshot!(figures, @"  0.1 MFLOP a token; about 40 MB of memory for 125 rows of 64");
+}
+
+#[test]
+fn a_plan_counts_what_a_training_then_takes_and_the_next_one_knows_its_speed() {
+    let project = project("epochs: 3", "");
+    project.tinylm("run train.yaml --until shards").success();
+    let plan = project.tinylm("plan train.yaml -v").success().stdout;
+    project.tinylm("run train.yaml").success();
+    let last = project.tinylm("runs --json -n 1").success();
+    let last: serde_json::Value = serde_json::from_str(&last.stdout).unwrap();
+    let told = |name: &str| {
+        last[0]["metrics"][format!("model.{name}")]
+            .as_f64()
+            .unwrap()
+    };
+    let (steps, tokens) = (told("steps"), told("tokens"));
+    let told = format!("  {steps} steps, 3 epochs, ");
+    let (_, rest) = plan
+        .split_once(&told)
+        .unwrap_or_else(|| panic!("{told}\n{plan}"));
+    let planned: f64 = rest
+        .split_once(' ')
+        .unwrap()
+        .0
+        .replace(',', "")
+        .parse()
+        .unwrap();
+    assert_eq!(planned, tokens);
+    let next = project
+        .tinylm("plan train.yaml -v -S model.train.lr=3e-3")
+        .success();
+    assert!(next.stdout.contains(" here, as "), "{next}");
+    assert!(next.stdout.contains("/model did "), "{next}");
 }

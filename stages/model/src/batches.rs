@@ -185,6 +185,11 @@ impl<'a> Batches<'a> {
         self.order.1[rows].to_vec()
     }
 
+    /// Rows of an evaluation.
+    pub(crate) fn n_evaluated(&self) -> usize {
+        self.order.1.len()
+    }
+
     /// The rows of an evaluation, in their order.
     pub(crate) fn evaluated(&self) -> &[u32] {
         &self.order.1

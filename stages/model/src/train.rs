@@ -9,6 +9,7 @@
 //! there (metrics, samples, how often something is logged or saved) cannot change
 //! what is trained.
 
+mod course;
 mod error;
 mod judge;
 mod micro_batch;
@@ -28,26 +29,25 @@ use crate::{
     dpo::Rewards,
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
     reduction::Reduction,
-    shards::{Shards, Split},
+    shards::Shards,
     state::State,
     validation::validate,
 };
 
+pub use course::Course;
 pub use error::TrainError;
 pub use micro_batch::choose_micro_batch;
 pub use settings::{Length, OnNonFinite, OnSpike, TrainSettings, WatchSettings};
 pub use trained::{TrainReport, Trained};
 pub use watcher::Watcher;
 
+use course::{fixed_set, split, validate_every};
 use error::SKIPPED_MAX;
 use judge::{check_validation, fault, judge, non_finite};
 use micro_batch::fits;
 use pace::Pace;
 use preferences::Preferences;
 use watcher::{is_logged, log, log_validation, report_coverage};
-
-/// Validations of a run that does not say how often.
-const VALIDATIONS: u64 = 20;
 
 const NOTHING_HELD_BACK: &str = "the shards hold no documents back, so nothing says when the model \
      begins to learn by heart: the last weights are kept; in `binarize`, `validation: 0.05` holds some \
@@ -63,11 +63,7 @@ pub fn train(
     watcher: &mut dyn Watcher,
 ) -> Result<Trained, TrainError> {
     check(engine.config(), shards, settings)?;
-    let split = |name: &str| match settings.dpo {
-        None => shards.split(name),
-        Some(_) => shards.split_of_pairs(name),
-    };
-    let train_split = split("train")?;
+    let train_split = split(shards, settings, "train")?;
     let mut batches =
         Batches::new(&train_split, &settings.batches, settings.seed).map_err(|source| {
             TrainError::Batches {
@@ -77,18 +73,13 @@ pub fn train(
         })?;
     let n_per_epoch = batches.n_per_epoch();
     let n_steps = settings.length.n_steps(n_per_epoch)?;
-    let asked = settings.validate_every;
-    let validate_every = match asked {
-        Some(asked) => asked,
-        None if shards.has("validation") => n_steps.div_ceil(VALIDATIONS),
-        None => {
-            watcher.warn(NOTHING_HELD_BACK.to_owned());
-            0
-        }
-    };
+    let validate_every = validate_every(settings, shards, n_steps);
+    if settings.validate_every.is_none() && validate_every == 0 {
+        watcher.warn(NOTHING_HELD_BACK.to_owned());
+    }
     let validation_split = match validate_every {
         0 => None,
-        _ => Some(split("validation")?),
+        _ => Some(split(shards, settings, "validation")?),
     };
     let validation = match &validation_split {
         None => None,
@@ -390,23 +381,6 @@ fn check(
         Some((name, value)) => Err(TrainError::NotPositive { name, value }),
         None => Ok(()),
     }
-}
-
-/// The rows of every validation.
-fn fixed_set<'a>(
-    split: &'a Split,
-    settings: &TrainSettings,
-    validate_every: u64,
-) -> Result<Batches<'a>, TrainError> {
-    // A quarter of the rows that are trained on in between, which takes far less time.
-    let affordable = validate_every as usize * settings.batches.batch / 4;
-    let n_rows = settings.validate_rows.unwrap_or(affordable.clamp(64, 1000));
-    Batches::for_evaluation(split, &settings.batches, n_rows).map_err(|source| {
-        TrainError::Batches {
-            split: "validation",
-            source,
-        }
-    })
 }
 
 /// Loads the newest whole checkpoint into `engine`; `None` when there is none.

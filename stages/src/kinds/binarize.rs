@@ -19,8 +19,8 @@ use rayon::prelude::*;
 use serde_json::json;
 use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
 use tinylm_pipeline::{
-    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
-    StageIo, copy_file, settings,
+    Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
+    Stage, StageError, StageIo, copy_file, settings,
 };
 
 use crate::shared::{
@@ -60,6 +60,9 @@ settings! {
     }
 }
 
+/// Bytes of a text that a token stands for, about, with a vocabulary of a few thousand.
+const BYTES_A_TOKEN: f64 = 3.5;
+
 const ROLES: &[InputRole] = &[
     InputRole::many("documents", "what is encoded and split").takes(&[Content::Documents]),
     InputRole::one("tokenizer", "what it is encoded with; a model has one too")
@@ -96,6 +99,25 @@ impl Stage for Binarize {
             return Err(SettingError::new("shard_tokens", "must be at least 1"));
         }
         Ok(settings)
+    }
+
+    fn forecast(settings: &BinarizeSettings, input: &FindInput) -> Option<Forecast> {
+        let tokenizer = input("tokenizer");
+        let made = tokenizer.made.as_deref();
+        let made = made.and_then(|folder| Tokenizer::load(folder).ok());
+        let vocab_size = match (made, tokenizer.forecasts.first()) {
+            (Some(made), _) => made.vocab_size(),
+            (None, Some(Forecast::Tokens { vocab_size, .. })) => *vocab_size,
+            _ => return None,
+        };
+        let held = [settings.validation, settings.test].into_iter().flatten();
+        let trained_on: f64 = 1.0 - held.map(Held::amount).sum::<f64>();
+        let bytes = input("documents").text_bytes();
+        let n_about = bytes.map(|bytes| (bytes as f64 * trained_on / BYTES_A_TOKEN) as u64);
+        Some(Forecast::Tokens {
+            vocab_size,
+            n_about,
+        })
     }
 
     fn run(

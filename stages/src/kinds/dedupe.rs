@@ -21,8 +21,8 @@ use std::{
 
 use serde_json::json;
 use tinylm_pipeline::{
-    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
-    StageIo,
+    Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
+    Stage, StageError, StageIo,
 };
 
 use crate::shared::{
@@ -91,6 +91,11 @@ impl Stage for Dedupe {
         let mut lines = shown::first_documents(artifact)?;
         lines.extend(report::shown(artifact)?);
         Ok(lines)
+    }
+
+    fn forecast(_: &DedupeSettings, input: &FindInput) -> Option<Forecast> {
+        let bytes = input("documents").text_bytes()?;
+        Some(Forecast::Texts { bytes })
     }
 
     fn run(settings: &DedupeSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {

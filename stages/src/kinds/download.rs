@@ -22,8 +22,8 @@ mod url;
 use std::path::Path;
 
 use tinylm_pipeline::{
-    Content, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError, Stage, StageError,
-    StageIo,
+    Content, FindInput, Forecast, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError,
+    Stage, StageError, StageIo,
 };
 
 use crate::shared::{
@@ -92,6 +92,12 @@ impl Stage for Download {
         outside: &Outside,
     ) -> Result<Pin, StageError> {
         resolve(settings, &net(settings, outside)?)
+    }
+
+    fn forecast(settings: &DownloadSettings, _: &FindInput) -> Option<Forecast> {
+        let rows = settings.rows.as_ref()?.iter();
+        let bytes = rows.map(|row| row.to_string().len() as u64).sum();
+        Some(Forecast::Texts { bytes })
     }
 
     fn run(

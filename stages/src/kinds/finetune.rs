@@ -17,10 +17,12 @@ use tinylm_model::{
     shards::Shards,
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
 };
-use tinylm_pipeline::{Content, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo};
+use tinylm_pipeline::{
+    Content, FindInput, Forecast, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo,
+};
 
 use crate::shared::training::{
-    METRICS, ModelSettings, TrainWatch, Training, explained, folder_error, open_engine,
+    Corpus, METRICS, ModelSettings, TrainWatch, Training, explained, folder_error, open_engine,
 };
 
 use adapter::Plan;
@@ -60,6 +62,28 @@ impl Stage for Finetune {
         settings.train.check_stride(settings.context)?;
         adapter::check(&mut settings)?;
         settings.with_objective()
+    }
+
+    fn forecast(settings: &FinetuneSettings, input: &FindInput) -> Option<Forecast> {
+        let corpus = Corpus::of(&input("shards"));
+        let from = origin::shape(&input("model"));
+        let (Some(corpus), Some(from)) = (corpus, from) else {
+            let what =
+                "its shape is known once its shards and the model that it starts from are there";
+            return Some(Forecast::Later(what));
+        };
+        let config = ModelConfig {
+            vocab_size: corpus.vocab_size().max(from.vocab_size),
+            context: settings.context.unwrap_or(from.context),
+            ..from.clone()
+        };
+        let plan = Plan::new(settings.adapter.as_ref(), &from, &config, Vec::new()).ok()?;
+        let how = plan.engine_settings(&settings.train);
+        Some(
+            settings
+                .train
+                .forecast((&config, settings.dpo()), &how, &corpus),
+        )
     }
 
     fn run(

@@ -54,8 +54,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    Content, Metrics, NoSettings, Role as InputRole, Roles, SettingError, Stage, StageError,
-    StageIo,
+    Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
+    Stage, StageError, StageIo,
 };
 
 use crate::shared::{
@@ -132,6 +132,11 @@ impl Stage for Normalize {
         let mut lines = shown::first_documents(artifact)?;
         lines.extend(rejected::shown(artifact)?);
         Ok(lines)
+    }
+
+    fn forecast(_: &NormalizeSettings, input: &FindInput) -> Option<Forecast> {
+        let bytes = input("sources").text_bytes()?;
+        Some(Forecast::Texts { bytes })
     }
 
     fn run(

@@ -10,7 +10,7 @@ use tinylm_pipeline::{
 };
 
 use crate::shared::training::{
-    METRICS, ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
+    Corpus, METRICS, ModelSettings, TrainSettings, TrainWatch, Training, explained, open_engine,
 };
 
 pub struct Pretrain;
@@ -58,12 +58,13 @@ impl Stage for Pretrain {
     }
 
     fn forecast(settings: &PretrainSettings, input: &FindInput) -> Option<Forecast> {
-        let Some(shards) = input("shards").and_then(|folder| Shards::open(&folder).ok()) else {
+        let Some(corpus) = Corpus::of(&input("shards")) else {
             let what = "its shape is known once its shards, and so its vocabulary, are there";
             return Some(Forecast::Later(what));
         };
-        let config = settings.model.config(shards.index().vocab_size).ok()?;
-        Some(settings.train.forecast(&config))
+        let config = settings.model.config(corpus.vocab_size()).ok()?;
+        let train = &settings.train;
+        Some(train.forecast((&config, None), &train.engine_settings(), &corpus))
     }
 
     fn run(

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    Content, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole, Roles, SettingError,
-    Stage, StageError, StageIo, settings,
+    Content, FindInput, Forecast, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole,
+    Roles, SettingError, Stage, StageError, StageIo, settings,
 };
 
 use crate::shared::{
@@ -110,6 +110,15 @@ impl Stage for TokenizerStage {
     fn canonical(settings: TokenizerSettings) -> Result<TokenizerSettings, SettingError> {
         check(&settings)?;
         Ok(settings)
+    }
+
+    fn forecast(settings: &TokenizerSettings, _: &FindInput) -> Option<Forecast> {
+        // That of an existing one is known when it is there.
+        let is_trained = settings.pretrained.is_none();
+        is_trained.then_some(Forecast::Tokens {
+            vocab_size: settings.vocab_size,
+            n_about: None,
+        })
     }
 
     fn run(

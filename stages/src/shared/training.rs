@@ -23,10 +23,14 @@ use tinylm_model::{
     reduction::Alone,
     shards::Shards,
     train::{
-        TrainError, TrainSettings as LoopSettings, Trained, Watcher, choose_micro_batch, train,
+        self as loops, TrainError, TrainSettings as LoopSettings, Trained, Watcher,
+        choose_micro_batch, train,
     },
 };
-use tinylm_pipeline::{Device, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo};
+use tinylm_pipeline::{
+    Ahead, Course, Device, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo,
+    settings::plain,
+};
 
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
@@ -54,6 +58,36 @@ pub(crate) const METRICS: &[&str] = &[
     "best_step",
     "skipped_steps",
 ];
+
+/// The shards that a training reads, or what is known of them: about how many tokens, and the size of
+/// their vocabulary.
+pub(crate) enum Corpus {
+    Made(Shards),
+    About(Option<u64>, usize),
+}
+
+impl Corpus {
+    pub(crate) fn of(ahead: &Ahead) -> Option<Self> {
+        let made = ahead.made.as_deref();
+        if let Some(shards) = made.and_then(|folder| Shards::open(folder).ok()) {
+            return Some(Self::Made(shards));
+        }
+        match ahead.forecasts.first()? {
+            Forecast::Tokens {
+                vocab_size,
+                n_about,
+            } => Some(Self::About(*n_about, *vocab_size)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn vocab_size(&self) -> usize {
+        match self {
+            Self::Made(shards) => shards.index().vocab_size,
+            Self::About(_, vocab_size) => *vocab_size,
+        }
+    }
+}
 
 /// One training, from an engine at its start to a model folder.
 pub(crate) struct Training<'a> {
@@ -168,21 +202,52 @@ fn on_gpu(
 }
 
 impl TrainSettings {
-    /// Returns the parts of a model and what its training would take.
-    pub(crate) fn forecast(&self, config: &ModelConfig) -> Forecast {
-        let memory = self.memory_need(config);
+    /// Returns the parts of a model and what its training would take; `ahead` is what it reads.
+    pub(crate) fn forecast(
+        &self,
+        (config, dpo): (&ModelConfig, Option<Dpo>),
+        settings: &EngineSettings,
+        ahead: &Corpus,
+    ) -> Forecast {
+        let memory = self.memory_need(config, settings);
         Forecast::Model {
             parts: parts(config),
+            shape: plain(config),
             flops_per_token: config.flops_per_token(memory.len),
             memory,
+            course: self.course((config, dpo), ahead),
         }
     }
 
+    /// How long it goes on; unknown where its steps hang on a number of tokens that nobody knows.
+    fn course(&self, (config, dpo): (&ModelConfig, Option<Dpo>), ahead: &Corpus) -> Option<Course> {
+        // Neither what is looked at nor the seed makes it longer or shorter.
+        let watch = TrainWatch::default();
+        let settings = self.loop_settings((config, dpo), &watch, None, 0);
+        let counted = match ahead {
+            Corpus::Made(shards) => loops::Course::of(shards, &settings),
+            Corpus::About(n, _) => {
+                let a_step = (settings.batches.batch * settings.batches.context) as u64;
+                // With a number of steps their tokens are known, and with epochs nothing is.
+                let n_tokens = n.or(self.steps.map(|steps| steps.saturating_mul(a_step)))?;
+                loops::Course::about(n_tokens, settings.length, &settings.batches)
+            }
+        };
+        let course = counted.ok()?;
+        let is_known = !matches!(ahead, Corpus::About(None, _));
+        Some(Course {
+            n_steps: course.n_steps,
+            n_epochs: is_known.then_some(course.n_epochs),
+            n_tokens: course.n_tokens,
+            n_validated: course.n_validated,
+            is_counted: matches!(ahead, Corpus::Made(_)),
+        })
+    }
+
     /// Chooses as a run would; where nothing fits, what is closest to it.
-    fn memory_need(&self, config: &ModelConfig) -> MemoryNeed {
+    fn memory_need(&self, config: &ModelConfig, settings: &EngineSettings) -> MemoryNeed {
         let machine = Machine::here(Device::Cpu);
-        let settings = self.engine_settings();
-        let n_rows = match self.choose_micro_batch((config, None), &settings, &machine) {
+        let n_rows = match self.choose_micro_batch((config, None), settings, &machine) {
             Ok(n_rows) => n_rows,
             Err(TrainError::Memory { micro_batch, .. }) => micro_batch,
             Err(_) => 1,

@@ -8,7 +8,7 @@ use tinylm_model::{
     engine::{EngineError, Tensors},
     folder::{FolderError, ModelFolder, SHAPE_NAME, TOKENIZER_NAME, Which},
 };
-use tinylm_pipeline::{At, LocalFile, StageError, StageIo};
+use tinylm_pipeline::{Ahead, At, Forecast, LocalFile, StageError, StageIo};
 
 use super::settings::FinetuneSettings;
 use crate::shared::training::{explained, folder_error};
@@ -19,6 +19,16 @@ pub(super) struct Origin<'a> {
     which: Which,
     /// What `from` names.
     files: Vec<&'a LocalFile>,
+}
+
+/// The shape of the model that a stage made or is to make.
+pub(super) fn shape(ahead: &Ahead) -> Option<ModelConfig> {
+    let made = ahead.made.as_deref();
+    let made = made.and_then(|folder| ModelFolder::open(folder).ok()?.config().ok());
+    made.or_else(|| match ahead.forecasts.first()? {
+        Forecast::Model { shape, .. } => serde_json::from_value(shape.clone()).ok(),
+        _ => None,
+    })
 }
 
 impl<'a> Origin<'a> {

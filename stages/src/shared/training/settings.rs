@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tinylm_model::{
     Dropout, EngineSettings, Optimizer,
     batches::{BatchSettings, Batching, LongDocuments, LossOn},
@@ -13,7 +14,7 @@ use tinylm_model::{
         Length, OnNonFinite, OnSpike, TrainSettings as LoopSettings, WatchSettings as LoopWatch,
     },
 };
-use tinylm_pipeline::settings::{SettingError, Shape, Shaped};
+use tinylm_pipeline::settings::{SettingError, Settings as _, Shape, Shaped, with_defaults};
 
 use crate::shared::decimal::decimal;
 
@@ -137,6 +138,14 @@ tinylm_pipeline::settings! {
         pub checkpoint_every: u64 = 0,
         /// Minutes of work that may be lost at most.
         pub checkpoint_minutes: f64 = 10.0,
+    }
+}
+
+impl Default for TrainWatch {
+    fn default() -> Self {
+        let nothing = Value::Object(serde_json::Map::new());
+        let filled = with_defaults(&Self::list(), &nothing);
+        serde_json::from_value(filled).expect("all of it has defaults")
     }
 }
 
