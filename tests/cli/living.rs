@@ -1,6 +1,9 @@
 //! `ui`, `watch` and `stop`: a run seen and stopped from outside while it goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -210,6 +213,21 @@ fn a_page_changes_nothing_unless_it_may_and_answers_to_its_own_name() {
         page.contains("good") && page.contains("&lt;b&gt;it works"),
         "{page}"
     );
+}
+
+#[test]
+fn a_page_begins_before_the_first_run_and_sees_a_home_that_is_begun_anew() {
+    let project = Project::chain();
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let empty = server.get("/");
+    assert!(empty.status == 404 && empty.body.contains("there are no runs yet"));
+    for _ in 0..2 {
+        project.tinylm("run chain.yaml").success();
+        let page = server.get("/");
+        assert!(page.status == 200 && page.body.contains("loaded 1 of 1"));
+        assert!(page.body.contains(&last_run(&project)));
+        fs::remove_dir_all(project.path(".tinylm")).unwrap();
+    }
 }
 
 #[test]

@@ -6,10 +6,9 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use tinylm_registry::Registry;
 use tokio::sync::watch;
 
-use crate::readers::Readers;
+use crate::readers::{Reader, Readers};
 
 /// How often the number is read.
 const EVERY: Duration = Duration::from_millis(150);
@@ -25,12 +24,15 @@ impl Pulse {
         });
         let beating = Arc::downgrade(&pulse);
         thread::spawn(move || {
-            let mut registry: Option<Registry> = None;
+            let mut reader: Option<Reader> = None;
             let mut last = None;
             while let Some(pulse) = beating.upgrade() {
                 if pulse.beats.receiver_count() > 0 {
-                    registry = registry.or_else(|| readers.open().ok().flatten());
-                    let tide = registry.as_ref().and_then(|registry| registry.tide().ok());
+                    reader = reader.filter(|reader| readers.is_current(reader));
+                    reader = reader.or_else(|| readers.open().ok().flatten());
+                    let tide = reader
+                        .as_ref()
+                        .and_then(|reader| reader.registry.tide().ok());
                     if tide != last {
                         pulse.beats.send_replace(());
                     }

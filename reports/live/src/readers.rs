@@ -1,9 +1,12 @@
 //! Connections to the registry for whoever reads it, one at a time each.
 //!
 //! SQLite is asked from threads that may wait. Connections are kept, since opening one takes longer
-//! than most questions.
+//! than most questions, but only as long as the file they read is the one at the path: somebody may
+//! have begun a home anew.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,7 +20,13 @@ const IDLE_MAX: usize = 8;
 
 pub(crate) struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Registry>>,
+    idle: Mutex<Vec<Reader>>,
+}
+
+/// A connection, and the file that it was opened on.
+pub(crate) struct Reader {
+    pub(crate) registry: Registry,
+    file: Option<(u64, u64)>,
 }
 
 impl Readers {
@@ -39,29 +48,39 @@ impl Readers {
     }
 
     fn ask_now<T>(&self, question: impl FnOnce(&Registry) -> Result<T, Wrong>) -> Result<T, Wrong> {
-        let registry = self.take()?;
-        let answer = question(&registry);
+        let reader = self.take()?;
+        let answer = question(&reader.registry);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
-            idle.push(registry);
+            idle.push(reader);
         }
         answer
     }
 
-    fn take(&self) -> Result<Registry, Wrong> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        match idle {
-            Some(registry) => Ok(registry),
+    fn take(&self) -> Result<Reader, Wrong> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|reader| self.is_current(reader));
+        let known = idle.pop();
+        drop(idle);
+        match known {
+            Some(reader) => Ok(reader),
             None => self.open()?.ok_or_else(Wrong::no_runs),
         }
     }
 
     /// Opens a connection of one's own; nothing while there is no registry.
-    pub(crate) fn open(&self) -> Result<Option<Registry>, Wrong> {
-        Ok(Registry::open_to_read(&self.path)?)
+    pub(crate) fn open(&self) -> Result<Option<Reader>, Wrong> {
+        let file = self.file();
+        let registry = Registry::open_to_read(&self.path)?;
+        Ok(registry.map(|registry| Reader { registry, file }))
+    }
+
+    pub(crate) fn is_current(&self, reader: &Reader) -> bool {
+        reader.file.is_some() && reader.file == self.file()
+    }
+
+    fn file(&self) -> Option<(u64, u64)> {
+        let about = fs::metadata(&self.path).ok()?;
+        Some((about.dev(), about.ino()))
     }
 }
