@@ -123,11 +123,10 @@ fn findings(project: &Project) -> Vec<Finding> {
             .map_err(|why| format!("{endpoint} does not answer: {why}")),
     };
     add("hub", hub);
-    let cuda = if cfg!(feature = "cuda") {
-        "built in"
-    } else {
-        "not built in (`--features cuda`)"
+    let gpu = match tinylm_model::gpu::find(0) {
+        Ok(gpu) => format!("{}, {}", gpu.name, bytes(gpu.total_bytes)),
+        Err(why) => format!("none: {why}"),
     };
-    add("cuda", Ok(cuda.to_owned()));
+    add("gpu", Ok(gpu));
     findings
 }

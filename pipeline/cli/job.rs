@@ -469,19 +469,20 @@ fn before_running(error: tinylm_pipeline::StageError) -> Failure {
 
 fn device(asked: &str) -> Result<Device, Failure> {
     if asked == "auto" {
-        return Ok(Device::Cpu);
+        let gpu = tinylm_model::gpu::find(0);
+        return Ok(gpu.map_or(Device::Cpu, |_| Device::Cuda(0)));
     }
     let device = asked.parse().map_err(|error: NotADevice| {
         let help = "there is `auto`, `cpu`, `cuda` and `cuda:N`";
         Failure::wrong(error.to_string()).help(help)
     })?;
-    match device {
-        Device::Cuda(_) if !cfg!(feature = "cuda") => {
-            Err(Failure::wrong("this tinylm was built without CUDA")
-                .help("build it with `cargo build --release --features cuda`"))
-        }
-        device => Ok(device),
+    if let Device::Cuda(number) = device {
+        tinylm_model::gpu::find(number).map_err(|why| {
+            let help = "`--device cpu` trains here, and `auto` takes a GPU where there is one";
+            Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
+        })?;
     }
+    Ok(device)
 }
 
 /// The settings of all stages, as one text.

@@ -13,7 +13,7 @@ use crate::{
     config::{Parameter, Precision},
     engine::{EngineError, EngineSettings, Tensor, Tensors, Update, find},
     kernels::{View, matmul, optimizer::sum_squares},
-    moments::Moments,
+    moments::{Moments, names},
     noise::fill_uniform,
     optimizer::Optimizer,
 };
@@ -62,7 +62,7 @@ impl Factor {
 
     /// The names of its moments and of itself in a checkpoint.
     fn names(&self, optimizer: Optimizer) -> Vec<String> {
-        let mut names = Moments::names(&self.parameter, optimizer);
+        let mut names = names(&self.parameter, optimizer);
         names.push(self.parameter.name.clone());
         names
     }

@@ -24,7 +24,7 @@ use crate::fused::FusedCpu;
 use crate::initial::initial;
 use crate::kernels::optimizer::sum_squares;
 use crate::machine::Machine;
-use crate::moments::Moments;
+use crate::moments::{Moments, names};
 use crate::ops::{Result, Scene, Training};
 use crate::plain::PlainDevice;
 
@@ -128,7 +128,10 @@ impl<B: Backend> DfdxEngine<B> {
         threads: usize,
     ) -> Result<Self> {
         config.check()?;
-        let machine = Machine::here(device);
+        let machine = Machine {
+            device,
+            ..Machine::here()
+        };
         let parameters = config.parameters();
         let trained = settings.trained(&parameters)?;
         let threads = ThreadPoolBuilder::new()
@@ -330,7 +333,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
 
     fn optimizer(&self) -> Result<Tensors> {
         let named = self.whole().flat_map(|(i, parameter)| {
-            let names = Moments::names(parameter, self.settings.optimizer);
+            let names = names(parameter, self.settings.optimizer);
             let held = self.moments[i].as_ref();
             let named = names.into_iter().enumerate();
             named.map(move |(idx, name)| (name, parameter, held.map(|moments| moments.nth(idx))))
@@ -356,7 +359,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
         let mut known = BTreeSet::new();
         for (i, parameter) in self.whole() {
             loaded[i] = Some(Moments::load(state, parameter, optimizer)?);
-            known.extend(Moments::names(parameter, optimizer));
+            known.extend(names(parameter, optimizer));
         }
         for adapted in self.adapted.iter_mut().flatten() {
             adapted.load(state, optimizer)?;
@@ -388,4 +391,4 @@ fn grad_norm(grads: &[Option<Vec<f32>>], adapted: &[Option<Adapted>], divisor: f
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use std::fs;
 
 use tinylm_settings::Device;
 
-use crate::kernels;
+use crate::{gpu, kernels};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
@@ -16,13 +16,23 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine as it is now, before an engine takes its memory.
-    pub fn here(device: Device) -> Self {
+    /// This machine's CPU as it is now, before an engine takes its memory.
+    pub fn here() -> Self {
         Machine {
-            device,
+            device: Device::Cpu,
             kernels: kernels::name().to_owned(),
             memory_bytes: available_memory(),
         }
+    }
+
+    /// The GPU of this number, before an engine takes its memory; the error says what is missing.
+    pub fn with_gpu(number: usize) -> Result<Self, String> {
+        let found = gpu::find(number)?;
+        Ok(Machine {
+            device: Device::Cuda(number),
+            kernels: found.name,
+            memory_bytes: Some(found.total_bytes),
+        })
     }
 }
 

@@ -11,6 +11,18 @@ use crate::optimizer::Optimizer;
 /// In the order of their names.
 pub(crate) struct Moments(Vec<Vec<f32>>);
 
+/// The names under which a tensor's moments are saved.
+pub(crate) fn names(parameter: &Parameter, optimizer: Optimizer) -> Vec<String> {
+    let kinds: &[&str] = match optimizer.is_muon_for(parameter.role) {
+        true => &["muon.m"],
+        false => &["adam.m", "adam.v"],
+    };
+    let named = kinds
+        .iter()
+        .map(|kind| format!("{kind}.{}", parameter.name));
+    named.collect()
+}
+
 impl Moments {
     /// Moments before the first gradient.
     pub(crate) fn new(parameter: &Parameter, optimizer: Optimizer) -> Self {
@@ -18,24 +30,12 @@ impl Moments {
         Moments((0..n_moments).map(|_| vec![0.0; parameter.n()]).collect())
     }
 
-    /// The names under which a tensor's moments are saved.
-    pub(crate) fn names(parameter: &Parameter, optimizer: Optimizer) -> Vec<String> {
-        let kinds: &[&str] = match optimizer.is_muon_for(parameter.role) {
-            true => &["muon.m"],
-            false => &["adam.m", "adam.v"],
-        };
-        let named = kinds
-            .iter()
-            .map(|kind| format!("{kind}.{}", parameter.name));
-        named.collect()
-    }
-
     pub(crate) fn load(
         state: &Tensors,
         parameter: &Parameter,
         optimizer: Optimizer,
     ) -> Result<Self, EngineError> {
-        let names = Self::names(parameter, optimizer).into_iter();
+        let names = names(parameter, optimizer).into_iter();
         let found = names.map(|name| find(state, &name, &parameter.shape));
         found.collect::<Result<_, _>>().map(Moments)
     }
@@ -54,11 +54,7 @@ impl Moments {
         how: (&EngineSettings, &Update, f32),
     ) {
         let (settings, update, scale) = how;
-        let decay = match parameter.role.decays() {
-            true => settings.weight_decay,
-            false => 0.0,
-        };
-        let keep = 1.0 - update.lr * decay;
+        let keep = kept(parameter, settings, update);
         match &mut self.0[..] {
             [m, v] => adam(adam_step(settings, update, keep, scale), weight, grad, m, v),
             [m] => {
@@ -75,7 +71,22 @@ impl Moments {
     }
 }
 
-fn adam_step(settings: &EngineSettings, update: &Update, keep: f32, scale: f32) -> AdamStep {
+/// The part of a weight that decay leaves.
+pub(crate) fn kept(parameter: &Parameter, settings: &EngineSettings, update: &Update) -> f32 {
+    let decay = match parameter.role.decays() {
+        true => settings.weight_decay,
+        false => 0.0,
+    };
+    1.0 - update.lr * decay
+}
+
+/// AdamW's numbers for an update of weights of which it keeps this part.
+pub(crate) fn adam_step(
+    settings: &EngineSettings,
+    update: &Update,
+    keep: f32,
+    scale: f32,
+) -> AdamStep {
     // In f64 and by exponent, so that step 100,000 is as exact as step 1.
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(update.step as f64);
     AdamStep {

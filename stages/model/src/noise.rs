@@ -55,11 +55,11 @@ impl Place {
 /// The dropout of one place in one pass: which columns of which row are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mask {
-    key: u64,
-    row_offset: u64,
-    len: u64,
+    pub(crate) key: u64,
+    pub(crate) row_offset: u64,
+    pub(crate) len: u64,
     /// A draw below this is dropped.
-    below: u32,
+    pub(crate) below: u32,
     /// The factor of kept numbers.
     pub(crate) scale: f32,
 }

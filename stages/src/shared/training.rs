@@ -12,7 +12,7 @@ mod shape;
 use std::path::Path;
 
 use tinylm_model::{
-    CpuEngine, EngineSettings,
+    CpuEngine, EngineSettings, GpuEngine,
     config::{ModelConfig, Parameter, Precision},
     dpo::Dpo,
     engine::{Engine, EngineError},
@@ -164,41 +164,29 @@ pub(crate) fn open_engine(
     settings: EngineSettings,
     seed: u64,
 ) -> Result<Box<dyn Engine>, StageError> {
+    let machine = match io.device() {
+        Device::Cpu => Machine::here(),
+        Device::Cuda(number) => Machine::with_gpu(number).map_err(|why| no_gpu(number, &why))?,
+    };
     train
-        .choose_micro_batch((&config, dpo), &settings, &Machine::here(io.device()))
+        .choose_micro_batch((&config, dpo), &settings, &machine)
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
-    match io.device() {
+    let engine: Result<Box<dyn Engine>, EngineError> = match io.device() {
         Device::Cpu => {
-            let engine = CpuEngine::new(config, settings, seed, io.threads());
-            Ok(Box::new(engine.map_err(|error| explained(&error))?))
+            CpuEngine::new(config, settings, seed, io.threads()).map(|x| Box::new(x) as _)
         }
-        Device::Cuda(number) => on_gpu(number, config, settings, seed, io.threads()),
-    }
+        Device::Cuda(number) => {
+            io.info(format!("trains on {}", machine.kernels));
+            GpuEngine::new(number, config, settings, seed).map(|x| Box::new(x) as _)
+        }
+    };
+    engine.map_err(|error| explained(&error))
 }
 
-#[cfg(feature = "cuda")]
-fn on_gpu(
-    number: usize,
-    config: ModelConfig,
-    settings: EngineSettings,
-    seed: u64,
-    threads: usize,
-) -> Result<Box<dyn Engine>, StageError> {
-    let engine = tinylm_model::CudaEngine::on_gpu(number, config, settings, seed, threads);
-    Ok(Box::new(engine.map_err(|error| explained(&error))?))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn on_gpu(
-    number: usize,
-    _: ModelConfig,
-    _: EngineSettings,
-    _: u64,
-    _: usize,
-) -> Result<Box<dyn Engine>, StageError> {
-    let message = format!("this tinylm cannot train on `{}`", Device::Cuda(number));
-    let help = "use `--device cpu`, or build with `--features cuda`";
-    Err(StageError::new(message).help(help).is_final())
+fn no_gpu(number: usize, why: &str) -> StageError {
+    let message = format!("this machine cannot train on `{}`", Device::Cuda(number));
+    let help = "`--device cpu` trains here; `tinylm doctor` tells what it finds";
+    StageError::new(message).cause(why.to_owned()).help(help)
 }
 
 impl TrainSettings {
@@ -246,7 +234,7 @@ impl TrainSettings {
 
     /// Chooses as a run would; where nothing fits, what is closest to it.
     fn memory_need(&self, config: &ModelConfig, settings: &EngineSettings) -> MemoryNeed {
-        let machine = Machine::here(Device::Cpu);
+        let machine = Machine::here();
         let n_rows = match self.choose_micro_batch((config, None), settings, &machine) {
             Ok(n_rows) => n_rows,
             Err(TrainError::Memory { micro_batch, .. }) => micro_batch,

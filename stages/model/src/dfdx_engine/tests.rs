@@ -8,6 +8,7 @@ use tinylm_settings::Choice;
 
 use super::*;
 use crate::config::{Activation, Norm, NormAt, Positions, Precision, Preset};
+use crate::gpu::tests::{emulated, is_emulated, on_card};
 use crate::noise::{Dropout, mix};
 use crate::optimizer::Optimizer;
 
@@ -31,7 +32,7 @@ fn tiny(preset: Preset) -> ModelConfig {
 }
 
 /// Every preset, and every choice that no preset makes.
-fn configs() -> Vec<(&'static str, ModelConfig)> {
+pub(crate) fn configs() -> Vec<(&'static str, ModelConfig)> {
     let mut configs: Vec<_> = Preset::ALL.iter().map(|&p| (p.word(), tiny(p))).collect();
     let silu = ModelConfig {
         activation: Activation::Silu,
@@ -66,7 +67,7 @@ fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
 }
 
 /// Rows of packed documents with some places that do not count.
-fn packed(n_rows: usize, len: usize, seed: u64) -> Batch {
+pub(crate) fn packed(n_rows: usize, len: usize, seed: u64) -> Batch {
     let mut number = numbers(seed);
     let mut batch = Batch {
         n_rows,
@@ -90,7 +91,7 @@ fn packed(n_rows: usize, len: usize, seed: u64) -> Batch {
 }
 
 /// One document a row, every place counts.
-fn plain_rows(n_rows: usize, len: usize, seed: u64) -> Batch {
+pub(crate) fn plain_rows(n_rows: usize, len: usize, seed: u64) -> Batch {
     let mut batch = packed(n_rows, len, seed);
     batch.weights.fill(1.0);
     batch.starts.fill(0);
@@ -99,7 +100,7 @@ fn plain_rows(n_rows: usize, len: usize, seed: u64) -> Batch {
     batch
 }
 
-fn rows(batch: &Batch, rows: std::ops::Range<usize>) -> Batch {
+pub(crate) fn rows(batch: &Batch, rows: std::ops::Range<usize>) -> Batch {
     let places = rows.start * batch.len..rows.end * batch.len;
     Batch {
         n_rows: rows.len(),
@@ -113,10 +114,10 @@ fn rows(batch: &Batch, rows: std::ops::Range<usize>) -> Batch {
     }
 }
 
-const PASS: Pass = Pass { seed: 5, step: 2 };
+pub(crate) const PASS: Pass = Pass { seed: 5, step: 2 };
 
 /// All of training's extras at once.
-fn with_everything() -> EngineSettings {
+pub(crate) fn with_everything() -> EngineSettings {
     EngineSettings {
         dropout: Dropout {
             embedding: 0.1,
@@ -129,21 +130,34 @@ fn with_everything() -> EngineSettings {
     }
 }
 
-fn cpu(config: &ModelConfig, settings: &EngineSettings, threads: usize) -> CpuEngine {
+pub(crate) fn cpu(config: &ModelConfig, settings: &EngineSettings, threads: usize) -> CpuEngine {
     let mut engine = CpuEngine::new(config.clone(), settings.clone(), 3, threads).unwrap();
     engine.load_weights(&stirred(&engine)).unwrap();
     engine
 }
 
-fn plain(config: &ModelConfig, settings: &EngineSettings) -> PlainEngine<Cpu> {
+pub(crate) fn plain(config: &ModelConfig, settings: &EngineSettings) -> PlainEngine<Cpu> {
     let device = Cpu::default();
     let mut engine = PlainEngine::on(device, config.clone(), settings.clone(), 3, 1).unwrap();
     engine.load_weights(&stirred(&engine)).unwrap();
     engine
 }
 
+/// Opens an engine with stirred weights.
+type Open = fn(&ModelConfig, &EngineSettings) -> Box<dyn Engine>;
+
+/// The engines that people train with: all that holds for one of them holds for the others.
+fn engines() -> Vec<Open> {
+    let on_a_gpu: Open = |config, settings| Box::new(emulated(config, settings, 0));
+    let mut engines: Vec<Open> = vec![|config, settings| Box::new(cpu(config, settings, 2))];
+    engines.extend(is_emulated().then_some(on_a_gpu));
+    let on_a_card: Open = |config, settings| Box::new(on_card(config, settings));
+    engines.extend(crate::gpu::find(0).is_ok().then_some(on_a_card));
+    engines
+}
+
 /// Weights with no gain at one and no bias at zero, and large enough to matter.
-fn stirred(engine: &impl Engine) -> Tensors {
+pub(crate) fn stirred(engine: &dyn Engine) -> Tensors {
     let mut weights = engine.weights().unwrap();
     for (name, tensor) in &mut weights {
         for (i, x) in tensor.data.iter_mut().enumerate() {
@@ -154,18 +168,15 @@ fn stirred(engine: &impl Engine) -> Tensors {
     weights
 }
 
-type Named = Vec<(String, Vec<f32>)>;
+pub(crate) type Named = Vec<(String, Vec<f32>)>;
 
-fn gradients<B: Backend>(engine: &mut DfdxEngine<B>, batch: &Batch) -> (LossSum, Named) {
+/// The sums of a pass and the gradients that it adds to those held, which are dropped.
+pub(crate) fn gradients(engine: &mut dyn Engine, batch: &Batch) -> (LossSum, Named) {
     let loss = engine.accumulate(batch, PASS).unwrap();
-    let grads = engine.grads.iter_mut().map(Option::take);
-    let named = engine.names.iter().cloned().zip(grads);
-    (
-        loss,
-        named
-            .filter_map(|(name, grad)| Some((name, grad?)))
-            .collect(),
-    )
+    let mut named = Named::new();
+    engine.each_gradient(&mut |name, gradient| named.push((name.to_owned(), gradient.to_vec())));
+    engine.discard();
+    (loss, named)
 }
 
 /// The distance of two gradients, relative to their size.
@@ -176,7 +187,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[track_caller]
-fn assert_close(what: &str, a: &(LossSum, Named), b: &(LossSum, Named), tolerance: f64) {
+pub(crate) fn assert_close(what: &str, a: &(LossSum, Named), b: &(LossSum, Named), tolerance: f64) {
     let off = (a.0.nll - b.0.nll).abs() / a.0.nll;
     assert!(
         off < tolerance,
@@ -243,15 +254,17 @@ fn a_gpu_computes_what_the_cpu_does() {
 
 #[test]
 fn fused_scores_are_plain_ones() {
-    for (name, config) in configs() {
-        let (batch, settings) = (packed(3, 12, 1), with_everything());
-        let fused = cpu(&config, &settings, 2).evaluate(&batch).unwrap();
-        let plain = plain(&config, &settings).evaluate(&batch).unwrap();
-        for (a, b) in fused.iter().zip(&plain) {
-            assert!(
-                (a.nll - b.nll).abs() < 1e-4 && a.rank == b.rank,
-                "{name}: {a:?} {b:?}"
-            );
+    for open in engines() {
+        for (name, config) in configs() {
+            let (batch, settings) = (packed(3, 12, 1), with_everything());
+            let fused = open(&config, &settings).evaluate(&batch).unwrap();
+            let plain = plain(&config, &settings).evaluate(&batch).unwrap();
+            for (a, b) in fused.iter().zip(&plain) {
+                assert!(
+                    (a.nll - b.nll).abs() < 1e-4 && a.rank == b.rank,
+                    "{name}: {a:?} {b:?}"
+                );
+            }
         }
     }
 }
@@ -299,29 +312,31 @@ fn gradients_are_slopes_of_the_loss() {
 
 #[test]
 fn what_is_frozen_changes_no_other_gradient() {
-    for (name, config) in configs() {
-        let batch = packed(3, 12, 1);
-        let whole = gradients(&mut cpu(&config, &with_everything(), 2), &batch);
-        for frozen in [
-            &["blocks.0"][..],
-            &["embed", "positions"],
-            &["embed", "positions", "blocks.0"],
-            &["blocks.1.norm1", "blocks.0.up"],
-            &["blocks.0.norm2", "blocks.0.proj", "blocks.1.down"],
-        ] {
-            let is_frozen = |tensor: &str| frozen.iter().any(|name| tensor.starts_with(name));
-            let names = config.parameters().into_iter().map(|p| p.name);
-            let settings = EngineSettings {
-                frozen: names.filter(|name| is_frozen(name)).collect(),
-                ..with_everything()
-            };
-            let mut engine = cpu(&config, &settings, 2);
-            // The second pass works in memory that the first one has used.
-            for pass in 1..=2 {
-                let some = gradients(&mut engine, &batch);
-                assert_eq!(some.0, whole.0, "{name}, {frozen:?}, pass {pass}");
-                let trained = whole.1.iter().filter(|(tensor, _)| !is_frozen(tensor));
-                assert!(trained.eq(&some.1), "{name}, {frozen:?}, pass {pass}");
+    for open in engines() {
+        for (name, config) in configs() {
+            let batch = packed(3, 12, 1);
+            let whole = gradients(&mut *open(&config, &with_everything()), &batch);
+            for frozen in [
+                &["blocks.0"][..],
+                &["embed", "positions"],
+                &["embed", "positions", "blocks.0"],
+                &["blocks.1.norm1", "blocks.0.up"],
+                &["blocks.0.norm2", "blocks.0.proj", "blocks.1.down"],
+            ] {
+                let is_frozen = |tensor: &str| frozen.iter().any(|name| tensor.starts_with(name));
+                let names = config.parameters().into_iter().map(|p| p.name);
+                let settings = EngineSettings {
+                    frozen: names.filter(|name| is_frozen(name)).collect(),
+                    ..with_everything()
+                };
+                let mut engine = open(&config, &settings);
+                // The second pass works in memory that the first one has used.
+                for pass in 1..=2 {
+                    let some = gradients(&mut *engine, &batch);
+                    assert_eq!(some.0, whole.0, "{name}, {frozen:?}, pass {pass}");
+                    let trained = whole.1.iter().filter(|(tensor, _)| !is_frozen(tensor));
+                    assert!(trained.eq(&some.1), "{name}, {frozen:?}, pass {pass}");
+                }
             }
         }
     }
@@ -329,23 +344,25 @@ fn what_is_frozen_changes_no_other_gradient() {
 
 #[test]
 fn cutting_a_batch_changes_nothing() {
-    for precision in [Precision::F32, Precision::Bf16] {
-        let settings = EngineSettings {
-            precision,
-            ..with_everything()
-        };
-        let config = tiny(Preset::FortyOne);
-        let batch = packed(32, 12, 9);
-        let whole = gradients(&mut cpu(&config, &settings, 2), &batch);
-        let mut engine = cpu(&config, &settings, 2);
-        let mut nll = 0.0;
-        for part in 0..7 {
-            let part = rows(&batch, part * 4..part * 4 + 4);
-            nll += engine.accumulate(&part, PASS).unwrap().nll;
+    for open in engines() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let settings = EngineSettings {
+                precision,
+                ..with_everything()
+            };
+            let config = tiny(Preset::FortyOne);
+            let batch = packed(32, 12, 9);
+            let whole = gradients(&mut *open(&config, &settings), &batch);
+            let mut engine = open(&config, &settings);
+            let mut nll = 0.0;
+            for part in 0..7 {
+                let part = rows(&batch, part * 4..part * 4 + 4);
+                nll += engine.accumulate(&part, PASS).unwrap().nll;
+            }
+            let mut last = gradients(&mut *engine, &rows(&batch, 28..32));
+            last.0.nll += nll;
+            assert_close("1 x 32 and 8 x 4", &whole, &last, 1e-5);
         }
-        let mut last = gradients(&mut engine, &rows(&batch, 28..32));
-        last.0.nll += nll;
-        assert_close("1 x 32 and 8 x 4", &whole, &last, 1e-5);
     }
 }
 
@@ -384,69 +401,75 @@ fn any_number_of_threads_computes_the_same_bits() {
 
 #[test]
 fn packed_documents_score_as_they_do_alone() {
-    for (name, config) in configs() {
-        let mut engine = cpu(&config, &EngineSettings::default(), 2);
-        let batch = packed(2, 12, 4);
-        let scores = engine.evaluate(&batch).unwrap();
-        let mut at = 0;
-        while at < scores.len() {
-            let is_same = |&i: &usize| i / 12 == at / 12 && batch.starts[i] == batch.starts[at];
-            let n = (at..scores.len()).take_while(is_same).count();
-            let alone = Batch {
-                n_rows: 1,
-                len: n,
-                tokens: batch.tokens[at..at + n].to_vec(),
-                targets: batch.targets[at..at + n].to_vec(),
-                weights: vec![1.0; n],
-                positions: (0..n as u16).collect(),
-                starts: vec![0; n],
-                row_offset: 0,
-            };
-            for (a, b) in scores[at..at + n]
-                .iter()
-                .zip(engine.evaluate(&alone).unwrap())
-            {
-                assert!((a.nll - b.nll).abs() < 1e-4, "{name}: {a:?} {b:?}");
+    for open in engines() {
+        for (name, config) in configs() {
+            let mut engine = open(&config, &EngineSettings::default());
+            let batch = packed(2, 12, 4);
+            let scores = engine.evaluate(&batch).unwrap();
+            let mut at = 0;
+            while at < scores.len() {
+                let is_same = |&i: &usize| i / 12 == at / 12 && batch.starts[i] == batch.starts[at];
+                let n = (at..scores.len()).take_while(is_same).count();
+                let alone = Batch {
+                    n_rows: 1,
+                    len: n,
+                    tokens: batch.tokens[at..at + n].to_vec(),
+                    targets: batch.targets[at..at + n].to_vec(),
+                    weights: vec![1.0; n],
+                    positions: (0..n as u16).collect(),
+                    starts: vec![0; n],
+                    row_offset: 0,
+                };
+                for (a, b) in scores[at..at + n]
+                    .iter()
+                    .zip(engine.evaluate(&alone).unwrap())
+                {
+                    assert!((a.nll - b.nll).abs() < 1e-4, "{name}: {a:?} {b:?}");
+                }
+                at += n;
             }
-            at += n;
         }
     }
 }
 
 #[test]
 fn a_document_does_not_see_its_neighbour() {
-    for (name, config) in configs() {
-        for precision in [Precision::F32, Precision::Bf16] {
-            let settings = EngineSettings {
-                precision,
-                ..EngineSettings::default()
-            };
-            let mut engine = cpu(&config, &settings, 2);
-            let mut batch = plain_rows(2, 12, 4);
-            for row in [0, 12] {
-                batch.starts[row + 5..row + 12].fill(5);
-                batch.positions.splice(row + 5..row + 12, 0..7);
+    for open in engines() {
+        for (name, config) in configs() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let settings = EngineSettings {
+                    precision,
+                    ..EngineSettings::default()
+                };
+                let mut engine = open(&config, &settings);
+                let mut batch = plain_rows(2, 12, 4);
+                for row in [0, 12] {
+                    batch.starts[row + 5..row + 12].fill(5);
+                    batch.positions.splice(row + 5..row + 12, 0..7);
+                }
+                let before = engine.evaluate(&batch).unwrap();
+                for token in &mut batch.tokens[..5] {
+                    *token = (*token + 11) % 37;
+                }
+                let after = engine.evaluate(&batch).unwrap();
+                assert_ne!(before[..5], after[..5], "{name}");
+                assert_eq!(before[5..], after[5..], "{name}");
             }
-            let before = engine.evaluate(&batch).unwrap();
-            for token in &mut batch.tokens[..5] {
-                *token = (*token + 11) % 37;
-            }
-            let after = engine.evaluate(&batch).unwrap();
-            assert_ne!(before[..5], after[..5], "{name}");
-            assert_eq!(before[5..], after[5..], "{name}");
         }
     }
 }
 
 #[test]
 fn a_token_does_not_see_the_next() {
-    let mut engine = cpu(&tiny(Preset::Mini), &EngineSettings::default(), 2);
-    let mut batch = plain_rows(1, 12, 4);
-    let before = engine.evaluate(&batch).unwrap();
-    batch.tokens[6] = (batch.tokens[6] + 1) % 37;
-    let after = engine.evaluate(&batch).unwrap();
-    assert_eq!(before[..6], after[..6]);
-    assert_ne!(before[6..], after[6..]);
+    for open in engines() {
+        let mut engine = open(&tiny(Preset::Mini), &EngineSettings::default());
+        let mut batch = plain_rows(1, 12, 4);
+        let before = engine.evaluate(&batch).unwrap();
+        batch.tokens[6] = (batch.tokens[6] + 1) % 37;
+        let after = engine.evaluate(&batch).unwrap();
+        assert_eq!(before[..6], after[..6]);
+        assert_ne!(before[6..], after[6..]);
+    }
 }
 
 #[test]
@@ -479,35 +502,37 @@ fn one_batch_can_be_learned_by_heart() {
 
 #[test]
 fn a_saved_engine_goes_on_to_the_bit() {
-    for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
-        let settings = EngineSettings {
-            optimizer,
-            ..with_everything()
-        };
-        let config = tiny(Preset::Tinylm);
-        let go_on = |engine: &mut CpuEngine, steps: std::ops::Range<u64>| {
-            for step in steps {
-                let batch = packed(4, 12, step);
-                let sum = engine.accumulate(&batch, Pass { seed: 1, step }).unwrap();
-                let update = Update {
-                    step,
-                    lr: 0.01,
-                    divisor: sum.weight,
-                    clip: 1.0,
-                };
-                engine.update(&update).unwrap();
-            }
-        };
-        let mut whole = CpuEngine::new(config.clone(), settings.clone(), 1, 2).unwrap();
-        go_on(&mut whole, 1..4);
-        let (weights, state) = (whole.weights().unwrap(), whole.optimizer().unwrap());
-        let mut resumed = CpuEngine::new(config, settings, 99, 1).unwrap();
-        resumed.load_weights(&weights).unwrap();
-        resumed.load_optimizer(&state).unwrap();
-        go_on(&mut whole, 4..7);
-        go_on(&mut resumed, 4..7);
-        assert!(whole.weights().unwrap() == resumed.weights().unwrap());
-        assert!(whole.optimizer().unwrap() == resumed.optimizer().unwrap());
+    for open in engines() {
+        for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+            let settings = EngineSettings {
+                optimizer,
+                ..with_everything()
+            };
+            let config = tiny(Preset::Tinylm);
+            let go_on = |engine: &mut dyn Engine, steps: std::ops::Range<u64>| {
+                for step in steps {
+                    let batch = packed(4, 12, step);
+                    let sum = engine.accumulate(&batch, Pass { seed: 1, step }).unwrap();
+                    let update = Update {
+                        step,
+                        lr: 0.01,
+                        divisor: sum.weight,
+                        clip: 1.0,
+                    };
+                    engine.update(&update).unwrap();
+                }
+            };
+            let mut whole = open(&config, &settings);
+            go_on(&mut *whole, 1..4);
+            let (weights, state) = (whole.weights().unwrap(), whole.optimizer().unwrap());
+            let mut resumed = open(&config, &settings);
+            resumed.load_weights(&weights).unwrap();
+            resumed.load_optimizer(&state).unwrap();
+            go_on(&mut *whole, 4..7);
+            go_on(&mut *resumed, 4..7);
+            assert!(whole.weights().unwrap() == resumed.weights().unwrap());
+            assert!(whole.optimizer().unwrap() == resumed.optimizer().unwrap());
+        }
     }
 }
 
@@ -529,165 +554,179 @@ fn an_optimizer_keeps_as_much_as_its_estimate_says() {
 
 #[test]
 fn only_matrices_decay() {
-    for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
-        let after_a_step = |weight_decay| {
-            let settings = EngineSettings {
-                optimizer,
-                weight_decay,
-                ..EngineSettings::default()
+    for open in engines() {
+        for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+            let after_a_step = |weight_decay| {
+                let settings = EngineSettings {
+                    optimizer,
+                    weight_decay,
+                    ..EngineSettings::default()
+                };
+                let mut engine = open(&tiny(Preset::Mini), &settings);
+                let sum = engine.accumulate(&packed(4, 12, 1), PASS).unwrap();
+                let update = Update {
+                    step: 1,
+                    lr: 0.01,
+                    divisor: sum.weight,
+                    clip: 1.0,
+                };
+                engine.update(&update).unwrap();
+                engine.weights().unwrap()
             };
-            let mut engine = cpu(&tiny(Preset::Mini), &settings, 2);
-            let sum = engine.accumulate(&packed(4, 12, 1), PASS).unwrap();
-            let update = Update {
-                step: 1,
-                lr: 0.01,
-                divisor: sum.weight,
-                clip: 1.0,
-            };
-            engine.update(&update).unwrap();
-            engine.weights().unwrap()
-        };
-        let (without, with) = (after_a_step(0.0), after_a_step(0.5));
-        for (name, tensor) in &without {
-            let is_matrix = tensor.shape.len() == 2;
-            assert_eq!(*tensor != with[name], is_matrix, "{name}, {optimizer:?}");
+            let (without, with) = (after_a_step(0.0), after_a_step(0.5));
+            for (name, tensor) in &without {
+                let is_matrix = tensor.shape.len() == 2;
+                assert_eq!(*tensor != with[name], is_matrix, "{name}, {optimizer:?}");
+            }
         }
     }
 }
 
 #[test]
 fn frozen_tensors_stay_and_the_others_move() {
-    let frozen = vec!["embed".to_string(), "blocks.0".into()];
-    let settings = EngineSettings {
-        frozen,
-        ..with_everything()
-    };
-    let mut engine = cpu(&tiny(Preset::Mini), &settings, 2);
-    let before = engine.weights().unwrap();
-    let sum = engine.accumulate(&packed(4, 12, 1), PASS).unwrap();
-    engine
-        .update(&Update {
-            step: 1,
-            lr: 0.01,
-            divisor: sum.weight,
-            clip: 1.0,
-        })
-        .unwrap();
-    for (name, tensor) in engine.weights().unwrap() {
-        let is_frozen = name.starts_with("embed.") || name.starts_with("blocks.0.");
-        assert_eq!(tensor == before[&name], is_frozen, "{name}");
-    }
-    let moments = engine.optimizer().unwrap();
-    assert!(!moments.contains_key("adam.m.blocks.0.qkv.weight"));
-    assert!(moments.contains_key("adam.v.blocks.1.qkv.weight"));
+    for open in engines() {
+        let frozen = vec!["embed".to_string(), "blocks.0".into()];
+        let settings = EngineSettings {
+            frozen,
+            ..with_everything()
+        };
+        let mut engine = open(&tiny(Preset::Mini), &settings);
+        let before = engine.weights().unwrap();
+        let sum = engine.accumulate(&packed(4, 12, 1), PASS).unwrap();
+        engine
+            .update(&Update {
+                step: 1,
+                lr: 0.01,
+                divisor: sum.weight,
+                clip: 1.0,
+            })
+            .unwrap();
+        for (name, tensor) in engine.weights().unwrap() {
+            let is_frozen = name.starts_with("embed.") || name.starts_with("blocks.0.");
+            assert_eq!(tensor == before[&name], is_frozen, "{name}");
+        }
+        let moments = engine.optimizer().unwrap();
+        assert!(!moments.contains_key("adam.m.blocks.0.qkv.weight"));
+        assert!(moments.contains_key("adam.v.blocks.1.qkv.weight"));
 
-    let frozen = vec!["block".to_string()];
-    let settings = EngineSettings {
-        frozen,
-        ..EngineSettings::default()
-    };
-    let refused = CpuEngine::new(tiny(Preset::Mini), settings, 1, 1)
-        .err()
-        .unwrap();
-    assert_eq!(refused.to_string(), "`block` is not part of this model");
+        let frozen = vec!["block".to_string()];
+        let settings = EngineSettings {
+            frozen,
+            ..EngineSettings::default()
+        };
+        let refused = CpuEngine::new(tiny(Preset::Mini), settings, 1, 1)
+            .err()
+            .unwrap();
+        assert_eq!(refused.to_string(), "`block` is not part of this model");
+    }
 }
 
 #[test]
 fn a_norm_that_is_not_finite_changes_nothing() {
-    let mut engine = cpu(&tiny(Preset::Mini), &EngineSettings::default(), 2);
-    let mut weights = engine.weights().unwrap();
-    weights.get_mut("blocks.0.up.bias").unwrap().data[3] = f32::INFINITY;
-    engine.load_weights(&weights).unwrap();
-    engine.accumulate(&packed(2, 12, 1), PASS).unwrap();
-    let stats = engine
-        .update(&Update {
-            step: 1,
-            lr: 0.1,
-            divisor: 1.0,
-            clip: 1.0,
-        })
-        .unwrap();
-    assert!(!stats.applied && !stats.grad_norm.is_finite());
-    let after = engine.weights().unwrap();
-    assert!(after["embed.weight"] == weights["embed.weight"]);
+    for open in engines() {
+        let mut engine = open(&tiny(Preset::Mini), &EngineSettings::default());
+        let mut weights = engine.weights().unwrap();
+        weights.get_mut("blocks.0.up.bias").unwrap().data[3] = f32::INFINITY;
+        engine.load_weights(&weights).unwrap();
+        engine.accumulate(&packed(2, 12, 1), PASS).unwrap();
+        let stats = engine
+            .update(&Update {
+                step: 1,
+                lr: 0.1,
+                divisor: 1.0,
+                clip: 1.0,
+            })
+            .unwrap();
+        assert!(!stats.applied && !stats.grad_norm.is_finite());
+        let after = engine.weights().unwrap();
+        assert!(after["embed.weight"] == weights["embed.weight"]);
+    }
 }
 
 #[test]
 fn gradients_are_clipped_to_the_norm() {
-    let settings = EngineSettings {
-        beta1: 0.0,
-        ..EngineSettings::default()
-    };
-    let mut engine = cpu(&tiny(Preset::Mini), &settings, 2);
-    let sum = engine.accumulate(&packed(2, 12, 1), PASS).unwrap();
-    let update = Update {
-        step: 1,
-        lr: 0.0,
-        divisor: sum.weight,
-        clip: 0.125,
-    };
-    let stats = engine.update(&update).unwrap();
-    assert!(stats.grad_norm > 0.2, "{stats:?}");
-    // Without decay of the first moment, it is the clipped gradient.
-    let moments = engine.optimizer().unwrap();
-    let first = moments
-        .iter()
-        .filter(|(name, _)| name.starts_with("adam.m."));
-    let squares: f64 = first
-        .flat_map(|(_, t)| &t.data)
-        .map(|&x| f64::from(x).powi(2))
-        .sum();
-    assert!((squares.sqrt() - 0.125).abs() < 1e-5, "{}", squares.sqrt());
+    for open in engines() {
+        let settings = EngineSettings {
+            beta1: 0.0,
+            ..EngineSettings::default()
+        };
+        let mut engine = open(&tiny(Preset::Mini), &settings);
+        let sum = engine.accumulate(&packed(2, 12, 1), PASS).unwrap();
+        let update = Update {
+            step: 1,
+            lr: 0.0,
+            divisor: sum.weight,
+            clip: 0.125,
+        };
+        let stats = engine.update(&update).unwrap();
+        assert!(stats.grad_norm > 0.2, "{stats:?}");
+        // Without decay of the first moment, it is the clipped gradient.
+        let moments = engine.optimizer().unwrap();
+        let first = moments
+            .iter()
+            .filter(|(name, _)| name.starts_with("adam.m."));
+        let squares: f64 = first
+            .flat_map(|(_, t)| &t.data)
+            .map(|&x| f64::from(x).powi(2))
+            .sum();
+        assert!((squares.sqrt() - 0.125).abs() < 1e-5, "{}", squares.sqrt());
+    }
 }
 
 #[test]
 fn a_batch_where_nothing_counts_has_no_loss_and_no_gradient() {
-    let mut engine = cpu(&tiny(Preset::Mini), &EngineSettings::default(), 2);
-    let mut batch = packed(2, 12, 1);
-    batch.weights.fill(0.0);
-    let (loss, grads) = gradients(&mut engine, &batch);
-    assert_eq!(loss, LossSum::default());
-    assert!(grads.iter().all(|(_, grad)| grad.iter().all(|&g| g == 0.0)));
+    for open in engines() {
+        let mut engine = open(&tiny(Preset::Mini), &EngineSettings::default());
+        let mut batch = packed(2, 12, 1);
+        batch.weights.fill(0.0);
+        let (loss, grads) = gradients(&mut *engine, &batch);
+        assert_eq!(loss, LossSum::default());
+        assert!(grads.iter().all(|(_, grad)| grad.iter().all(|&g| g == 0.0)));
+    }
 }
 
 #[test]
 fn bad_batches_are_refused_by_name() {
-    let mut engine = cpu(&tiny(Preset::Mini), &EngineSettings::default(), 1);
-    let mut refused = |change: &dyn Fn(&mut Batch)| {
-        let mut batch = plain_rows(2, 12, 1);
-        change(&mut batch);
-        engine.accumulate(&batch, PASS).unwrap_err().to_string()
-    };
-    assert!(refused(&|b| b.targets[3] = 37).contains("token id 37"));
-    assert!(refused(&|b| b.positions[3] = 12).contains("`context` of 12"));
-    assert!(refused(&|b| b.starts[3] = 4).contains("starts after it"));
-    assert!(refused(&|b| b.weights.truncate(5)).contains("5 weights for 24 places"));
-    assert!(refused(&|b| b.n_rows = 0).contains("no tokens"));
+    for open in engines() {
+        let mut engine = open(&tiny(Preset::Mini), &EngineSettings::default());
+        let mut refused = |change: &dyn Fn(&mut Batch)| {
+            let mut batch = plain_rows(2, 12, 1);
+            change(&mut batch);
+            engine.accumulate(&batch, PASS).unwrap_err().to_string()
+        };
+        assert!(refused(&|b| b.targets[3] = 37).contains("token id 37"));
+        assert!(refused(&|b| b.positions[3] = 12).contains("`context` of 12"));
+        assert!(refused(&|b| b.starts[3] = 4).contains("starts after it"));
+        assert!(refused(&|b| b.weights.truncate(5)).contains("5 weights for 24 places"));
+        assert!(refused(&|b| b.n_rows = 0).contains("no tokens"));
+    }
 }
 
 #[test]
 fn weights_that_do_not_fit_are_refused_by_name() {
-    let mut engine = cpu(&tiny(Preset::Mini), &EngineSettings::default(), 1);
-    let weights = engine.weights().unwrap();
-    let mut missing = weights.clone();
-    missing.remove("norm.weight");
-    let refused = engine.load_weights(&missing).unwrap_err();
-    assert_eq!(refused.to_string(), "`norm.weight` is missing");
-    let mut strange = weights.clone();
-    let tensor = Tensor {
-        shape: vec![1],
-        data: vec![0.0],
-    };
-    strange.insert("head.bias".into(), tensor.clone());
-    let refused = engine.load_weights(&strange).unwrap_err();
-    assert_eq!(refused.to_string(), "`head.bias` is not part of this model");
-    let mut misshapen = weights;
-    misshapen.insert("norm.weight".into(), tensor);
-    let refused = engine.load_weights(&misshapen).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "`norm.weight` has shape [1], the model needs [20]"
-    );
+    for open in engines() {
+        let mut engine = open(&tiny(Preset::Mini), &EngineSettings::default());
+        let weights = engine.weights().unwrap();
+        let mut missing = weights.clone();
+        missing.remove("norm.weight");
+        let refused = engine.load_weights(&missing).unwrap_err();
+        assert_eq!(refused.to_string(), "`norm.weight` is missing");
+        let mut strange = weights.clone();
+        let tensor = Tensor {
+            shape: vec![1],
+            data: vec![0.0],
+        };
+        strange.insert("head.bias".into(), tensor.clone());
+        let refused = engine.load_weights(&strange).unwrap_err();
+        assert_eq!(refused.to_string(), "`head.bias` is not part of this model");
+        let mut misshapen = weights;
+        misshapen.insert("norm.weight".into(), tensor);
+        let refused = engine.load_weights(&misshapen).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`norm.weight` has shape [1], the model needs [20]"
+        );
+    }
 }
 
 #[test]
@@ -707,19 +746,21 @@ fn bf16_differs_from_f32_by_rounding_only() {
 
 #[test]
 fn gradients_of_all_that_is_trained_are_shown_in_the_order_of_parameters() {
-    let config = tiny(Preset::Mini);
-    let settings = EngineSettings {
-        frozen: vec!["embed".to_owned()],
-        ..EngineSettings::default()
-    };
-    let mut engine = CpuEngine::new(config.clone(), settings, 1, 1).unwrap();
-    let mut shown = Vec::new();
-    engine.each_gradient(&mut |name, gradient| {
-        assert!(gradient.iter().all(|&value| value == 0.0), "{name}");
-        shown.push((name.to_owned(), gradient.len()));
-    });
-    let all = config.parameters().into_iter();
-    let trained = all.filter(|parameter| parameter.name != "embed.weight");
-    let trained = trained.map(|parameter| (parameter.name.clone(), parameter.n()));
-    assert_eq!(shown, trained.collect::<Vec<_>>());
+    for open in engines() {
+        let config = tiny(Preset::Mini);
+        let settings = EngineSettings {
+            frozen: vec!["embed".to_owned()],
+            ..EngineSettings::default()
+        };
+        let mut engine = open(&config, &settings);
+        let mut shown = Vec::new();
+        engine.each_gradient(&mut |name, gradient| {
+            assert!(gradient.iter().all(|&value| value == 0.0), "{name}");
+            shown.push((name.to_owned(), gradient.len()));
+        });
+        let all = config.parameters().into_iter();
+        let trained = all.filter(|parameter| parameter.name != "embed.weight");
+        let trained = trained.map(|parameter| (parameter.name.clone(), parameter.n()));
+        assert_eq!(shown, trained.collect::<Vec<_>>());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use insta::assert_snapshot;
 use tempfile::TempDir;
-use tinylm_settings::{Choice as _, Device};
+use tinylm_settings::Choice as _;
 
 use super::*;
 use crate::{
@@ -989,7 +989,7 @@ fn an_automatic_micro_batch_fits_into_memory() {
     let choose = |settings: &TrainSettings, memory_bytes: Option<u64>| {
         let machine = Machine {
             memory_bytes,
-            ..Machine::here(Device::Cpu)
+            ..Machine::here()
         };
         choose_micro_batch(
             &config,

@@ -1,0 +1,289 @@
+//! The kernels on this machine's CPU, for tests: compiled by a C++ compiler with `kernels/emulator.h`.
+//!
+//! Memory starts as NaN and stands between guards, so what reads too early or writes too far is found;
+//! arguments are compared with the kernels' types, which nothing does on a GPU.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::kernels::{SOURCES, names};
+use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut};
+use crate::engine::EngineError;
+use crate::ops::Result;
+
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+/// `Kernel` of `emulator.h`.
+#[repr(C)]
+struct Kernel {
+    name: *const c_char,
+    call: *const c_void,
+    letters: [c_char; 32],
+}
+
+type LaunchFn = unsafe extern "C" fn(
+    call: *const c_void,
+    grid: *const c_uint,
+    block: c_uint,
+    shared: usize,
+    args: *const *const c_void,
+    order: c_uint,
+) -> *const c_char;
+
+/// A compiled set of kernels: where each is called, and its arguments' types.
+pub(crate) struct Library {
+    launch: LaunchFn,
+    kernels: HashMap<&'static str, (usize, String)>,
+}
+
+/// The kernels as they stand in the sources.
+pub(crate) fn library() -> std::result::Result<&'static Library, String> {
+    static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| Library::compiled(|_, text| text.to_owned()));
+    library.as_ref().map_err(String::clone)
+}
+
+impl Library {
+    /// Compiles the kernels, once for each text of their sources; `change` may plant a fault.
+    pub(crate) fn compiled(
+        change: impl Fn(&str, &str) -> String,
+    ) -> std::result::Result<Self, String> {
+        let sources: Vec<_> = SOURCES
+            .iter()
+            .map(|(file, text)| (*file, change(file, text)))
+            .collect();
+        let mut all = blake3::Hasher::new();
+        for (file, text) in &sources {
+            all.update(file.as_bytes()).update(text.as_bytes());
+        }
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let beside = program.parent().unwrap_or(Path::new("."));
+        let built = beside.join(format!("emulated-{}.so", &all.finalize().to_hex()[..16]));
+        if !built.exists() {
+            compile(&sources, &built)?;
+        }
+        Library::open(&built)
+    }
+
+    fn open(path: &Path) -> std::result::Result<Self, String> {
+        const NOW: c_int = 2;
+        let text = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
+        // SAFETY: a library that was compiled from this crate's sources; it is never closed.
+        unsafe {
+            let library = dlopen(text.as_ptr(), NOW);
+            if library.is_null() {
+                return Err(format!("{} cannot be loaded", path.display()));
+            }
+            let launch = dlsym(library, c"emulator_launch".as_ptr());
+            let table = dlsym(library, c"emulator_kernels".as_ptr()).cast::<Kernel>();
+            assert!(!launch.is_null() && !table.is_null());
+            let kernels = names().enumerate().map(|(i, name)| {
+                let kernel = &*table.add(i);
+                assert_eq!(CStr::from_ptr(kernel.name).to_str(), Ok(name));
+                let letters = CStr::from_ptr(kernel.letters.as_ptr()).to_string_lossy();
+                (name, (kernel.call as usize, letters.into_owned()))
+            });
+            Ok(Library {
+                launch: std::mem::transmute::<*mut c_void, LaunchFn>(launch),
+                kernels: kernels.collect(),
+            })
+        }
+    }
+}
+
+fn compile(sources: &[(&str, String)], built: &Path) -> std::result::Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let mut main = String::new();
+    for (file, text) in sources {
+        std::fs::write(folder.path().join(file), text).map_err(|error| error.to_string())?;
+        if file.ends_with(".cu") {
+            main += &format!("#include \"{file}\"\n");
+        }
+    }
+    main += "extern \"C\" {\nemulator::Kernel emulator_kernels[] = {\n";
+    for name in names() {
+        main += &format!("  emulator::Caller<{name}>::named(\"{name}\"),\n");
+    }
+    main += "};\nconst char* emulator_launch(emulator::Call call, const unsigned* grid, unsigned block,\n\
+             \x20   size_t shared, void** arguments, unsigned order) {\n\
+             \x20 return emulator::launch(call, {grid[0], grid[1], grid[2]}, {block, 1, 1}, shared, arguments, order);\n}\n}\n";
+    let (path, out) = (folder.path().join("main.cpp"), folder.path().join("out.so"));
+    std::fs::write(&path, main).map_err(|error| error.to_string())?;
+    let said = Command::new("c++")
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-ffp-contract=off",
+            "-o",
+        ])
+        .args([&out, &path])
+        .output()
+        .map_err(|error| format!("no C++ compiler: c++: {error}"))?;
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    // Another process may be at it: a rename is whole.
+    let ready = PathBuf::from(format!("{}.{}", built.display(), std::process::id()));
+    std::fs::copy(&out, &ready).map_err(|error| error.to_string())?;
+    std::fs::rename(&ready, built).map_err(|error| error.to_string())
+}
+
+/// Bytes on either side of memory that nobody may write.
+const GUARD: usize = 256;
+const GUARDED: u8 = 0xa5;
+
+/// Runs the kernels of a library with threads in one order.
+pub(crate) struct Emulated {
+    library: &'static Library,
+    order: u32,
+    memory: RefCell<BTreeMap<u64, Vec<u8>>>,
+    pub(crate) n_launches: Cell<usize>,
+}
+
+impl Emulated {
+    pub(crate) fn new(library: &'static Library, order: u32) -> Self {
+        Emulated {
+            library,
+            order,
+            memory: RefCell::default(),
+            n_launches: Cell::new(0),
+        }
+    }
+
+    fn check(&self, launch: &Launch) -> Result<usize> {
+        let Some((call, letters)) = self.library.kernels.get(launch.kernel) else {
+            return Err(EngineError::Device(format!(
+                "no kernel `{}`",
+                launch.kernel
+            )));
+        };
+        let given: String = launch.args.iter().map(letter).collect();
+        assert_eq!(given, *letters, "arguments of `{}`", launch.kernel);
+        for arg in launch.args {
+            if let Arg::At(address) = arg {
+                self.assert_ours(*address, launch.kernel);
+            }
+        }
+        Ok(*call)
+    }
+
+    fn assert_ours(&self, address: u64, what: &str) {
+        let memory = self.memory.borrow();
+        let found = memory.range(..=address).next_back();
+        let ours = found.is_some_and(|(at, bytes)| {
+            address >= at + GUARD as u64 && address < at + (bytes.len() - GUARD) as u64
+        });
+        assert!(ours || address == 0, "`{what}`: {address:x} is nobody's");
+    }
+
+    fn copy(&self, to: *mut u8, from: *const u8, n: usize) {
+        // SAFETY: both are memory of this process; the callers' slices and `alloc` say how much.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, n) }
+    }
+}
+
+fn letter(arg: &Arg) -> char {
+    let of_size = |bytes: usize| char::from(b'A' + (bytes / 8) as u8);
+    match arg {
+        Arg::At(_) => 'p',
+        Arg::Int(_) => 'i',
+        Arg::Long(_) => 'l',
+        Arg::Float(_) => 'f',
+        Arg::Double(_) => 'd',
+        Arg::Dropped(x) => of_size(size_of_val(x)),
+        Arg::After(x) => of_size(size_of_val(x)),
+        Arg::Heads(x) => of_size(size_of_val(x)),
+        Arg::Adam(x) => of_size(size_of_val(x)),
+    }
+}
+
+impl Launcher for Emulated {
+    fn name(&self) -> String {
+        "emulated".to_owned()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn shared_limit(&self) -> usize {
+        99 << 10
+    }
+
+    fn alloc(&self, n_bytes: usize) -> Result<u64> {
+        let mut bytes = vec![GUARDED; n_bytes + 2 * GUARD];
+        bytes[GUARD..GUARD + n_bytes].fill(0xff);
+        let address = bytes.as_mut_ptr() as u64;
+        self.memory.borrow_mut().insert(address, bytes);
+        Ok(address + GUARD as u64)
+    }
+
+    fn free(&self, address: u64) {
+        let bytes = self.memory.borrow_mut().remove(&(address - GUARD as u64));
+        let bytes = bytes.expect("freed memory is ours");
+        let (before, rest) = bytes.split_at(GUARD);
+        let behind = &rest[rest.len() - GUARD..];
+        let whole = before.iter().chain(behind).all(|&byte| byte == GUARDED);
+        assert!(whole, "a kernel wrote outside its memory");
+    }
+
+    fn write(&self, to: u64, from: Numbers) -> Result<()> {
+        let (from, n) = match from {
+            Numbers::F32(x) => (x.as_ptr().cast(), size_of_val(x)),
+            Numbers::U16(x) => (x.as_ptr().cast(), size_of_val(x)),
+            Numbers::U32(x) => (x.as_ptr().cast(), size_of_val(x)),
+        };
+        self.copy(to as *mut u8, from, n);
+        Ok(())
+    }
+
+    fn read(&self, to: NumbersMut, from: u64) -> Result<()> {
+        let (to, n) = match to {
+            NumbersMut::F32(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
+            NumbersMut::F64(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
+            NumbersMut::U32(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
+        };
+        self.copy(to, from as *const u8, n);
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.n_launches.set(self.n_launches.get() + 1);
+        let call = self.check(launch)?;
+        let args: Vec<*const c_void> = launch.args.iter().map(Arg::pointer).collect();
+        // SAFETY: the arguments have the kernel's types (checked); what it reads and writes is the
+        // kernel's affair, here as on a GPU, and the guards tell of most that is wrong.
+        let fault = unsafe {
+            (self.library.launch)(
+                call as *const c_void,
+                launch.grid.as_ptr(),
+                launch.block,
+                launch.shared_bytes as usize,
+                args.as_ptr(),
+                self.order,
+            )
+        };
+        if fault.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a constant of the library.
+        let fault = unsafe { CStr::from_ptr(fault) }.to_string_lossy();
+        Err(EngineError::Device(format!("`{}`: {fault}", launch.kernel)))
+    }
+
+    fn forget(&self, address: u64, n_bytes: usize) {
+        let nan = vec![0xff; n_bytes];
+        self.copy(address as *mut u8, nan.as_ptr(), n_bytes);
+    }
+}

@@ -1,0 +1,323 @@
+//! The engine on a device: weights, held gradients and moments stay there from step to step.
+//!
+//! What it computes is `DfdxEngine`'s, with sums in another order. Whether a norm is finite is decided on
+//! the device, so that an update waits for nothing before it is launched.
+
+use std::rc::Rc;
+
+use super::cuda::Cuda;
+use super::inputs::Inputs;
+use super::launcher::{Launcher, Numbers};
+use super::memory::{Buf, Device};
+use super::ops::{GpuOps, Tables};
+use super::optimizer::{Judgement, Moments};
+use super::tape::{Grads, Node};
+use crate::config::{ModelConfig, Parameter};
+use crate::engine::{
+    Batch, Engine, EngineError, EngineSettings, LossSum, Pass, Score, Tensor, Tensors, Update,
+    UpdateStats, find, no_strangers,
+};
+use crate::initial::initial;
+use crate::machine::Machine;
+use crate::model::{Weights, forward};
+use crate::moments::names;
+use crate::ops::{Judge, Result, Scene, Training};
+
+/// A model and its optimizer on a GPU.
+pub struct GpuEngine {
+    config: ModelConfig,
+    settings: EngineSettings,
+    parameters: Vec<Parameter>,
+    trained: Vec<bool>,
+    device: Rc<Device>,
+    tables: Tables,
+    weights: Vec<Node>,
+    grads: Grads,
+    moments: Vec<Option<Moments>>,
+    machine: Machine,
+    /// Tokens of the last batch: other sizes need other buffers.
+    n_tokens: usize,
+}
+
+impl GpuEngine {
+    /// As `CpuEngine::new`, on the GPU of this number.
+    pub fn new(
+        number: usize,
+        config: ModelConfig,
+        settings: EngineSettings,
+        seed: u64,
+    ) -> Result<Self> {
+        let launcher = Box::new(Cuda::open(number)?);
+        let name = tinylm_settings::Device::Cuda(number);
+        Self::on(launcher, name, (config, settings), seed)
+    }
+
+    /// Starts from random weights, a function of the seed and each tensor's name.
+    pub(crate) fn on(
+        launcher: Box<dyn Launcher>,
+        name: tinylm_settings::Device,
+        (config, settings): (ModelConfig, EngineSettings),
+        seed: u64,
+    ) -> Result<Self> {
+        config.check()?;
+        let parameters = config.parameters();
+        let trained = settings.trained(&parameters)?;
+        if settings.adapter.is_some() {
+            let why = "an adapter is not trained on a GPU yet; use `--device cpu`";
+            return Err(EngineError::Device(why.to_owned()));
+        }
+        let machine = Machine {
+            device: name,
+            kernels: launcher.name(),
+            memory_bytes: launcher.free_bytes(),
+        };
+        let device = Device::new(launcher);
+        let mut engine = GpuEngine {
+            grads: Grads::new(&device, parameters.len()),
+            moments: parameters.iter().map(|_| None).collect(),
+            tables: Tables::default(),
+            weights: Vec::new(),
+            n_tokens: 0,
+            config,
+            settings,
+            parameters,
+            trained,
+            device,
+            machine,
+        };
+        let start = |p: &Parameter| initial(p, &engine.config, seed);
+        let weights: Vec<Vec<f32>> = engine.parameters.iter().map(start).collect();
+        engine.take_weights(&weights)?;
+        Ok(engine)
+    }
+
+    fn take_weights(&mut self, weights: &[Vec<f32>]) -> Result<()> {
+        self.weights.clear();
+        for (i, data) in weights.iter().enumerate() {
+            let width = self.parameters[i].shape.last().copied().unwrap_or(1);
+            let slot = self.trained[i].then_some(i);
+            let held = self.device.upload(Numbers::F32(data))?;
+            self.weights.push(Node::new(held, data.len(), width, slot));
+        }
+        Ok(())
+    }
+
+    /// The operations of one pass over a batch.
+    fn ops<'a>(&'a self, scene: Scene<'a>) -> Result<GpuOps<'a>> {
+        Ok(GpuOps {
+            inputs: Rc::new(Inputs::new(&self.device, scene.batch)?),
+            device: Rc::clone(&self.device),
+            tables: &self.tables,
+            tape: scene.training.map(|_| Vec::new()),
+            n_slots: self.parameters.len(),
+            scene,
+        })
+    }
+
+    fn find(&self) -> Result<Weights<Node>> {
+        let find = |name: &str| {
+            let i = self
+                .parameters
+                .iter()
+                .position(|known| known.name == name)?;
+            self.weights.get(i).cloned()
+        };
+        Weights::find(&self.config, find)
+            .ok_or_else(|| EngineError::MissingTensor("weights".into()))
+    }
+
+    fn scene<'a>(&'a self, batch: &'a Batch, pass: Option<Pass>) -> Scene<'a> {
+        let training = pass.map(|pass| Training {
+            pass,
+            dropout: self.settings.dropout,
+            label_smoothing: self.settings.label_smoothing,
+        });
+        Scene {
+            config: &self.config,
+            batch,
+            precision: self.settings.precision,
+            training,
+        }
+    }
+
+    fn prepare(&mut self, batch: &Batch) -> Result<()> {
+        batch.check(&self.config)?;
+        let n_tokens = batch.n_rows * batch.len;
+        if self.n_tokens != n_tokens {
+            self.n_tokens = n_tokens;
+            self.device.clear();
+        }
+        Ok(())
+    }
+
+    /// The sum of a pass, and what it does backward.
+    fn pass(&self, batch: &Batch, pass: Pass, held: Grads) -> (Grads, Result<f64>) {
+        let mut grads = held;
+        let run = |grads: &mut Grads| {
+            let mut ops = self.ops(self.scene(batch, Some(pass)))?;
+            let weights = self.find()?;
+            let x = forward(&mut ops, &self.config, &weights)?;
+            let (head, bias) = weights.head();
+            let total = ops.loss(&x, head, bias)?;
+            drop((x, weights));
+            grads.resize(ops.n_slots);
+            let tape = ops.tape.take().unwrap_or_default();
+            tape.into_iter().rev().try_for_each(|back| back(grads))?;
+            Ok(total)
+        };
+        let total = run(&mut grads);
+        grads.resize(self.parameters.len());
+        (grads, total)
+    }
+
+    /// The tensors that are trained, each with its place.
+    fn whole(&self) -> impl Iterator<Item = (usize, &Parameter)> {
+        let all = self.parameters.iter().enumerate();
+        all.filter(|(i, _)| self.trained[*i])
+    }
+
+    fn in_order(&self, weights: &Tensors) -> Result<Vec<Vec<f32>>> {
+        no_strangers(weights, |name| {
+            self.parameters.iter().any(|p| p.name == name)
+        })?;
+        let expected = self.parameters.iter();
+        expected.map(|p| find(weights, &p.name, &p.shape)).collect()
+    }
+
+    fn apply(&mut self, update: &Update, judgement: &Buf) -> Result<()> {
+        for i in 0..self.parameters.len() {
+            let (parameter, weight) = (&self.parameters[i], &self.weights[i]);
+            let Some(grad) = self.grads.take(i) else {
+                continue;
+            };
+            let moments = match self.moments[i].take() {
+                Some(moments) => moments,
+                None => Moments::new(&self.device, parameter, self.settings.optimizer)?,
+            };
+            let to = (&*weight.data, &grad);
+            moments.step(
+                &self.device,
+                parameter,
+                to,
+                judgement,
+                (&self.settings, update),
+            )?;
+            self.moments[i] = Some(moments);
+        }
+        Ok(())
+    }
+}
+
+impl Engine for GpuEngine {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum> {
+        self.prepare(batch)?;
+        let weight = batch.weights.iter().map(|&w| f64::from(w)).sum();
+        let held = std::mem::replace(&mut self.grads, Grads::new(&self.device, 0));
+        let (grads, nll) = self.pass(batch, pass, held);
+        self.grads = grads;
+        Ok(LossSum { nll: nll?, weight })
+    }
+
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+        for i in 0..self.parameters.len() {
+            let parameter = &self.parameters[i];
+            if !self.trained[i] {
+                continue;
+            }
+            let held = self.grads.take(i);
+            let shown = held.map(|grad| self.device.floats_of(&grad, parameter.n()));
+            // A device that fails here fails again, and says so, in the update that follows.
+            let mut shown = shown
+                .and_then(Result::ok)
+                .unwrap_or_else(|| vec![0.0; parameter.n()]);
+            f(&parameter.name, &mut shown);
+            if let Ok(grad) = self.device.upload(Numbers::F32(&shown)) {
+                self.grads.put(i, grad);
+            }
+        }
+    }
+
+    fn update(&mut self, update: &Update) -> Result<UpdateStats> {
+        let held = self.grads.all(&self.parameters);
+        let judgement = Judgement::of(&self.device, held, update)?;
+        self.apply(update, &judgement.0)?;
+        judgement.read(&self.device)
+    }
+
+    fn discard(&mut self) {
+        self.grads = Grads::new(&self.device, self.parameters.len());
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>> {
+        self.prepare(batch)?;
+        let mut ops = self.ops(self.scene(batch, None))?;
+        let weights = self.find()?;
+        let x = forward(&mut ops, &self.config, &weights)?;
+        let (head, bias) = weights.head();
+        ops.scores(&x, head, bias)
+    }
+
+    fn weights(&self) -> Result<Tensors> {
+        let named = self
+            .parameters
+            .iter()
+            .zip(&self.weights)
+            .map(|(parameter, node)| {
+                let data = self.device.floats_of(&node.data, node.n)?;
+                let shape = parameter.shape.clone();
+                Ok((parameter.name.clone(), Tensor { shape, data }))
+            });
+        named.collect()
+    }
+
+    fn load_weights(&mut self, weights: &Tensors) -> Result<()> {
+        let weights = self.in_order(weights)?;
+        self.discard();
+        self.take_weights(&weights)
+    }
+
+    fn optimizer(&self) -> Result<Tensors> {
+        let mut state = Tensors::new();
+        for (i, parameter) in self.whole() {
+            for (at, name) in names(parameter, self.settings.optimizer)
+                .into_iter()
+                .enumerate()
+            {
+                let data = match &self.moments[i] {
+                    Some(moments) => moments.nth(&self.device, at, parameter.n())?,
+                    None => vec![0.0; parameter.n()],
+                };
+                let shape = parameter.shape.clone();
+                state.insert(name, Tensor { shape, data });
+            }
+        }
+        Ok(state)
+    }
+
+    fn load_optimizer(&mut self, state: &Tensors) -> Result<()> {
+        let optimizer = self.settings.optimizer;
+        let known: Vec<String> = self
+            .whole()
+            .flat_map(|(_, p)| names(p, optimizer))
+            .collect();
+        no_strangers(state, |name| known.iter().any(|known| known == name))?;
+        let mut loaded: Vec<Option<Moments>> = self.parameters.iter().map(|_| None).collect();
+        for (i, parameter) in self.whole() {
+            loaded[i] = Some(Moments::load(&self.device, state, parameter, optimizer)?);
+        }
+        self.moments = loaded;
+        Ok(())
+    }
+}

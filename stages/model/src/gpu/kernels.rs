@@ -1,0 +1,19 @@
+//! The kernels' sources, and their names.
+
+/// All that is compiled, for GPUs and for the emulator alike.
+pub(crate) const SOURCES: &[(&str, &str)] = &[
+    #[cfg(test)]
+    ("emulator.h", include_str!("kernels/emulator.h")),
+    ("words.h", include_str!("kernels/words.h")),
+    ("elements.cu", include_str!("kernels/elements.cu")),
+    ("rows.cu", include_str!("kernels/rows.cu")),
+    ("products.cu", include_str!("kernels/products.cu")),
+    ("attention.cu", include_str!("kernels/attention.cu")),
+    ("optimizer.cu", include_str!("kernels/optimizer.cu")),
+];
+
+/// The kernels' names, in the order of the sources.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    let lines = SOURCES.iter().flat_map(|(_, text)| text.lines());
+    lines.filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next())
+}

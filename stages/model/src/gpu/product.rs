@@ -1,0 +1,129 @@
+//! Products of matrices on the device, cut along their sums where there would be too few blocks.
+
+use std::rc::Rc;
+
+use super::launcher::{After, Arg, Dropped};
+use super::memory::{Buf, Device};
+use crate::config::Precision;
+use crate::ops::Result;
+
+/// How the two matrices lie; the sum runs over k.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Layout {
+    /// (m, k) and (n, k).
+    Nt,
+    /// (m, k) and (k, n).
+    Nn,
+    /// (k, m) and (k, n).
+    Tn,
+}
+
+/// Rows, columns, and how many are summed.
+pub(crate) type Shape = (usize, usize, usize);
+
+/// What `then` of `After` says.
+pub(crate) const SET: i32 = 0;
+pub(crate) const ADD: i32 = 1;
+pub(crate) const ACTIVATE: i32 = 2;
+pub(crate) const RESIDUAL: i32 = 3;
+
+/// A mask that drops nothing.
+pub(crate) const KEPT: Dropped = Dropped {
+    key: 0,
+    row_offset: 0,
+    len: 1,
+    below: 0,
+    scale: 1.0,
+};
+
+/// A result that is set, or added to.
+pub(crate) fn plainly(accumulate: bool) -> After {
+    After {
+        bias: 0,
+        residual: 0,
+        hidden: 0,
+        dropped: KEPT,
+        then: if accumulate { ADD } else { SET },
+        activation: 0,
+    }
+}
+
+/// Side of the square that a block computes, and the shared memory of its two tiles.
+const TILE: usize = 64;
+const DEPTH: usize = 16;
+const TILE_BYTES: usize = 2 * DEPTH * (TILE + 4) * 4;
+/// Blocks that keep the largest GPU busy, and the sum that is worth a block.
+const BLOCKS: usize = 264;
+const CHUNK_MIN: usize = 256;
+
+/// `a b`, as `after` says, into `to`.
+pub(crate) fn product(
+    device: &Rc<Device>,
+    layout: Layout,
+    (to, a, b): (Arg, Arg, Arg),
+    (m, n, k): Shape,
+    precision: Precision,
+    after: After,
+) -> Result<()> {
+    let kernel = match layout {
+        Layout::Nt => "product_nt",
+        Layout::Nn => "product_nn",
+        Layout::Tn => "product_tn",
+    };
+    let n_chunks = match after.then {
+        SET | ADD if after.bias == 0 => n_chunks((m, n, k)),
+        _ => 1,
+    };
+    let chunk = k.div_ceil(n_chunks).next_multiple_of(DEPTH);
+    let n_chunks = k.div_ceil(chunk);
+    let parts: Option<Buf> = match n_chunks {
+        1 => None,
+        _ => Some(device.floats(n_chunks * m * n)?),
+    };
+    let round = i32::from(precision == Precision::Bf16);
+    let out = parts.as_ref().map_or(to, Buf::at);
+    let sizes = [m, n, k, chunk].map(|n| Arg::Int(n as i32));
+    let [m_arg, n_arg, k_arg, chunk_arg] = sizes;
+    let args = [
+        out,
+        a,
+        b,
+        m_arg,
+        n_arg,
+        k_arg,
+        chunk_arg,
+        Arg::Int(round),
+        Arg::After(after),
+    ];
+    let grid = [n.div_ceil(TILE), m.div_ceil(TILE), n_chunks];
+    device.launch(kernel, grid, 256, TILE_BYTES, &args)?;
+    match parts {
+        None => Ok(()),
+        Some(parts) => add_parts(device, to, &parts, n_chunks, after.then == ADD, m * n),
+    }
+}
+
+/// Into how many parts a sum is cut: a function of the shape alone, because it orders additions.
+fn n_chunks((m, n, k): Shape) -> usize {
+    let n_blocks = m.div_ceil(TILE) * n.div_ceil(TILE);
+    (BLOCKS / n_blocks).clamp(1, (k / CHUNK_MIN).max(1))
+}
+
+/// Adds parts of `n` numbers, one after the other.
+pub(crate) fn add_parts(
+    device: &Rc<Device>,
+    to: Arg,
+    parts: &Buf,
+    n_parts: usize,
+    accumulate: bool,
+    n: usize,
+) -> Result<()> {
+    let args = [
+        to,
+        parts.at(),
+        Arg::Int(n_parts as i32),
+        Arg::Int(i32::from(accumulate)),
+        Arg::Long(n as u64),
+    ];
+    device.each("add_parts", n, &args)
+}
