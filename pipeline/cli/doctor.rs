@@ -124,7 +124,11 @@ fn findings(project: &Project) -> Vec<Finding> {
     };
     add("hub", hub);
     let gpu = match tinylm_model::gpu::find(0) {
-        Ok(gpu) => format!("{}, {}", gpu.name, bytes(gpu.total_bytes)),
+        Ok(gpu) => format!(
+            "{}, {}: `--device cuda` trains on it",
+            gpu.name,
+            bytes(gpu.total_bytes)
+        ),
         Err(why) => format!("none: {why}"),
     };
     add("gpu", Ok(gpu));

@@ -468,9 +468,9 @@ fn before_running(error: tinylm_pipeline::StageError) -> Failure {
 }
 
 fn device(asked: &str) -> Result<Device, Failure> {
+    // A GPU is taken when it is asked for, until the engine for it has been seen to be right on a card.
     if asked == "auto" {
-        let gpu = tinylm_model::gpu::find(0);
-        return Ok(gpu.map_or(Device::Cpu, |_| Device::Cuda(0)));
+        return Ok(Device::Cpu);
     }
     let device = asked.parse().map_err(|error: NotADevice| {
         let help = "there is `auto`, `cpu`, `cuda` and `cuda:N`";
@@ -478,7 +478,7 @@ fn device(asked: &str) -> Result<Device, Failure> {
     })?;
     if let Device::Cuda(number) = device {
         tinylm_model::gpu::find(number).map_err(|why| {
-            let help = "`--device cpu` trains here, and `auto` takes a GPU where there is one";
+            let help = "`--device cpu` trains here; `tinylm doctor` says what it finds";
             Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
         })?;
     }
