@@ -119,27 +119,36 @@ impl Prompt {
             .into_iter()
             .collect();
         let frame = tokenizer.render_chat(&system, true)?;
-        let mut first = 0;
-        loop {
-            let mut all = system.clone();
-            all.extend(
-                turns[first..]
-                    .iter()
-                    .map(|(role, text)| (*role, text.as_str())),
-            );
-            let ids = tokenizer.render_chat(&all, true)?;
-            let next = next_exchange(turns, first);
-            if ids.len() <= room || next >= turns.len() {
-                // A single turn that does not fit is cropped when it is read.
-                let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-                return Ok(Prompt {
-                    ids: narrow(&ids)?,
-                    n_stay: n_stay.min(context / 2),
-                    n_turns_left_out: first,
-                });
+        let without = |first: usize| {
+            let turns = turns[first..]
+                .iter()
+                .map(|(role, text)| (*role, text.as_str()));
+            let all: Vec<(Role, &str)> = system.iter().copied().chain(turns).collect();
+            tokenizer.render_chat(&all, true)
+        };
+        let (mut first, mut ids) = (0, without(0)?);
+        if ids.len() > room {
+            // Halved again and again: one exchange less at a time would render a long dialogue as
+            // often as it has turns.
+            let starts = exchanges(turns);
+            let (mut low, mut high) = (1, starts.len().saturating_sub(1));
+            while low < high {
+                let middle = low.midpoint(high);
+                match without(starts[middle])?.len() <= room {
+                    true => high = middle,
+                    false => low = middle + 1,
+                }
             }
-            first = next;
+            // A single turn that does not fit is cropped when it is read.
+            first = starts.get(high).copied().unwrap_or(0);
+            ids = without(first)?;
         }
+        let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        Ok(Prompt {
+            ids: narrow(&ids)?,
+            n_stay: n_stay.min(context / 2),
+            n_turns_left_out: first,
+        })
     }
 }
 
@@ -318,11 +327,12 @@ pub fn check_pair(model: &Model, tokenizer: &Tokenizer) -> Result<(), SpeakError
     }
 }
 
-/// Where the exchange after the one at `first` begins.
-fn next_exchange(turns: &[(Role, String)], first: usize) -> usize {
-    let rest = turns.iter().enumerate().skip(first + 1);
-    let mut users = rest.filter(|(_, (role, _))| *role == Role::User);
-    users.next().map_or(turns.len(), |(idx, _)| idx)
+/// Where exchanges begin: the first turn, and every later one of the user.
+fn exchanges(turns: &[(Role, String)]) -> Vec<usize> {
+    let begins = |(idx, (role, _)): (usize, &(Role, String))| {
+        (idx == 0 || *role == Role::User).then_some(idx)
+    };
+    turns.iter().enumerate().filter_map(begins).collect()
 }
 
 pub(crate) fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
@@ -420,7 +430,8 @@ impl<'a> HeldBack<'a> {
 /// Length of the longest end of `text` with which `stop` begins.
 fn overlap(text: &str, stop: &str) -> usize {
     let ends = stop.char_indices().map(|(at, c)| at + c.len_utf8());
-    let fitting = ends.filter(|&len| len < stop.len() && text.ends_with(&stop[..len]));
+    let short = ends.take_while(|len| *len < stop.len() && *len <= text.len());
+    let fitting = short.filter(|len| text.ends_with(&stop[..*len]));
     fitting.max().unwrap_or(0)
 }
 
@@ -520,6 +531,23 @@ mod tests {
         // The system turn and the mark that every next turn begins with.
         assert_eq!(prompt.ids[prompt.n_stay - 1], IM_START);
         assert!(prompt.n_stay > 9);
+    }
+
+    #[test]
+    fn as_many_turns_stay_as_fit_and_a_hundred_thousand_are_cut_at_once() {
+        let speaker = speaker();
+        let turns: Vec<(Role, String)> = (0..100_000).map(|n| user(&"x".repeat(n % 3))).collect();
+        let left_out = |n: usize| {
+            let prompt = speaker
+                .chat_prompt(None, &turns[turns.len() - n..], 8)
+                .unwrap();
+            prompt.n_turns_left_out
+        };
+        let n_kept = 100_000 - left_out(100_000);
+        assert!((1..20).contains(&n_kept), "{n_kept}");
+        for n in 1..60 {
+            assert_eq!(left_out(n), n.saturating_sub(n_kept), "of {n} turns");
+        }
     }
 
     #[test]
@@ -649,9 +677,7 @@ mod tests {
             Role::Assistant,
         ]
         .map(turn);
-        assert_eq!(next_exchange(&turns, 0), 2);
-        assert_eq!(next_exchange(&turns, 2), 3);
-        assert_eq!(next_exchange(&turns, 3), 5);
+        assert_eq!(exchanges(&turns), [0, 2, 3]);
     }
 
     #[test]
