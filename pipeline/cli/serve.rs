@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use tinylm_model::{config::ReadPrecision, folder::Which};
 use tinylm_serve::{Options, Served, serve};
 
@@ -18,9 +18,6 @@ use crate::{
     output::say,
     project::Project,
 };
-
-/// The longest time that an answer may take.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -38,7 +35,8 @@ pub(crate) struct ServeArgs {
         long,
         value_name = "KEY",
         env = "TINYLM_API_KEY",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new()
     )]
     api_key: Option<String>,
     /// Answers of a model that are made at once
@@ -47,6 +45,9 @@ pub(crate) struct ServeArgs {
     /// Requests that may wait for a place; those beyond are told to come again
     #[arg(long, value_name = "N", default_value_t = 128)]
     queue: usize,
+    /// Seconds after which an answer ends where it is, with `stop_reason: time_limit`
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = at_least_one)]
+    time_limit: usize,
     /// The weights with the lowest validation loss, or those of the last step
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     weights: Which,
@@ -86,7 +87,7 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
         n_slots: args.slots,
         n_waiting: args.queue,
         n_threads: n_threads(args.threads),
-        time_limit: TIME_LIMIT,
+        time_limit: Duration::from_secs((args.time_limit as u64).min(1 << 31)),
     };
     if !args.host.is_loopback() && args.api_key.is_none() {
         say(

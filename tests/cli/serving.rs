@@ -301,6 +301,22 @@ fn what_cannot_be_meant_is_refused_by_its_parameter() {
     }
     let (status, _, text) = server.ask("/v1/embeddings", "", "{}");
     assert_eq!(status, 501, "{text}");
+    let (status, _, text) = server.ask("/v1/models/%ff", "", "");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &answer["error"]["code"]), (400, &Value::Null));
+    let much = json!({ "prompt": vec!["hi"; 128], "n": 16, "logprobs": 20, "max_tokens": 60 });
+    let (status, _, text) = server.ask("/v1/completions", "", &much.to_string());
+    assert!(status == 400 && text.contains("fewer prompts"), "{text}");
+    // Refused by its length, before any of it has come.
+    let mut stream = TcpStream::connect(&server.addr).unwrap();
+    let host = &server.addr;
+    let head =
+        format!("POST /tokenize HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9999999\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut line = [0; 12];
+    stream.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"HTTP/1.1 413");
+    assert_eq!(chat(&json!({ "seed": -1 })).0, 200);
     let (status, _, _) = server.ask("/v1/models", "Host: evil.example\r\n", "");
     assert_eq!(status, 403);
     // A tag in a content is letters, not a turn.
@@ -321,6 +337,53 @@ fn what_cannot_be_meant_is_refused_by_its_parameter() {
     };
     assert_eq!(n_marks(&ids), n_marks(&honest));
     assert_eq!(chat(&json!({})).0, 200);
+}
+
+#[test]
+fn two_dialogues_in_turn_are_both_remembered() {
+    let project = talker();
+    let server = Server::start(&project, &["--slots", "2"]);
+    let asked = |content: &str, more: &str| {
+        let turns = [("user", content), ("assistant", "fine"), ("user", more)];
+        let turns = turns.map(|(role, content)| json!({ "role": role, "content": content }));
+        json!({ "messages": turns, "max_tokens": 1 })
+    };
+    let tokens = |content: &str, more: &str| {
+        let answer = server.post("/apply-template", &asked(content, more));
+        answer["tokens"].as_array().unwrap().clone()
+    };
+    let n_known = |content: &str, more: &str| {
+        let answer = server.post("/v1/chat/completions", &asked(content, more));
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"].clone()
+    };
+    n_known("how are you ?", "a");
+    n_known("what is your name ?", "a");
+    for content in ["how are you ?", "what is your name ?"] {
+        let (before, now) = (tokens(content, "a"), tokens(content, "b"));
+        let n_same = before.iter().zip(&now).take_while(|(a, b)| a == b).count();
+        assert_eq!(n_known(content, "b"), n_same, "of {}", now.len());
+    }
+}
+
+#[test]
+fn an_answer_that_the_time_limit_ends_says_so() {
+    let project = talker();
+    let server = Server::start(&project, &["--slots", "1", "--time-limit", "1"]);
+    let asked = json!({ "prompt": vec!["a"; 128], "n": 16, "max_tokens": 60, "ignore_eos": true });
+    let answer = server.post("/v1/completions", &asked);
+    let ends: BTreeSet<(&str, Option<&str>)> = answer["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| {
+            (
+                choice["finish_reason"].as_str().unwrap(),
+                choice["stop_reason"].as_str(),
+            )
+        })
+        .collect();
+    let [all, cut] = [("length", None), ("length", Some("time_limit"))];
+    assert_eq!(ends, BTreeSet::from([all, cut]));
 }
 
 #[test]

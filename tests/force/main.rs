@@ -14,6 +14,7 @@ mod archives;
 mod artifacts;
 mod attack;
 mod checkpoints;
+mod clients;
 mod damage;
 mod data;
 mod disk;

@@ -19,7 +19,6 @@ use std::{
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::StatusCode,
     routing::{get, post},
 };
@@ -27,8 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Options, Served, engine::Engine, error::ApiError, params::Params};
 
-/// Most bytes of a request.
-const BODY: usize = 4 << 20;
+/// Tokens and likelihoods that all answers together may come to: half a gigabyte where nobody takes
+/// them. One request may ask for half of it.
+const ROOM: usize = 1 << 22;
 
 /// What all requests share.
 pub(crate) struct State {
@@ -36,16 +36,22 @@ pub(crate) struct State {
     engine: Engine,
     options: Options,
     places: Arc<Semaphore>,
+    bodies: body::Bodies,
+    /// For what answers hold in memory, counted in tokens.
+    room: Arc<Semaphore>,
     began: u64,
     n_requests: AtomicU64,
 }
 
 impl State {
     pub(crate) fn new(models: Vec<Served>, options: Options) -> State {
-        let n_places = models.len() * options.n_slots + options.n_waiting;
+        let n_slots = models.len().saturating_mul(options.n_slots);
+        let n_places = n_slots.saturating_add(options.n_waiting);
         State {
             engine: Engine::start(&models, options.n_slots, options.n_threads),
-            places: Arc::new(Semaphore::new(n_places)),
+            places: Arc::new(Semaphore::new(n_places.min(Semaphore::MAX_PERMITS))),
+            bodies: body::Bodies::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
             models,
             options,
             began: now(),
@@ -76,15 +82,27 @@ impl State {
         })
     }
 
-    /// A place among the requests that are answered or wait.
-    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| {
+    /// A place among the requests that are answered or wait, with room for all that is answered.
+    fn place(&self, n_tokens: usize) -> Result<[OwnedSemaphorePermit; 2], ApiError> {
+        if n_tokens > ROOM / 2 {
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "the answers may come to {n_tokens} tokens and likelihoods, and a request to {}: \
+                     ask for fewer prompts, choices, tokens or likelihoods",
+                    ROOM / 2
+                ),
+            ));
+        }
+        let full = |_| {
             ApiError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many requests wait already; try again",
             )
-        })
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let room = Arc::clone(&self.room).try_acquire_many_owned(n_tokens as u32);
+        Ok([place.map_err(full)?, room.map_err(full)?])
     }
 }
 
@@ -112,7 +130,6 @@ pub(crate) fn router(state: Arc<State>, addr: SocketAddr) -> Router {
         .route("/apply-template", post(tokens::apply_template))
         .fallback(about::unknown)
         .method_not_allowed_fallback(about::wrong_method)
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(state);
     door.before(router)
 }

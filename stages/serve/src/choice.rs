@@ -27,11 +27,37 @@ pub(crate) enum Heard {
     Failed(String),
 }
 
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Reason {
+    Stop,
+    /// As many tokens as were asked for, or as the context has.
+    #[default]
+    Length,
+    /// The server's limit.
+    Time,
+}
+
+impl Reason {
+    /// In the words of OpenAI, who have none for time: clients refuse words that they do not know.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Reason::Stop => "stop",
+            Reason::Length | Reason::Time => "length",
+        }
+    }
+
+    /// What the name does not say, under `stop_reason`, where other servers have such things.
+    pub(crate) fn more(self) -> Option<&'static str> {
+        (self == Reason::Time).then_some("time_limit")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct End {
     /// What was held back.
     pub(crate) rest: String,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
     pub(crate) n_tokens: usize,
 }
 
@@ -62,12 +88,12 @@ impl<'a> Choice<'a> {
     /// Returns what comes next; none behind the end.
     pub(crate) async fn next(&mut self) -> Option<Heard> {
         if self.is_stopped {
-            return self.end("stop");
+            return self.end(Reason::Stop);
         }
         let spoken = self.spoken.as_mut()?;
         match timeout_at(self.deadline, self.told.recv()).await {
-            // Too late, or as long as was asked for.
-            Err(_) | Ok(None) => self.end("length"),
+            Err(_) => self.end(Reason::Time),
+            Ok(None) => self.end(Reason::Length),
             Ok(Some(Told::Begun { n_cached })) => Some(Heard::Begun { n_cached }),
             Ok(Some(Told::Read(token))) => Some(Heard::Read(token)),
             Ok(Some(Told::Failed(reason))) => {
@@ -89,7 +115,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    fn end(&mut self, reason: &'static str) -> Option<Heard> {
+    fn end(&mut self, reason: Reason) -> Option<Heard> {
         // The engine takes a closed channel for a client that has gone.
         self.told.close();
         let rest = self.spoken.take()?.finish();

@@ -6,11 +6,14 @@
 //! what shares its passes nor on what was kept.
 
 mod lane;
+mod queue;
 mod slot;
 mod told;
 mod wish;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     thread,
 };
@@ -19,6 +22,9 @@ use crate::served::Served;
 use lane::Lane;
 pub(crate) use told::{Ask, Counts, Token, Told};
 pub(crate) use wish::Wish;
+
+/// The exit code of a fault of ours.
+const PANICKED: i32 = 101;
 
 /// Hands questions to the thread.
 #[derive(Clone)]
@@ -35,7 +41,7 @@ impl Engine {
             .iter()
             .map(|served| Lane::new(&served.model, n_slots, n_threads, Arc::clone(&counts)));
         let lanes: Vec<Lane> = lanes.collect();
-        thread::spawn(move || run(lanes, &receiver));
+        thread::spawn(move || or_end(|| run(lanes, &receiver), || process::exit(PANICKED)));
         Engine { asks, counts }
     }
 
@@ -62,5 +68,26 @@ fn run(mut lanes: Vec<Lane>, asks: &mpsc::Receiver<(usize, Ask)>) {
         for lane in &mut lanes {
             lane.step();
         }
+    }
+}
+
+/// Ends all when something panics: a server whose models do not run would take questions and answer none.
+fn or_end(run: impl FnOnce(), end: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_thread_that_runs_models_ends_all_and_nothing_else_does() {
+        let (mut n_ended, mut n_run) = (0, 0);
+        or_end(|| n_run += 1, || n_ended += 1);
+        assert_eq!((n_run, n_ended), (1, 0));
+        or_end(|| panic!("told by this test"), || n_ended += 1);
+        assert_eq!(n_ended, 1);
     }
 }

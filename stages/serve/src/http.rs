@@ -1,7 +1,10 @@
 //! Connections: how many, and how long one may keep silent.
 //!
 //! `axum::serve` waits for a request for ever and takes any number of connections; a client that
-//! opens ten thousand and says nothing would hold all of them.
+//! opens ten thousand and says nothing would hold all of them, and one that never reads its answer
+//! would hold that.
+
+mod patient;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +14,16 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use patient::Patient;
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 /// Connections at once; more wait in the system's queue.
 const CONNECTIONS: usize = 1024;
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(30);
+
+/// How long nothing of an answer may be taken.
+const WRITE: Duration = Duration::from_secs(60);
 
 /// Takes connections for ever.
 pub async fn accept(listener: TcpListener, router: Router) {
@@ -41,7 +48,7 @@ pub async fn accept(listener: TcpListener, router: Router) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
                 .max_buf_size(64 << 10)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Patient::new(stream, WRITE)), service);
             // What ends a connection is the client's affair.
             let _ = served.await;
             drop(place);

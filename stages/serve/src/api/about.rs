@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{StatusCode, Uri, header},
     response::IntoResponse,
 };
@@ -27,8 +27,9 @@ pub(super) async fn models(State(state): State<Arc<Shared>>) -> Json<Value> {
 
 pub(super) async fn model(
     State(state): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|wrong| ApiError::new(wrong.status(), wrong.body_text()))?;
     let found = state.models.iter().find(|served| served.name == name);
     let missing = || {
         ApiError::new(StatusCode::NOT_FOUND, format!("there is no model `{name}`"))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    http::{HeaderValue, StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -15,12 +15,16 @@ use axum::{
 };
 use futures_util::{future::join_all, stream};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::block_in_place,
+    time::timeout,
+};
 
 use super::{State, ask::Asked, logprobs, now};
 use crate::{
     Served,
-    choice::{Choice, Heard},
+    choice::{Choice, Heard, Reason},
     engine::Token,
     error::ApiError,
 };
@@ -30,6 +34,9 @@ const PING: Duration = Duration::from_secs(10);
 /// Events that may wait for a slow reader.
 const EVENTS: usize = 64;
 
+/// How long after the time limit a slow reader may take what has been said.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// Which of the two APIs is spoken.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Form {
@@ -37,21 +44,39 @@ pub(super) enum Form {
     Text,
 }
 
+/// An answer's number, its prompt and its sample.
+type Place = (usize, usize, usize);
+
+/// What an answer takes beside its tokens, counted in tokens.
+const ANSWER: usize = 64;
+
+/// What the answers of a request may come to: tokens, and likelihoods where they are told.
+fn n_tokens(asked: &Asked, prompts: &[Vec<u16>]) -> usize {
+    let wish = &asked.wish;
+    let told = prompts.iter().map(|prompt| match wish.is_prompt_told {
+        true => prompt.len() + wish.n_max,
+        false => wish.n_max,
+    });
+    let each = wish.n_top.map_or(1, |n_top| 2 + n_top);
+    told.map(|n| asked.n * (ANSWER + n * each)).sum()
+}
+
 /// A request that has been understood and has a place.
 pub(super) struct Job {
     state: Arc<State>,
     asked: Asked,
     form: Form,
-    prompts: Vec<Vec<u16>>,
+    prompts: Vec<Arc<[u16]>>,
     /// Answers begin with their prompts.
     has_echo: bool,
     /// No other request has it.
+    number: u64,
     id: String,
     #[expect(
         dead_code,
         reason = "given back with the job, when the answer has been sent"
     )]
-    place: OwnedSemaphorePermit,
+    place: [OwnedSemaphorePermit; 2],
 }
 
 /// What is known of an answer when it is over.
@@ -60,7 +85,7 @@ struct Whole {
     text: String,
     prompt: Vec<Token>,
     tokens: Vec<Token>,
-    reason: &'static str,
+    reason: Reason,
     n_tokens: usize,
     n_cached: usize,
 }
@@ -74,7 +99,7 @@ impl Job {
         prompts: Vec<Vec<u16>>,
         has_echo: bool,
     ) -> Result<Job, ApiError> {
-        let place = state.place()?;
+        let place = state.place(n_tokens(&asked, &prompts))?;
         let kind = match form {
             Form::Chat => "chatcmpl",
             Form::Text => "cmpl",
@@ -85,7 +110,8 @@ impl Job {
             state,
             asked,
             form,
-            prompts,
+            number,
+            prompts: prompts.into_iter().map(Arc::from).collect(),
             has_echo,
             place,
         })
@@ -102,8 +128,7 @@ impl Job {
         &self.state.models[self.asked.model]
     }
 
-    /// The answers' numbers, prompts and samples.
-    fn choices(&self) -> Vec<(usize, usize, usize)> {
+    fn choices(&self) -> Vec<Place> {
         let n = self.asked.n;
         let prompts = 0..self.prompts.len();
         prompts
@@ -128,32 +153,50 @@ impl Job {
         let heard = choices
             .iter()
             .map(|&(_, prompt, sample)| self.hear(prompt, sample));
+        let heard: Result<Vec<Whole>, ApiError> = join_all(heard).await.into_iter().collect();
+        let heard = heard?;
+        let written = match heard.len() {
+            1 => self.written(&choices, &heard),
+            // Likelihoods of a thousand answers take seconds.
+            _ => block_in_place(|| self.written(&choices, &heard)),
+        };
+        let kind = HeaderValue::from_static("application/json");
+        Ok(([(header::CONTENT_TYPE, kind)], written?).into_response())
+    }
+
+    /// All choices as JSON, one by one: as values they would take ten times the memory.
+    fn written(&self, choices: &[Place], heard: &[Whole]) -> Result<String, ApiError> {
         let (mut shown, mut usage) = (Vec::new(), Usage::default());
-        for (&(index, prompt, sample), whole) in choices.iter().zip(join_all(heard).await) {
-            let whole = whole?;
-            usage.add(&whole, self.prompts[prompt].len(), sample == 0);
-            shown.push(self.shown(index, prompt, &whole)?);
+        for (&(index, prompt, sample), whole) in choices.iter().zip(heard) {
+            usage.add(whole, self.prompts[prompt].len(), sample == 0);
+            shown.push(self.shown(index, prompt, whole)?.to_string());
         }
         let object = match self.form {
             Form::Chat => "chat.completion",
             Form::Text => "text_completion",
         };
-        Ok(Json(json!({
+        let head = json!({
             "id": self.id,
             "object": object,
             "created": now(),
             "model": self.served().name,
-            "choices": shown,
             "usage": usage.json(),
-        }))
-        .into_response())
+        });
+        let mut written = head.to_string();
+        written.truncate(written.len() - 1);
+        Ok(written + ",\"choices\":[" + &shown.join(",") + "]}")
+    }
+
+    /// Asks the engine, and hears what comes.
+    fn choice(&self, prompt: usize, sample: usize) -> Choice<'_> {
+        let prompt = (self.number, &self.prompts[prompt]);
+        let told = self.asked.start(&self.state, prompt, sample);
+        let limit = self.state.options.time_limit;
+        Choice::new(told, &self.served().tokenizer, &self.asked.stops, limit)
     }
 
     async fn hear(&self, prompt: usize, sample: usize) -> Result<Whole, ApiError> {
-        let told = self.asked.start(&self.state, &self.prompts[prompt], sample);
-        let limit = self.state.options.time_limit;
-        let tokenizer = &self.served().tokenizer;
-        let mut choice = Choice::new(told, tokenizer, &self.asked.stops, limit);
+        let mut choice = self.choice(prompt, sample);
         let mut whole = Whole::default();
         while let Some(heard) = choice.next().await {
             match heard {
@@ -168,10 +211,7 @@ impl Job {
                     (whole.reason, whole.n_tokens) = (end.reason, end.n_tokens);
                 }
                 Heard::Failed(reason) => {
-                    return Err(ApiError::new(
-                        axum::http::StatusCode::UNPROCESSABLE_ENTITY,
-                        reason,
-                    ));
+                    return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason));
                 }
             }
         }
@@ -187,7 +227,8 @@ impl Job {
                 "index": index,
                 "message": { "role": "assistant", "content": whole.text, "refusal": null },
                 "logprobs": logprobs,
-                "finish_reason": whole.reason,
+                "finish_reason": whole.reason.name(),
+                "stop_reason": whole.reason.more(),
             }));
         }
         let echo = self.echo(prompt)?;
@@ -197,15 +238,17 @@ impl Job {
             "index": index,
             "text": echo + &whole.text,
             "logprobs": is_told.then(|| logprobs::of_text(tokenizer, first, &tokens, 0)),
-            "finish_reason": whole.reason,
+            "finish_reason": whole.reason.name(),
+            "stop_reason": whole.reason.more(),
         }))
     }
 
     fn streamed(self) -> Response {
         let (events, waiting) = mpsc::channel::<Event>(EVENTS);
         tokio::spawn(async move {
-            // A client that went away: the answers' channels are closed with this task.
-            let _ = self.send_all(&events).await;
+            // A client that went away, or takes no more: the answers' channels are closed with this task.
+            let limit = self.state.options.time_limit + GRACE;
+            let _ = timeout(limit, self.send_all(&events)).await;
         });
         let stream = stream::unfold(waiting, |mut waiting| async move {
             let event = waiting.recv().await?;
@@ -214,10 +257,7 @@ impl Job {
         let ping = KeepAlive::new().interval(PING).text("ping");
         let mut response = Sse::new(stream).keep_alive(ping).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            "x-accel-buffering",
-            axum::http::HeaderValue::from_static("no"),
-        );
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     }
 
@@ -257,14 +297,12 @@ impl Job {
     /// Sends one answer; `None` when nobody listens.
     async fn send(
         &self,
-        (index, prompt, sample): (usize, usize, usize),
+        (index, prompt, sample): Place,
         events: &mpsc::Sender<Event>,
     ) -> Option<Whole> {
-        let told = self.asked.start(&self.state, &self.prompts[prompt], sample);
-        let (limit, served) = (self.state.options.time_limit, self.served());
-        let mut choice = Choice::new(told, &served.tokenizer, &self.asked.stops, limit);
+        let mut choice = self.choice(prompt, sample);
         let mut whole = Whole::default();
-        let piece = |text: &str, tokens: &[Token], reason: Option<&str>| {
+        let piece = |text: &str, tokens: &[Token], reason: Option<Reason>| {
             self.chunk(json!([self.piece(index, text, tokens, reason)]))
         };
         if self.form == Form::Chat {
@@ -300,7 +338,7 @@ impl Job {
                     return Some(whole);
                 }
                 Heard::Failed(reason) => {
-                    let error = ApiError::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, reason);
+                    let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason);
                     send(events, &error.json()).await?;
                     return Some(whole);
                 }
@@ -314,20 +352,31 @@ impl Job {
         (self.form == Form::Text || !token.is_stop).then_some(token)
     }
 
-    fn piece(&self, index: usize, text: &str, tokens: &[Token], reason: Option<&str>) -> Value {
+    fn piece(&self, index: usize, text: &str, tokens: &[Token], reason: Option<Reason>) -> Value {
         let tokenizer = &self.served().tokenizer;
         let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
         if self.form == Form::Text {
             let logprobs = is_told.then(|| logprobs::of_text(tokenizer, None, tokens, 0));
-            return json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason });
+            let shown = json!({ "index": index, "text": text, "logprobs": logprobs });
+            return ended(shown, reason);
         }
         let delta = match reason {
             Some(_) if text.is_empty() => json!({}),
             _ => json!({ "content": text }),
         };
         let logprobs = is_told.then(|| logprobs::of_chat(tokenizer, tokens));
-        json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason })
+        let shown = json!({ "index": index, "delta": delta, "logprobs": logprobs });
+        ended(shown, reason)
     }
+}
+
+/// Says of a choice why it ended, if it did.
+fn ended(mut choice: Value, reason: Option<Reason>) -> Value {
+    choice["finish_reason"] = json!(reason.map(Reason::name));
+    if let Some(reason) = reason {
+        choice["stop_reason"] = json!(reason.more());
+    }
+    choice
 }
 
 async fn send(events: &mpsc::Sender<Event>, value: &Value) -> Option<()> {

@@ -1,6 +1,10 @@
 //! What every request for an answer says: how tokens are chosen, how many, and where it ends.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::Value;
 use tinylm_model::sampler::Sampling;
@@ -80,7 +84,7 @@ impl Asked {
     pub(super) fn start(
         &self,
         state: &State,
-        prompt: &[u16],
+        (request, prompt): (u64, &Arc<[u16]>),
         sample: usize,
     ) -> UnboundedReceiver<Told> {
         let (reply, told) = unbounded_channel();
@@ -88,15 +92,13 @@ impl Asked {
             sample: sample as u64,
             ..self.wish.clone()
         };
-        let prompt = prompt.to_vec();
-        state.engine.ask(
-            self.model,
-            Ask {
-                prompt,
-                wish,
-                reply,
-            },
-        );
+        let ask = Ask {
+            request,
+            prompt: Arc::clone(prompt),
+            wish,
+            reply,
+        };
+        state.engine.ask(self.model, ask);
         told
     }
 
@@ -143,9 +145,7 @@ fn wish(served: &Served, params: &Params) -> Result<Wish, ApiError> {
     let stop = stop_ids.filter_map(|id| u16::try_from(*id).ok());
     Ok(Wish {
         sampling,
-        seed: params
-            .count("seed", 0..=u64::MAX)?
-            .map_or_else(any_seed, |seed| seed as u64),
+        seed: seed(params)?,
         sample: 0,
         n_max: 0,
         stop: match params.flag("ignore_eos")? {
@@ -164,12 +164,18 @@ fn wish(served: &Served, params: &Params) -> Result<Wish, ApiError> {
     })
 }
 
-fn any_seed() -> u64 {
+/// Any whole number of 64 bits, with a sign or without; where none is said, the time.
+fn seed(params: &Params) -> Result<u64, ApiError> {
+    if let Some(seed) = params.get("seed").and_then(Value::as_i64) {
+        return Ok(seed.cast_unsigned());
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64)
+    let any = || since.map_or(0, |since| since.as_nanos() as u64);
+    let seed = params.count("seed", 0..=u64::MAX)?;
+    Ok(seed.map_or_else(any, |seed| seed as u64))
 }
 
-fn bias(params: &Params) -> Result<Vec<(u16, f32)>, ApiError> {
+fn bias(params: &Params) -> Result<Arc<[(u16, f32)]>, ApiError> {
     let wrong = || {
         ApiError::wrong(
             "logit_bias",
@@ -177,16 +183,19 @@ fn bias(params: &Params) -> Result<Vec<(u16, f32)>, ApiError> {
         )
     };
     let Some(value) = params.get("logit_bias") else {
-        return Ok(Vec::new());
+        return Ok(Arc::default());
     };
     let map = value.as_object().ok_or_else(wrong)?;
     let one = |(id, bias): (&String, &Value)| {
         let bias = bias.as_f64().filter(|bias| bias.abs() <= 100.0)?;
         Some((id.parse().ok()?, bias as f32))
     };
-    map.iter()
+    // One for each token, in however many ways its number is written.
+    let each: Result<BTreeMap<u16, f32>, ApiError> = map
+        .iter()
         .map(|entry| one(entry).ok_or_else(wrong))
-        .collect()
+        .collect();
+    Ok(each?.into_iter().collect())
 }
 
 /// `logprobs: true` with `top_logprobs: 5` of a dialogue, `logprobs: 5` of a text.

@@ -1,24 +1,122 @@
-//! The body of a request, whose refusal is said as everything is.
+//! The body of a request: read within limits, and understood without holding up others.
+//!
+//! A limit on each body alone would let a thousand connections hold gigabytes, so what has come of
+//! all bodies has a limit too. A long text takes seconds to be cut into tokens, which two requests
+//! at a time may spend beside the threads that serve the others.
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
+    body::Body as Stream,
     extract::{FromRequest, Request},
-    response::IntoResponse,
+    http::{StatusCode, header},
+};
+use futures_util::StreamExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::block_in_place,
+    time::timeout,
 };
 
-use crate::error::ApiError;
+use super::State;
+use crate::{error::ApiError, params::Params};
 
-pub(super) struct Body(pub(super) Bytes);
+/// Most bytes of a request, and of all requests that are being read.
+const MOST: usize = 4 << 20;
+const OF_ALL: usize = 64 << 20;
+/// How long a body may take to come.
+const TIME: Duration = Duration::from_secs(30);
+/// Bytes that are understood in no time.
+const SMALL: usize = 16 << 10;
+/// Large bodies that are understood at once.
+const AT_ONCE: usize = 2;
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+/// What all bodies share.
+pub(super) struct Bodies {
+    bytes: Arc<Semaphore>,
+    large: Semaphore,
+}
+
+impl Default for Bodies {
+    fn default() -> Bodies {
+        Bodies {
+            bytes: Arc::new(Semaphore::new(OF_ALL)),
+            large: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    #[expect(dead_code, reason = "given back with the bytes")]
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl FromRequest<Arc<State>> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Body, ApiError> {
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|refused| {
-            let message = refused.body_text();
-            ApiError::new(refused.into_response().status(), message)
-        });
-        body.map(Body)
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Body, ApiError> {
+        let declared = request.headers().get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|n| n > MOST) {
+            return Err(too_long());
+        }
+        let read = timeout(TIME, read(request.into_body(), &state.bodies.bytes));
+        read.await.unwrap_or_else(|_| {
+            let message = format!("the body has not come within {} seconds", TIME.as_secs());
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
+        })
     }
+}
+
+impl Body {
+    /// Reads the parameters and makes something of them.
+    pub(super) async fn understood<T>(
+        self,
+        state: &State,
+        make: impl FnOnce(&Params) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let is_small = self.bytes.len() <= SMALL;
+        let understand = || {
+            let params = Params::parse(&self.bytes)?;
+            make(&params)
+        };
+        if is_small {
+            return understand();
+        }
+        // Never closed, so that there is a turn for everybody.
+        let _turn = state.bodies.large.acquire().await;
+        block_in_place(understand)
+    }
+}
+
+async fn read(body: Stream, places: &Arc<Semaphore>) -> Result<Body, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut place) = (Vec::new(), None::<OwnedSemaphorePermit>);
+    while let Some(chunk) = chunks.next().await {
+        let broken = |error: axum::Error| {
+            let message = format!("the body broke off: {error}");
+            ApiError::new(StatusCode::BAD_REQUEST, message)
+        };
+        let chunk = chunk.map_err(broken)?;
+        if bytes.len() + chunk.len() > MOST {
+            return Err(too_long());
+        }
+        let more = Arc::clone(places).try_acquire_many_owned(chunk.len() as u32);
+        let more = more.map_err(|_| {
+            let message = "too much is sent to this server at once; try again";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
+        })?;
+        match &mut place {
+            Some(place) => place.merge(more),
+            None => place = Some(more),
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Body { bytes, place })
+}
+
+fn too_long() -> ApiError {
+    let message = format!("a request may have {} MiB", MOST >> 20);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }

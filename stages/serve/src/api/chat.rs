@@ -16,11 +16,15 @@ use crate::{Served, error::ApiError, params::Params};
 
 pub(super) async fn answer(
     State(state): State<Arc<Shared>>,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(&body)?;
-    let mut asked = Asked::of(&state, &params)?;
-    let dialogue = Dialogue::of(&params)?;
+    let job = |params: &Params| job(&state, params);
+    body.understood(&state, job).await?.answer().await
+}
+
+fn job(state: &Arc<Shared>, params: &Params) -> Result<Job, ApiError> {
+    let mut asked = Asked::of(state, params)?;
+    let dialogue = Dialogue::of(params)?;
     let is_strict = match params.text("on_overflow")? {
         None | Some("drop") => false,
         Some("error") => true,
@@ -33,8 +37,13 @@ pub(super) async fn answer(
     let usual = served.context() / 4;
     let prompt = dialogue.prompt(served, asked.n_max.unwrap_or(usual), is_strict)?;
     asked.fit(served, ("messages", prompt.ids.len()), usize::MAX)?;
-    let job = Job::new(state, asked, Form::Chat, vec![prompt.ids], false)?;
-    job.answer().await
+    Job::new(
+        Arc::clone(state),
+        asked,
+        Form::Chat,
+        vec![prompt.ids],
+        false,
+    )
 }
 
 /// What has been said so far.

@@ -21,18 +21,21 @@ const USUAL: usize = 16;
 
 pub(super) async fn answer(
     State(state): State<Arc<Shared>>,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    let params = Params::parse(&body)?;
-    let mut asked = Asked::of(&state, &params)?;
+    let job = |params: &Params| job(&state, params);
+    body.understood(&state, job).await?.answer().await
+}
+
+fn job(state: &Arc<Shared>, params: &Params) -> Result<Job, ApiError> {
+    let mut asked = Asked::of(state, params)?;
     let served = &state.models[asked.model];
     let prompts = prompts(served, params.need("prompt")?)?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     asked.fit(served, ("prompt", longest), USUAL)?;
     let has_echo = params.flag("echo")?;
     asked.wish.is_prompt_told = has_echo && asked.wish.n_top.is_some();
-    let job = Job::new(state, asked, Form::Text, prompts, has_echo)?;
-    job.answer().await
+    Job::new(Arc::clone(state), asked, Form::Text, prompts, has_echo)
 }
 
 /// A text, a list of texts, a list of ids, or a list of such lists.

@@ -4,7 +4,7 @@
 //! `Host` of a request unless its own name leads to this machine, and it cannot leave out `Origin`:
 //! both are looked at. No header of the answer lets another origin read it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -40,7 +40,8 @@ impl Door {
 
     fn check(&self, headers: &HeaderMap, is_open: bool) -> Result<(), ApiError> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-        let host = text(header::HOST).unwrap_or("");
+        let is_one = headers.get_all(header::HOST).iter().count() == 1;
+        let host = text(header::HOST).filter(|_| is_one).unwrap_or("");
         if self.is_local && !is_loopback(host) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
@@ -73,11 +74,18 @@ impl Door {
 
 /// Whether a `Host` names the machine itself.
 fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => host.split(':').next().unwrap_or(""),
+    let named = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']'),
+        None => Some(host.split_at(host.find(':').unwrap_or(host.len()))),
     };
-    matches!(name, "localhost" | "127.0.0.1" | "::1")
+    let Some((name, port)) = named else {
+        return false;
+    };
+    let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_digits);
+    let local = |ip: IpAddr| ip.to_canonical().is_loopback();
+    let word = name.strip_suffix('.').unwrap_or(name);
+    is_port && (word.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(local))
 }
 
 /// Compares in a time that does not tell how much was right.
@@ -93,7 +101,7 @@ mod tests {
     fn answer(door: &Door, headers: &[(&'static str, &str)]) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(*name, value.parse().unwrap());
+            map.append(*name, value.parse().unwrap());
         }
         door.check(&map, false)
             .map_or_else(|error| error.status.as_u16(), |()| 200)
@@ -110,6 +118,8 @@ mod tests {
             "127.0.0.1:8080",
             "[::1]:8080",
             "localhost",
+            "LOCALHOST.:8080",
+            "127.0.0.2",
         ] {
             assert_eq!(answer(&door, &[("host", host)]), 200, "{host}");
         }
@@ -117,11 +127,17 @@ mod tests {
             "evil.example:8080",
             "localhost.evil.example",
             "127.0.0.1.nip.io",
+            "[::1].evil.example",
+            "localhost:80@evil.example",
+            "127.0.0.1:8080:evil",
+            "[::1",
+            "0.0.0.0",
             "",
         ] {
             assert_eq!(answer(&door, &[("host", host)]), 403, "{host}");
         }
         let own = ("host", "localhost:8080");
+        assert_eq!(answer(&door, &[own, ("host", "evil.example")]), 403);
         assert_eq!(
             answer(&door, &[own, ("origin", "http://localhost:8080")]),
             200

@@ -10,10 +10,14 @@ use crate::{error::ApiError, params::Params};
 
 pub(super) async fn tokenize(
     State(state): State<Arc<Shared>>,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let params = Params::parse(&body)?;
-    let served = &state.models[state.model(&params)?];
+    body.understood(&state, |params| ids_of(&state, params))
+        .await
+}
+
+fn ids_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    let served = &state.models[state.model(params)?];
     let name = match params.get("content") {
         Some(_) => "content",
         None => "prompt",
@@ -35,10 +39,14 @@ pub(super) async fn tokenize(
 
 pub(super) async fn detokenize(
     State(state): State<Arc<Shared>>,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let params = Params::parse(&body)?;
-    let served = &state.models[state.model(&params)?];
+    body.understood(&state, |params| text_of(&state, params))
+        .await
+}
+
+fn text_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    let served = &state.models[state.model(params)?];
     let ids = params.need("tokens")?.as_array().map(|list| {
         let ids = list
             .iter()
@@ -79,11 +87,15 @@ pub(super) async fn info(State(state): State<Arc<Shared>>) -> Json<Value> {
 /// The prompt that a dialogue becomes.
 pub(super) async fn apply_template(
     State(state): State<Arc<Shared>>,
-    Body(body): Body,
+    body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let params = Params::parse(&body)?;
-    let served = &state.models[state.model(&params)?];
-    let dialogue = chat::Dialogue::of(&params)?;
+    body.understood(&state, |params| prompt_of(&state, params))
+        .await
+}
+
+fn prompt_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    let served = &state.models[state.model(params)?];
+    let dialogue = chat::Dialogue::of(params)?;
     let prompt = dialogue.prompt(served, 1, false)?;
     let ids: Vec<u32> = prompt.ids.iter().map(|id| u32::from(*id)).collect();
     let text = served.tokenizer.decode_all(&ids);

@@ -1,13 +1,11 @@
 //! One model with the answers it is giving, those that wait, and the sequences of those it has given.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tinylm_model::generate::{Fed, Model, Reader, Sequence};
 
 use super::{
+    queue::Queue,
     slot::{Slot, n_common},
     told::{Ask, Counts, Told},
 };
@@ -15,7 +13,7 @@ use super::{
 pub(super) struct Lane {
     reader: Reader,
     n_slots: usize,
-    waiting: VecDeque<Ask>,
+    waiting: Queue,
     active: Vec<Slot>,
     /// Sequences that nobody uses, the one that was left last at the end.
     free: Vec<Sequence>,
@@ -32,7 +30,7 @@ impl Lane {
         Lane {
             reader: Reader::new(Arc::clone(model), n_threads),
             n_slots,
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             active: Vec::new(),
             free: Vec::new(),
             counts,
@@ -40,11 +38,11 @@ impl Lane {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.active.is_empty()
+        self.waiting.len() == 0 && self.active.is_empty()
     }
 
     pub(super) fn wait(&mut self, ask: Ask) {
-        self.waiting.push_back(ask);
+        self.waiting.push(ask);
     }
 
     /// Frees places, fills them, and reads one pass.
@@ -61,11 +59,15 @@ impl Lane {
             self.counts.n_active.fetch_sub(1, Relaxed);
             self.free.push(slot.sequence);
         }
+        let n_waiting = self.waiting.len();
+        self.waiting.forget_gone();
+        let n_gone = n_waiting - self.waiting.len();
+        self.counts.n_waiting.fetch_sub(n_gone, Relaxed);
     }
 
     fn admit(&mut self) {
         while self.active.len() < self.n_slots
-            && let Some(ask) = self.waiting.pop_front()
+            && let Some(ask) = self.waiting.pop()
         {
             self.counts.n_waiting.fetch_sub(1, Relaxed);
             if ask.reply.is_closed() {
@@ -82,17 +84,22 @@ impl Lane {
         }
     }
 
-    /// The free sequence that has most in common with a prompt; of none, the one that was left
-    /// longest ago, unless there is room for a new one.
+    /// The free sequence that has most in common with a prompt, if it loses no more than it keeps:
+    /// what all dialogues begin with is no reason to forget one. Otherwise a new one, or in want of
+    /// room the one that was left longest ago.
     fn sequence_for(&mut self, prompt: &[u16]) -> Sequence {
         let known = self.free.iter().map(|free| n_common(free.held(), prompt));
         let best = known
             .enumerate()
             .max_by_key(|(idx, n)| (*n, usize::MAX - idx));
-        let has_room = self.free.len() + self.active.len() < self.n_slots;
-        match best {
-            Some((idx, n)) if n > 0 || !has_room => self.free.remove(idx),
-            _ => Sequence::new(self.reader.model()),
+        if let Some((idx, n)) = best
+            && 2 * n >= self.free[idx].held().len()
+        {
+            return self.free.remove(idx);
+        }
+        match self.free.len() + self.active.len() < self.n_slots {
+            true => Sequence::new(self.reader.model()),
+            false => self.free.remove(0),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Gives a question a sequence, of which what both begin with stays.
-    pub(super) fn new(mut ask: Ask, mut sequence: Sequence) -> Slot {
+    pub(super) fn new(ask: Ask, mut sequence: Sequence) -> Slot {
         let n_cached = match ask.wish.is_prompt_told {
             true => 0,
             false => n_common(sequence.held(), &ask.prompt).min(ask.prompt.len() - 1),
@@ -29,7 +29,7 @@ impl Slot {
         sequence.truncate(n_cached);
         let _ = ask.reply.send(Told::Begun { n_cached });
         Slot {
-            history: std::mem::take(&mut ask.prompt),
+            history: ask.prompt.to_vec(),
             ask,
             sequence,
             n_next: 0,

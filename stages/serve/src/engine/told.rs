@@ -1,6 +1,9 @@
 //! What is asked of the thread that runs the models, and what it tells.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize},
+};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -8,7 +11,9 @@ use super::wish::Wish;
 
 /// A prompt to be continued.
 pub(crate) struct Ask {
-    pub(crate) prompt: Vec<u16>,
+    /// The request that it is a part of.
+    pub(crate) request: u64,
+    pub(crate) prompt: Arc<[u16]>,
     pub(crate) wish: Wish,
     /// Closed by a client that has gone. It holds no more than the answer is long.
     pub(crate) reply: UnboundedSender<Told>,

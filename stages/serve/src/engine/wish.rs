@@ -1,6 +1,6 @@
 //! How an answer is to be chosen: what the sampler does, and what OpenAI's clients ask for beyond it.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use tinylm_model::sampler::{Draw, Sampling, SamplingError};
 
@@ -14,7 +14,7 @@ pub(crate) struct Wish {
     /// Ids that end an answer.
     pub(crate) stop: Vec<u16>,
     /// Added to logits.
-    pub(crate) bias: Vec<(u16, f32)>,
+    pub(crate) bias: Arc<[(u16, f32)]>,
     /// Taken off the logits of what has been said.
     pub(crate) presence_penalty: f32,
     /// The same, as often as it has been said.
@@ -49,7 +49,7 @@ impl Wish {
             return Cow::Borrowed(logits);
         }
         let mut logits = logits.to_vec();
-        for (id, bias) in &self.bias {
+        for (id, bias) in &*self.bias {
             if let Some(logit) = logits.get_mut(usize::from(*id)) {
                 *logit += bias;
             }
@@ -68,17 +68,17 @@ impl Wish {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn greedy() -> Wish {
+    pub(in super::super) fn greedy() -> Wish {
         Wish {
             sampling: Sampling::GREEDY,
             seed: 1,
             sample: 0,
             n_max: 8,
             stop: Vec::new(),
-            bias: Vec::new(),
+            bias: Arc::default(),
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             n_top: None,
@@ -91,7 +91,7 @@ mod tests {
         let logits = [1.0, 2.0, 1.5];
         assert_eq!(greedy().next(&logits, &[0], 1), Ok(1));
         let biased = Wish {
-            bias: vec![(1, -100.0), (0, 1.0), (900, 5.0)],
+            bias: [(1, -100.0), (0, 1.0), (900, 5.0)].into(),
             ..greedy()
         };
         assert_eq!(biased.next(&logits, &[0], 1), Ok(0));
