@@ -58,17 +58,31 @@ fn run(mut lanes: Vec<Lane>, asks: &mpsc::Receiver<(usize, Ask)>) {
     loop {
         if lanes.iter().all(Lane::is_idle) {
             match asks.recv() {
-                Ok((model, ask)) => lanes[model].wait(ask),
+                Ok((model, ask)) => wait(&mut lanes, model, ask),
                 Err(_) => return,
             }
         }
         while let Ok((model, ask)) = asks.try_recv() {
-            lanes[model].wait(ask);
+            wait(&mut lanes, model, ask);
         }
-        for lane in &mut lanes {
-            lane.step();
+        let is_shared = lanes.iter().filter(|lane| !lane.is_idle()).count() > 1;
+        let busy = lanes.iter_mut().filter(|lane| !lane.is_idle());
+        // Models have equal shares of the time: a small one makes many steps to a large one's pass.
+        if let Some(lane) = busy.min_by_key(|lane| lane.spent) {
+            lane.step(is_shared);
         }
     }
+}
+
+/// Puts a question in a model's queue; one that was idle has no claim to the time that went by.
+fn wait(lanes: &mut [Lane], model: usize, ask: Ask) {
+    let busy = lanes.iter().filter(|lane| !lane.is_idle());
+    let least = busy.map(|lane| lane.spent).min();
+    let lane = &mut lanes[model];
+    if lane.is_idle() {
+        lane.spent = lane.spent.max(least.unwrap_or_default());
+    }
+    lane.wait(ask);
 }
 
 /// Ends all when something panics: a server whose models do not run would take questions and answer none.

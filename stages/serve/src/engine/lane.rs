@@ -1,6 +1,9 @@
 //! One model with the answers it is giving, those that wait, and the sequences of those it has given.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use tinylm_model::generate::{Fed, Model, Reader, Sequence};
 
@@ -10,7 +13,15 @@ use super::{
     told::{Ask, Counts, Told},
 };
 
+/// How long a pass may take while another model waits for its own, and tokens that it reads at least.
+const SHARE: Duration = Duration::from_millis(25);
+const LEAST: usize = 16;
+
 pub(super) struct Lane {
+    /// The time that its passes have taken.
+    pub(super) spent: Duration,
+    /// What a token of the last pass took.
+    per_token: Duration,
     reader: Reader,
     n_slots: usize,
     waiting: Queue,
@@ -28,6 +39,8 @@ impl Lane {
         counts: Arc<Counts>,
     ) -> Lane {
         Lane {
+            spent: Duration::ZERO,
+            per_token: SHARE / LEAST as u32,
             reader: Reader::new(Arc::clone(model), n_threads),
             n_slots,
             waiting: Queue::default(),
@@ -46,12 +59,23 @@ impl Lane {
     }
 
     /// Frees places, fills them, and reads one pass.
-    pub(super) fn step(&mut self) {
+    pub(super) fn step(&mut self, is_shared: bool) {
         self.leave();
         self.admit();
-        if !self.active.is_empty() {
-            self.pass();
+        if self.active.is_empty() {
+            return;
         }
+        let room = match is_shared {
+            true => (SHARE.as_nanos() / self.per_token.as_nanos().max(1)) as usize,
+            false => Reader::MOST,
+        };
+        // Nobody who has begun is left out.
+        let room = room.max(LEAST).max(self.active.len()).min(Reader::MOST);
+        let began = Instant::now();
+        let n_fed = self.pass(room);
+        let took = began.elapsed();
+        self.spent += took;
+        self.per_token = took / n_fed.max(1) as u32;
     }
 
     fn leave(&mut self) {
@@ -103,8 +127,9 @@ impl Lane {
         }
     }
 
-    fn pass(&mut self) {
-        let mut room = Reader::MOST;
+    /// Reads as many tokens as there is room for, and says how many.
+    fn pass(&mut self, n_most: usize) -> usize {
+        let mut room = n_most;
         // Those that decode go first, a token each; the rest goes to prompts in their order.
         let (decoding, reading): (Vec<_>, Vec<_>) = self
             .active
@@ -126,7 +151,8 @@ impl Lane {
             Err(error) => {
                 // Prompts are checked before they come here, so that this is a fault of ours.
                 let failed = |slot: &mut Slot| slot.end(Told::Failed(error.to_string()));
-                return self.active.iter_mut().for_each(failed);
+                self.active.iter_mut().for_each(failed);
+                return n_most;
             }
         };
         let mut told = told.as_slice();
@@ -139,5 +165,6 @@ impl Lane {
             let n_new = (slot.n_generated() - n_before) as u64;
             self.counts.n_generated_tokens.fetch_add(n_new, Relaxed);
         }
+        n_most - room
     }
 }
