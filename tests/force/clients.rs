@@ -42,7 +42,7 @@ impl Server {
             std::os::unix::fs::symlink(artifact(folder, stage), folder.join(stage)).unwrap();
         }
         let mut command = cut_off(Command::new(binary()), folder);
-        command.arg("serve").args(&models);
+        command.arg("serve").args(models);
         command.args([
             "--port",
             "0",
