@@ -11,8 +11,8 @@ use crate::dfdx_engine::tests::{
 use crate::engine::{Engine, EngineSettings, Pass, Update};
 use crate::optimizer::Optimizer;
 
-/// How far the gradients of two devices are apart when numbers added in another order are rounded to
-/// other bf16 numbers now and then.
+/// How far the gradients of the two engines are apart in bf16, as measured: 4.7e-2 at most. Each is as
+/// far from f32, so they round in different places; see `DESIGN.md`.
 const BF16_BOUND: f64 = 0.05;
 
 /// Whether kernels can be compiled here; says so where they cannot.
