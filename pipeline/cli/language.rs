@@ -9,6 +9,10 @@ use tinylm_pipeline::{
     spec::keys::{FILE_KEYS, Key, STAGE_KEYS, WATCH_KEYS},
 };
 use tinylm_reports::thousands;
+use tinylm_stages::{
+    kinds::normalize::EXAMPLES,
+    shared::template::{Role, Spacing, Template, written},
+};
 
 use crate::{pager, project::Project, stages};
 
@@ -58,15 +62,46 @@ fn page(catalog: &[Kind]) -> Vec<String> {
             config.context,
         ));
     }
+    add_templates(&mut lines);
+    add_formats(&mut lines);
     lines.push("\nKinds of stages:".to_owned());
     for kind in catalog {
         lines.push(format!("\n{}", "-".repeat(72)));
         lines.extend(stages::kind_lines(kind));
         if !kind.metrics.is_empty() {
-            let metrics = format!("tells: {}", kind.metrics.join(", "));
-            lines.push(String::new());
-            lines.extend(stages::hanging(&metrics, 0));
+            lines.push("\ntells:".to_owned());
+        }
+        for (name, about) in kind.metrics {
+            lines.extend(stages::hanging(&format!("{name}: {about}"), 2));
         }
     }
     lines
+}
+
+/// One dialogue in every template, written by what writes them for a model.
+fn add_templates(lines: &mut Vec<String>) {
+    lines.push("\nTemplates of `tokenizer`, each of the same dialogue:".to_owned());
+    for template in Template::ALL {
+        lines.push(format!("\n  {}:", template.word()));
+        let turns = [(Role::User, "hello"), (Role::Assistant, "hi")];
+        let text = written(&template.pieces(turns, Spacing::Nowhere));
+        lines.extend(text.lines().map(|line| format!("      {line}")));
+    }
+}
+
+/// A file of every format, and what it becomes.
+fn add_formats(lines: &mut Vec<String>) {
+    lines.push("\nFormats of `normalize`, each with a file and what it becomes:".to_owned());
+    for example in &EXAMPLES {
+        let (format, ending) = (example.format, example.ending);
+        lines.push(String::new());
+        let told = format!("{}: {}", format.word(), format.about());
+        lines.extend(stages::hanging(&told, 2));
+        lines.push(format!("    a .{ending} file"));
+        for line in example.text.lines() {
+            lines.extend(stages::hanging(line, 6));
+        }
+        lines.push("    becomes".to_owned());
+        lines.extend(example.becomes.lines().map(|line| format!("      {line}")));
+    }
 }

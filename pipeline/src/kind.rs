@@ -14,6 +14,7 @@ use crate::{
     remote::{Pin, Remote},
     role::Roles,
     settings::{Device, Setting, SettingError, Settings, plain},
+    spec::keys::Key,
     stage::{FindInput, Stage},
 };
 
@@ -30,7 +31,7 @@ pub struct Kind {
     pub about: &'static str,
     pub revision: u32,
     pub makes: Content,
-    pub metrics: &'static [&'static str],
+    pub metrics: &'static [Key],
     pub roles: Roles,
     pub heavy: bool,
     pub on_device: bool,
@@ -85,7 +86,7 @@ impl Kind {
 
     /// Returns whether a stage of this kind may tell a number of this name.
     pub fn tells(&self, metric: &str) -> bool {
-        let fits = |known: &&str| match known.split_once('*') {
+        let fits = |(known, _): &Key| match known.split_once('*') {
             None => *known == metric,
             Some((start, end)) => {
                 let rest = metric.strip_prefix(start);

@@ -17,6 +17,7 @@ use crate::{
     remote::{Pin, Remote},
     role::Roles,
     settings::{SettingError, Settings},
+    spec::keys::Key,
 };
 
 /// Finds what is known of the stages that fill a role.
@@ -35,8 +36,9 @@ pub trait Stage: 'static {
     const REVISION: u32;
     /// The sort of artifact it writes.
     const MAKES: Content;
-    /// The numbers it tells, `*` for a part of a name that the data decides; none where it cannot say.
-    const METRICS: &'static [&'static str] = &[];
+    /// The numbers it tells and what each says, `*` for a part of a name that the data decides; none where
+    /// it cannot say.
+    const METRICS: &'static [Key] = &[];
     /// The first role is the one that a plain list of inputs fills.
     const ROLES: Roles;
     /// Heavy kinds run one at a time per device.

@@ -369,7 +369,9 @@ fn the_language_is_told_on_one_page_of_eighty_columns() {
         "timeout: The longest time",
         "forty-one ",
         "binarize: turns documents into shards",
-        "tells: loss, perplexity",
+        "  bits_per_byte: The loss over bytes in bits",
+        "      <|im_start|>user\n      hello<|im_end|>\n",
+        "eou: Turns that each end in `__eou__`.\n    a .txt file\n      hello __eou__ hi __eou__\n    becomes\n      user: hello\n",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -378,6 +380,48 @@ fn the_language_is_told_on_one_page_of_eighty_columns() {
         .filter(|line| line.chars().count() > 80)
         .collect();
     assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn every_format_of_the_language_reads_its_example_as_the_language_says() {
+    use tinylm_pipeline::settings::Choice;
+    let project = Project::new();
+    let mut file = "stages:\n".to_owned();
+    for (idx, example) in tinylm_stages::kinds::normalize::EXAMPLES.iter().enumerate() {
+        let (word, ending) = (example.format.word(), example.ending);
+        project.write(&format!("{word}.{ending}"), example.text);
+        file += &format!(
+            "  d{idx}: {{ kind: download, with: {{ path: {word}.{ending} }} }}
+  c{idx}: {{ kind: normalize, inputs: [d{idx}], with: {{ format: {word} }} }}
+"
+        );
+    }
+    project.write("all.yaml", &file);
+    project.tinylm("run all.yaml").success();
+    for (idx, example) in tinylm_stages::kinds::normalize::EXAMPLES.iter().enumerate() {
+        let shown = project
+            .tinylm(&format!("show @last/c{idx}"))
+            .success()
+            .stdout;
+        let (_, shown) = shown.split_once("\ndocuments, ").unwrap();
+        let lines = shown
+            .lines()
+            .skip(2)
+            .map(|line| line.strip_prefix("  ").unwrap_or(line));
+        let said = lines.collect::<Vec<_>>().join("\n");
+        let said = said
+            .replace("\n\nrejected", "\nrejected")
+            .replace("<|im_end|>", "");
+        let said = ["user", "assistant"].iter().fold(said, |said, role| {
+            said.replace(&format!("<|im_start|>{role}\n"), &format!("{role}: "))
+        });
+        assert_eq!(
+            said.trim_end(),
+            example.becomes,
+            "{}",
+            example.format.word()
+        );
+    }
 }
 
 #[test]

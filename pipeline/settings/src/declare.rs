@@ -20,6 +20,9 @@ pub trait Choice: Copy + 'static {
     /// The word of an experiment file.
     fn word(self) -> &'static str;
 
+    /// What it stands for, as it is declared.
+    fn about(self) -> String;
+
     fn of_word(word: &str) -> Option<Self> {
         let mut all = Self::ALL.iter().copied();
         all.find(|choice| choice.word() == word)
@@ -129,6 +132,12 @@ macro_rules! choices {
             fn word(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word),+
+                }
+            }
+
+            fn about(self) -> String {
+                match self {
+                    $(Self::$variant => $crate::doc_text(&[$($doc),*])),+
                 }
             }
         }

@@ -412,7 +412,7 @@ fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) 
     if !kind.tells(metric) {
         let told = format!("a `{}` stage tells no `{metric}`", kind.name);
         let unknown = Diagnostic::new("`headline` names no metric").at(&node.place, told);
-        wrong.push(unknown.hint(metric, kind.metrics.iter().copied()));
+        wrong.push(unknown.hint(metric, names(kind.metrics)));
         return None;
     }
     Some(text.to_owned())

@@ -18,6 +18,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 use tinylm_model::shards::{INDEX_NAME, ShardsIndex, VERSION};
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
     Stage, StageError, StageIo, copy_file, settings,
@@ -84,12 +85,18 @@ impl Stage for Binarize {
         "turns documents into shards of token ids, split for training and validation";
     const REVISION: u32 = 3;
     const MAKES: Content = Content::Shards;
-    const METRICS: &'static [&'static str] = &[
-        "tokens_per_word",
-        "unknown_rate",
-        "*_tokens",
-        "*_documents",
-        "rejected",
+    const METRICS: &'static [Key] = &[
+        (
+            "tokens_per_word",
+            "Tokens for a word: how well the vocabulary fits.",
+        ),
+        (
+            "unknown_rate",
+            "The share of tokens that stand for what the vocabulary lacks.",
+        ),
+        ("*_tokens", "Tokens of a split."),
+        ("*_documents", "Documents of a split."),
+        ("rejected", "Documents that could not be encoded."),
     ];
     const ROLES: Roles = Roles::Fixed(ROLES);
 

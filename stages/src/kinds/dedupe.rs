@@ -20,6 +20,7 @@ use std::{
 };
 
 use serde_json::json;
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
     Stage, StageError, StageIo,
@@ -73,12 +74,12 @@ impl Stage for Dedupe {
         "drops documents that repeat earlier ones, or that an evaluation set holds";
     const REVISION: u32 = 3;
     const MAKES: Content = Content::Documents;
-    const METRICS: &'static [&'static str] = &[
-        "documents_read",
-        "documents_kept",
-        "exact_duplicates",
-        "near_duplicates",
-        "contaminated",
+    const METRICS: &'static [Key] = &[
+        ("documents_read", "Documents that were read."),
+        ("documents_kept", "Those that were kept."),
+        ("exact_duplicates", "Those that repeat an earlier one."),
+        ("near_duplicates", "Those that nearly do."),
+        ("contaminated", "Those that an evaluation set holds."),
     ];
     const ROLES: Roles = Roles::Fixed(ROLES);
 

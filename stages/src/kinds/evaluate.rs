@@ -24,6 +24,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::{Map, Value, json};
 use tinylm_model::{config::ReadPrecision, folder::Which};
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo,
     settings::{Choice, LocalPath, NoSettings, SettingError},
@@ -96,7 +97,7 @@ impl Stage for Evaluate {
     const ABOUT: &'static str = "measures how well a model predicts a text";
     const REVISION: u32 = 3;
     const MAKES: Content = Content::Figures;
-    const METRICS: &'static [&'static str] = report::METRICS;
+    const METRICS: &'static [Key] = report::METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         InputRole::one("model", "what is measured").takes(&[Content::Model]),
         InputRole::one("shards", "what it reads: one of the splits")

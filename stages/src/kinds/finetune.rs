@@ -17,6 +17,7 @@ use tinylm_model::{
     shards::Shards,
     surgery::{Freeze, SurgeryError, adapt_optimizer, adapt_weights, frozen},
 };
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo,
 };
@@ -39,7 +40,7 @@ impl Stage for Finetune {
     const ABOUT: &'static str = "trains a model further on other documents";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Model;
-    const METRICS: &'static [&'static str] = METRICS;
+    const METRICS: &'static [Key] = METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards]),
         Role::one("model", "where it starts from")

@@ -25,6 +25,7 @@ mod columns;
 mod conversations;
 mod csv;
 mod doubts;
+mod examples;
 mod files;
 mod find;
 mod first_rows;
@@ -72,6 +73,7 @@ use settings::{Pairs, SystemPrompts};
 use shapes::Format;
 use source::Source;
 
+pub use examples::{EXAMPLES, Example};
 pub use settings::NormalizeSettings;
 
 pub struct Normalize;

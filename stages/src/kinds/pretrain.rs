@@ -5,6 +5,7 @@
 //! training, no times) and the tokenizer's files, so that the folder answers on its own.
 
 use tinylm_model::shards::Shards;
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Metrics, Role, Roles, SettingError, Stage, StageError, StageIo,
 };
@@ -37,7 +38,7 @@ impl Stage for Pretrain {
     const ABOUT: &'static str = "trains a model from random weights";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Model;
-    const METRICS: &'static [&'static str] = METRICS;
+    const METRICS: &'static [Key] = METRICS;
     const ROLES: Roles = Roles::Fixed(&[
         Role::one("shards", "the tokens it is trained on").takes(&[Content::Shards])
     ]);

@@ -8,6 +8,7 @@ use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
 use tinylm_model::{config::ReadPrecision, folder::Which, sampler::Sampling};
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     At, Content, Metrics, Role as InputRole, Roles, Stage, StageError, StageIo, choices,
     settings::{LocalPath, NoSettings, SettingError},
@@ -81,13 +82,16 @@ impl Stage for Sample {
     const ABOUT: &'static str = "answers prompts with a model";
     const REVISION: u32 = 2;
     const MAKES: Content = Content::Samples;
-    const METRICS: &'static [&'static str] = &[
-        "answers",
-        "tokens_per_answer",
-        "end_rate",
-        "distinct_1",
-        "distinct_2",
-        "repetition",
+    const METRICS: &'static [Key] = &[
+        ("answers", "Answers that were written."),
+        ("tokens_per_answer", "Their mean length."),
+        ("end_rate", "The share that ended by itself."),
+        ("distinct_1", "Different words over all words."),
+        ("distinct_2", "Different pairs of words over all pairs."),
+        (
+            "repetition",
+            "The share of what repeats what the same answer said before.",
+        ),
     ];
     const ROLES: Roles =
         Roles::Fixed(&[InputRole::one("model", "what answers").takes(&[Content::Model])]);

@@ -12,6 +12,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Metrics, NoSettings, Outside, Pin, Remote, Role as InputRole,
     Roles, SettingError, Stage, StageError, StageIo, settings,
@@ -80,7 +81,7 @@ impl Stage for TokenizerStage {
         "trains a tokenizer, or takes an existing one and adds special tokens";
     const REVISION: u32 = 4;
     const MAKES: Content = Content::Tokenizer;
-    const METRICS: &'static [&'static str] = &["vocab_size"];
+    const METRICS: &'static [Key] = &[("vocab_size", "Tokens, those of the template among them.")];
     const ROLES: Roles = Roles::Fixed(&[InputRole::many(
         "documents",
         "what it learns from; not read with `pretrained`",

@@ -27,6 +27,7 @@ use tinylm_model::{
         choose_micro_batch, train,
     },
 };
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Ahead, Course, Device, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo,
     settings::plain,
@@ -37,26 +38,59 @@ pub(crate) use settings::{TrainSettings, TrainWatch};
 pub(crate) use shape::ModelSettings;
 
 /// The numbers that a training tells, on its way and at its end.
-pub(crate) const METRICS: &[&str] = &[
-    "best_validation_loss",
-    "validation_loss",
-    "loss",
-    "validation_loss_*",
-    "rewards/*",
-    "logps/*",
-    "validation_rewards/*",
-    "validation_logps/*",
-    "tokens_per_second",
-    "peak_share",
-    "lr",
-    "grad_norm",
-    "parameters",
-    "trained_parameters",
-    "steps",
-    "epochs",
-    "tokens",
-    "best_step",
-    "skipped_steps",
+pub(crate) const METRICS: &[Key] = &[
+    (
+        "best_validation_loss",
+        "The lowest validation loss: that of the weights which are kept.",
+    ),
+    (
+        "validation_loss",
+        "The mean loss of the tokens of the fixed validation set, in nats.",
+    ),
+    (
+        "loss",
+        "The mean loss of the tokens that a step learns, in nats.",
+    ),
+    (
+        "validation_loss_*",
+        "The same of a part of the validation set, such as one role's turns.",
+    ),
+    (
+        "rewards/*",
+        "Of `objective: dpo`, as TRL has them: how far the model has moved from the reference, for chosen and rejected answers, their margin, and how often it is positive.",
+    ),
+    (
+        "logps/*",
+        "The log-likelihood of chosen and of rejected answers.",
+    ),
+    (
+        "validation_rewards/*",
+        "The same rewards on the validation pairs.",
+    ),
+    (
+        "validation_logps/*",
+        "The same log-likelihoods on the validation pairs.",
+    ),
+    ("tokens_per_second", "Tokens read a second, in steps alone."),
+    (
+        "peak_share",
+        "The share of what this machine multiplies at most, measured when the training began.",
+    ),
+    ("lr", "The learning rate of the step."),
+    ("grad_norm", "The norm of the gradient before clipping."),
+    ("parameters", "Numbers in the model."),
+    (
+        "trained_parameters",
+        "Those of them that are trained, with an adapter or what is frozen.",
+    ),
+    ("steps", "Updates, skipped ones counted."),
+    ("epochs", "How often all rows were read."),
+    ("tokens", "Tokens trained on, padding not counted."),
+    ("best_step", "The step of the best validation loss."),
+    (
+        "skipped_steps",
+        "Steps that were left out: not finite, or a spike.",
+    ),
 ];
 
 /// The shards that a training reads, or what is known of them: about how many tokens, and the size of

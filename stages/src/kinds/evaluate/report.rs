@@ -3,34 +3,65 @@
 use serde_json::{Map, Value, json};
 use tinylm_model::shards::ROLE_NAMES;
 use tinylm_pipeline::Metrics;
+use tinylm_pipeline::spec::keys::Key;
 
 use super::{generated::Generated, tally::Tally};
 
 /// The names of what `report` puts down as a number.
-pub(super) const METRICS: &[&str] = &[
-    "loss",
-    "perplexity",
-    "bits_per_byte",
-    "accuracy_top1",
-    "accuracy_top5",
-    "byte_perplexity",
-    "word_perplexity",
-    "unigram_perplexity",
-    "f32_perplexity",
-    "precision_cost",
-    "documents",
-    "tokens_read",
-    "tokens",
-    "bytes",
-    "words",
-    "by_source.*",
-    "by_role.*",
-    "generated.*",
-    "by_task.*",
-    "core",
-    "core_stderr",
-    "minimal_pairs",
-    "minimal_pairs_stderr",
+pub(super) const METRICS: &[Key] = &[
+    ("loss", "The mean loss of a token, in nats."),
+    (
+        "perplexity",
+        "e to the loss: among how many tokens the model wavers.",
+    ),
+    (
+        "bits_per_byte",
+        "The loss over bytes in bits: comparable between vocabularies.",
+    ),
+    (
+        "accuracy_top1",
+        "How often the likeliest token is the right one.",
+    ),
+    (
+        "accuracy_top5",
+        "How often the right one is among the five likeliest.",
+    ),
+    ("byte_perplexity", "The perplexity of a byte."),
+    ("word_perplexity", "The perplexity of a word."),
+    (
+        "unigram_perplexity",
+        "What the frequencies of the tokens alone would reach.",
+    ),
+    (
+        "f32_perplexity",
+        "The perplexity without rounded weights, beside one with them.",
+    ),
+    (
+        "precision_cost",
+        "By how much rounding raises the perplexity, as a share.",
+    ),
+    ("documents", "Documents that were read."),
+    ("tokens_read", "Tokens that were read."),
+    ("tokens", "Tokens that count in the loss."),
+    ("bytes", "Bytes of text that they stand for."),
+    ("words", "Words that they stand for."),
+    ("by_source.*", "The same numbers of one source's documents."),
+    ("by_role.*", "The same numbers of one role's turns."),
+    (
+        "generated.*",
+        "Of answers that the model wrote: how many end, repeat themselves, differ.",
+    ),
+    ("by_task.*", "The accuracy of one task."),
+    (
+        "core",
+        "The mean of the CORE tasks' accuracies, 0 at chance and 1 at best.",
+    ),
+    ("core_stderr", "Its standard error."),
+    (
+        "minimal_pairs",
+        "The mean accuracy over the BLiMP paradigms.",
+    ),
+    ("minimal_pairs_stderr", "Its standard error."),
 ];
 
 pub(super) fn report(
