@@ -119,7 +119,7 @@ fn a_folder_is_exported_without_a_registry_and_nothing_else_is_overwritten() {
     assert!(
         refused
             .stderr
-            .contains("[possible values: hf, gguf, onnx, peft]"),
+            .contains("[possible values: hf, gguf, onnx, peft, tensorboard, csv, parquet]"),
         "{refused}"
     );
     alone.write("empty/notes.txt", "mine");

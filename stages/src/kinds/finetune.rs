@@ -78,6 +78,8 @@ impl Stage for Finetune {
             context: settings.context.unwrap_or(from.context),
             ..from.clone()
         };
+        // The stage itself says what is wrong with it.
+        config.check().ok()?;
         let plan = Plan::new(settings.adapter.as_ref(), &from, &config, Vec::new()).ok()?;
         let how = plan.engine_settings(&settings.train);
         Some(

@@ -57,7 +57,7 @@ impl Course {
         length: Length,
         batches: &BatchSettings,
     ) -> Result<Self, TrainError> {
-        let a_step = (batches.batch * batches.context) as u64;
+        let a_step = (batches.batch as u64).saturating_mul(batches.context as u64);
         let n_per_epoch = n_tokens.div_ceil(a_step.max(1)).max(1);
         let n_steps = length.n_steps(n_per_epoch)?;
         let n_epochs = n_steps as f64 / n_per_epoch as f64;
@@ -99,7 +99,7 @@ pub(super) fn fixed_set<'a>(
     validate_every: u64,
 ) -> Result<Batches<'a>, TrainError> {
     // A quarter of the rows that are trained on in between, which takes far less time.
-    let affordable = validate_every as usize * settings.batches.batch / 4;
+    let affordable = (validate_every as usize).saturating_mul(settings.batches.batch) / 4;
     let n_rows = settings.validate_rows.unwrap_or(affordable.clamp(64, 1000));
     let set = Batches::for_evaluation(split, &settings.batches, n_rows);
     set.map_err(|source: BatchError| TrainError::Batches {
