@@ -20,10 +20,12 @@ pub(crate) fn stop(project: &Project, args: &StopArgs) -> Result<(), Failure> {
     if !home.ask_to_stop(&run.id)? {
         return Err(Failure::wrong(format!("{} is not going on", run.name)));
     }
-    let next = format!("`tinylm resume {}` goes on from there", run.name);
+    let name = &run.name;
     say(
         &project.global,
-        &format!("{} stops at its next safe point; {next}", run.name),
+        &format!("{name} stops at its next safe point"),
     );
+    let next = format!("`tinylm resume {name}` goes on from there");
+    say(&project.global, &next);
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use tinylm_live::{Options, show};
 use tinylm_model::{config::ReadPrecision, folder::Which};
+use tinylm_pipeline::Content;
 use tinylm_serve::Served;
 
 use crate::{
@@ -50,11 +51,14 @@ pub(crate) fn ui(project: &Project, args: &UiArgs) -> Result<(), Failure> {
         let served = Served::open(name.to_owned(), &found.folder, which, precision);
         served.map_err(|error| told(error.into()))
     };
+    let models = project.catalog.iter();
+    let models = models.filter(|kind| kind.makes == Content::Model);
     let options = Options {
         addr: SocketAddr::new(args.host, args.port),
         home,
         allows_changes: args.allow_changes,
         open: Arc::new(open),
+        models: models.map(|kind| kind.name.to_owned()).collect(),
         n_threads: n_threads(None),
         now: now_ms,
     };

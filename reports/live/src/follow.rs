@@ -22,7 +22,7 @@ use tinylm_reports::{Report, Tail, html};
 
 use crate::{
     page::digest,
-    site::Site,
+    shared::Site,
     view::{Part, Seen, View},
     wrong::Wrong,
 };

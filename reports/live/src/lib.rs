@@ -11,6 +11,7 @@ mod page;
 mod play;
 mod pulse;
 mod readers;
+mod shared;
 mod site;
 mod view;
 mod wrong;
@@ -30,6 +31,8 @@ pub struct Options {
     /// Whether tags, notes and wishes to stop are taken.
     pub allows_changes: bool,
     pub open: OpenModel,
+    /// The kinds of stage that make a model.
+    pub models: Vec<String>,
     pub n_threads: usize,
     /// The present, in milliseconds since 1970.
     pub now: fn() -> i64,

@@ -139,7 +139,6 @@
   // From a point to the stage that wrote it, its artifact and what that was made from.
   page.pointed = (chart) => {
     const tip = chart.tip;
-    if (!live.run && !live.of.startsWith("/?") && live.of !== "/" && !live.of.startsWith("/compare") && !live.of.startsWith("/sweep")) return;
     const links = new Map();
     for (const { series } of chart.found) links.set(series.at, series.at.replace(/^run\//, ""));
     for (const [at, name] of links) tip.append(element("a", { href: "/" + at }, name));
@@ -172,7 +171,7 @@
 
   // --- what a reader can do -------------------------------------------------------------------
 
-  const models = new Set(["pretrain", "finetune", "import", "merge"]);
+  const models = new Set(live.models);
   const chosen = new Set(JSON.parse(sessionStorage.getItem("chosen") ?? "[]"));
   const pins = () => JSON.parse(localStorage.getItem("pins") ?? "[]");
 

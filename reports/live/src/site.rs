@@ -11,17 +11,14 @@ use axum::{
     routing::{any, get, post},
 };
 use serde_json::{Value, json};
-use tinylm_registry::Home;
 use tinylm_reports::{html, window};
 use tinylm_serve::Door;
 
 use crate::{
     Options, change, follow,
     page::{self, Address, Page},
-    play::Playground,
-    pulse::Pulse,
-    readers::Readers,
-    view::{Asked, Part, Seen, View},
+    shared::Site,
+    view::{Asked, Seen, View},
     wrong::Wrong,
 };
 
@@ -30,26 +27,8 @@ const BODY: usize = 4 << 20;
 /// Most points that a piece of a curve is drawn from.
 const POINTS_MAX: usize = 4_000;
 
-/// What all answers share.
-pub(crate) struct Site {
-    pub(crate) readers: Arc<Readers>,
-    pub(crate) pulse: Arc<Pulse>,
-    pub(crate) home: Home,
-    pub(crate) now: fn() -> i64,
-    playground: Playground,
-    allows_changes: bool,
-}
-
 pub(crate) fn router(options: Options, addr: SocketAddr) -> Router {
-    let readers = Arc::new(Readers::new(options.home.registry_path()));
-    let site = Arc::new(Site {
-        pulse: Pulse::start(Arc::clone(&readers)),
-        readers,
-        home: options.home,
-        now: options.now,
-        playground: Playground::new(options.open, addr, options.n_threads),
-        allows_changes: options.allows_changes,
-    });
+    let site = Arc::new(Site::new(options, addr));
     let router = Router::new()
         .route(
             "/page.css",
@@ -92,14 +71,6 @@ fn view_of(uri: &Uri) -> Result<View, Wrong> {
     View::of(&of).ok_or_else(|| Wrong::absent("no such page"))
 }
 
-impl Site {
-    async fn see(self: &Arc<Self>, view: &View) -> Result<Seen, Wrong> {
-        let (site, view) = (Arc::clone(self), view.clone());
-        let read = move |registry: &_| view.see(registry, &site.home, Part::All, (site.now)());
-        self.readers.ask(read).await
-    }
-}
-
 async fn shown(State(site): State<Arc<Site>>, uri: Uri) -> Response {
     let Some(view) = View::of(&address(&uri)) else {
         return Wrong::absent("no such page").into_response();
@@ -116,6 +87,7 @@ async fn shown(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         "pieces": page::digests(&seen.pieces),
         "changes": site.allows_changes,
         "run": view.run(),
+        "models": site.models,
     });
     let response = Page {
         title: &seen.title,

@@ -60,7 +60,7 @@ pub(crate) struct Seen {
     pub(crate) title: String,
     pub(crate) pieces: Vec<Piece>,
     pub(crate) charts: Value,
-    /// The stages whose curves are shown: run, stage.
+    /// The runs whose curves are shown.
     pub(crate) reports: Vec<Report>,
 }
 
@@ -111,7 +111,7 @@ impl View {
                     &registry.find_run(name)?,
                     &options(1, part, now_ms),
                 )?;
-                Ok(seen(&sections::of_report(&report, &[]), vec![]).with(report))
+                Ok(seen(&sections::of_report(&report, &[])).with(report))
             }
             View::Stage(run, stage) => {
                 let mut report = read(
@@ -151,12 +151,12 @@ fn options(n_runs: usize, part: Part, now_ms: i64) -> ReportOptions {
     }
 }
 
-fn seen(document: &Document<'_>, reports: Vec<Report>) -> Seen {
+fn seen(document: &Document<'_>) -> Seen {
     Seen {
         title: document.head.title.clone(),
         pieces: html::pieces(document),
         charts: html::charts(document),
-        reports,
+        reports: Vec::new(),
     }
 }
 
@@ -190,10 +190,11 @@ fn see_stage(report: Report, name: &str, home: &Home) -> Result<Seen, Wrong> {
         .execution_id
         .as_deref()
         .map(|id| log_end(home, id));
-    let seen = seen(
-        &sections::of_stage(&report, stage, &log.unwrap_or_default()),
-        vec![],
-    );
+    let seen = seen(&sections::of_stage(
+        &report,
+        stage,
+        &log.unwrap_or_default(),
+    ));
     Ok(seen.with(report))
 }
 
@@ -233,7 +234,7 @@ fn see_many(
     if n_runs > runs.len() {
         document.head.question = format!("the first {} of {n_runs} runs", runs.len());
     }
-    let seen = seen(&document, vec![]);
+    let seen = seen(&document);
     Ok(Seen {
         reports: comparison.runs,
         ..seen
