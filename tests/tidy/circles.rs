@@ -10,14 +10,16 @@ use std::{
 };
 
 /// The folder of each crate's sources.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "registry/src",
     "reports/src",
+    "reports/live/src",
     "pipeline/src",
     "pipeline/cli",
     "pipeline/settings/src",
     "stages/exchange/src",
     "stages/model/src",
+    "stages/serve/src",
     "stages/src",
 ];
 
@@ -75,7 +77,12 @@ fn module_of(path: &Path) -> Module {
 }
 
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let is_end = |(idx, _): &(usize, &str)| {
+        let next = text[*idx..].lines().nth(1).unwrap_or_default();
+        next.ends_with("mod tests {")
+    };
+    let end = text.match_indices("#[cfg(test)]").find(is_end);
+    let text = &text[..end.map_or(text.len(), |(idx, _)| idx)];
     let lines = text.lines().map(|line| line.split("//").next().unwrap());
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -7,6 +7,7 @@
 
 mod change;
 mod follow;
+mod options;
 mod page;
 mod play;
 mod pulse;
@@ -16,27 +17,9 @@ mod site;
 mod view;
 mod wrong;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr};
 
-use tinylm_registry::Home;
-use tinylm_serve::Served;
-
-/// Opens the model of `RUN/STAGE`, or says why it cannot be.
-pub type OpenModel = Arc<dyn Fn(&str) -> Result<Served, String> + Send + Sync>;
-
-/// How the page is served.
-pub struct Options {
-    pub addr: SocketAddr,
-    pub home: Home,
-    /// Whether tags, notes and wishes to stop are taken.
-    pub allows_changes: bool,
-    pub open: OpenModel,
-    /// The kinds of stage that make a model.
-    pub models: Vec<String>,
-    pub n_threads: usize,
-    /// The present, in milliseconds since 1970.
-    pub now: fn() -> i64,
-}
+pub use options::{OpenModel, Options};
 
 /// Shows the registry until the process ends, and says through `ready` where.
 pub fn show(options: Options, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {

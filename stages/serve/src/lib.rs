@@ -13,34 +13,22 @@ mod engine;
 mod error;
 mod http;
 mod logprobs;
+mod options;
 mod params;
 mod served;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr};
 
 use axum::Router;
 
 pub use api::guard::Door;
 pub use http::accept;
+pub use options::Options;
 pub use served::Served;
-
-/// How a server behaves.
-pub struct Options {
-    pub addr: SocketAddr,
-    pub api_key: Option<String>,
-    /// Answers of a model that are under way at once.
-    pub n_slots: usize,
-    /// Requests that may wait for a place.
-    pub n_waiting: usize,
-    pub n_threads: usize,
-    /// The longest time that an answer may take.
-    pub time_limit: Duration,
-}
 
 /// Returns all that a server of these models answers.
 pub fn router(models: Vec<Served>, options: Options) -> Router {
-    let addr = options.addr;
-    api::router(Arc::new(api::State::new(models, options)), addr)
+    api::router(models, options)
 }
 
 /// Answers until the process ends, and says through `ready` where.

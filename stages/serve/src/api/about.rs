@@ -13,7 +13,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::State as Shared;
+use super::state::State as Shared;
 use crate::{Served, error::ApiError};
 
 pub(super) async fn models(State(state): State<Arc<Shared>>) -> Json<Value> {

@@ -21,7 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{State, ask::Asked, logprobs, now};
+use super::{
+    ask::Asked,
+    logprobs,
+    state::{State, now},
+};
 use crate::{
     Served,
     choice::{Choice, Heard, Reason},

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tinylm_model::sampler::Sampling;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::State;
+use super::state::State;
 use crate::{
     Served,
     engine::{Ask, Told, Wish},

@@ -18,33 +18,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::State;
+use super::state::State;
 use crate::{error::ApiError, params::Params};
 
-/// Most bytes of a request, and of all requests that are being read.
+/// Most bytes of a request.
 const MOST: usize = 4 << 20;
-const OF_ALL: usize = 64 << 20;
 /// How long a body may take to come.
 const TIME: Duration = Duration::from_secs(30);
 /// Bytes that are understood in no time.
 const SMALL: usize = 16 << 10;
-/// Large bodies that are understood at once.
-const AT_ONCE: usize = 2;
-
-/// What all bodies share.
-pub(super) struct Bodies {
-    bytes: Arc<Semaphore>,
-    large: Semaphore,
-}
-
-impl Default for Bodies {
-    fn default() -> Bodies {
-        Bodies {
-            bytes: Arc::new(Semaphore::new(OF_ALL)),
-            large: Semaphore::new(AT_ONCE),
-        }
-    }
-}
 
 pub(super) struct Body {
     bytes: Vec<u8>,

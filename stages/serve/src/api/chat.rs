@@ -7,10 +7,10 @@ use serde_json::Value;
 use tinylm_stages::shared::{speak::Prompt, template::Role};
 
 use super::{
-    State as Shared,
     answer::{Form, Job},
     ask::{Asked, too_long},
     body::Body,
+    state::State as Shared,
 };
 use crate::{Served, error::ApiError, params::Params};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-use super::{State as Shared, body::Body, chat};
+use super::{body::Body, chat, state::State as Shared};
 use crate::{error::ApiError, params::Params};
 
 pub(super) async fn tokenize(

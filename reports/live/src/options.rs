@@ -1,0 +1,23 @@
+//! How the page is served, and what it is handed: it knows no project and no clock.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tinylm_registry::Home;
+use tinylm_serve::Served;
+
+/// Opens the model of `RUN/STAGE`, or says why it cannot be.
+pub type OpenModel = Arc<dyn Fn(&str) -> Result<Served, String> + Send + Sync>;
+
+/// How the page is served.
+pub struct Options {
+    pub addr: SocketAddr,
+    pub home: Home,
+    /// Whether tags, notes and wishes to stop are taken.
+    pub allows_changes: bool,
+    pub open: OpenModel,
+    /// The kinds of stage that make a model.
+    pub models: Vec<String>,
+    pub n_threads: usize,
+    /// The present, in milliseconds since 1970.
+    pub now: fn() -> i64,
+}
