@@ -92,3 +92,40 @@ impl Registry {
             .map_err(|error| self.error(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::Finished;
+
+    #[test]
+    fn progress_is_written_over_and_gone_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+        let half = Progress {
+            execution_id: "e".to_owned(),
+            done: 150,
+            total: Some(200),
+            unit: "steps".to_owned(),
+            from_done: 100,
+            from_at: 1_000,
+            memory_bytes: Some(1 << 40),
+            at: 11_000,
+            ..Progress::default()
+        };
+        let first = Progress {
+            done: 100,
+            at: 1_000,
+            ..half.clone()
+        };
+        assert_eq!(first.seconds_left(), None, "no pace yet");
+        registry.set_progress([&first, &half]).unwrap();
+        assert_eq!(registry.progress("e").unwrap(), Some(half.clone()));
+        // Fifty steps in ten seconds, those before it went on not counted.
+        assert_eq!(half.seconds_left(), Some(10.0));
+        registry
+            .finish_execution("e", &Finished::default())
+            .unwrap();
+        assert_eq!(registry.progress("e").unwrap(), None);
+    }
+}

@@ -52,33 +52,38 @@ impl Server {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "", "")
+        self.ask(path, "", "")
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         let headers = "Content-Type: application/json\r\n";
-        self.ask("POST", path, headers, &body.to_string())
+        self.ask(path, headers, &body.to_string())
     }
 
-    pub(crate) fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let mut stream = self.send(
-            method,
-            path,
-            &format!("{headers}Connection: close\r\n"),
-            body,
-        );
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        Answer {
-            status: status.unwrap_or_else(|| panic!("{answer:?}")),
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
+    /// The answer to a question that is a good one.
+    pub(crate) fn answer(&self, path: &str, body: &Value) -> Value {
+        let answer = self.post(path, body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// Sends a body, or asks for what is at a path.
+    pub(crate) fn ask(&self, path: &str, headers: &str, body: &str) -> Answer {
+        let headers = format!("{headers}Connection: close\r\n");
+        let mut answer = Vec::new();
+        self.open(path, &headers, body)
+            .read_to_end(&mut answer)
+            .unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        let body = match is_chunked {
+            true => unchunked(body),
+            false => body.to_owned(),
+        };
+        let head = head.to_owned();
+        Answer { status, head, body }
     }
 
     /// The events of a stream, as they come.
@@ -87,7 +92,7 @@ impl Server {
         path: &str,
         headers: &str,
     ) -> impl Iterator<Item = (String, Value)> + use<> {
-        let stream = self.send("GET", path, headers, "");
+        let stream = self.open(path, headers, "");
         let mut id = String::new();
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
         lines.filter_map(move |line| {
@@ -102,20 +107,29 @@ impl Server {
         })
     }
 
-    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+    pub(crate) fn open(&self, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.addr).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        let host = match headers.contains("Host: ") {
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let host = match headers.to_lowercase().contains("host:") {
             true => String::new(),
             false => format!("Host: {}\r\n", self.addr),
         };
-        let length = body.len();
+        let n = body.len();
         let head =
-            format!("{method} {path} HTTP/1.1\r\n{host}{headers}Content-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body.as_bytes()).unwrap();
+            format!("{method} {path} HTTP/1.1\r\n{host}Content-Length: {n}\r\n{headers}\r\n");
+        stream.write_all((head + body).as_bytes()).unwrap();
         stream
     }
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut out = String::new();
+    while let Some((n, rest)) = body.split_once("\r\n") {
+        let n = usize::from_str_radix(n, 16).unwrap();
+        out.push_str(&rest[..n]);
+        body = &rest[(n + 2).min(rest.len())..];
+    }
+    out
 }
