@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderName, header},
     response::{Html, IntoResponse, Response},
 };
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tinylm_reports::html::{self, Piece};
 
@@ -18,17 +19,11 @@ impl Address {
     /// Reads `/path?name=value&...`; what is not UTF-8 is replaced.
     pub(crate) fn parse(text: &str) -> Address {
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (
-                decoded(&name.replace('+', " ")),
-                decoded(&value.replace('+', " ")),
-            )
-        });
         Address {
-            path: decoded(path),
-            query: pairs.collect(),
+            path: percent_decode_str(path).decode_utf8_lossy().into_owned(),
+            query: form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
         }
     }
 
@@ -41,30 +36,6 @@ impl Address {
     pub(crate) fn one(&self, name: &str) -> String {
         self.all(name).into_iter().next().unwrap_or_default()
     }
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let pair = behind
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
-        let byte = pair
-            .filter(|_| *first == b'%')
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What a page may do: run this server's scripts and ask this server.
