@@ -1,5 +1,7 @@
 //! Which documents are held back.
 
+use std::mem;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Value, json};
 use tinylm_pipeline::{
@@ -24,6 +26,10 @@ const BLOCK_BYTES: usize = 1 << 18;
 pub enum Held {
     /// A share of all groups, chosen by their digests.
     Share(f64),
+    /// A share of all documents, whatever group they are of: what was cut from one dialogue falls on
+    /// both sides, so this measures what was learnt by heart too. It is how some published figures
+    /// were taken.
+    Documents(f64),
     /// The last part of the text, in the order of the corpus.
     Tail(f64),
 }
@@ -31,14 +37,14 @@ pub enum Held {
 impl Held {
     pub(super) fn amount(self) -> f64 {
         match self {
-            Self::Share(amount) | Self::Tail(amount) => amount,
+            Self::Share(amount) | Self::Documents(amount) | Self::Tail(amount) => amount,
         }
     }
 }
 
 impl Shaped for Held {
     fn shape() -> Shape {
-        Shape::Value("share, or { tail: share }")
+        Shape::Value("share, { tail: share } or { documents: share }")
     }
 }
 
@@ -46,6 +52,7 @@ impl Serialize for Held {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Share(amount) => serializer.serialize_f64(*amount),
+            Self::Documents(amount) => json!({"documents": amount}).serialize(serializer),
             Self::Tail(amount) => json!({"tail": amount}).serialize(serializer),
         }
     }
@@ -58,9 +65,11 @@ impl<'de> Deserialize<'de> for Held {
             return Ok(Self::Share(amount));
         }
         let map = value.as_object().filter(|map| map.len() == 1);
-        let tail = map.and_then(|map| map.get("tail")?.as_f64());
-        tail.map(Self::Tail)
-            .ok_or_else(|| D::Error::custom("expected a share such as `0.02`, or `{ tail: 0.1 }`"))
+        let amount = |name| map.and_then(|map| map.get(name)?.as_f64());
+        let documents = || amount("documents").map(Self::Documents);
+        let expected = "expected a share such as `0.02`, `{ tail: 0.1 }` or `{ documents: 0.02 }`";
+        let held = amount("tail").map(Self::Tail).or_else(documents);
+        held.ok_or_else(|| D::Error::custom(expected))
     }
 }
 
@@ -73,11 +82,10 @@ pub(super) fn check(validation: Option<Held>, test: Option<Held>) -> Result<(), 
         }
         sum += amount;
     }
-    let is_tail = |held: Option<Held>| held.map(|held| matches!(held, Held::Tail(_)));
-    if let (Some(a), Some(b)) = (is_tail(validation), is_tail(test))
-        && a != b
+    if let (Some(a), Some(b)) = (validation, test)
+        && mem::discriminant(&a) != mem::discriminant(&b)
     {
-        let message = "must be a tail where `validation` is one, and a share where it is a share";
+        let message = "must be of the same sort as `validation`: a share, a tail, or documents";
         return Err(SettingError::new("test", message));
     }
     if sum >= 1.0 {
@@ -91,8 +99,15 @@ pub(super) enum Splits {
     Whole(usize),
     /// Groups whose digest, as a number, is below the first bound go to validation, below
     /// the second to test.
-    Shares([u64; 2]),
+    Shares([u64; 2], Unit),
     Tail(Tail),
+}
+
+/// Whatever stays on one side of the split.
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Group,
+    Document,
 }
 
 /// The bytes of contents at which validation and test begin.
@@ -118,10 +133,14 @@ impl Splits {
             [validation, test].map(|h| h.map_or(0.0, Held::amount));
         match validation.or(test) {
             None => Ok(Self::Whole(TRAIN)),
-            Some(Held::Share(_)) => {
+            Some(held @ (Held::Share(_) | Held::Documents(_))) => {
                 let bound = |share: f64| (share * u64::MAX as f64) as u64;
                 let bounds = [validation_amount, validation_amount + test_amount].map(bound);
-                Ok(Self::Shares(bounds))
+                let unit = match held {
+                    Held::Documents(_) => Unit::Document,
+                    _ => Unit::Group,
+                };
+                Ok(Self::Shares(bounds, unit))
             }
             Some(Held::Tail(_)) => {
                 let total = content_bytes(documents, io)? as f64;
@@ -155,8 +174,11 @@ impl Splits {
     fn place<'a>(&mut self, document: Document<'a>, placed: &mut Vec<Place<'a>>) {
         match self {
             Self::Whole(split) => placed.push(Place::whole(document, *split)),
-            Self::Shares(bounds) => {
-                let number = number(&document.group);
+            Self::Shares(bounds, unit) => {
+                let number = number(match unit {
+                    Unit::Group => &document.group,
+                    Unit::Document => &document.id,
+                });
                 let split = match bounds.iter().position(|bound| number < *bound) {
                     Some(0) => VALIDATION,
                     Some(_) => TEST,
