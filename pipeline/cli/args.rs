@@ -1,5 +1,7 @@
 //! The command line: the list of commands. What each may be told stands beside it.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -107,4 +109,7 @@ pub(crate) enum Command {
     /// Carry out one stage, as told on standard input
     #[command(hide = true)]
     ExecStage,
+    /// Carry out the job of a folder, on a node of a cluster
+    #[command(hide = true)]
+    ExecJob { folder: PathBuf, submission: u32 },
 }

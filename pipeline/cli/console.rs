@@ -160,8 +160,19 @@ impl Console {
         }
     }
 
+    /// Where the stage's job is: in the bar until there is more to say, and as a line where there
+    /// are no bars.
+    fn placed(&self, stage: &str, place: &str) {
+        if !self.is_terminal {
+            self.say(&format!("  {stage}: {place}"));
+        } else if let Some(running) = self.running().get(stage) {
+            running.bar.set_message(clean(place).into_owned());
+        }
+    }
+
     fn said(&self, stage: &str, event: &Event) {
         match event {
+            Event::Placed { place } => self.placed(stage, place),
             Event::Progress {
                 done,
                 total,

@@ -1,6 +1,6 @@
 //! `tinylm doctor`: this machine and this project.
 
-use std::{num::NonZero, thread};
+use std::{num::NonZero, path::Path, thread};
 
 use serde_json::{Value, json};
 use tinylm_pipeline::secrets::masked;
@@ -71,7 +71,7 @@ fn findings(project: &Project) -> Vec<Finding> {
                 (Ok(_), false) => Err(format!(
                     "`{root}` cannot be written to: hits only, nothing recorded"
                 )),
-                (Ok(_), true) => Ok(root),
+                (Ok(_), true) => Ok(format!("{root} ({})", file_system(home.root()))),
             },
         );
         let registry = Registry::open_to_read(&home.registry_path());
@@ -132,5 +132,52 @@ fn findings(project: &Project) -> Vec<Finding> {
         Err(why) => format!("none: {why}"),
     };
     add("gpu", Ok(gpu));
+    add("cluster", cluster(project));
     findings
+}
+
+/// What `--executor slurm` would find here.
+fn cluster(project: &Project) -> Result<String, String> {
+    let Some(version) = tinylm_pipeline::slurm::version() else {
+        return Ok("none: `sbatch` cannot be started".to_owned());
+    };
+    match (project.site_file(), project.site(Some("slurm"))) {
+        (Some(path), Ok(_)) => Ok(format!("{version}; site file `{}`", path.display())),
+        (None, _) => Ok(format!("{version}; no site file")),
+        (Some(path), Err(_)) => Err(format!(
+            "the site file `{}` cannot be understood",
+            path.display()
+        )),
+    }
+}
+
+/// The sort of file system that the home is on, and what that means where machines share it.
+fn file_system(root: &Path) -> String {
+    const SORTS: [(i64, &str, bool); 13] = [
+        (0xEF53, "ext4", false),
+        (0x5846_5342, "xfs", false),
+        (0x9123_683E, "btrfs", false),
+        (0x2FC1_2FC1, "zfs", false),
+        (0x0102_1994, "tmpfs", false),
+        (0x794C_7630, "overlay", false),
+        (0x6969, "nfs", true),
+        (0x0BD0_0BD0, "lustre", true),
+        (0x4750_4653, "gpfs", true),
+        (0x1983_0326, "beegfs", true),
+        (0x00C3_6400, "ceph", true),
+        (0xFF53_4D42, "cifs", true),
+        (0x6573_5546, "fuse", true),
+    ];
+    let Ok(found) = rustix::fs::statfs(root) else {
+        return "its file system does not say what it is".to_owned();
+    };
+    // A signed number on some machines, and never wider than 32 bits.
+    let sort = i64::from(found.f_type) & 0xFFFF_FFFF;
+    match SORTS.iter().find(|(known, ..)| *known == sort) {
+        Some((_, name, true)) => {
+            format!("{name}: shared with other machines, drive runs from one at a time")
+        }
+        Some((_, name, false)) => (*name).to_owned(),
+        None => format!("file system {sort:#x}"),
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use serde_json::json;
-use tinylm_registry::{Lock, Registry, RunQuery, Status, gc};
+use tinylm_registry::{Home, Lock, Registry, RunQuery, Status, gc};
 use tinylm_reports::bytes;
 
 use crate::{
@@ -21,10 +21,14 @@ pub(crate) struct GcArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// First take away the claims of machines, and the jobs of clusters, that cannot be seen from here
+    /// and are gone for good
+    #[arg(long)]
+    pub(crate) abandoned: bool,
 }
 
 pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
-    let plan = swept(project, args.dry_run)?;
+    let plan = swept(project, args)?;
     if args.json {
         print_json(&json!(plan.items));
         return Ok(());
@@ -54,7 +58,7 @@ pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
 }
 
 /// Removes what no run needs, or only lists it.
-fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
+fn swept(project: &Project, args: &GcArgs) -> Result<gc::Plan, Failure> {
     let home = project.checked_home()?;
     if !home.root().is_dir() {
         return Ok(gc::Plan::default());
@@ -62,7 +66,7 @@ fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
     home.refuse_read_only()?;
     // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
     let registry = Registry::open(&home.registry_path())?;
-    if is_dry_run {
+    if args.dry_run {
         return Ok(gc::plan(&home, &registry)?);
     }
     let never = AtomicBool::new(false);
@@ -73,9 +77,36 @@ fn swept(project: &Project, is_dry_run: bool) -> Result<gc::Plan, Failure> {
         }
     };
     match Lock::wait_exclusive(&home.store_lock(), &note, &never, say)? {
-        Some(lock) => Ok(gc::sweep(&home, &registry, &lock)?),
+        Some(lock) => {
+            refuse_claimed(&home, args.abandoned)?;
+            Ok(gc::sweep(&home, &registry, &lock)?)
+        }
         None => Ok(gc::Plan::default()),
     }
+}
+
+/// Refuses while somebody of another machine may be at work, unless that is said to be gone.
+fn refuse_claimed(home: &Home, is_abandoned: bool) -> Result<(), Failure> {
+    let claims = home.claims()?;
+    let jobs = home.jobs()?;
+    if is_abandoned {
+        for place in claims.iter().map(|(place, _)| place).chain(&jobs) {
+            place.remove()?;
+        }
+        return Ok(());
+    }
+    let Some(holder) = claims
+        .first()
+        .map(|(_, holder)| format!("{} on {}", holder.note, holder.host))
+    else {
+        return match jobs.first() {
+            None => Ok(()),
+            Some(job) => Err(Failure::wrong(format!("a job of a cluster may be at work in `{}`", job.display()))
+                .help("`tinylm resume` its run first; if the job is gone for good: `tinylm gc --abandoned`")),
+        };
+    };
+    Err(Failure::wrong(format!("{holder} may be at work"))
+        .help("wait for it; if that machine is gone for good: `tinylm gc --abandoned`"))
 }
 
 /// Names the runs that hold the store. Its lock knows only the last that came, which may have

@@ -5,6 +5,7 @@ use std::{
     error::Error as _,
     io, mem,
     num::NonZero,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread,
 };
@@ -12,11 +13,13 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
-    Context, Device, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder, Resolve,
-    RunOptions, Runner, Settled, StageError, secrets::Secrets, settings::NotADevice,
-    spec::Experiment,
+    Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
+    Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, secrets::Secrets,
+    settings::NotADevice, spec::Experiment,
 };
-use tinylm_registry::{Error, Home, Lock, Registry, Run, RunSource, Status, names};
+use tinylm_registry::{
+    Claim, Claimant, Error, Holder, Home, Lock, Registry, Run, RunSource, Status, names,
+};
 
 use crate::{
     console::Console,
@@ -45,6 +48,12 @@ pub(crate) struct HowArgs {
     /// Finish what does not depend on a failed stage
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Where stages run: on this machine (local, the default), or as jobs of a cluster (slurm)
+    #[arg(long, value_name = "WHERE", value_parser = ["local", "slurm"], hide_possible_values = true)]
+    pub(crate) executor: Option<String>,
+    /// Puts this command itself into a small job (slurm), which outlives the terminal
+    #[arg(long, value_name = "WHERE", value_parser = ["slurm"], hide_possible_values = true, requires = "executor")]
+    pub(crate) driver: Option<String>,
 }
 
 impl HowArgs {
@@ -74,6 +83,8 @@ pub(crate) struct Job<'a> {
     pub(crate) sweep: Option<String>,
     pub(crate) tags: &'a [String],
     pub(crate) interrupt: &'a Arc<Interrupt>,
+    /// The cluster that stages run on; without one, it is this machine.
+    pub(crate) site: Option<Site>,
     /// The command that runs the experiment as its file says by then.
     pub(crate) anew: String,
 }
@@ -120,7 +131,7 @@ impl Job<'_> {
             context: &context,
             experiment: self.experiment,
             options: &self.options(&run_name)?,
-            executor: &executor()?,
+            executor: &*self.executor()?,
             observer: &observer,
             interrupt: self.interrupt,
             history: &history,
@@ -162,11 +173,20 @@ impl Job<'_> {
     }
 
     /// Holds the run's own lock (it is alive) and the store's (nothing is collected).
-    fn lock(&self, home: &Home) -> Result<[Lock; 2], Failure> {
+    fn lock(&self, home: &Home) -> Result<(Claim, [Lock; 2]), Failure> {
         let name = names::run_name(&self.run_id);
         let note = format!("run {name} (process {})", std::process::id());
         let run = Lock::try_exclusive(&home.run_lock(&self.run_id), &note)?
             .ok_or_else(|| Failure::wrong("this run is still going on in another process"))?;
+        let job = project::scheduler_job();
+        let who = Claimant {
+            note: &note,
+            job: job.as_deref(),
+        };
+        let claim = Claim::take(&home.run_claim(&self.run_id), who, &Holder::life)?;
+        let claim = claim.map_err(|holder| {
+            Failure::wrong(format!("this run is still going on: {}", holder.words()))
+        })?;
         let on_wait = |holder: &str| {
             if !self.project.global.quiet {
                 eprint(format!("waiting for {holder}"));
@@ -175,7 +195,7 @@ impl Job<'_> {
         let asked = &self.interrupt.asked;
         let store = Lock::wait_shared(&home.store_lock(), &note, asked, on_wait)?;
         let store = store.ok_or_else(|| Failure::said(self.exit_code(Status::Cancelled)))?;
-        Ok([run, store])
+        Ok((claim, [run, store]))
     }
 
     /// Writes down what is about to run, or says why that cannot be. A registry that is damaged
@@ -233,7 +253,7 @@ impl Job<'_> {
             seed: Some(self.experiment.seed),
             started_at: now_ms(),
             host: host(),
-            device: device(&self.how.device)?.to_string(),
+            device: self.device()?.to_string(),
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -258,19 +278,42 @@ impl Job<'_> {
     fn resolved(&self, context: &Context) -> Result<Value, Failure> {
         let mut resolved = self.experiment.resolved();
         resolved["local_files"] = local_digests(context, self.experiment)?;
+        if self.site.is_some() {
+            resolved["executor"] = json!("slurm");
+        }
         Ok(resolved)
+    }
+
+    fn device(&self) -> Result<Device, Failure> {
+        let device = device(&self.how.device)?;
+        match (device, &self.site) {
+            // A node may have what this machine has not.
+            (Device::Cuda(number), None) => has_gpu(number).map(|()| device),
+            (device, _) => Ok(device),
+        }
+    }
+
+    fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
+        let program = this_program()?;
+        Ok(match &self.site {
+            Some(site) => Box::new(Slurm::new(program, site.clone())?),
+            // In children of this process, which are this binary again.
+            None => Box::new(Processes::new(program)),
+        })
     }
 
     fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
         let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let n_at_once = self.site.as_ref().map_or(n_cores, |site| site.jobs);
         Ok(RunOptions {
             run_id: self.run_id.clone(),
             run_name: run_name.to_owned(),
             host: host_name(),
+            job: project::scheduler_job(),
             force: self.force.to_vec(),
-            n_jobs: self.how.jobs.map_or(n_cores, NonZero::get),
+            n_jobs: self.how.jobs.map_or(n_at_once, NonZero::get),
             n_threads: self.how.threads.map_or(n_cores, NonZero::get),
-            device: device(&self.how.device)?,
+            device: self.device()?,
             keep_going: self.how.keep_going,
             resolve: self.resolve,
         })
@@ -336,11 +379,9 @@ fn start_hashing_threads() -> Result<(), Failure> {
     }
 }
 
-/// Carries stages out in children of this process, which are this binary again.
-fn executor() -> Result<Processes, Failure> {
-    let program = env::current_exe()
-        .map_err(|error| Failure::wrong(format!("this program cannot be found: {error}")))?;
-    Ok(Processes::new(program))
+pub(crate) fn this_program() -> Result<PathBuf, Failure> {
+    env::current_exe()
+        .map_err(|error| Failure::wrong(format!("this program cannot be found: {error}")))
 }
 
 /// Makes the home if it can; returns whether it can be written to.
@@ -472,17 +513,18 @@ fn device(asked: &str) -> Result<Device, Failure> {
     if asked == "auto" {
         return Ok(Device::Cpu);
     }
-    let device = asked.parse().map_err(|error: NotADevice| {
+    asked.parse().map_err(|error: NotADevice| {
         let help = "there is `auto`, `cpu`, `cuda` and `cuda:N`";
         Failure::wrong(error.to_string()).help(help)
-    })?;
-    if let Device::Cuda(number) = device {
-        tinylm_model::gpu::find(number).map_err(|why| {
-            let help = "`--device cpu` trains here; `tinylm doctor` says what it finds";
-            Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
-        })?;
-    }
-    Ok(device)
+    })
+}
+
+fn has_gpu(number: usize) -> Result<(), Failure> {
+    tinylm_model::gpu::find(number).map(drop).map_err(|why| {
+        let help = "`--device cpu` trains here; `tinylm doctor` says what it finds";
+        let device = Device::Cuda(number);
+        Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
+    })
 }
 
 /// The settings of all stages, as one text.

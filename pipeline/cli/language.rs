@@ -6,7 +6,7 @@ use tinylm_model::config::Preset;
 use tinylm_pipeline::{
     Kind,
     settings::Choice,
-    spec::keys::{FILE_KEYS, Key, STAGE_KEYS, WATCH_KEYS},
+    spec::keys::{FILE_KEYS, Key, RESOURCE_KEYS, STAGE_KEYS, WATCH_KEYS},
 };
 use tinylm_reports::thousands;
 use tinylm_stages::{
@@ -43,6 +43,7 @@ fn page(catalog: &[Kind]) -> Vec<String> {
         ("At the top of a file", &FILE_KEYS[..]),
         ("Under `watch` at the top of a file", &WATCH_KEYS[..]),
         ("In a stage", &STAGE_KEYS[..]),
+        ("Under `resources` of a stage", &RESOURCE_KEYS[..]),
     ] {
         lines.push(format!("\n{title}:"));
         for (name, about) in keys as &[Key] {

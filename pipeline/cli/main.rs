@@ -11,6 +11,7 @@ mod console;
 mod dag;
 mod datasets;
 mod doctor;
+mod driver;
 mod experiment;
 mod export;
 mod failure;
@@ -54,7 +55,7 @@ mod update;
 mod watch;
 mod wrap;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 
@@ -86,6 +87,9 @@ fn main() -> ExitCode {
 fn carry_out(cli: Cli) -> Result<(), Failure> {
     if let Command::ExecStage = cli.command {
         return exec_stage();
+    }
+    if let Command::ExecJob { folder, submission } = &cli.command {
+        return exec_job(folder, *submission);
     }
     let project = Project::new(cli.global)?;
     match &cli.command {
@@ -122,7 +126,15 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::doctor(&project, args),
         Command::Update(args) => update::update(&project, args),
         Command::Completions(args) => completions::print(args),
-        Command::ExecStage => Ok(()),
+        Command::ExecStage | Command::ExecJob { .. } => Ok(()),
+    }
+}
+
+fn exec_job(folder: &Path, submission: u32) -> Result<(), Failure> {
+    let code = tinylm_pipeline::slurm::exec_job(&job::this_program()?, folder, submission)?;
+    match u8::try_from(code) {
+        Ok(0) => Ok(()),
+        code => Err(Failure::said(code.unwrap_or(1))),
     }
 }
 

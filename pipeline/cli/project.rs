@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(crate) use tinylm_pipeline::now_ms;
-use tinylm_pipeline::{Content, Context, Kind, Outside, read_plain};
+use tinylm_pipeline::{Content, Context, Kind, Outside, Site, read_plain};
 use tinylm_registry::{Home, Registry};
 use tinylm_reports::terminal::TerminalOptions;
 
@@ -113,6 +113,28 @@ impl Project {
         Failure::wrong(format!("there are no runs in `{root}` yet")).help(help)
     }
 
+    /// Returns what is known of the cluster that stages run on, if they are to run on one.
+    pub(crate) fn site(&self, executor: Option<&str>) -> Result<Option<Site>, Failure> {
+        if executor != Some("slurm") {
+            return Ok(None);
+        }
+        Ok(Some(match self.site_file() {
+            Some(path) => Site::read(&path)?,
+            None => Site::default(),
+        }))
+    }
+
+    /// Returns the site file: the one named, or the first there is.
+    pub(crate) fn site_file(&self) -> Option<PathBuf> {
+        let of_user = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
+        let usual = [
+            Some(self.home().root().join("site.yaml")),
+            of_user.map(|config| config.join("tinylm/site.yaml")),
+            Some(PathBuf::from("/etc/tinylm/site.yaml")),
+        ];
+        folder("TINYLM_SITE").or_else(|| usual.into_iter().flatten().find(|path| path.is_file()))
+    }
+
     /// How reports and tables are drawn on the terminal there is.
     pub(crate) fn terminal_options(&self) -> TerminalOptions {
         TerminalOptions {
@@ -173,6 +195,11 @@ pub(crate) fn outside() -> Outside {
         tell: None,
         stop: Arc::default(),
     }
+}
+
+/// The scheduler's job that this process is in.
+pub(crate) fn scheduler_job() -> Option<String> {
+    env::var("SLURM_JOB_ID").ok()
 }
 
 fn folder(name: &str) -> Option<PathBuf> {

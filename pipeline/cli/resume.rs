@@ -12,7 +12,7 @@ use tinylm_pipeline::{
 use tinylm_registry::{Registry, Run, RunQuery, Status};
 
 use crate::{
-    completions,
+    completions, driver,
     experiment::shell_word,
     failure::Failure,
     job::{HowArgs, Job, all_settings, local_digests},
@@ -36,6 +36,9 @@ pub(crate) struct ResumeArgs {
 }
 
 pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure> {
+    if driver::is_elsewhere(project, &args.how)? {
+        return Ok(());
+    }
     let registry = project.registry_to_write()?;
     let Some(run) = named(&registry, args.run.as_deref())? else {
         say(&project.global, "every run is done: nothing is left to do");
@@ -129,6 +132,8 @@ fn go_on(
         sweep: run.sweep,
         tags: &[],
         interrupt,
+        // Without a word, where it began.
+        site: project.site(how.executor.as_deref().or(resolved["executor"].as_str()))?,
         anew: format!(
             "tinylm run {}",
             shell_word(&project.shown(&experiment.file))

@@ -5,6 +5,7 @@ use tinylm_pipeline::Resolve;
 use tinylm_registry::names;
 
 use crate::{
+    driver,
     experiment::{FileArgs, sweep_point},
     failure::Failure,
     job::{HowArgs, Job},
@@ -37,6 +38,9 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
     if args.dry_run {
         return plan::print(project, &experiments, &args.file, false);
     }
+    if driver::is_elsewhere(project, &args.how)? {
+        return Ok(());
+    }
     let n = experiments.len();
     let sweep = (n > 1).then(names::new_id);
     let interrupt = listen_for_signals()?;
@@ -57,6 +61,7 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             sweep: sweep.clone(),
             tags: &args.tag,
             interrupt: &interrupt,
+            site: project.site(args.how.executor.as_deref())?,
             anew: format!("tinylm run {}", args.file.words(project)),
         };
         if is_stopped {

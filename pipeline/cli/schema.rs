@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
     Kind, Roles,
     settings::{Setting, Shape},
-    spec::keys::{FILE_KEYS, Key, STAGE_KEYS, WATCH_KEYS},
+    spec::keys::{FILE_KEYS, Key, RESOURCE_KEYS, STAGE_KEYS, WATCH_KEYS},
 };
 
 use crate::{output::print_json, project::Project};
@@ -37,6 +37,11 @@ pub(crate) fn of(catalog: &[Kind]) -> Value {
         "inputs" => json!({ "type": ["array", "object", "string", "null"] }),
         "retries" => json!({ "type": ["integer", "string"], "minimum": 0 }),
         "timeout" => json!({ "type": ["number", "string"] }),
+        "resources" => json!({
+            "type": ["object", "null"],
+            "properties": described(&RESOURCE_KEYS, |_| json!({ "type": ["integer", "string"] })),
+            "additionalProperties": false,
+        }),
         _ => json!({ "type": ["object", "null", "string"] }),
     });
     let file = described(&FILE_KEYS, |key| match key {

@@ -121,6 +121,9 @@ fn show_stage(
             &execution.peak_memory_bytes.map_or_else(String::new, bytes),
         );
         field("device", &execution.device);
+        if let Some(place) = &execution.place {
+            field("place", place);
+        }
         if let Some(origin) = &execution.origin {
             field("origin", &origin.to_string());
         }

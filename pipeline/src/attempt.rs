@@ -6,15 +6,15 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_registry::{Artifact, Condition, Digest, KeyRecord, Place, keys::write_key};
+use tinylm_registry::{Condition, Digest, KeyRecord, Place};
 
 use crate::{
-    clock::now_ms,
+    commit::{Draft, Told},
     context::Sources,
     error::StageError,
     event::Event,
     executor::{Job, JobId},
-    follow::Follow,
+    follow::{Done, Follow},
     io::{Assignment, Input},
     metrics::Metrics,
     observe::{Execution, Happened},
@@ -51,39 +51,62 @@ impl Attempt<'_> {
     ) -> Result<Tried, StageError> {
         let started = Instant::now();
         let folder = self.folder()?;
+        let assignment = self.assignment(&folder)?;
         let log = self.work.runner.context.home.log_path(&self.execution.id);
         self.see(&Happened::Started(&self.execution));
         let job = match job {
             Some(job) => job,
-            None => self.submit(&folder, &log)?,
+            None => self.submit(&folder, &log, &assignment)?,
         };
-        let (result, usage, origin) = self.listen(job);
-        let result = self.inputs_still_stand().and(result);
-        let result = result
-            .and_then(|metrics| self.commit(&folder, metrics, origin.clone(), started.elapsed()));
+        let (done, usage, origin) = self.listen(job);
+        let result = self
+            .commit(&folder, &assignment, done, origin.clone(), started)
+            .map(|record| self.made(record));
         self.clean_up(&folder, &log, result.is_ok());
         let pause = result.as_ref().err().and_then(again);
         self.tell_end(&result, usage, origin.as_ref(), pause);
         Ok((result, pause))
     }
 
-    fn submit(&self, folder: &Place, log: &Place) -> Result<JobId, StageError> {
+    fn submit(
+        &self,
+        folder: &Place,
+        log: &Place,
+        assignment: &Assignment,
+    ) -> Result<JobId, StageError> {
         let stage = self.work.stage;
         self.work.runner.executor.submit(&Job {
             order: Order {
                 kind: stage.kind.name.to_owned(),
                 settings: stage.with.clone(),
                 watch: stage.watch.clone(),
-                assignment: self.assignment(folder)?,
+                assignment: assignment.clone(),
             },
-            execution_id: self.execution.id.clone(),
+            draft: self.draft(),
+            resources: stage.resources.clone(),
             work: self.work.folder(&self.execution.key)?,
+            folder: folder.clone(),
             log: log.clone(),
         })
     }
 
+    fn draft(&self) -> Draft {
+        let (execution, options) = (&self.execution, self.work.runner.options);
+        Draft {
+            key: execution.key,
+            kind: execution.kind.to_owned(),
+            recipe: execution.recipe.clone(),
+            run_id: options.run_id.clone(),
+            run_name: options.run_name.clone(),
+            stage: execution.stage.clone(),
+            execution_id: execution.id.clone(),
+            host: options.host.clone(),
+            device: execution.device.to_string(),
+        }
+    }
+
     /// Passes on what the stage says until it ends; keeps where its bytes came from.
-    fn listen(&self, job: JobId) -> (Result<Metrics, StageError>, Usage, Option<Value>) {
+    fn listen(&self, job: JobId) -> (Result<Done, StageError>, Usage, Option<Value>) {
         let mut origin = None;
         let mut on_event = |event: Event| {
             if let Event::Origin { origin: told } = &event {
@@ -114,26 +137,6 @@ impl Attempt<'_> {
             inner.create_folder()?;
         }
         Ok(folder)
-    }
-
-    /// Looks once more at the inputs, so that nothing is recorded, and nothing gone on
-    /// with, that was made from anything but what the key says.
-    fn inputs_still_stand(&self) -> Result<(), StageError> {
-        for ((_, names), (_, digests)) in self.work.stage.inputs.iter().zip(&self.work.inputs) {
-            for (name, digest) in names.iter().zip(digests) {
-                let what = match self.work.runner.context.store.condition(digest)? {
-                    Condition::Whole(_) => continue,
-                    Condition::Missing => "it is missing".to_owned(),
-                    Condition::Damaged { path, what } => format!("`{}` {what}", path.display()),
-                };
-                self.work.forget_checkpoints(&self.execution.key)?;
-                return Err(StageError::new(format!("what it read of `{name}` was changed meanwhile"))
-                    .cause(what)
-                    .help("find out what writes into the store, then run the same command again: what is damaged is made anew")
-                    .is_final());
-            }
-        }
-        Ok(())
     }
 
     fn assignment(&self, folder: &Place) -> Result<Assignment, StageError> {
@@ -167,49 +170,48 @@ impl Attempt<'_> {
         })
     }
 
-    /// Makes the outputs an artifact, and the artifact the answer to the key.
+    /// Makes the outputs the answer to the key, if the work was done and still counts.
     fn commit(
         &self,
         folder: &Place,
-        metrics: Metrics,
+        assignment: &Assignment,
+        done: Result<Done, StageError>,
         origin: Option<Value>,
-        elapsed: Duration,
-    ) -> Result<Made, StageError> {
-        let context = self.work.runner.context;
-        let options = self.work.runner.options;
-        let execution = &self.execution;
-        let artifact = context.store.commit(&folder.below("out"))?;
-        let record = KeyRecord {
-            version: KeyRecord::VERSION,
-            key: execution.key,
-            kind: execution.kind.to_owned(),
-            recipe: execution.recipe.clone(),
-            artifact: artifact.digest,
-            artifact_bytes: artifact.bytes,
-            run_id: options.run_id.clone(),
-            run_name: options.run_name.clone(),
-            stage: execution.stage.clone(),
-            execution_id: execution.id.clone(),
-            made_at: now_ms(),
-            seconds: elapsed.as_secs_f64(),
-            host: options.host.clone(),
-            device: execution.device.to_string(),
-            origin,
-            metrics: metrics.0.clone(),
+        started: Instant,
+    ) -> Result<KeyRecord, StageError> {
+        let metrics = match done {
+            Ok(Done::Committed(record)) => return Ok(*record),
+            Ok(Done::Outputs(metrics)) => Ok(metrics),
+            Err(error) => Err(error),
         };
-        write_key(&context.home, &record)?;
-        self.push(&artifact, &record);
-        Ok(Made {
-            artifact: artifact.digest,
-            bytes: artifact.bytes,
-            execution_id: execution.id.clone(),
-            metrics,
-        })
+        let home = &self.work.runner.context.home;
+        let draft = self.draft();
+        draft.check_inputs(home, &assignment.inputs)?;
+        let told = Told {
+            metrics: metrics?,
+            origin,
+            took: started.elapsed(),
+        };
+        draft.commit(home, &folder.below("out"), told)
+    }
+
+    fn made(&self, record: KeyRecord) -> Made {
+        self.push(&record);
+        Made {
+            artifact: record.artifact,
+            bytes: record.artifact_bytes,
+            execution_id: record.execution_id,
+            metrics: Metrics(record.metrics),
+        }
     }
 
     /// Gives what was made to the remote store. It is kept here whether or not that works out.
-    fn push(&self, artifact: &Artifact, record: &KeyRecord) {
-        if let Err(error) = self.work.runner.context.store.push(artifact, record) {
+    fn push(&self, record: &KeyRecord) {
+        let store = &self.work.runner.context.store;
+        let Ok(Condition::Whole(manifest)) = store.condition(&record.artifact) else {
+            return;
+        };
+        if let Err(error) = store.push(&manifest.artifact(), record) {
             let message = format!("not given to the remote store: {error}");
             self.see(&Happened::Said {
                 stage: &self.work.stage.name,

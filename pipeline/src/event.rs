@@ -24,6 +24,10 @@ pub enum Event {
         cpu_seconds: f64,
         memory_bytes: u64,
     },
+    /// Where its job is, on a cluster.
+    Placed {
+        place: String,
+    },
     /// `step: None` is a final number of the stage.
     Metric {
         name: String,

@@ -1,8 +1,8 @@
 //! The door to whatever carries out stages.
 //!
 //! A run prepares orders and commits what came of them; between the two it knows nothing of
-//! processes, signals, locks or machines. [`Processes`](crate::Processes) is the one executor
-//! today. The trait is shaped for a cluster's scheduler as well:
+//! processes, signals, locks or machines. [`Processes`](crate::Processes) is the executor of one
+//! machine, [`Slurm`](crate::Slurm) that of a cluster:
 //!
 //! - An order is plain data, so it can be written to a file and read on another machine.
 //! - One question covers all jobs, because asking may be dear.
@@ -13,10 +13,11 @@
 
 use std::{any::Any, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
-use tinylm_registry::{Digest, Home, Place};
+use tinylm_registry::{Digest, Home, KeyRecord, Place};
 
 use crate::{
-    error::StageError, event::Event, metrics::Metrics, order::Order, settings::Device, usage::Usage,
+    commit::Draft, error::StageError, event::Event, metrics::Metrics, order::Order,
+    resources::Resources, settings::Device, usage::Usage,
 };
 
 pub trait Executor: Sync {
@@ -26,7 +27,7 @@ pub trait Executor: Sync {
 
     /// Finds the job that a dead driver left at work in this folder. The caller holds the claim
     /// on its key. `None` is a promise: nothing writes there any more.
-    fn adopt(&self, work: &std::path::Path) -> Result<Option<Adopted>, StageError>;
+    fn adopt(&self, work: &Place) -> Result<Option<Adopted>, StageError>;
 
     /// Starts a job, or puts it into a queue, and returns at once.
     fn submit(&self, job: &Job) -> Result<JobId, StageError>;
@@ -45,6 +46,8 @@ pub struct Claim<'a> {
     pub what: Exclusive<'a>,
     /// Who claims it, for those who have to wait.
     pub note: &'a str,
+    /// The scheduler's job that it is in.
+    pub job: Option<&'a str>,
     pub cancelled: &'a AtomicBool,
     /// Told who has it, again whenever that changes.
     pub on_wait: &'a dyn Fn(&str),
@@ -65,10 +68,13 @@ pub type Claimed = Box<dyn Any>;
 #[derive(Debug, Clone)]
 pub struct Job {
     pub order: Order,
-    /// Names this attempt among all.
-    pub execution_id: String,
+    /// The key record that it is to become. Its execution names this attempt among all.
+    pub draft: Draft,
+    pub resources: Resources,
     /// The folder of all attempts at this recipe, absolute: [`Executor::adopt`] looks here.
     pub work: PathBuf,
+    /// The folder of this attempt, inside of that.
+    pub folder: Place,
     /// Takes what the stage prints.
     pub log: Place,
 }
@@ -98,6 +104,8 @@ pub enum News {
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
     Finished(Metrics),
+    /// It finished, and what it made is committed where it ran.
+    Committed(Box<KeyRecord>),
     /// The stage said why it failed.
     Failed(StageError),
     /// The stage said nothing; this is what the executor knows.

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use tinylm_registry::KeyRecord;
+
 use crate::{
     desk::Desk,
     error::StageError,
@@ -20,6 +22,14 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// The same after a time-out: the work is given up anyway.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+
+/// What a job that worked has left.
+pub(crate) enum Done {
+    /// Files that are to be committed.
+    Outputs(Metrics),
+    /// It has committed them itself.
+    Committed(Box<KeyRecord>),
+}
 
 /// A job at work.
 pub(crate) struct Follow<'a> {
@@ -60,7 +70,7 @@ impl<'a> Follow<'a> {
         mut self,
         wish: &dyn Fn() -> Wish,
         on_event: &mut dyn FnMut(Event),
-    ) -> (Result<Metrics, StageError>, Usage) {
+    ) -> (Result<Done, StageError>, Usage) {
         loop {
             for news in self.desk.news(&self.job) {
                 match news {
@@ -104,9 +114,10 @@ impl<'a> Follow<'a> {
         }
     }
 
-    fn result(&self, end: End) -> Result<Metrics, StageError> {
+    fn result(&self, end: End) -> Result<Done, StageError> {
         match (end, self.stopped) {
-            (End::Finished(metrics), _) => Ok(metrics),
+            (End::Finished(metrics), _) => Ok(Done::Outputs(metrics)),
+            (End::Committed(record), _) => Ok(Done::Committed(record)),
             (_, Stopped::TimedOut(after)) => Err(timed_out(after)),
             (End::Failed(error), _) => Err(error),
             (End::Died(_), Stopped::Asked) => Err(StageError::cancelled()),

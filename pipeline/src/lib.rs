@@ -4,7 +4,9 @@
 //! This crate knows what a stage is (the [`Stage`] trait) and not one of them.
 
 mod attempt;
+mod claiming;
 mod clock;
+mod commit;
 mod content;
 pub mod context;
 mod copy;
@@ -29,10 +31,12 @@ mod processes;
 pub mod recipe;
 pub mod recorder;
 mod remote;
+pub mod resources;
 mod role;
 mod runner;
 mod schedule;
 pub mod secrets;
+pub mod slurm;
 pub mod spec;
 mod stage;
 pub mod sys;
@@ -63,6 +67,7 @@ pub use recorder::{Change, Mirror, Recorder};
 pub use remote::{Pin, Remote};
 pub use role::{Role, Roles};
 pub use runner::{RunOptions, Runner};
+pub use slurm::{Site, Slurm};
 pub use stage::{FindInput, Stage};
 pub use tinylm_settings::{
     self as settings, Device, LocalPath, NoSettings, SettingError, Settings, choices, settings,

@@ -8,23 +8,25 @@
 use std::{
     collections::{HashMap, VecDeque},
     panic::{self, AssertUnwindSafe},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use tinylm_registry::Lock;
+use tinylm_registry::{Holder, Lock, Place};
 
 use crate::{
+    claiming::claim_key,
     error::StageError,
     executor::{Adopted, Claim, Claimed, End, Exclusive, Executor, Job, JobId, News, Stop},
-    sys,
+    slurm, sys,
     usage::Usage,
+    work::absolute,
 };
 
-mod child;
+pub(crate) mod child;
 mod orphans;
 
 /// Starts `PROGRAM exec-stage` for every job.
@@ -57,22 +59,30 @@ impl Processes {
 
 impl Executor for Processes {
     fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
-        let path = match claim.what {
-            Exclusive::Key(key) => claim.home.key_lock(key),
+        let device = match claim.what {
+            Exclusive::Key(key) => {
+                let claimed = claim_key(claim, key, &Holder::life)?;
+                return Ok(claimed.map(|claimed| Box::new(claimed) as Claimed));
+            }
             Exclusive::Device(device) => claim.home.device_lock(&device.to_string()),
         };
-        let lock = Lock::wait_exclusive(&path, claim.note, claim.cancelled, claim.on_wait)?;
+        let lock = Lock::wait_exclusive(&device, claim.note, claim.cancelled, claim.on_wait)?;
         Ok(lock.map(|lock| Box::new(lock) as Claimed))
     }
 
     /// The events of a dead driver's child went to a pipe that is gone, so there is nothing to adopt.
-    fn adopt(&self, work: &Path) -> Result<Option<Adopted>, StageError> {
-        orphans::end(work);
+    fn adopt(&self, work: &Place) -> Result<Option<Adopted>, StageError> {
+        if let Some(job) = slurm::left_in(work)? {
+            return Err(StageError::new(format!("the Slurm job {job} may be at work on it"))
+                .help("go on with `--executor slurm`, which asks; or cancel it, and force the stage")
+                .is_final());
+        }
+        orphans::end(&absolute(work)?);
         Ok(None)
     }
 
     fn submit(&self, job: &Job) -> Result<JobId, StageError> {
-        let id = JobId(job.execution_id.clone());
+        let id = JobId(job.draft.execution_id.clone());
         let (started, is_started) = mpsc::sync_channel(1);
         let (program, board) = (self.program.clone(), Arc::clone(&self.board));
         let (job, name) = (job.clone(), id.clone());

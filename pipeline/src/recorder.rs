@@ -169,8 +169,10 @@ impl Recorder {
             // Numbers hang on the execution: one that goes on from a dead one's checkpoint
             // begins with its curve, and cuts what it is about to make again.
             let dead = registry.unfinished_execution(&key)?;
+            // One that another driver began goes on under its own name, with all it has.
+            let is_adopted = dead.as_ref() == Some(&new.id);
             registry.insert_execution(&new)?;
-            if let Some(dead) = dead {
+            if let Some(dead) = dead.filter(|_| !is_adopted) {
                 registry.copy_metrics(&dead, &new.id)?;
             }
             registry.upsert_stage(&row)
@@ -238,6 +240,9 @@ impl Recorder {
                 cpu_seconds,
                 memory_bytes,
             } => self.send(Message::Using(execution_id, cpu_seconds, memory_bytes)),
+            Event::Placed { place } => {
+                self.write(move |registry| registry.set_place(&execution_id, &place));
+            }
             Event::Origin { .. } | Event::Finished { .. } | Event::Failed { .. } => {}
         }
     }

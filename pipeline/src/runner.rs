@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub run_id: String,
     pub run_name: String,
     pub host: String,
+    /// The scheduler's job that this process is in.
+    pub job: Option<String>,
     pub force: Vec<String>,
     pub n_jobs: usize,
     pub n_threads: usize,

@@ -74,7 +74,11 @@ impl Worker<'_> {
             true => Some(self.claim(device)?),
             false => None,
         };
-        let mut left = self.work.runner.executor.adopt(&self.work.folder(&key)?)?;
+        let mut left = self
+            .work
+            .runner
+            .executor
+            .adopt(&context.home.work_dir(&key))?;
         if self.is_forced() || self.was_misled {
             if let Some(left) = left.take() {
                 self.end(left);
@@ -170,6 +174,7 @@ impl Worker<'_> {
             home: &runner.context.home,
             what,
             note: &note,
+            job: runner.options.job.as_deref(),
             cancelled: &runner.interrupt.asked,
             on_wait: &on_wait,
         };

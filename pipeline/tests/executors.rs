@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +24,7 @@ use tinylm_pipeline::{
     executor::{Adopted, Claim, Claimed, End, Exclusive, Job, JobId, News, Stop},
     spec,
 };
-use tinylm_registry::Home;
+use tinylm_registry::{Home, Place};
 
 /// Writes a word.
 struct Hello;
@@ -120,9 +120,12 @@ impl Executor for Threads {
         Ok(Some(Box::new(())))
     }
 
-    fn adopt(&self, work: &Path) -> Result<Option<Adopted>, StageError> {
+    fn adopt(&self, work: &Place) -> Result<Option<Adopted>, StageError> {
         let state = self.state.lock().unwrap();
-        let left = state.jobs.iter().find(|(_, job)| job.work == work);
+        let left = state
+            .jobs
+            .iter()
+            .find(|(_, job)| job.work == std::path::absolute(work).unwrap());
         Ok(left.map(|(id, _)| Adopted {
             job: id.clone(),
             execution_id: id.0.clone(),
@@ -132,7 +135,7 @@ impl Executor for Threads {
     fn submit(&self, job: &Job) -> Result<JobId, StageError> {
         // As for another machine: the order crosses as text.
         let order = serde_json::to_string(&job.order).unwrap();
-        let id = JobId(job.execution_id.clone());
+        let id = JobId(job.draft.execution_id.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let mut state = self.state.lock().unwrap();
         state.n_submitted += 1;
@@ -249,6 +252,7 @@ impl Project {
                 run_id: "run".to_owned(),
                 run_name: "a-run".to_owned(),
                 host: "nowhere".to_owned(),
+                job: None,
                 force: force.iter().map(|name| (*name).to_owned()).collect(),
                 n_jobs: 4,
                 n_threads: 1,

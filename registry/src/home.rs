@@ -166,6 +166,20 @@ impl Home {
         self.work().below(key.to_string())
     }
 
+    /// The folders of attempts that are jobs of a cluster, perhaps still at work.
+    pub fn jobs(&self) -> Result<Vec<Place>, Error> {
+        let mut jobs = Vec::new();
+        for key in self.work().list()? {
+            let attempts = key.list().unwrap_or_default();
+            jobs.extend(
+                attempts
+                    .into_iter()
+                    .filter(|attempt| attempt.join("job.json").is_file()),
+            );
+        }
+        Ok(jobs)
+    }
+
     /// The folder of one attempt; a stage writes to `out` below it.
     #[must_use]
     pub fn attempt_dir(&self, key: &Digest, attempt: &str) -> Place {
@@ -246,6 +260,10 @@ impl Home {
 
 pub(crate) fn run_lock(locks: &Place, run_id: &str) -> Place {
     locks.below(format!("run-{run_id}"))
+}
+
+pub(crate) fn run_claim(locks: &Place, run_id: &str) -> Place {
+    locks.below("runs").below(format!("{run_id}.json"))
 }
 
 /// `ab/cdef...` below `root`, so that no folder grows beyond what is pleasant to list.

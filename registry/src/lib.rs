@@ -9,6 +9,7 @@
 //! losing it costs memories and retrains nothing.
 
 mod artifact;
+pub mod claims;
 pub mod digest;
 mod error;
 mod files;
@@ -38,6 +39,7 @@ mod words;
 mod db;
 
 pub use artifact::{Artifact, FileEntry};
+pub use claims::{Claim, Claimant, Holder, Life};
 pub use db::Registry;
 pub use digest::{Digest, hash_file};
 pub use error::Error;

@@ -13,7 +13,10 @@ use std::{
     fs::{self, File},
     io::Write,
     ops::Deref,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -104,7 +107,7 @@ impl Place {
     }
 
     /// Opens a file for reading and writing, and makes it where it is not there.
-    pub(crate) fn open_or_create(&self) -> Result<File, Error> {
+    pub fn open_or_create(&self) -> Result<File, Error> {
         self.open("open", OFlags::RDWR | OFlags::CREATE)
     }
 
@@ -149,13 +152,52 @@ impl Place {
             .inspect_err(|_| drop(temporary.remove()))
     }
 
+    /// Makes a file with these bytes unless there is one; returns whether it did. The file comes whole:
+    /// of many who try, on any machine, one has made it.
+    pub(crate) fn link_new(&self, bytes: &[u8]) -> Result<bool, Error> {
+        let folder = self.parent().folder(true)?;
+        let temporary = self.parent().below(format!(".{}.new", names::unique()));
+        temporary.replace(bytes)?;
+        let linked = rustix::fs::linkat(
+            &folder,
+            temporary.name()?,
+            &folder,
+            self.name()?,
+            AtFlags::empty(),
+        );
+        let is_ours = match linked {
+            Ok(()) => Ok(true),
+            // The answer to a link may be lost on its way over a network: then there are two names.
+            Err(_) if fs::metadata(&temporary).is_ok_and(|file| file.nlink() == 2) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            // No links on this file system: the next best thing, whole a moment later.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                self.create_with(bytes)
+            }
+            Err(errno) => Err(self.error("make", errno)),
+        };
+        temporary.remove()?;
+        is_ours
+    }
+
+    fn create_with(&self, bytes: &[u8]) -> Result<bool, Error> {
+        match self.create_file() {
+            Ok(mut file) => file
+                .write_all(bytes)
+                .map(|()| true)
+                .map_err(|error| Error::io("write", self, error)),
+            Err(_) if fs::symlink_metadata(self).is_ok() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Flushes a folder's list of names, without which a rename may not survive a power cut.
     pub(crate) fn sync_folder(&self) -> Result<(), Error> {
         files::sync_file(self)
     }
 
     /// The entries of this folder, in order of the names; none when it is not there.
-    pub(crate) fn list(&self) -> Result<Vec<Place>, Error> {
+    pub fn list(&self) -> Result<Vec<Place>, Error> {
         let paths = match self.folder(false) {
             Ok(_) => files::list_folder(self)?,
             Err(error) if error.is_absence() => Vec::new(),

@@ -10,7 +10,7 @@ use rusqlite::{Row, ToSql, params, types::ValueRef};
 use serde_json::Value;
 
 use crate::{
-    Digest, Error, Millis, Registry, home, locks,
+    Digest, Error, Millis, Registry, claims, home, locks,
     nearest::nearest,
     rows::{Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow},
     where_filter::Filter,
@@ -431,6 +431,7 @@ impl Registry {
             let lock = home::run_lock(&self.locks(), run_id);
             // A lock that cannot be asked after is not proof of death.
             locks::holder(&lock).map_or(true, |holder| holder.is_some())
+                || claims::may_live(&home::run_claim(&self.locks(), run_id))
         };
         match status {
             Status::Running if !is_held() => Status::Interrupted,
@@ -449,7 +450,7 @@ const FINAL: &str = "SELECT stages.run_id, stages.name, series.execution_id, ser
       (SELECT max(step) FROM points WHERE series_id = series.id))";
 
 const EXECUTION: &str = "SELECT id, run_id, stage, key, kind, attempt, status, started_at, ended_at,
-    cpu_seconds, peak_memory_bytes, artifact, device, threads, origin, recipe, error FROM executions";
+    cpu_seconds, peak_memory_bytes, artifact, device, threads, origin, recipe, error, place FROM executions";
 
 fn run(registry: &Registry, row: &Row<'_>) -> rusqlite::Result<Run> {
     let id: String = row.get(0)?;
@@ -509,6 +510,7 @@ fn execution(registry: &Registry, row: &Row<'_>) -> rusqlite::Result<Execution> 
         origin: row.get::<_, Option<String>>(14)?.map(json),
         recipe: row.get(15)?,
         error: row.get(16)?,
+        place: row.get(17)?,
     })
 }
 

@@ -148,6 +148,15 @@ impl Registry {
         })
     }
 
+    /// Says where on a cluster an execution is.
+    pub fn set_place(&self, execution_id: &str, place: &str) -> Result<(), Error> {
+        self.write(|transaction| {
+            let update = "UPDATE executions SET place = ?2 WHERE id = ?1";
+            transaction.execute(update, [execution_id, place])?;
+            Ok(())
+        })
+    }
+
     /// Writes a stage of a run, over what was there.
     pub fn upsert_stage(&self, stage: &StageRecord) -> Result<(), Error> {
         self.upsert_stages(std::slice::from_ref(stage))

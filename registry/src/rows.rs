@@ -89,6 +89,8 @@ pub struct Execution {
     pub origin: Option<Value>,
     pub recipe: String,
     pub error: Option<String>,
+    /// Where on a cluster it is or was.
+    pub place: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

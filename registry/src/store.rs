@@ -89,11 +89,28 @@ impl Store {
         let target = self.home.artifact_dir(digest);
         target.parent().create_folder()?;
         let staged = self.new_staged();
-        let placed = assemble(&staged, out, manifest)
-            .and_then(|()| self.discard(digest))
-            .and_then(|()| staged.move_to(&target));
+        let placed = assemble(&staged, out, manifest).and_then(|()| self.settle(&staged, digest));
         placed.inspect_err(|_| put_back(&staged, out))?;
         target.parent().sync_folder()
+    }
+
+    /// Moves an assembled artifact in. The lock keeps other processes of this machine away; one of
+    /// another machine may have been quicker, and then its artifact stays if it is whole.
+    fn settle(&self, staged: &Place, digest: &Digest) -> Result<(), Error> {
+        let target = self.home.artifact_dir(digest);
+        let Err(error) = staged.move_to(&target) else {
+            return Ok(());
+        };
+        if !target.exists() {
+            return Err(error);
+        }
+        match self.condition(digest)? {
+            Condition::Whole(_) => staged.remove(),
+            Condition::Missing | Condition::Damaged { .. } => {
+                self.discard(digest)?;
+                staged.move_to(&target)
+            }
+        }
     }
 
     /// Tells whether an artifact can be used, reading files only where their stat has changed.

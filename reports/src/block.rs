@@ -94,7 +94,7 @@ pub enum Tone {
     Series(usize),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
     pub text: String,
     pub tone: Tone,

@@ -218,7 +218,14 @@ impl Reader<'_> {
             metrics.iter().find(is_it).map(|metric| metric.value)
         };
         let progress = self.registry.progress(&running.id)?;
-        Ok(progress.map(|progress| Going {
+        // A job of a cluster is somewhere before it says how far it is.
+        let silent = || {
+            running
+                .place
+                .is_some()
+                .then(tinylm_registry::Progress::default)
+        };
+        Ok(progress.or_else(silent).map(|progress| Going {
             progress,
             loss: last("loss"),
             tokens_per_second: last("tokens_per_second"),

@@ -362,6 +362,7 @@ fn stage(
         origin: None,
         recipe: String::new(),
         error: None,
+        place: None,
     };
     Stage {
         row,

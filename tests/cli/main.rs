@@ -6,6 +6,7 @@ mod chatting;
 #[allow(dead_code, reason = "the tests of pages use more of it")]
 #[path = "../../reports/tests/browser/chromium.rs"]
 mod chromium;
+mod claims;
 mod collecting;
 mod damage;
 mod documents;

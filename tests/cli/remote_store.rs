@@ -75,6 +75,7 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
         run_name: names::run_name(&run_id),
         run_id,
         host: "here".to_owned(),
+        job: None,
         force: Vec::new(),
         n_jobs: 1,
         n_threads: 1,

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Seek, SeekFrom, Write},
     os::unix::process::CommandExt,
     path::Path,
     process::{ChildStdout, Command, Stdio},
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::orphans::{ATTEMPT_VAR, mark};
 use crate::{
-    error::StageError,
+    error::{At, StageError},
     event::Event,
     executor::{End, Job},
     sys::{self, Exit},
@@ -22,16 +22,18 @@ use crate::{
 /// Last lines of a log that an error quotes.
 const LOG_LINES_SHOWN: usize = 5;
 
-pub(super) struct Child {
-    pub(super) pid: u32,
+pub(crate) struct Child {
+    pub(crate) pid: u32,
     stdout: ChildStdout,
 }
 
 /// Starts the process and hands it the order.
-pub(super) fn start(program: &Path, job: &Job) -> Result<Child, StageError> {
+pub(crate) fn start(program: &Path, job: &Job) -> Result<Child, StageError> {
     let order = serde_json::to_vec(&job.order)
         .map_err(|error| StageError::new("the order could not be written").cause(error))?;
-    let log = job.log.create_file()?;
+    let mut log = job.log.open_or_create()?;
+    // A job that is started anew goes on with its log.
+    log.seek(SeekFrom::End(0)).at(&job.log)?;
     let mut command = Command::new(program);
     command
         .arg("exec-stage")
@@ -58,7 +60,7 @@ pub(super) fn start(program: &Path, job: &Job) -> Result<Child, StageError> {
 
 impl Child {
     /// Passes events on until the process is gone.
-    pub(super) fn listen(self, log: &Path, on_event: &mut dyn FnMut(Event)) -> (End, Usage) {
+    pub(crate) fn listen(self, log: &Path, on_event: &mut dyn FnMut(Event)) -> (End, Usage) {
         let last = last_word(self.stdout, on_event);
         let waited = sys::wait(self.pid);
         // Whatever the stage started and left behind ends with it.
@@ -105,7 +107,7 @@ fn died(exit: Exit, usage: Usage, log: &Path) -> StageError {
     }
 }
 
-fn log_tail(log: &Path) -> String {
+pub(crate) fn log_tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();

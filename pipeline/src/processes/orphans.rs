@@ -15,7 +15,7 @@ pub(super) const ATTEMPT_VAR: &str = "TINYLM_ATTEMPT";
 
 /// Returns the value of [`ATTEMPT_VAR`] for a job.
 pub(super) fn mark(job: &Job) -> String {
-    format!("{}:{}", job.work.display(), job.execution_id)
+    format!("{}:{}", job.work.display(), job.draft.execution_id)
 }
 
 /// Ends every process that a dead attempt in this folder left behind.

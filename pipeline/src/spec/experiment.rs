@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde_json::Value;
 
 use super::tree::Place;
-use crate::kind::Kind;
+use crate::{kind::Kind, resources::Resources};
 
 /// One experiment, all its settings known.
 #[derive(Debug, Clone)]
@@ -45,6 +45,7 @@ pub struct StageSpec {
     pub seed: u64,
     pub retries: u32,
     pub timeout: Option<Duration>,
+    pub resources: Resources,
     /// The file whose lock holds this stage's pins.
     pub home_file: PathBuf,
     /// The files, folders and globs that its settings name, and where.

@@ -19,6 +19,7 @@ use super::{
     limits::{retries, timeout},
     nearest::nearest,
     paths::paths,
+    resources::resources,
     roles::{Read, StageId, check_filled, check_role},
     tree::{Data, Entry, Map, Node, Place},
 };
@@ -140,6 +141,7 @@ impl<'a> Graph<'a> {
         draft.reads = self.reads(unit_idx, entry, map.get("inputs"), kind, wrong);
         let retries = retries(&entry.name, map.get("retries"), wrong);
         let timeout = timeout(&entry.name, map.get("timeout"), wrong);
+        let resources = resources(&entry.name, map.get("resources"), wrong);
         let Some(kind) = kind else {
             return draft;
         };
@@ -177,6 +179,7 @@ impl<'a> Graph<'a> {
                 watch: watch.full,
                 retries: retries.unwrap_or(0),
                 timeout,
+                resources,
                 home_file: unit.home_file.clone(),
                 paths: paths(map.get("with"), &(kind.settings)()),
                 place: Some(entry.place.clone()),

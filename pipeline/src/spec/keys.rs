@@ -49,7 +49,7 @@ pub const WATCH_KEYS: [Key; 1] = [(
 )];
 
 /// The keys of a stage.
-pub const STAGE_KEYS: [Key; 6] = [
+pub const STAGE_KEYS: [Key; 7] = [
     ("kind", "What it does: one of the kinds."),
     (
         "inputs",
@@ -68,6 +68,26 @@ pub const STAGE_KEYS: [Key; 6] = [
         "timeout",
         "The longest time that it may work, such as `90 s`, `10 m` or `2 h`.",
     ),
+    (
+        "resources",
+        "What it asks of a scheduler (`--executor slurm`): it changes no byte and no key.",
+    ),
+];
+
+/// The keys under `resources` of a stage.
+pub const RESOURCE_KEYS: [Key; 5] = [
+    ("cpus", "Processors; it works with as many threads."),
+    (
+        "memory",
+        "Memory, such as `32G`; of a span such as `32G..128G` twice as much is asked for after it was not enough.",
+    ),
+    (
+        "time",
+        "The longest time, such as `4h`, or a span. Before it is up, a training saves a checkpoint and goes on in \
+         another allocation.",
+    ),
+    ("gpus", "GPUs."),
+    ("nodes", "Machines: 1."),
 ];
 
 /// Returns the names of keys.

@@ -46,7 +46,7 @@ pub(crate) fn timeout(
 }
 
 /// Reads `90s`, `2h` or `1h30m`: numbers with units, added up.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = 0.0;
     loop {

@@ -16,6 +16,7 @@
 //! | `graph` | references between stages, and their order |
 //! | `watch` | what is written while it runs, for others to look at |
 //! | `roles`, `limits` | what fills a stage's roles; its `retries` and `timeout` |
+//! | `resources` | what it asks of a scheduler |
 //! | `experiment` | the result: stages whose settings are all known |
 //! | `resolved` | an experiment as plain data, for `resume` |
 //!
@@ -37,6 +38,7 @@ mod nearest;
 mod paths;
 mod request;
 mod resolved;
+mod resources;
 mod roles;
 mod tree;
 mod vars;
@@ -49,6 +51,7 @@ mod tests;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use experiment::{Experiment, SEED, StageSpec};
 pub use files::load;
+pub(crate) use limits::parse_duration;
 pub use nearest::nearest;
 pub use request::Request;
 pub use resolved::ResolvedError;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::experiment::{Experiment, StageSpec};
 use crate::{
     kind::Kind,
+    resources::Resources,
     settings::{SettingError, plain, with_defaults},
 };
 
@@ -54,6 +55,8 @@ struct RecordedStage {
     seed: u64,
     retries: u32,
     timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    resources: Resources,
     home_file: PathBuf,
 }
 
@@ -124,6 +127,7 @@ fn recorded(stage: &StageSpec) -> RecordedStage {
         seed: stage.seed,
         retries: stage.retries,
         timeout_ms: timeout.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+        resources: stage.resources.clone(),
         home_file: stage.home_file.clone(),
     }
 }
@@ -156,6 +160,7 @@ fn restored(stage: RecordedStage, catalog: &[Kind]) -> Result<StageSpec, Resolve
         seed: stage.seed,
         retries: stage.retries,
         timeout: stage.timeout_ms.map(Duration::from_millis),
+        resources: stage.resources,
         home_file: stage.home_file,
         paths: Vec::new(),
         place: None,

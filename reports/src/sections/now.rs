@@ -9,15 +9,12 @@ use crate::{
 
 /// Tells of the stages that are at work; nothing of a run that has ended.
 pub(super) fn section(report: &Report) -> Option<Section<'_>> {
-    let at_work = report.stages.iter().filter_map(|stage| {
-        let going = stage.going.as_ref()?;
-        Some(row(report, stage, going))
-    });
-    let rows: Vec<Vec<Cell>> = at_work.collect();
+    let rows = at_work(report).map(|(stage, going)| row(report, stage, going));
+    let mut rows: Vec<Vec<Cell>> = rows.collect();
     if rows.is_empty() {
         return None;
     }
-    let columns = vec![
+    let mut columns = vec![
         Column::new("stage", Holds::Names),
         Column::new("done", Holds::Figures),
         Column::new("", Holds::Figures),
@@ -27,8 +24,27 @@ pub(super) fn section(report: &Report) -> Option<Section<'_>> {
         Column::new("cores", Holds::Figures).spare(),
         Column::new("memory", Holds::Figures).spare(),
     ];
+    let places: Vec<Cell> = at_work(report).map(|(stage, _)| place(stage)).collect();
+    if places.iter().any(|place| *place != Cell::missing()) {
+        columns.push(Column::new("place", Holds::Names));
+        for (row, place) in rows.iter_mut().zip(places) {
+            row.push(place);
+        }
+    }
     let table = Block::Table(Table::new(columns, rows));
     Some(Section::new("Now", vec![table]))
+}
+
+fn at_work<'a>(report: &'a Report) -> impl Iterator<Item = (&'a Stage, &'a Going)> {
+    let stages = report.stages.iter();
+    stages.filter_map(|stage| Some((stage, stage.going.as_ref()?)))
+}
+
+/// Where on a cluster it is: its job, its node, what it waits for.
+fn place(stage: &Stage) -> Cell {
+    let execution = stage.execution.as_ref();
+    let place = execution.and_then(|execution| execution.place.clone());
+    place.map_or_else(Cell::missing, Cell::quiet)
 }
 
 fn row(report: &Report, stage: &Stage, going: &Going) -> Vec<Cell> {
@@ -42,7 +58,10 @@ fn row(report: &Report, stage: &Stage, going: &Going) -> Vec<Cell> {
     let cores = progress.cpu_seconds.filter(|_| seconds > 2.0);
     vec![
         Cell::plain(stage.row.name.clone()).at(places::stage(report, stage)),
-        Cell::plain(amount(progress.done, progress.total, &progress.unit)),
+        match progress.unit.as_str() {
+            "" => Cell::missing(),
+            unit => Cell::plain(amount(progress.done, progress.total, unit)),
+        },
         figure(share, &|share| format!("{share:.0} %")),
         figure(progress.seconds_left(), &duration),
         figure(going.loss, &number),

@@ -73,6 +73,8 @@ fn made(report: &Report, stage: &Stage) -> Vec<Fact> {
     facts.extend(cpu.map(|cpu| Fact::text("cpu", cpu)));
     facts.extend(memory.map(|memory| Fact::text("peak memory", memory)));
     facts.push(Fact::text("device", execution.device.clone()));
+    let place = execution.place.clone();
+    facts.extend(place.map(|place| Fact::text("place", place)));
     facts
 }
 

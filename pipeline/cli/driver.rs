@@ -1,0 +1,64 @@
+//! `--driver slurm`: this command again, in a job of its own.
+
+use std::env;
+
+use tinylm_pipeline::slurm::submit_driver;
+
+use crate::{
+    failure::Failure,
+    job::{HowArgs, this_program},
+    output::print_line,
+    project::Project,
+};
+
+/// Puts the command into a job, if it is to be there; returns whether that was done.
+pub(crate) fn is_elsewhere(project: &Project, how: &HowArgs) -> Result<bool, Failure> {
+    let (Some(_), Some(site)) = (&how.driver, project.site(how.executor.as_deref())?) else {
+        return Ok(false);
+    };
+    let home = project.checked_home()?;
+    home.create()?;
+    home.logs().create_folder()?;
+    let home_flag = format!("--home={}", home.root().display());
+    let words = [home_flag].into_iter().chain(words(env::args().skip(1)));
+    let words: Vec<String> = words.collect();
+    let log = home.logs().join("driver-%j.out");
+    let job = submit_driver(&site, &this_program()?, &words, &project.current_dir, &log)?;
+    print_line(format!(
+        "the driver is job {job}: `tinylm watch` follows it, `scancel {job}` stops it"
+    ));
+    Ok(true)
+}
+
+/// The words of a command without those that put it elsewhere.
+fn words(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut all = all.peekable();
+    while let Some(word) = all.next() {
+        match word.as_str() {
+            "--driver" => drop(all.next()),
+            _ if word.starts_with("--driver=") => {}
+            _ => words.push(word),
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_in_the_job_is_the_same_but_for_where_it_is() {
+        let of = |line: &str| words(line.split(' ').map(str::to_owned)).join(" ");
+        let whole = "run x.yaml --executor slurm -S a.b=c";
+        assert_eq!(
+            of("run x.yaml --driver slurm --executor slurm -S a.b=c"),
+            whole
+        );
+        assert_eq!(
+            of("run x.yaml --executor slurm --driver=slurm -S a.b=c"),
+            whole
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! Stages as jobs of a Slurm cluster.
+//!
+//! The truth of a job is what it wrote itself: its key record and its last word. The scheduler is
+//! asked only whether a job lives and, of one that died in silence, why; it forgets jobs after a
+//! while, runs finished ones again and is away at times, so nothing else rests on it. A driver holds
+//! nothing that its successor could not read from the job's folder: one that is killed has only
+//! stopped looking on.
+//!
+//! A job that died of something that was not its own fault (a lost node, its time, its memory where
+//! more may be asked for) is submitted again here, and the run hears a sentence of it. What the stage
+//! said itself is the run's to decide.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tinylm_registry::{Holder, Life, Place};
+
+use crate::{
+    claiming::claim_key,
+    error::StageError,
+    executor::{Adopted, Claim, Claimed, Exclusive, Executor, Job, JobId, News, Stop},
+};
+
+mod commands;
+mod driver;
+mod fate;
+mod folder;
+mod ledger;
+mod node;
+mod site;
+mod tracked;
+
+pub use commands::version;
+pub use driver::submit_driver;
+pub use node::exec_job;
+pub use site::Site;
+
+use folder::{JobFile, JobFolder, Last, Submission, Wished};
+use ledger::Ledger;
+use tracked::{Asked, Tracked};
+
+/// How often the folders of jobs are listed for reports.
+const LIST_EVERY: Duration = Duration::from_millis(500);
+
+/// Carries stages out as jobs.
+pub struct Slurm {
+    asked: Asked,
+    ledger: Arc<Ledger>,
+    jobs: Mutex<HashMap<JobId, Tracked>>,
+}
+
+impl Slurm {
+    /// `program` is this binary, as the nodes find it unless the site says otherwise.
+    pub fn new(program: PathBuf, site: Site) -> Result<Self, StageError> {
+        commands::check()?;
+        let ledger = Ledger::start(site.ask_every.0)?;
+        Ok(Self {
+            asked: Asked { site, program },
+            ledger,
+            jobs: Mutex::default(),
+        })
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Tracked>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a driver lives: one in a job, on a node that cannot be seen from here, is known to the
+    /// scheduler. Once it is gone from two answers that are a while apart, it is.
+    fn life(&self, holder: &Holder) -> Life {
+        let known = holder.life();
+        let (Life::Unknown, Some(job)) = (known, &holder.job) else {
+            return known;
+        };
+        let is_gone = || matches!(commands::is_alive(job), Ok(false));
+        if !is_gone() {
+            return Life::Unknown;
+        }
+        thread::sleep(self.asked.site.settle.0);
+        if is_gone() { Life::Dead } else { Life::Unknown }
+    }
+
+    /// Returns whether what was left in a folder may still be at work, or has done its work.
+    fn is_of_use(
+        &self,
+        folder: &JobFolder,
+        file: &JobFile,
+    ) -> Result<Option<Submission>, StageError> {
+        let Some(submission) = folder.last_submission()? else {
+            return Ok(None);
+        };
+        let mark = commands::mark(&file.draft.execution_id, submission.number);
+        let begun = Instant::now();
+        loop {
+            match folder.last_word(submission.number)? {
+                Some(Last::Committed(_)) => return Ok(Some(submission)),
+                Some(_) => return Ok(None),
+                None => {}
+            }
+            let is_settled = begun.elapsed() >= self.asked.site.settle.0;
+            match commands::squeue() {
+                Err(_) => return Ok(Some(submission)),
+                Ok(rows)
+                    if rows
+                        .get(&mark)
+                        .is_some_and(|row| fate::is_alive(&row.state)) =>
+                {
+                    return Ok(Some(submission));
+                }
+                Ok(_) if is_settled => return Ok(None),
+                Ok(_) => thread::sleep(LIST_EVERY),
+            }
+        }
+    }
+}
+
+impl Executor for Slurm {
+    fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
+        match claim.what {
+            Exclusive::Key(key) => {
+                let claimed = claim_key(claim, key, &|holder| self.life(holder))?;
+                Ok(claimed.map(|claimed| Box::new(claimed) as Claimed))
+            }
+            // Each job has the node's devices that it asked for.
+            Exclusive::Device(_) => Ok(Some(Box::new(()))),
+        }
+    }
+
+    fn adopt(&self, work: &Place) -> Result<Option<Adopted>, StageError> {
+        for place in work.list()? {
+            let folder = JobFolder::new(place);
+            if !folder.is_one() {
+                continue;
+            }
+            let file = folder.job()?;
+            if let Some(submission) = self.is_of_use(&folder, &file)? {
+                let execution_id = file.draft.execution_id.clone();
+                let job = JobId(execution_id.clone());
+                self.jobs()
+                    .insert(job.clone(), Tracked::adopted(folder, file, submission));
+                return Ok(Some(Adopted { job, execution_id }));
+            }
+            folder.place().remove()?;
+        }
+        Ok(None)
+    }
+
+    fn submit(&self, job: &Job) -> Result<JobId, StageError> {
+        let id = JobId(job.draft.execution_id.clone());
+        let folder = JobFolder::new(job.folder.clone());
+        let file = JobFile {
+            order: job.order.clone(),
+            draft: job.draft.clone(),
+            resources: job.resources.clone().or(&self.asked.site.resources),
+        };
+        folder.prepare(&file)?;
+        let mut tracked = Tracked::new(folder, file);
+        tracked.submit(&self.asked)?;
+        self.jobs().insert(id.clone(), tracked);
+        Ok(id)
+    }
+
+    fn poll(&self, jobs: &[JobId], patience: Duration) -> Vec<(JobId, News)> {
+        thread::sleep(patience);
+        let answer = self.ledger.answer();
+        let mut all = self.jobs();
+        let mut told = Vec::new();
+        for id in jobs {
+            let Some(tracked) = all.get_mut(id) else {
+                continue;
+            };
+            let news = tracked.news(&answer, &self.asked);
+            if news.iter().any(|news| matches!(news, News::Ended(..))) {
+                all.remove(id);
+            }
+            told.extend(news.into_iter().map(|news| (id.clone(), news)));
+        }
+        told
+    }
+
+    fn stop(&self, id: &JobId, how: Stop) {
+        let wish = match how {
+            Stop::Gently => Wished::Stop,
+            Stop::AtOnce => Wished::StopNow,
+        };
+        let job = self
+            .jobs()
+            .get_mut(id)
+            .and_then(|tracked| tracked.stop(wish));
+        if let Some(job) = job {
+            commands::scancel(&job, how == Stop::Gently);
+        }
+    }
+}
+
+/// Returns whether a job may be at work in a folder of attempts, as far as the folder says: nothing
+/// may then be started there by anybody who cannot ask the scheduler.
+pub(crate) fn left_in(work: &Place) -> Result<Option<String>, StageError> {
+    for place in work.list()? {
+        let folder = JobFolder::new(place);
+        if !folder.is_one() {
+            continue;
+        }
+        if let Some(submission) = folder.last_submission()?
+            && folder.last_word(submission.number)?.is_none()
+        {
+            return Ok(Some(
+                submission
+                    .id
+                    .unwrap_or_else(|| "of an unknown number".to_owned()),
+            ));
+        }
+    }
+    Ok(None)
+}

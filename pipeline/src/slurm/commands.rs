@@ -1,0 +1,351 @@
+//! Slurm's own programs, and what their answers mean.
+//!
+//! Two rules, both learned from a real controller: an exit status other than 0 means that nothing is
+//! known, and a job that an answer does not name may be done, forgotten or never submitted. Neither
+//! is ever read as news of a job by itself.
+
+use std::{
+    collections::HashMap,
+    env,
+    io::{Read, Write},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{fate, folder::Submission, site::Site};
+use crate::{error::StageError, resources::Resources};
+
+/// A controller that is away lets its clients wait for 18 s before they give up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A person's own formats and filters, which would change what is read here.
+const FOREIGN: [&str; 8] = [
+    "SQUEUE_FORMAT",
+    "SQUEUE_FORMAT2",
+    "SQUEUE_STATES",
+    "SQUEUE_PARTITION",
+    "SQUEUE_USERS",
+    "SQUEUE_SORT",
+    "SQUEUE_ACCOUNT",
+    "SQUEUE_NAMES",
+];
+
+/// A job as the scheduler lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) id: String,
+    pub(crate) state: String,
+    pub(crate) node: String,
+    pub(crate) reason: String,
+}
+
+/// All jobs of this user that carry a mark of ours, by that mark.
+pub(crate) type Rows = HashMap<String, Row>;
+
+/// The mark of a submission, by which it is found when `sbatch`'s answer was lost.
+pub(crate) fn mark(execution_id: &str, submission: u32) -> String {
+    format!("tinylm:{execution_id}:{submission}")
+}
+
+/// What came of asking for a job.
+pub(crate) enum Submitted {
+    Job(String),
+    /// It may be in the queue or not: the mark will tell.
+    Unknown(String),
+    /// The scheduler does not want it, whenever it is asked.
+    Refused(String),
+}
+
+/// Everything about a job that `sbatch` is told.
+pub(crate) struct Request<'a> {
+    pub(crate) site: &'a Site,
+    pub(crate) program: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) submission: &'a Submission,
+    pub(crate) name: &'a str,
+    pub(crate) mark: &'a str,
+}
+
+pub(crate) fn sbatch(request: &Request) -> Submitted {
+    let words = format!(
+        "exec-job {} {}",
+        quoted(&request.folder.display().to_string()),
+        request.submission.number
+    );
+    submit(
+        &flags(request),
+        &script(request.site, request.program, &words),
+    )
+}
+
+/// Hands a script to `sbatch`.
+pub(crate) fn submit(flags: &[String], script: &str) -> Submitted {
+    let mut command = Command::new("sbatch");
+    command.args(flags);
+    match answer(command, script.as_bytes()) {
+        Ok(text) => {
+            let id = text.lines().last().unwrap_or_default();
+            let id = id.split(';').next().unwrap_or_default().trim();
+            match id.bytes().all(|byte| byte.is_ascii_digit()) && !id.is_empty() {
+                true => Submitted::Job(id.to_owned()),
+                false => Submitted::Unknown(format!("`sbatch` said `{}`", text.trim())),
+            }
+        }
+        Err(Mute::NotThere(error)) => Submitted::Refused(error),
+        Err(Mute::Said(error)) if may_pass(&error) => Submitted::Unknown(error),
+        Err(Mute::Said(error)) => Submitted::Refused(error),
+    }
+}
+
+fn flags(request: &Request) -> Vec<String> {
+    let Request {
+        site, submission, ..
+    } = request;
+    let mut flags: Vec<String> = [
+        "--parsable",
+        "--nodes=1",
+        "--ntasks=1",
+        "--requeue",
+        "--open-mode=append",
+    ]
+    .map(str::to_owned)
+    .into();
+    flags.push(format!("--job-name={}", request.name));
+    flags.push(format!("--comment={}", request.mark));
+    flags.push(format!(
+        "--output={}",
+        request.folder.join("slurm.out").display()
+    ));
+    flags.extend(asked(&submission.resources));
+    let time = submission.resources.time;
+    let early = time.map_or(site.stop_before.0, |time| {
+        site.stop_before.0.min(time.from.0 / 2)
+    });
+    flags.push(format!("--signal=B:USR1@{}", early.as_secs().max(1)));
+    flags.extend(site.options.iter().cloned());
+    flags
+}
+
+/// Resources as `sbatch` is asked for them.
+pub(crate) fn asked(resources: &Resources) -> Vec<String> {
+    let Resources {
+        cpus,
+        memory,
+        time,
+        gpus,
+    } = resources;
+    let cpus = cpus.map(|cpus| format!("--cpus-per-task={cpus}"));
+    let memory = memory.map(|memory| format!("--mem={}M", memory.from.megabytes()));
+    let gpus = gpus
+        .filter(|gpus| *gpus > 0)
+        .map(|gpus| format!("--gpus={gpus}"));
+    // The scheduler counts in minutes.
+    let time = time.map(|time| format!("--time={}", time.from.0.as_secs().div_ceil(60)));
+    [cpus, memory, gpus, time].into_iter().flatten().collect()
+}
+
+/// `exec`, so that the scheduler's signals reach tinylm and no shell stands between.
+pub(crate) fn script(site: &Site, program: &Path, words: &str) -> String {
+    let program = site.program.as_deref().unwrap_or(program);
+    let program = quoted(&program.display().to_string());
+    let (setup, container) = (&site.setup, &site.container);
+    format!("#!/bin/sh\n{setup}\nexec {container} {program} {words}\n")
+}
+
+/// A word of a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Asks for all jobs of this user at once.
+pub(crate) fn squeue() -> Result<Rows, String> {
+    let mut command = Command::new("squeue");
+    command.args([
+        "--me",
+        "--noheader",
+        "--states=all",
+        "--format=%A|%T|%N|%r|%k",
+    ]);
+    match answer(command, b"") {
+        Ok(text) => Ok(text.lines().filter_map(row).collect()),
+        Err(Mute::NotThere(error) | Mute::Said(error)) => Err(error),
+    }
+}
+
+/// Whether the scheduler knows a job that is not over.
+pub(crate) fn is_alive(id: &str) -> Result<bool, String> {
+    let mut command = Command::new("squeue");
+    command.args(["--me", "--noheader", "--states=all", "--format=%A|%T"]);
+    match answer(command, b"") {
+        Ok(text) => Ok(text.lines().any(|line| {
+            let known = line.split_once('|');
+            known.is_some_and(|(known, state)| known == id && fate::is_alive(state.trim()))
+        })),
+        Err(Mute::NotThere(error) | Mute::Said(error)) => Err(error),
+    }
+}
+
+fn row(line: &str) -> Option<(String, Row)> {
+    let mut parts = line.splitn(5, '|').map(|part| part.trim().to_owned());
+    let (id, state, node, reason, mark) = (
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?,
+    );
+    mark.starts_with("tinylm:").then_some((
+        mark,
+        Row {
+            id,
+            state,
+            node,
+            reason,
+        },
+    ))
+}
+
+/// Cancels a job; `only_pending` leaves one alone that is at work. That it is gone is no error.
+pub(crate) fn scancel(id: &str, only_pending: bool) {
+    let mut command = Command::new("scancel");
+    if only_pending {
+        command.arg("--state=PENDING");
+    }
+    command.arg(id);
+    // Who asked finds out by what follows.
+    answer(command, b"").ok();
+}
+
+/// Puts this very job back into the queue; returns whether the scheduler agreed.
+pub(crate) fn requeue_self() -> bool {
+    let Ok(id) = env::var("SLURM_JOB_ID") else {
+        return false;
+    };
+    let mut command = Command::new("scontrol");
+    command.args(["requeue", &id]);
+    answer(command, b"").is_ok()
+}
+
+/// The cluster's own name of its version, where jobs can be submitted from here.
+pub fn version() -> Option<String> {
+    let mut command = Command::new("sbatch");
+    command.arg("--version");
+    answer(command, b"").ok().map(|text| text.trim().to_owned())
+}
+
+/// Fails where Slurm's programs are not there.
+pub(crate) fn check() -> Result<(), StageError> {
+    version().map(drop).ok_or_else(|| {
+        StageError::new("`sbatch` cannot be started")
+            .help("`--executor slurm` needs a machine from which jobs are submitted; without it stages run here")
+            .is_final()
+    })
+}
+
+/// No answer.
+enum Mute {
+    NotThere(String),
+    Said(String),
+}
+
+/// Whether trying again may help.
+fn may_pass(error: &str) -> bool {
+    const PASSING: [&str; 9] = [
+        "contact slurm controller",
+        "timed out",
+        "Zero Bytes",
+        "temporarily unable",
+        "Resource temporarily unavailable",
+        "Connection refused",
+        "SubmitJobLimit",
+        "SubmitJobPerUserLimit",
+        "did not answer",
+    ];
+    PASSING.iter().any(|known| error.contains(known))
+}
+
+fn answer(mut command: Command, input: &[u8]) -> Result<String, Mute> {
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    let name = command.get_program().to_string_lossy().into_owned();
+    let not_there = |error| Mute::NotThere(format!("`{name}` cannot be started: {error}"));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(not_there)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input).ok();
+    }
+    let read = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_end(&mut text).ok();
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let out = read(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let err = read(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+            Ok(None) | Err(_) => {
+                child.kill().ok();
+                child.wait().ok();
+                return Err(Mute::Said(format!(
+                    "`{name}` did not answer for {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+    };
+    let (out, err) = (
+        out.join().unwrap_or_default(),
+        err.join().unwrap_or_default(),
+    );
+    match status.success() {
+        true => Ok(out),
+        false => Err(Mute::Said(
+            err.lines()
+                .last()
+                .unwrap_or("it said nothing")
+                .trim()
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_jobs_that_carry_our_mark_are_ours() {
+        let line = "17|RUNNING|n1|None|tinylm:01ab:2";
+        let (found, row) = row(line).unwrap();
+        assert_eq!(found, mark("01ab", 2));
+        assert_eq!(
+            (row.id.as_str(), row.state.as_str(), row.node.as_str()),
+            ("17", "RUNNING", "n1")
+        );
+        assert_eq!(super::row("17|RUNNING|n1|None|somebody else's"), None);
+        assert_eq!(super::row("17|RUNNING"), None);
+    }
+
+    #[test]
+    fn a_controller_that_is_away_refuses_nothing() {
+        assert!(may_pass(
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+        ));
+        assert!(!may_pass(
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
+        ));
+    }
+}

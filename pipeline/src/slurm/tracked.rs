@@ -1,0 +1,267 @@
+//! One job as its driver sees it: what it has said, whether it lives, and what follows if not.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::{
+    LIST_EVERY,
+    commands::{self, Request, Row, Submitted},
+    fate::{Death, Fate, is_alive},
+    folder::{JobFile, JobFolder, Last, Line, Reader, Submission, Wished},
+    ledger::Answer,
+    site::Site,
+};
+use crate::{
+    error::StageError,
+    event::Event,
+    executor::{End, News},
+    processes::child::log_tail,
+    usage::Usage,
+};
+
+/// How jobs are asked for.
+pub(crate) struct Asked {
+    pub(crate) site: Site,
+    pub(crate) program: PathBuf,
+}
+
+pub(crate) struct Tracked {
+    folder: JobFolder,
+    file: JobFile,
+    reader: Reader,
+    submission: Submission,
+    listed: Option<Instant>,
+    /// The number of the scheduler's last answer that was looked at.
+    looked_at: u64,
+    gone_since: Option<Instant>,
+    place: String,
+    wish: Option<Wished>,
+    /// As far as the job told.
+    usage: Usage,
+    /// What stood in the folder of checkpoints when it was submitted.
+    saved: Vec<String>,
+}
+
+impl Tracked {
+    pub(crate) fn new(folder: JobFolder, file: JobFile) -> Self {
+        let submission = Submission {
+            number: 0,
+            resources: file.resources.clone(),
+            id: None,
+        };
+        Self::adopted(folder, file, submission)
+    }
+
+    /// A job that another driver submitted.
+    pub(crate) fn adopted(folder: JobFolder, file: JobFile, submission: Submission) -> Self {
+        // It may have been asked to stop by a driver that is gone; this one has no such wish.
+        folder.forget_wishes().ok();
+        Self {
+            reader: Reader::new(folder.clone()),
+            saved: Vec::new(),
+            folder,
+            file,
+            submission,
+            listed: None,
+            looked_at: 0,
+            gone_since: None,
+            place: String::new(),
+            wish: None,
+            usage: Usage::default(),
+        }
+    }
+
+    /// Asks the scheduler for a job. An answer that does not come is no failure: the job may be there.
+    pub(crate) fn submit(&mut self, asked: &Asked) -> Result<(), StageError> {
+        self.submission.number += 1;
+        self.submission.id = None;
+        self.saved = self.folder.saved();
+        self.folder.submit(&self.submission)?;
+        let submitted = commands::sbatch(&Request {
+            site: &asked.site,
+            program: &asked.program,
+            folder: self.folder.place(),
+            submission: &self.submission,
+            name: &format!("{}.{}", self.file.draft.stage, self.file.draft.run_name),
+            mark: &self.mark(),
+        });
+        self.gone_since = None;
+        match submitted {
+            Submitted::Job(id) => {
+                self.folder.submitted(self.submission.number, &id)?;
+                self.submission.id = Some(id);
+            }
+            Submitted::Unknown(why) => self.place = format!("not known to be submitted: {why}"),
+            Submitted::Refused(why) => {
+                return Err(StageError::new("the scheduler refuses its job")
+                    .cause(why)
+                    .help("correct `resources` of the stage, or `options` in the site file (`tinylm doctor` names it)")
+                    .is_final());
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&self) -> String {
+        commands::mark(&self.file.draft.execution_id, self.submission.number)
+    }
+
+    /// Returns the job's news: what it said, and what the scheduler's last answer means for it.
+    pub(crate) fn news(&mut self, answer: &Answer, asked: &Asked) -> Vec<News> {
+        let mut news = self.said(LIST_EVERY);
+        if news.iter().any(|news| matches!(news, News::Ended(..)))
+            || answer.number == self.looked_at
+        {
+            return news;
+        }
+        self.looked_at = answer.number;
+        match answer.rows.as_deref() {
+            Some(Ok(rows)) => {
+                let row = rows.get(&self.mark()).cloned();
+                news.extend(self.seen(row, asked));
+            }
+            Some(Err(why)) => news.push(News::Unknown(why.clone())),
+            None => {}
+        }
+        news
+    }
+
+    /// Reads what the job has written since.
+    fn said(&mut self, every: Duration) -> Vec<News> {
+        if self.listed.is_some_and(|at| at.elapsed() < every) {
+            return Vec::new();
+        }
+        self.listed = Some(Instant::now());
+        match self.reader.news() {
+            Ok(lines) => lines
+                .into_iter()
+                .flat_map(|line| self.passed_on(line))
+                .collect(),
+            Err(error) => vec![News::Unknown(error.to_string())],
+        }
+    }
+
+    fn passed_on(&mut self, line: Line) -> Vec<News> {
+        match line {
+            Line::Began { node } => {
+                let mut news = vec![News::Running];
+                if let Some(id) = self.submission.id.clone() {
+                    news.extend(self.placed(format!("job {id} on {node}")));
+                }
+                news
+            }
+            Line::Said(event) => vec![News::Said(event)],
+            Line::Ended {
+                last: Last::Committed(record),
+                usage,
+            } => vec![News::Ended(End::Committed(record), usage)],
+            Line::Ended {
+                last: Last::Failed(error),
+                usage,
+            } => vec![News::Ended(End::Failed(error), usage)],
+            // What these mean is decided once the scheduler says how it saw the end.
+            Line::Ended { usage, .. } => {
+                self.usage = usage;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Says where the job is, if that is news.
+    fn placed(&mut self, place: String) -> Option<News> {
+        if place == self.place {
+            return None;
+        }
+        self.place.clone_from(&place);
+        Some(News::Said(Event::Placed { place }))
+    }
+
+    /// What the scheduler knows of the job.
+    fn seen(&mut self, row: Option<Row>, asked: &Asked) -> Vec<News> {
+        if let Some(row) = row.as_ref().filter(|row| is_alive(&row.state)) {
+            self.gone_since = None;
+            return self.alive(row);
+        }
+        let last = self
+            .folder
+            .last_word(self.submission.number)
+            .unwrap_or_default();
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        // Whoever asked it to stop need not wait for words that make no difference.
+        let settle = match self.wish {
+            Some(_) => asked.site.settle.0.min(LIST_EVERY * 4),
+            None => asked.site.settle.0,
+        };
+        if last.is_none() && since.elapsed() < settle {
+            return Vec::new();
+        }
+        // It may have spoken since the scheduler was asked.
+        let mut news = self.said(Duration::ZERO);
+        if !news.iter().any(|news| matches!(news, News::Ended(..))) {
+            news.extend(self.over(last, row, asked));
+        }
+        news
+    }
+
+    fn alive(&mut self, row: &Row) -> Vec<News> {
+        if self.submission.id.is_none() {
+            self.submission.id = Some(row.id.clone());
+            self.folder.submitted(self.submission.number, &row.id).ok();
+        }
+        let place = match (row.state.as_str(), row.reason.as_str()) {
+            ("PENDING", "None") => format!("job {} waits in the queue", row.id),
+            ("PENDING", reason) => format!("job {} waits in the queue ({reason})", row.id),
+            ("RUNNING" | "COMPLETING", _) => format!("job {} on {}", row.id, row.node),
+            (state, _) => format!("job {} on {}: {}", row.id, row.node, state.to_lowercase()),
+        };
+        self.placed(place).into_iter().collect()
+    }
+
+    /// The scheduler has let go of the job, and it did not do its work.
+    fn over(&mut self, last: Option<Last>, row: Option<Row>, asked: &Asked) -> Vec<News> {
+        if self.wish.is_some() {
+            return vec![News::Ended(End::Died(StageError::cancelled()), self.usage)];
+        }
+        let tail = log_tail(&self.folder.place().join("slurm.out"));
+        let death = match (last, row, &self.submission.id) {
+            (Some(Last::OutOfMemory(error)), ..) => Death::OutOfMemory(Some(error)),
+            (Some(Last::OutOfTime), ..) => Death::OutOfTime,
+            (Some(Last::Died(error)), row, _) => {
+                Death::of_its_own(error, row.as_ref().map(|row| row.state.as_str()))
+            }
+            (_, Some(row), _) => Death::of_state(&row.state, &tail),
+            (_, None, None) => Death::NeverSubmitted,
+            (_, None, Some(_)) => Death::Silent(format!("the scheduler has forgotten it; {tail}")),
+        };
+        if death == Death::Cancelled {
+            let id = self.submission.id.clone().unwrap_or_default();
+            let message = format!("its job {id} was cancelled, and not by this run");
+            return vec![
+                News::Said(Event::Warning { message }),
+                News::Ended(End::Died(StageError::cancelled()), self.usage),
+            ];
+        }
+        let saved = self.folder.saved();
+        let has_advanced = saved.iter().any(|saved| !self.saved.contains(saved));
+        match death.fate(&self.submission, has_advanced) {
+            Fate::Over(error) => vec![News::Ended(End::Died(error), self.usage)],
+            Fate::Again(resources, message) => {
+                self.submission.resources = resources;
+                let again = match self.submit(asked) {
+                    Ok(()) => News::Said(Event::Warning { message }),
+                    Err(error) => News::Ended(End::Died(error), self.usage),
+                };
+                vec![again]
+            }
+        }
+    }
+
+    /// Passes a wish on; returns the scheduler's name of the job, which may have to hear it too.
+    pub(crate) fn stop(&mut self, wish: Wished) -> Option<String> {
+        self.wish = Some(wish);
+        self.folder.wish(wish).ok();
+        self.submission.id.clone()
+    }
+}

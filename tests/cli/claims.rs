@@ -1,0 +1,88 @@
+//! A home that several machines share: who is at work there, seen from one that cannot see them.
+
+use std::thread;
+
+use crate::harness::{Project, signal, wait_until};
+
+/// The claim of a process on another machine.
+fn foreign(note: &str) -> String {
+    format!(
+        r#"{{"note":"{note}","nonce":"n","host":"node7","machine":"m","boot":"b","space":"s","pid":7,"started":7}}"#
+    )
+}
+
+#[test]
+fn gc_refuses_while_another_machine_may_be_at_work_until_it_is_said_to_be_gone() {
+    let project = Project::chain();
+    project.tinylm("run chain.yaml").success();
+    project.write(".tinylm/locks/runs/r.json", &foreign("run calm-fox-0001"));
+    let refused = project.tinylm("gc").failure(1);
+    assert!(
+        refused
+            .stderr
+            .contains("run calm-fox-0001 on node7 may be at work"),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains("tinylm gc --abandoned"),
+        "{refused}"
+    );
+    project.tinylm("gc --abandoned").success();
+    project.tinylm("gc").success();
+    project.tinylm("run chain.yaml").success();
+    assert_eq!(project.outcomes(), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn a_key_that_another_machine_makes_is_waited_for_and_named() {
+    let project = Project::chain();
+    let plan = project.tinylm("plan chain.yaml --json").success();
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let text = plan.to_string();
+    let key = text
+        .split("\"key\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let claim = format!(".tinylm/work/{key}/claim.json");
+    project.write(&claim, &foreign("`corpus` of run calm-fox-0001"));
+    let child = project.start_saying("run chain.yaml", "log");
+    project.wait_for_words(
+        "log",
+        "corpus: waiting for `corpus` of run calm-fox-0001 on node7",
+    );
+    // It lets go.
+    std::fs::remove_file(project.path(&claim)).unwrap();
+    project.wait(child).success();
+    assert_eq!(project.outcomes(), "corpus made, sorted made, first made");
+    assert!(
+        !project.path(".tinylm/work").join(key).exists(),
+        "its own claim is gone too"
+    );
+}
+
+#[test]
+fn a_killed_process_leaves_no_claim_that_anybody_waits_for() {
+    let project = Project::chain();
+    project.replace("chain.yaml", "sort '", "sleep 60; sort '");
+    let child = project.start("run chain.yaml");
+    let holds = || {
+        let work = std::fs::read_dir(project.path(".tinylm/work"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        work.into_iter()
+            .any(|key| key.path().join("claim.json").exists())
+    };
+    wait_until("the claim", || {
+        project.path(".tinylm/work").is_dir() && holds()
+    });
+    thread::sleep(std::time::Duration::from_millis(300));
+    signal(child.id(), "KILL");
+    project.wait(child).failure(-9);
+    project.replace("chain.yaml", "sleep 60; sort '", "sort '");
+    project.tinylm("run chain.yaml").success();
+    project.tinylm("gc").success();
+}

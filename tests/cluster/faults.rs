@@ -1,0 +1,232 @@
+//! The bad days: nodes that are lost, jobs that are queued again, a controller that is away.
+
+use crate::{
+    lab::{Lab, lab, wait_for},
+    project::{Project, TRAINING, undisturbed},
+};
+
+/// The scheduler's number of the job that trains.
+fn job_of_base(project: &Project) -> String {
+    let place = || {
+        let executions = project.executions().into_iter();
+        let mut bases = executions.filter(|(stage, ..)| stage == "base");
+        bases
+            .next()
+            .map(|(_, _, place)| place)
+            .filter(|place| place.contains(" on n"))
+    };
+    wait_for("the training's job", || place().is_some());
+    place()
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .to_owned()
+}
+
+/// What a training is interrupted with, and the words that it goes on with.
+fn goes_on_after(lab: &Lab, interrupt: impl FnOnce(&str)) {
+    let project = Project::new(lab, TRAINING);
+    let mut driver = project.start("run x.yaml --executor slurm -v");
+    project.wait_for_a_checkpoint();
+    interrupt(&job_of_base(&project));
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    let log = project.read("log");
+    assert!(log.contains("going on from step"), "{log}");
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    let executions = project.executions().into_iter();
+    assert_eq!(executions.filter(|(stage, ..)| stage == "base").count(), 1);
+}
+
+#[test]
+fn a_job_that_is_queued_again_in_mid_training_goes_on_to_the_same_bytes() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    goes_on_after(lab, |job| drop(lab.slurm("scontrol", &["requeue", job])));
+}
+
+#[test]
+fn a_training_whose_time_is_nearly_up_saves_and_queues_itself_again() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    // The signal that `--signal` would send, without the half minute before it.
+    goes_on_after(lab, |job| {
+        drop(lab.slurm("scancel", &["--signal=USR1", "--batch", job]))
+    });
+}
+
+#[test]
+fn a_training_that_is_preempted_goes_on_when_its_turn_comes_again() {
+    let Some(lab) = lab() else { return };
+    let _alone = lab.alone();
+    goes_on_after(lab, |_| {
+        let urgent = [
+            "--partition=urgent",
+            "--nodes=3",
+            "--exclusive",
+            "--output=/dev/null",
+            "--wrap=sleep 3",
+        ];
+        lab.slurm("sbatch", &urgent);
+    });
+}
+
+#[test]
+fn a_node_that_is_lost_in_mid_training_costs_no_more_than_since_the_last_checkpoint() {
+    let Some(lab) = lab() else { return };
+    let _alone = lab.alone();
+    let mut lost = None;
+    goes_on_after(lab, |job| {
+        let node = lab.slurm("squeue", &["--noheader", "--format=%N", "--jobs", job]);
+        lost = Some(lab.without_node(node.trim()));
+    });
+}
+
+#[test]
+fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
+    let Some(lab) = lab() else { return };
+    let _alone = lab.alone();
+    let project = Project::new(lab, "");
+    let here = project.path("").display().to_string();
+    project.write(
+        "x.yaml",
+        &format!(
+            "stages:\n  slow: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \
+             \"touch {here}started; while [ ! -f {here}go ]; do sleep 0.1; done; touch '{{out}}/x'\"] }} }}\n"
+        ),
+    );
+    let mut driver = project.start("run x.yaml --executor slurm");
+    wait_for("the job", || project.path("started").exists());
+    let away = lab.without_controller();
+    project.wait_for_words("nobody knows at the moment whether it still runs");
+    project.write("go", "");
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    drop(away);
+    assert_eq!(project.executions().len(), 1);
+}
+
+#[test]
+fn a_finished_job_that_is_queued_again_does_nothing_twice() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    // It says how often it ran outside of its outputs.
+    let project = Project::new(lab, "stages: {}");
+    let counter = project.path("count").display().to_string();
+    let line = format!("echo x >> {counter}; touch '{{out}}/x'; sleep 1");
+    let stage = |next: &str| {
+        format!(
+            "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }} }}\n  \
+             b: {{ kind: command, inputs: {{ a: a }}, with: {{ run: [sh, -c, \"sleep {next}; touch '{{out}}/y'\"], outputs: [y] }} }}\n"
+        )
+    };
+    project.write("x.yaml", &stage("6"));
+    let mut driver = project.start("run x.yaml --executor slurm");
+    project.wait_for_words("made     a");
+    let jobs = lab.slurm("squeue", &["--noheader", "--states=all", "--format=%A %j"]);
+    let of_a = jobs.lines().find(|line| line.contains(" a.")).expect(&jobs);
+    let job = of_a.split(' ').next().unwrap();
+    lab.slurm("scontrol", &["requeue", job]);
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    let again = || {
+        lab.slurm(
+            "squeue",
+            &[
+                "--noheader",
+                "--states=all",
+                "--Format=RestartCnt:8,State:20",
+                "--jobs",
+                job,
+            ],
+        )
+    };
+    wait_for("the job's second start and end", || {
+        let again = again();
+        again.starts_with('1') && (again.contains("FAILED") || again.contains("COMPLETED"))
+    });
+    assert_eq!(project.read("count"), "x\n");
+}
+
+/// A stage that says outside of its outputs that it ran.
+fn counting(project: &Project) {
+    let here = project.path("").display().to_string();
+    let line = format!("echo x >> {here}count; sleep 2; touch '{{out}}/x'");
+    let stage = format!(
+        "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }} }}\n"
+    );
+    project.write("x.yaml", &stage);
+}
+
+/// Puts a script before the real `sbatch`, which it knows as `$REAL`.
+fn instead_of_sbatch(project: &Project, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::var("PATH").unwrap();
+    let real = std::env::split_paths(&path)
+        .map(|folder| folder.join("sbatch"))
+        .find(|file| file.is_file());
+    let real = real.unwrap().display().to_string();
+    project.write(
+        "bin/sbatch",
+        &format!("#!/bin/sh\nREAL={real}\ncase $1 in --version) exec $REAL $1;; esac\n{script}\n"),
+    );
+    let file = project.path("bin/sbatch");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{path}", project.path("bin").display())
+}
+
+#[test]
+fn a_driver_that_dies_around_sbatch_neither_loses_a_job_nor_makes_two() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let deaths = [
+        ("before", "kill -9 $PPID; sleep 1"),
+        ("during", "$REAL \"$@\" >/dev/null; kill -9 $PPID; sleep 1"),
+    ];
+    for (when, script) in deaths {
+        let project = Project::new(lab, "");
+        counting(&project);
+        let path = instead_of_sbatch(&project, script);
+        let mut driver = project
+            .command("run x.yaml --executor slurm")
+            .env("PATH", path)
+            .spawn()
+            .unwrap();
+        assert_eq!(driver.wait().unwrap().code(), None, "{when}: it was killed");
+        let told = project.tinylm("resume @last").success();
+        assert!(told.stdout.contains("1 made"), "{when}: {}", told.stdout);
+        assert_eq!(project.read("count"), "x\n", "{when}");
+    }
+}
+
+#[test]
+fn an_answer_of_sbatch_that_is_lost_is_found_in_the_queue() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, "");
+    counting(&project);
+    let lost = "$REAL \"$@\" >/dev/null; echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1";
+    let path = instead_of_sbatch(&project, lost);
+    let output = project
+        .command("run x.yaml --executor slurm")
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(project.read("count"), "x\n");
+}
+
+#[test]
+fn two_drivers_that_want_one_key_make_it_once() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, "");
+    counting(&project);
+    let mut drivers = [(); 2].map(|()| project.start("run x.yaml --executor slurm"));
+    for driver in &mut drivers {
+        assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    }
+    assert_eq!(project.read("count"), "x\n");
+}

@@ -1,0 +1,367 @@
+//! A whole Slurm on loopback: real daemons, three nodes, no init system, everything in one folder.
+//!
+//! The daemons stay in the foreground as children of this process and die with it. A node is lost as
+//! a machine is: its daemon, the shepherds of its jobs and the jobs themselves are gone at once, and
+//! nobody is left to tell of it.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tinylm_pipeline::sys::die_with_parent;
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+/// How long a scheduler may take for what it does at its leisure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) struct Lab {
+    dir: PathBuf,
+    daemons: Mutex<Vec<(String, u32)>>,
+    /// Held shared by who only uses the cluster, alone by who breaks it.
+    peace: RwLock<()>,
+}
+
+/// Returns the cluster, or says why there is none.
+pub(crate) fn lab() -> Option<&'static Lab> {
+    static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
+    match LAB.get_or_init(Lab::start) {
+        Ok(lab) => Some(lab),
+        Err(why) => {
+            println!("SKIPPED: {why}, so nothing runs on a cluster");
+            None
+        }
+    }
+}
+
+impl Lab {
+    fn start() -> Result<Lab, String> {
+        for program in ["munged", "slurmctld", "slurmd"] {
+            let path = Path::new("/usr/sbin").join(program);
+            if !path.exists() {
+                return Err(format!(
+                    "there is no `{program}` (Debian: munge slurmctld slurmd slurm-client)"
+                ));
+            }
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err("a Slurm of one's own needs root".to_owned());
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("tinylm-slurm-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        remove_at_our_end(&dir);
+        let lab = Lab {
+            dir,
+            daemons: Mutex::default(),
+            peace: RwLock::new(()),
+        };
+        lab.configure();
+        lab.daemon(
+            "munged",
+            &[
+                "--foreground",
+                "--force",
+                &format!("--key-file={}", lab.at("munge.key")),
+                &format!("--socket={}", lab.at("munge.socket")),
+                &format!("--pid-file={}", lab.at("munge.pid")),
+                &format!("--log-file={}", lab.at("munge.log")),
+                &format!("--seed-file={}", lab.at("munge.seed")),
+            ],
+        );
+        wait_for("munge's socket", || lab.dir.join("munge.socket").exists());
+        lab.start_controller();
+        NODES.iter().for_each(|node| lab.start_node(node));
+        lab.wait_for_nodes();
+        Ok(lab)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    pub(crate) fn config(&self) -> String {
+        self.at("slurm.conf")
+    }
+
+    fn configure(&self) {
+        for folder in ["state", "spool", "log"] {
+            fs::create_dir(self.dir.join(folder)).unwrap();
+        }
+        fs::write(self.dir.join("munge.key"), rand_bytes()).unwrap();
+        set_mode(&self.dir.join("munge.key"), 0o400);
+        set_mode(&self.dir, 0o755);
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let host = host.split('.').next().unwrap();
+        let ports = free_ports();
+        let lab = self.dir.display();
+        let (controller, first, last) = (ports[0], ports[1], ports[3]);
+        let text = format!(
+            "ClusterName=lab
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={lab}/munge.socket,cred_expire=5
+CredType=cred/munge
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+StateSaveLocation={lab}/state
+SlurmctldPidFile={lab}/slurmctld.pid
+SlurmctldLogFile={lab}/log/slurmctld.log
+SlurmdSpoolDir={lab}/spool/%n
+SlurmdPidFile={lab}/%n.pid
+SlurmdLogFile={lab}/log/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=200
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0,requeue_delay=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+ReturnToService=2
+SlurmdTimeout=10
+SlurmctldTimeout=10
+InactiveLimit=0
+MessageTimeout=10
+KillWait=5
+MinJobAge=5
+BatchStartTimeout=10
+UnkillableStepTimeout=30
+NodeName=n[1-3] NodeHostname={host} NodeAddr=127.0.0.1 Port={first}-{last} CPUs=4 RealMemory=4000 State=UNKNOWN
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 PreemptMode=OFF State=UP
+"
+        );
+        fs::write(self.dir.join("slurm.conf"), text).unwrap();
+    }
+
+    /// Starts a daemon from a thread that stays until it ends: the kernel ties its life to that one.
+    fn daemon(&self, program: &str, args: &[&str]) {
+        let mut command = Command::new(Path::new("/usr/sbin").join(program));
+        command.args(args).env("SLURM_CONF", self.config());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let mut child: Child = die_with_parent(&mut command).spawn().unwrap();
+            tell.send(child.id()).unwrap();
+            child.wait().ok();
+        });
+        let name = args
+            .last()
+            .filter(|name| NODES.contains(name))
+            .unwrap_or(&program);
+        let mut daemons = self.daemons.lock().unwrap();
+        daemons.push(((*name).to_owned(), told.recv().unwrap()));
+    }
+
+    fn pid(&self, name: &str) -> u32 {
+        let daemons = self.daemons.lock().unwrap();
+        daemons
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .unwrap()
+            .1
+    }
+
+    fn start_controller(&self) {
+        self.daemon("slurmctld", &["-D", "-f", &self.config()]);
+    }
+
+    /// Ends the controller as its own stop would, until what is returned is dropped. It keeps its state.
+    pub(crate) fn without_controller(&self) -> impl Drop {
+        let pid = self.pid("slurmctld");
+        kill(pid, Signal::TERM);
+        wait_for("the controller's end", || {
+            !Path::new(&format!("/proc/{pid}")).exists()
+        });
+        Mended(move || self.start_controller())
+    }
+
+    fn start_node(&self, node: &str) {
+        self.daemon("slurmd", &["-D", "-f", &self.config(), "-N", node]);
+    }
+
+    fn wait_for_nodes(&self) {
+        wait_for("all nodes", || {
+            let states = self.slurm("sinfo", &["-h", "-N", "-p", "cpu", "-o", "%T"]);
+            states
+                .lines()
+                .filter(|state| matches!(*state, "idle" | "mixed" | "allocated"))
+                .count()
+                == NODES.len()
+        });
+    }
+
+    /// Takes a node away with all that runs on it, until what is returned is dropped.
+    pub(crate) fn without_node(&self, node: &str) -> impl Drop + use<'_> {
+        let mut gone = vec![self.pid(node)];
+        for pid in processes_of_node(node, &self.config()) {
+            gone.extend(shepherds(pid));
+            gone.push(pid);
+        }
+        // Stopped first, so that none of them sees another one die.
+        gone.iter().for_each(|pid| kill(*pid, Signal::STOP));
+        gone.iter().for_each(|pid| kill(*pid, Signal::KILL));
+        let node = node.to_owned();
+        Mended(move || self.start_node(&node))
+    }
+
+    /// Asks one of Slurm's own programs; what it says counts only if it succeeds.
+    pub(crate) fn slurm(&self, program: &str, args: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command.args(args).env("SLURM_CONF", self.config());
+        let output = command.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// For tests that share the cluster with others.
+    pub(crate) fn in_peace(&self) -> RwLockReadGuard<'_, ()> {
+        let peace = self.peace.read();
+        peace.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// For tests that break it for others.
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        let alone = self.peace.write();
+        self.wait_for_nodes();
+        alone.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Mends what was broken once it is dropped, also where a test fails.
+struct Mended<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Mended<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[track_caller]
+pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+pub(crate) fn kill(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// The processes of jobs on one node of this cluster: their environment says so.
+fn processes_of_node(node: &str, config: &str) -> Vec<u32> {
+    let wanted = [
+        format!("SLURMD_NODENAME={node}"),
+        format!("SLURM_CONF={config}"),
+    ];
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has = |wanted: &String| {
+            environment
+                .split(|byte| *byte == 0)
+                .any(|one| one == wanted.as_bytes())
+        };
+        wanted.iter().all(has)
+    })
+    .collect()
+}
+
+/// The `slurmstepd`s above a process.
+fn shepherds(mut pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    while pid > 1 {
+        if fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == "slurmstepd")
+        {
+            found.push(pid);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        pid = parent
+            .and_then(|parent| parent.trim().parse().ok())
+            .unwrap_or(0);
+    }
+    found
+}
+
+fn free_ports() -> [u16; 4] {
+    // Four in a row for the nodes' range, of which the first is the controller's.
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        if first > 60000 {
+            continue;
+        }
+        let ports = [first, first + 1, first + 2, first + 3];
+        if ports
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        {
+            return ports;
+        }
+    }
+}
+
+fn rand_bytes() -> Vec<u8> {
+    let mut random = fs::File::open("/dev/urandom").unwrap();
+    let mut bytes = vec![0; 1024];
+    std::io::Read::read_exact(&mut random, &mut bytes).unwrap();
+    bytes
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Whatever becomes of this process, its folder goes.
+fn remove_at_our_end(dir: &Path) {
+    let line = format!(
+        "while kill -0 {} 2>/dev/null; do sleep 0.5; done; sleep 1; rm -rf '{}'",
+        std::process::id(),
+        dir.display()
+    );
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", &line]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap();
+}

@@ -1,0 +1,191 @@
+//! A project whose stages run on the cluster, and the real binary in it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use rusqlite::Connection;
+
+use crate::lab::{Lab, wait_for};
+
+/// Patience of tests: a scheduler that is asked every second.
+const SITE: &str = "slurm:
+  ask_every: 1s
+  settle: 3s
+  resources: { cpus: 1, memory: 500M, time: 10m }
+";
+
+/// It trains for some seconds and saves as it goes.
+pub(crate) const TRAINING: &str = "
+stages:
+  corpus: { kind: download, with: { path: corpus.txt } }
+  chat: { kind: normalize, inputs: { sources: corpus }, with: { format: lines } }
+  tokens: { kind: tokenizer, inputs: { documents: chat }, with: { vocab_size: 300 } }
+  shards: { kind: binarize, inputs: { documents: chat, tokenizer: tokens }, with: { validation: 0.2 } }
+  base:
+    kind: pretrain
+    inputs: { shards: shards }
+    with:
+      model: { preset: mini, context: 64, d_model: 64, n_layers: 2, n_heads: 2 }
+      train: { batch: 8, steps: 400, lr: 0.003, validate_every: 200 }
+    watch: { log_every: 10, checkpoint_every: 20 }
+";
+
+/// The digest of the model that comes out on this machine, undisturbed.
+pub(crate) fn undisturbed(lab: &Lab) -> String {
+    static DIGEST: OnceLock<String> = OnceLock::new();
+    let digest = || {
+        let project = Project::new(lab, TRAINING);
+        project.tinylm("run x.yaml").success();
+        project.artifact("base")
+    };
+    DIGEST.get_or_init(digest).clone()
+}
+
+pub(crate) struct Project<'a> {
+    dir: tempfile::TempDir,
+    lab: &'a Lab,
+}
+
+impl<'a> Project<'a> {
+    pub(crate) fn new(lab: &'a Lab, experiment: &str) -> Self {
+        let project = Self {
+            dir: tempfile::tempdir().unwrap(),
+            lab,
+        };
+        project.write("x.yaml", experiment);
+        project.write(".tinylm/site.yaml", SITE);
+        let lines =
+            (0..3000).map(|n| format!("the {n}th line says {} and {}\n", n * 7 % 13, n % 5));
+        project.write("corpus.txt", &lines.collect::<String>());
+        project
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    pub(crate) fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylm"));
+        command
+            .args(args.split_whitespace())
+            .current_dir(self.dir.path());
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env("SLURM_CONF", self.lab.config())
+            .env("TINYLM_OFFLINE", "1")
+            .env("NO_COLOR", "1");
+        // A person's own views of a queue must not change what is read of it.
+        command
+            .env("SQUEUE_FORMAT", "%u")
+            .env("SQUEUE_STATES", "PENDING")
+            .env("SQUEUE_FORMAT2", "user");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn tinylm(&self, args: &str) -> Told {
+        Told::of(&self.command(args).output().unwrap())
+    }
+
+    /// Starts `tinylm` and leaves it running; what it says goes to the file `log`.
+    pub(crate) fn start(&self, args: &str) -> Child {
+        let log = || {
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.path("log"))
+                .unwrap()
+        };
+        self.command(args)
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_words(&self, words: &str) {
+        wait_for(&format!("`{words}` in the log"), || {
+            self.read("log").contains(words)
+        });
+    }
+
+    /// Waits until a training has saved a checkpoint.
+    #[track_caller]
+    pub(crate) fn wait_for_a_checkpoint(&self) {
+        wait_for("a checkpoint", || {
+            let work = fs::read_dir(self.path(".tinylm/work"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            work.filter_map(|key| fs::read_dir(key.path().join("checkpoints")).ok())
+                .any(|saved| {
+                    let names = saved.flatten().map(|one| one.file_name());
+                    // One that is being written has another name.
+                    names
+                        .into_iter()
+                        .any(|name| name.to_string_lossy().starts_with("step-"))
+                })
+        });
+    }
+
+    /// Column of executions by stage, in the order in which they began.
+    pub(crate) fn executions(&self) -> Vec<(String, String, String)> {
+        let registry = Connection::open(self.path(".tinylm/registry.sqlite")).unwrap();
+        let select = "SELECT stage, status, ifnull(place, '') FROM executions ORDER BY rowid";
+        let mut select = registry.prepare(select).unwrap();
+        let rows = select
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// The digest of what a stage made, as the last run says.
+    pub(crate) fn artifact(&self, stage: &str) -> String {
+        let shown = self.tinylm("show @last --json").success();
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        let stages = shown["stages"].as_array().unwrap();
+        let found = stages.iter().find(|one| one["name"] == stage);
+        found.unwrap()["artifact"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Told {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}

@@ -1,0 +1,150 @@
+//! The ordinary days of a cluster.
+
+use rustix::process::Signal;
+
+use crate::{
+    lab::{kill, lab, wait_for},
+    project::{Project, TRAINING, undisturbed},
+};
+
+#[test]
+fn the_same_file_makes_the_same_bytes_on_a_cluster_and_says_where() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let there = Project::new(lab, TRAINING);
+    let told = there.tinylm("run x.yaml --executor slurm").success();
+    assert!(told.stdout.contains("5 made"), "{}", told.stdout);
+    assert_eq!(there.artifact("base"), undisturbed(lab));
+    for (stage, status, place) in there.executions() {
+        assert_eq!(status, "done", "{stage}");
+        assert!(place.starts_with("job "), "{stage}: `{place}`");
+    }
+    let again = there.tinylm("run x.yaml --executor slurm").success();
+    assert!(again.stdout.contains("5 hit"), "{}", again.stdout);
+}
+
+#[test]
+fn a_driver_that_is_killed_leaves_its_job_at_work_and_resume_adopts_it() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    let mut driver = project.start("run x.yaml --executor slurm");
+    project.wait_for_a_checkpoint();
+    kill(driver.id(), Signal::KILL);
+    driver.wait().unwrap();
+    let told = project.tinylm("resume @last").success();
+    assert!(told.stdout.contains("1 made, 4 hit"), "{}", told.stdout);
+    let bases = project
+        .executions()
+        .into_iter()
+        .filter(|(stage, ..)| stage == "base");
+    assert_eq!(
+        bases.count(),
+        1,
+        "the job that was at work is the one that made it"
+    );
+}
+
+#[test]
+fn ctrl_c_stops_a_job_at_a_safe_point_and_resume_goes_on_to_the_same_bytes() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    let mut driver = project.start("run x.yaml --executor slurm");
+    project.wait_for_a_checkpoint();
+    kill(driver.id(), Signal::INT);
+    assert_eq!(
+        driver.wait().unwrap().code(),
+        Some(130),
+        "{}",
+        project.read("log")
+    );
+    let (stage, status, _) = project.executions().pop().unwrap();
+    assert_eq!((stage.as_str(), status.as_str()), ("base", "cancelled"));
+    project.tinylm("resume @last").success();
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+}
+
+#[test]
+fn a_stage_that_ran_out_of_memory_is_given_twice_as_much_up_to_its_span() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let hungry = |memory: &str| {
+        let line = "import time; x = bytearray(300 << 20); x[::4096] = b'1' * len(x[::4096]); time.sleep(3); open('{out}/x', 'w').write('fed')";
+        format!(
+            "stages:\n  a:\n    kind: command\n    with: {{ run: [python3, -c, \"{line}\"], outputs: [x] }}\n    resources: {{ memory: {memory} }}\n"
+        )
+    };
+    let project = Project::new(lab, &hungry("150M..600M"));
+    let told = project.tinylm("run x.yaml --executor slurm").success();
+    assert!(
+        told.stderr
+            .contains("it ran out of memory; submitted again with 300M"),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains("submitted again with 600M"),
+        "{}",
+        told.stderr
+    );
+
+    project.write("x.yaml", &hungry("160M"));
+    let told = project.tinylm("run x.yaml --executor slurm --force a");
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.stderr.contains("it ran out of memory (160M)"),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains("resources: { memory:"),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
+fn what_the_scheduler_refuses_is_told_in_its_own_words() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    project.write(
+        ".tinylm/site.yaml",
+        "slurm: { options: [--partition=nowhere] }\n",
+    );
+    let told = project.tinylm("run x.yaml --executor slurm");
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.stderr.contains("the scheduler refuses its job"),
+        "{}",
+        told.stderr
+    );
+    assert!(told.stderr.contains("Invalid partition"), "{}", told.stderr);
+}
+
+#[test]
+fn a_driver_in_a_job_of_its_own_needs_no_terminal() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    let told = project
+        .tinylm("run x.yaml --executor slurm --driver slurm")
+        .success();
+    assert!(
+        told.stdout.starts_with("the driver is job "),
+        "{}",
+        told.stdout
+    );
+    wait_for("the run's end", || {
+        project
+            .tinylm("runs --json")
+            .stdout
+            .contains("\"status\":\"done\"")
+            || project
+                .tinylm("runs --json")
+                .stdout
+                .contains("\"status\": \"done\"")
+    });
+    assert_eq!(project.executions().len(), 5);
+}
