@@ -109,6 +109,12 @@ pub(crate) enum Command {
     /// Carry out one stage, as told on standard input
     #[command(hide = true)]
     ExecStage,
+    /// Carry out the light stages of a pool, on a node of a cluster
+    #[command(hide = true)]
+    ExecPool {
+        folder: PathBuf,
+        linger_seconds: u64,
+    },
     /// Carry out the job of a folder, on a node of a cluster
     #[command(hide = true)]
     ExecJob { folder: PathBuf, submission: u32 },

@@ -29,6 +29,8 @@ pub(crate) struct Console {
     is_terminal: bool,
     color: bool,
     name_width: usize,
+    /// Stands before each line where several runs are told side by side.
+    label: String,
     bars: MultiProgress,
     running: Mutex<HashMap<String, Running>>,
 }
@@ -42,8 +44,10 @@ struct Running {
 }
 
 impl Console {
-    pub(crate) fn new(global: &Global, stage_names: &[&str]) -> Self {
-        let is_terminal = std::io::stderr().is_terminal() && !global.quiet;
+    /// With a label, runs are told side by side: a line each, and no bars.
+    pub(crate) fn new(global: &Global, stage_names: &[&str], label: Option<&str>) -> Self {
+        let is_alone = label.is_none();
+        let is_terminal = std::io::stderr().is_terminal() && !global.quiet && is_alone;
         let bars = MultiProgress::new();
         if !is_terminal {
             bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
@@ -54,6 +58,7 @@ impl Console {
             is_terminal,
             color: project::stdout_has_color(),
             name_width: widths.max().unwrap_or(0),
+            label: label.map_or(String::new(), |label| format!("{label}  ")),
             bars,
             running: Mutex::default(),
         }
@@ -62,7 +67,8 @@ impl Console {
     /// Prints a line to standard error, between the bars.
     pub(crate) fn say(&self, line: &str) {
         if !self.global.quiet {
-            self.bars.suspend(|| eprint(line));
+            let label = if line.is_empty() { "" } else { &self.label };
+            self.bars.suspend(|| eprint(format!("{label}{line}")));
         }
     }
 
@@ -201,7 +207,8 @@ impl Console {
             self.bars.remove(&running.bar);
         }
         if !self.global.quiet {
-            self.result(self.summary_line(settled));
+            let label = Shown::from(self.label.as_str());
+            self.result(label.then(self.summary_line(settled)));
         }
     }
 

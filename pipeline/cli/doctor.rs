@@ -171,8 +171,8 @@ fn file_system(root: &Path) -> String {
     let Ok(found) = rustix::fs::statfs(root) else {
         return "its file system does not say what it is".to_owned();
     };
-    // A signed number on some machines, and never wider than 32 bits.
-    let sort = i64::from(found.f_type) & 0xFFFF_FFFF;
+    // Where the kernel's number is signed, its upper half may be all ones.
+    let sort = found.f_type & 0xFFFF_FFFF;
     match SORTS.iter().find(|(known, ..)| *known == sort) {
         Some((_, name, true)) => {
             format!("{name}: shared with other machines, drive runs from one at a time")

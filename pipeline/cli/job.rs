@@ -71,6 +71,34 @@ struct Recording {
     board_fault: Fault,
 }
 
+/// Where stages run: this machine, or a cluster.
+pub(crate) struct Ground {
+    executor: Box<dyn Executor + Send>,
+    site: Option<Site>,
+}
+
+impl Ground {
+    /// `executor` is the word of the command line, or of a run that is resumed.
+    pub(crate) fn of(project: &Project, executor: Option<&str>) -> Result<Self, Failure> {
+        let (program, site) = (this_program()?, project.site(executor)?);
+        let executor: Box<dyn Executor + Send> = match &site {
+            Some(site) => {
+                signals::detach_on_hangup();
+                Box::new(Slurm::new(program, site.clone())?)
+            }
+            // In children of this process, which are this binary again.
+            None => Box::new(Processes::new(program)),
+        };
+        Ok(Self { executor, site })
+    }
+
+    /// How many runs of a sweep go on at the same time: on one machine each has all of it in turn.
+    pub(crate) fn n_side_by_side(&self, how: &HowArgs) -> usize {
+        let at_most = |site: &Site| how.jobs.map_or(site.jobs, NonZero::get);
+        self.site.as_ref().map_or(1, at_most)
+    }
+}
+
 /// One run of one experiment, first or resumed.
 pub(crate) struct Job<'a> {
     pub(crate) project: &'a Project,
@@ -83,8 +111,9 @@ pub(crate) struct Job<'a> {
     pub(crate) sweep: Option<String>,
     pub(crate) tags: &'a [String],
     pub(crate) interrupt: &'a Arc<Interrupt>,
-    /// The cluster that stages run on; without one, it is this machine.
-    pub(crate) site: Option<Site>,
+    pub(crate) ground: &'a Ground,
+    /// What stands before its lines, where several runs go on side by side.
+    pub(crate) label: Option<String>,
     /// The command that runs the experiment as its file says by then.
     pub(crate) anew: String,
 }
@@ -120,7 +149,7 @@ impl Job<'_> {
             .iter()
             .map(|s| s.name.as_str())
             .collect();
-        let console = Console::new(&self.project.global, &stage_names);
+        let console = Console::new(&self.project.global, &stage_names, self.label.as_deref());
         let observer = Both(&console, recorder.as_ref());
         let history = |stage: &str| {
             let path = context.home.registry_path();
@@ -131,7 +160,7 @@ impl Job<'_> {
             context: &context,
             experiment: self.experiment,
             options: &self.options(&run_name)?,
-            executor: &*self.executor()?,
+            executor: &*self.ground.executor,
             observer: &observer,
             interrupt: self.interrupt,
             history: &history,
@@ -278,7 +307,7 @@ impl Job<'_> {
     fn resolved(&self, context: &Context) -> Result<Value, Failure> {
         let mut resolved = self.experiment.resolved();
         resolved["local_files"] = local_digests(context, self.experiment)?;
-        if self.site.is_some() {
+        if self.ground.site.is_some() {
             resolved["executor"] = json!("slurm");
         }
         Ok(resolved)
@@ -286,25 +315,16 @@ impl Job<'_> {
 
     fn device(&self) -> Result<Device, Failure> {
         let device = device(&self.how.device)?;
-        match (device, &self.site) {
+        match (device, &self.ground.site) {
             // A node may have what this machine has not.
             (Device::Cuda(number), None) => has_gpu(number).map(|()| device),
             (device, _) => Ok(device),
         }
     }
 
-    fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
-        let program = this_program()?;
-        Ok(match &self.site {
-            Some(site) => Box::new(Slurm::new(program, site.clone())?),
-            // In children of this process, which are this binary again.
-            None => Box::new(Processes::new(program)),
-        })
-    }
-
     fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
         let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let n_at_once = self.site.as_ref().map_or(n_cores, |site| site.jobs);
+        let n_at_once = self.ground.site.as_ref().map_or(n_cores, |site| site.jobs);
         Ok(RunOptions {
             run_id: self.run_id.clone(),
             run_name: run_name.to_owned(),
@@ -338,6 +358,8 @@ impl Job<'_> {
         }
         let is_quiet = self.project.global.quiet;
         let mut blocks = match status {
+            // Side by side, what each came to stands in the sweep's table.
+            _ if self.label.is_some() => Vec::new(),
             Status::Done => outcome::told(&self.project.home(), self.experiment, settled),
             _ => Vec::new(),
         };

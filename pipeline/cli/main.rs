@@ -55,7 +55,7 @@ mod update;
 mod watch;
 mod wrap;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser};
 
@@ -90,6 +90,18 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     }
     if let Command::ExecJob { folder, submission } = &cli.command {
         return exec_job(folder, *submission);
+    }
+    if let Command::ExecPool {
+        folder,
+        linger_seconds,
+    } = &cli.command
+    {
+        let linger = Duration::from_secs(*linger_seconds);
+        return Ok(tinylm_pipeline::slurm::exec_pool(
+            &job::this_program()?,
+            folder,
+            linger,
+        )?);
     }
     let project = Project::new(cli.global)?;
     match &cli.command {
@@ -126,7 +138,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::doctor(&project, args),
         Command::Update(args) => update::update(&project, args),
         Command::Completions(args) => completions::print(args),
-        Command::ExecStage | Command::ExecJob { .. } => Ok(()),
+        Command::ExecStage | Command::ExecJob { .. } | Command::ExecPool { .. } => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     completions, driver,
     experiment::shell_word,
     failure::Failure,
-    job::{HowArgs, Job, all_settings, local_digests},
+    job::{Ground, HowArgs, Job, all_settings, local_digests},
     lookup::runs_of_its_sweep,
     output::{print_line, say},
     project::{Project, quoted},
@@ -59,7 +59,11 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
         }
         Status::Failed | Status::Cancelled | Status::Interrupted => {}
     }
-    match go_on(project, &registry, run, &args.how, &listen_for_signals()?)? {
+    let ground = ground(project, &registry, &run, &args.how)?;
+    let interrupt = listen_for_signals()?;
+    match go_on(
+        project, &registry, run, &args.how, &ground, None, &interrupt,
+    )? {
         0 => Ok(()),
         code => Err(Failure::said(code)),
     }
@@ -88,21 +92,55 @@ fn resume_sweep(
     let mut runs = runs_of_its_sweep(registry, run)?;
     runs.retain(is_resumable);
     let interrupt = listen_for_signals()?;
-    let mut worst = 0;
-    for (idx, run) in runs.into_iter().enumerate() {
-        let gap = if idx > 0 { "\n" } else { "" };
-        print_line(format!("{gap}{}", run.name));
-        let code = go_on(project, registry, run, how, &interrupt)?;
-        worst = worst.max(code);
-        if how.stops_after(code) {
-            break;
+    let ground = ground(project, registry, run, how)?;
+    let n_at_once = ground.n_side_by_side(how).min(runs.len());
+    let carry_out = |idx: usize, is_stopped: bool| {
+        let run: &Run = &runs[idx];
+        if is_stopped {
+            return Ok(0);
         }
-    }
+        if n_at_once == 1 {
+            let gap = if idx > 0 { "\n" } else { "" };
+            print_line(format!("{gap}{}", run.name));
+        }
+        let label = (n_at_once > 1).then(|| run.name.clone());
+        // A connection belongs to the thread that opened it.
+        go_on(
+            project,
+            &project.registry_to_write()?,
+            run.clone(),
+            how,
+            &ground,
+            label,
+            &interrupt,
+        )
+    };
+    let worst = sweep::carry_out(runs.len(), n_at_once, how, &carry_out)?;
     sweep::print(project, run.sweep.as_deref().unwrap_or_default())?;
     match worst {
         0 => Ok(()),
         code => Err(Failure::said(code)),
     }
+}
+
+/// Where a run goes on: where the command says, or without a word where it began.
+fn ground(
+    project: &Project,
+    registry: &Registry,
+    run: &Run,
+    how: &HowArgs,
+) -> Result<Ground, Failure> {
+    let resolved = resolved(registry, run)?;
+    Ground::of(
+        project,
+        how.executor.as_deref().or(resolved["executor"].as_str()),
+    )
+}
+
+fn resolved(registry: &Registry, run: &Run) -> Result<Value, Failure> {
+    let text = registry.source(&run.id)?.resolved;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::wrong(format!("the record of {} is damaged: {error}", run.name)))
 }
 
 /// Goes on with a run; returns the exit code.
@@ -111,12 +149,11 @@ fn go_on(
     registry: &Registry,
     run: Run,
     how: &HowArgs,
+    ground: &Ground,
+    label: Option<String>,
     interrupt: &Arc<Interrupt>,
 ) -> Result<u8, Failure> {
-    let resolved: Value =
-        serde_json::from_str(&registry.source(&run.id)?.resolved).map_err(|error| {
-            Failure::wrong(format!("the record of {} is damaged: {error}", run.name))
-        })?;
+    let resolved = resolved(registry, &run)?;
     let mut experiment = Experiment::from_resolved(&resolved, &project.catalog)
         .map_err(|error| Failure::wrong(format!("{} cannot go on: {error}", run.name)))?;
     take_secrets(project, &mut experiment);
@@ -132,8 +169,8 @@ fn go_on(
         sweep: run.sweep,
         tags: &[],
         interrupt,
-        // Without a word, where it began.
-        site: project.site(how.executor.as_deref().or(resolved["executor"].as_str()))?,
+        ground,
+        label,
         anew: format!(
             "tinylm run {}",
             shell_word(&project.shown(&experiment.file))

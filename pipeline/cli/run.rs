@@ -8,7 +8,7 @@ use crate::{
     driver,
     experiment::{FileArgs, sweep_point},
     failure::Failure,
-    job::{HowArgs, Job},
+    job::{Ground, HowArgs, Job},
     output::print_line,
     plan,
     project::Project,
@@ -44,8 +44,12 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
     let n = experiments.len();
     let sweep = (n > 1).then(names::new_id);
     let interrupt = listen_for_signals()?;
-    let (mut worst, mut is_stopped) = (0, false);
-    for (idx, experiment) in experiments.iter().enumerate() {
+    let ground = Ground::of(project, args.how.executor.as_deref())?;
+    let n_at_once = ground.n_side_by_side(&args.how).min(n);
+    let carry_out = |idx: usize, is_stopped: bool| {
+        let experiment = &experiments[idx];
+        let point = sweep_point(experiment);
+        let label = point.as_ref().filter(|_| n_at_once > 1);
         let job = Job {
             project,
             experiment,
@@ -61,21 +65,21 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             sweep: sweep.clone(),
             tags: &args.tag,
             interrupt: &interrupt,
-            site: project.site(args.how.executor.as_deref())?,
+            ground: &ground,
+            label: label.map(|point| format!("{} of {n}: {point}", idx + 1)),
             anew: format!("tinylm run {}", args.file.words(project)),
         };
         if is_stopped {
             job.put_off()?;
-            continue;
+            return Ok(0);
         }
-        if let Some(point) = sweep_point(experiment) {
+        if let Some(point) = point.filter(|_| n_at_once == 1) {
             let gap = if idx > 0 { "\n" } else { "" };
             print_line(format!("{gap}{} of {n}: {point}", idx + 1));
         }
-        let code = job.run()?;
-        worst = worst.max(code);
-        is_stopped = args.how.stops_after(code);
-    }
+        job.run()
+    };
+    let worst = sweep::carry_out(n, n_at_once, &args.how, &carry_out)?;
     if let Some(sweep) = sweep {
         sweep::print(project, &sweep)?;
     }

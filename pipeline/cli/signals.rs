@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -15,6 +15,19 @@ use tinylm_registry::{Home, Registry};
 use crate::{failure::Failure, output::eprint};
 
 static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+/// Whether what is at work goes on without this process: jobs of a cluster do.
+static DETACHES: AtomicBool = AtomicBool::new(false);
+
+/// From now on a terminal that hangs up ends this process and nothing else.
+pub(crate) fn detach_on_hangup() {
+    DETACHES.store(true, Ordering::Relaxed);
+}
+
+fn detach() -> ! {
+    eprint("hung up: the jobs go on, and `tinylm resume` follows them again");
+    std::process::exit(129)
+}
 
 /// How often it is looked whether somebody wishes to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -30,19 +43,17 @@ pub(crate) fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
     let listen = move || {
         loop {
             for signal in signals.pending() {
+                if signal == consts::SIGHUP && DETACHES.load(Ordering::Relaxed) {
+                    detach();
+                }
                 if signal != consts::SIGINT {
                     TERMINATED.store(true, Ordering::Relaxed);
                 }
                 wish_to_stop(&heard);
             }
-            let run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
-            if run
-                .as_ref()
-                .is_some_and(|(home, id)| home.takes_stop_wish(id))
-            {
+            if runs().iter().any(|(home, id)| home.takes_stop_wish(id)) {
                 wish_to_stop(&heard);
             }
-            drop(run);
             thread::sleep(LOOK_EVERY);
         }
     };
@@ -61,29 +72,32 @@ fn wish_to_stop(interrupt: &Interrupt) {
     }
 }
 
-/// The run that others may ask to stop. One for all, as signals are.
-static RUN: Mutex<Option<(Home, String)>> = Mutex::new(None);
+/// The runs that others may ask to stop: all of a process stop as one, as with a signal.
+static RUNS: Mutex<Vec<(Home, String)>> = Mutex::new(Vec::new());
+
+fn runs() -> MutexGuard<'static, Vec<(Home, String)>> {
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Hears `tinylm stop`, as long as it is kept.
-pub(crate) struct Ear;
+pub(crate) struct Ear {
+    run_id: String,
+}
 
 impl Ear {
     pub(crate) fn of(home: &Home, run_id: &str) -> Ear {
         // Asked of a process that is dead, which this one is not.
         let _ = home.takes_stop_wish(run_id);
-        set_run(Some((home.clone(), run_id.to_owned())));
-        Ear
+        runs().push((home.clone(), run_id.to_owned()));
+        let run_id = run_id.to_owned();
+        Ear { run_id }
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        set_run(None);
+        runs().retain(|(_, id)| *id != self.run_id);
     }
-}
-
-fn set_run(run: Option<(Home, String)>) {
-    *RUN.lock().unwrap_or_else(PoisonError::into_inner) = run;
 }
 
 /// The exit code of a run that was stopped: that of the signal which asked for it.

@@ -84,6 +84,8 @@ impl Attempt<'_> {
             },
             draft: self.draft(),
             resources: stage.resources.clone(),
+            is_light: !stage.kind.heavy && stage.resources.is_empty(),
+            home: self.work.runner.context.home.clone(),
             work: self.work.folder(&self.execution.key)?,
             folder: folder.clone(),
             log: log.clone(),

@@ -71,6 +71,9 @@ pub struct Job {
     /// The key record that it is to become. Its execution names this attempt among all.
     pub draft: Draft,
     pub resources: Resources,
+    /// It takes little, and asks for nothing.
+    pub is_light: bool,
+    pub home: Home,
     /// The folder of all attempts at this recipe, absolute: [`Executor::adopt`] looks here.
     pub work: PathBuf,
     /// The folder of this attempt, inside of that.

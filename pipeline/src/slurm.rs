@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tinylm_registry::{Holder, Life, Place};
+use tinylm_registry::{Holder, Home, Life, Place};
 
 use crate::{
     claiming::claim_key,
@@ -32,16 +32,19 @@ mod fate;
 mod folder;
 mod ledger;
 mod node;
+mod pool;
 mod site;
 mod tracked;
 
 pub use commands::version;
 pub use driver::submit_driver;
 pub use node::exec_job;
+pub use pool::exec_pool;
 pub use site::Site;
 
 use folder::{JobFile, JobFolder, Last, Submission, Wished};
 use ledger::Ledger;
+use pool::Pool;
 use tracked::{Asked, Tracked};
 
 /// How often the folders of jobs are listed for reports.
@@ -52,6 +55,8 @@ pub struct Slurm {
     asked: Asked,
     ledger: Arc<Ledger>,
     jobs: Mutex<HashMap<JobId, Tracked>>,
+    /// The pool of light stages, once there is one.
+    pool: Mutex<Option<Pool>>,
 }
 
 impl Slurm {
@@ -63,11 +68,35 @@ impl Slurm {
             asked: Asked { site, program },
             ledger,
             jobs: Mutex::default(),
+            pool: Mutex::default(),
         })
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Tracked>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lays a light stage into the pool, and brings a new one where the last has closed.
+    fn submit_to_pool(&self, tracked: &mut Tracked, home: &Home) -> Result<(), StageError> {
+        let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = current.as_mut()
+            && tracked.submit_to(pool)?
+        {
+            return Ok(());
+        }
+        let pool = current.insert(Pool::submit(home, &self.asked)?);
+        match tracked.submit_to(pool)? {
+            true => Ok(()),
+            false => tracked.submit(&self.asked),
+        }
+    }
+
+    /// The next light stage brings a new pool.
+    fn forget_pool(&self, mark: &str) {
+        let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|pool| pool.mark == mark) {
+            *current = None;
+        }
     }
 
     /// Whether a driver lives: one in a job, on a node that cannot be seen from here, is known to the
@@ -94,7 +123,8 @@ impl Slurm {
         let Some(submission) = folder.last_submission()? else {
             return Ok(None);
         };
-        let mark = commands::mark(&file.draft.execution_id, submission.number);
+        let own = || commands::mark(&file.draft.execution_id, submission.number);
+        let mark = submission.pool.clone().unwrap_or_else(own);
         let begun = Instant::now();
         loop {
             match folder.last_word(submission.number)? {
@@ -115,6 +145,15 @@ impl Slurm {
                 Ok(_) if is_settled => return Ok(None),
                 Ok(_) => thread::sleep(LIST_EVERY),
             }
+        }
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pool.as_ref() {
+            pool.dismiss();
         }
     }
 }
@@ -160,7 +199,10 @@ impl Executor for Slurm {
         };
         folder.prepare(&file)?;
         let mut tracked = Tracked::new(folder, file);
-        tracked.submit(&self.asked)?;
+        match job.is_light && self.asked.site.linger.0 > Duration::ZERO {
+            true => self.submit_to_pool(&mut tracked, &job.home)?,
+            false => tracked.submit(&self.asked)?,
+        }
         self.jobs().insert(id.clone(), tracked);
         Ok(id)
     }
@@ -175,6 +217,9 @@ impl Executor for Slurm {
                 continue;
             };
             let news = tracked.news(&answer, &self.asked);
+            if let Some(lost) = tracked.lost_pool() {
+                self.forget_pool(&lost);
+            }
             if news.iter().any(|news| matches!(news, News::Ended(..))) {
                 all.remove(id);
             }

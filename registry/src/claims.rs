@@ -72,7 +72,7 @@ impl Claim {
         place: &Place,
         who: Claimant,
         judge: &dyn Fn(&Holder) -> Life,
-    ) -> Result<Result<Claim, Holder>, Error> {
+    ) -> Result<Result<Claim, Box<Holder>>, Error> {
         let holder = Holder::me(who);
         let text = serde_json::to_vec(&holder).unwrap_or_default();
         loop {
@@ -83,10 +83,12 @@ impl Claim {
                 }));
             }
             let Some(other) = holder_at(place)? else {
+                // Gone again, or not yet to be seen from here.
+                thread::sleep(Duration::from_millis(5));
                 continue;
             };
             if judge(&other) != Life::Dead {
-                return Ok(Err(other));
+                return Ok(Err(Box::new(other)));
             }
             bury(place, &other)?;
         }
@@ -208,7 +210,7 @@ impl Home {
             .map(|key| key.below("claim.json"));
         let of_runs = self.run_claims().list()?.into_iter();
         let mut found = Vec::new();
-        for place in of_runs.chain(of_keys).filter(|place| is_claim(place)) {
+        for place in of_runs.chain(of_keys).filter(is_claim) {
             if let Some(holder) = holder_at(&place)?.filter(|holder| holder.life() != Life::Dead) {
                 found.push((place, holder));
             }
@@ -219,6 +221,11 @@ impl Home {
 
 /// Whoever holds the claim at a place, unless nobody does.
 pub fn holder_at(place: &Place) -> Result<Option<Holder>, Error> {
+    // Another machine's file may stay unseen under its name for as long as this one remembers that
+    // there was none; a list of the folder tells.
+    if !place.is_listed()? {
+        return Ok(None);
+    }
     let text = match fs::read(place) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|error| Error::io("read", place, error))?,

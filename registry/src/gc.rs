@@ -69,8 +69,11 @@ pub fn plan(home: &Home, registry: &Registry) -> Result<Plan, Error> {
             plan.add(What::Log, log, None);
         }
     }
-    for path in home.staging().list()? {
-        plan.add(What::Leftover, path, None);
+    // A pool without a job has nothing to do: whoever sweeps has seen that there is none.
+    for folder in [home.staging(), home.pools()] {
+        for path in folder.list()? {
+            plan.add(What::Leftover, path, None);
+        }
     }
     Ok(plan)
 }

@@ -161,6 +161,12 @@ impl Home {
         self.place("work")
     }
 
+    /// Jobs of a cluster that carry out many light stages.
+    #[must_use]
+    pub fn pools(&self) -> Place {
+        self.place("pools")
+    }
+
     #[must_use]
     pub fn work_dir(&self, key: &Digest) -> Place {
         self.work().below(key.to_string())

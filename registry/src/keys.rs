@@ -55,7 +55,12 @@ struct Versioned {
 /// The record of `key`, if there is a sound one.
 pub fn read_key(home: &Home, key: &Digest) -> Result<Option<KeyRecord>, Error> {
     let path = home.key_path(key);
-    let Ok(bytes) = fs::read(&path) else {
+    // Where it is not to be seen, another machine may have made it since it was last looked for.
+    let read = fs::read(&path).or_else(|error| match path.is_listed() {
+        Ok(true) => fs::read(&path),
+        _ => Err(error),
+    });
+    let Ok(bytes) = read else {
         return Ok(None);
     };
     match serde_json::from_slice::<KeyRecord>(&bytes) {

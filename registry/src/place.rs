@@ -79,6 +79,12 @@ impl Place {
         self.folder(true).map(drop)
     }
 
+    /// Lets nobody but the owner look into this folder, which is made if it is not there.
+    pub fn make_private(&self) -> Result<(), Error> {
+        let folder = self.folder(true)?;
+        rustix::fs::fchmod(&folder, Mode::RWXU).map_err(|errno| self.error("protect", errno))
+    }
+
     /// Fails unless this is a folder that no link leads to.
     pub fn reach(&self) -> Result<(), Error> {
         self.folder(false).map(drop)
@@ -154,7 +160,7 @@ impl Place {
 
     /// Makes a file with these bytes unless there is one; returns whether it did. The file comes whole:
     /// of many who try, on any machine, one has made it.
-    pub(crate) fn link_new(&self, bytes: &[u8]) -> Result<bool, Error> {
+    pub fn link_new(&self, bytes: &[u8]) -> Result<bool, Error> {
         let folder = self.parent().folder(true)?;
         let temporary = self.parent().below(format!(".{}.new", names::unique()));
         temporary.replace(bytes)?;
@@ -194,6 +200,11 @@ impl Place {
     /// Flushes a folder's list of names, without which a rename may not survive a power cut.
     pub(crate) fn sync_folder(&self) -> Result<(), Error> {
         files::sync_file(self)
+    }
+
+    /// Returns whether the folder that this is in lists it.
+    pub(crate) fn is_listed(&self) -> Result<bool, Error> {
+        Ok(self.parent().list()?.contains(self))
     }
 
     /// The entries of this folder, in order of the names; none when it is not there.

@@ -1,7 +1,9 @@
 //! The bad days: nodes that are lost, jobs that are queued again, a controller that is away.
 
+use rustix::process::Signal;
+
 use crate::{
-    lab::{Lab, lab, wait_for},
+    lab::{Lab, kill, lab, wait_for},
     project::{Project, TRAINING, undisturbed},
 };
 
@@ -115,7 +117,7 @@ fn a_finished_job_that_is_queued_again_does_nothing_twice() {
     let line = format!("echo x >> {counter}; touch '{{out}}/x'; sleep 1");
     let stage = |next: &str| {
         format!(
-            "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }} }}\n  \
+            "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }}, resources: {{ cpus: 1 }} }}\n  \
              b: {{ kind: command, inputs: {{ a: a }}, with: {{ run: [sh, -c, \"sleep {next}; touch '{{out}}/y'\"], outputs: [y] }} }}\n"
         )
     };
@@ -151,7 +153,7 @@ fn counting(project: &Project) {
     let here = project.path("").display().to_string();
     let line = format!("echo x >> {here}count; sleep 2; touch '{{out}}/x'");
     let stage = format!(
-        "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }} }}\n"
+        "stages:\n  a: {{ kind: command, with: {{ run: [sh, -c, \"{line}\"], outputs: [x] }}, resources: {{ cpus: 1 }} }}\n"
     );
     project.write("x.yaml", &stage);
 }
@@ -229,4 +231,35 @@ fn two_drivers_that_want_one_key_make_it_once() {
         assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
     }
     assert_eq!(project.read("count"), "x\n");
+}
+
+#[test]
+fn a_folder_that_driver_and_nodes_see_through_caches_of_their_own_is_enough() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let Some(project) = Project::shared(lab, TRAINING) else {
+        return;
+    };
+    let mut driver = project.start("run x.yaml --executor slurm -v");
+    project.wait_for_a_checkpoint();
+    kill(driver.id(), Signal::HUP);
+    assert_eq!(
+        driver.wait().unwrap().code(),
+        Some(129),
+        "{}",
+        project.read("log")
+    );
+    assert!(
+        project.read("log").contains("hung up: the jobs go on"),
+        "{}",
+        project.read("log")
+    );
+    let mut second = project.start("resume @last");
+    project.wait_for_words("base: job ");
+    let job = job_of_base(&project);
+    lab.slurm("scontrol", &["requeue", &job]);
+    assert!(second.wait().unwrap().success(), "{}", project.read("log"));
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    let executions = project.executions().into_iter();
+    assert_eq!(executions.filter(|(stage, ..)| stage == "base").count(), 1);
 }

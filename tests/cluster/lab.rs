@@ -25,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Lab {
     dir: PathBuf,
     daemons: Mutex<Vec<(String, u32)>>,
+    /// Whether nodes see `shared` through a mount of their own, whose caches and locks are its own.
+    has_mounts: bool,
     /// Held shared by who only uses the cluster, alone by who breaks it.
     peace: RwLock<()>,
 }
@@ -60,8 +62,10 @@ impl Lab {
             .unwrap()
             .keep();
         remove_at_our_end(&dir);
+        let has_mounts = mount_twice(&dir);
         let lab = Lab {
             dir,
+            has_mounts,
             daemons: Mutex::default(),
             peace: RwLock::new(()),
         };
@@ -205,7 +209,31 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
     }
 
     fn start_node(&self, node: &str) {
-        self.daemon("slurmd", &["-D", "-f", &self.config(), "-N", node]);
+        let config = self.config();
+        if !self.has_mounts {
+            return self.daemon("slurmd", &["-D", "-f", &config, "-N", node]);
+        }
+        let line = format!(
+            "{} && exec /usr/sbin/slurmd -D -f '{config}' -N $0",
+            self.seen_through("a")
+        );
+        self.daemon("/usr/bin/unshare", &["-m", "sh", "-c", &line, node]);
+    }
+
+    /// A line for a shell with mounts of its own, in which `shared` is one of its two views.
+    pub(crate) fn seen_through(&self, mount: &str) -> String {
+        format!("mount --bind '{}' '{}'", self.at(mount), self.at("shared"))
+    }
+
+    /// The folder that nodes and driver see through different mounts, and the driver's view of it.
+    pub(crate) fn shared(&self) -> Option<[PathBuf; 2]> {
+        if !self.has_mounts {
+            println!(
+                "SKIPPED: there is no `bindfs` that may mount, so no folder is seen through two caches"
+            );
+        }
+        self.has_mounts
+            .then(|| ["shared", "b"].map(|name| self.dir.join(name)))
     }
 
     fn wait_for_nodes(&self) {
@@ -350,18 +378,38 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Mounts one folder twice, as two clients of a file server see it: with caches of names and attributes
+/// of their own, and locks that reach no further. Returns whether that is possible here.
+fn mount_twice(dir: &Path) -> bool {
+    const CACHES: &str = "attr_timeout=20,entry_timeout=20,negative_timeout=20";
+    for folder in ["real", "a", "b", "shared"] {
+        fs::create_dir(dir.join(folder)).unwrap();
+    }
+    ["a", "b"].iter().all(|mount| {
+        let mut bindfs = Command::new("bindfs");
+        bindfs
+            .args(["-o", CACHES])
+            .arg(dir.join("real"))
+            .arg(dir.join(mount));
+        bindfs.stdout(Stdio::null()).stderr(Stdio::null());
+        bindfs.status().is_ok_and(|status| status.success())
+    })
+}
+
 /// Whatever becomes of this process, its folder goes.
 fn remove_at_our_end(dir: &Path) {
     let line = format!(
-        "while kill -0 {} 2>/dev/null; do sleep 0.5; done; sleep 1; rm -rf '{}'",
-        std::process::id(),
-        dir.display()
+        "while kill -0 {pid} 2>/dev/null; do sleep 0.5; done; sleep 1; \
+         umount -l '{dir}/a' '{dir}/b' 2>/dev/null; rm -rf --one-file-system '{dir}'",
+        pid = std::process::id(),
+        dir = dir.display()
     );
-    let mut command = Command::new("setsid");
-    command.args(["sh", "-c", &line]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.spawn().unwrap();
+    // Left behind by a shell that ends at once: nobody waits for it.
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "setsid sh -c \"$0\" >/dev/null 2>&1 </dev/null &",
+        &line,
+    ]);
+    command.status().unwrap();
 }

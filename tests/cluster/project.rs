@@ -46,16 +46,33 @@ pub(crate) fn undisturbed(lab: &Lab) -> String {
 }
 
 pub(crate) struct Project<'a> {
+    /// Its folder as this test sees it.
     dir: tempfile::TempDir,
+    /// And as its commands do, where that is through a mount of their own.
+    seen: Option<PathBuf>,
     lab: &'a Lab,
 }
 
 impl<'a> Project<'a> {
     pub(crate) fn new(lab: &'a Lab, experiment: &str) -> Self {
-        let project = Self {
-            dir: tempfile::tempdir().unwrap(),
-            lab,
-        };
+        Self::in_folder(lab, tempfile::tempdir().unwrap(), None, experiment)
+    }
+
+    /// A project in a folder that the driver and the nodes see through different mounts.
+    pub(crate) fn shared(lab: &'a Lab, experiment: &str) -> Option<Self> {
+        let [shared, view] = lab.shared()?;
+        let dir = tempfile::tempdir_in(view).unwrap();
+        let seen = shared.join(dir.path().file_name().unwrap());
+        Some(Self::in_folder(lab, dir, Some(seen), experiment))
+    }
+
+    fn in_folder(
+        lab: &'a Lab,
+        dir: tempfile::TempDir,
+        seen: Option<PathBuf>,
+        experiment: &str,
+    ) -> Self {
+        let project = Self { dir, seen, lab };
         project.write("x.yaml", experiment);
         project.write(".tinylm/site.yaml", SITE);
         let lines =
@@ -79,10 +96,25 @@ impl<'a> Project<'a> {
     }
 
     pub(crate) fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylm"));
-        command
-            .args(args.split_whitespace())
-            .current_dir(self.dir.path());
+        let program = env!("CARGO_BIN_EXE_tinylm");
+        let mut command = match &self.seen {
+            None => {
+                let mut command = Command::new(program);
+                command.current_dir(self.dir.path());
+                command
+            }
+            Some(seen) => {
+                let mount = self.lab.seen_through("b");
+                let line = format!(
+                    "{mount} && cd '{}' && exec {program} \"$@\"",
+                    seen.display()
+                );
+                let mut command = Command::new("unshare");
+                command.args(["-m", "sh", "-c", &line, "sh"]);
+                command
+            }
+        };
+        command.args(args.split_whitespace());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());

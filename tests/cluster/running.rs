@@ -15,10 +15,27 @@ fn the_same_file_makes_the_same_bytes_on_a_cluster_and_says_where() {
     let told = there.tinylm("run x.yaml --executor slurm").success();
     assert!(told.stdout.contains("5 made"), "{}", told.stdout);
     assert_eq!(there.artifact("base"), undisturbed(lab));
+    let mut jobs = Vec::new();
     for (stage, status, place) in there.executions() {
         assert_eq!(status, "done", "{stage}");
         assert!(place.starts_with("job "), "{stage}: `{place}`");
+        jobs.push(place.split(' ').nth(1).unwrap().to_owned());
     }
+    let (of_base, of_light) = jobs.split_last().unwrap();
+    assert!(
+        of_light.iter().all(|job| job == &of_light[0]),
+        "light stages share one: {jobs:?}"
+    );
+    assert_ne!(of_base, &of_light[0], "and the training has its own");
+    wait_for("the shared job's end", || {
+        !lab.slurm("squeue", &["--noheader", "--format=%A"])
+            .lines()
+            .any(|job| job == of_light[0])
+    });
+    let pools = std::fs::read_dir(there.path(".tinylm/pools"))
+        .unwrap()
+        .count();
+    assert_eq!(pools, 0, "it waits for nobody once the run is over");
     let again = there.tinylm("run x.yaml --executor slurm").success();
     assert!(again.stdout.contains("5 hit"), "{}", again.stdout);
 }
@@ -147,4 +164,28 @@ fn a_driver_in_a_job_of_its_own_needs_no_terminal() {
                 .contains("\"status\": \"done\"")
     });
     assert_eq!(project.executions().len(), 5);
+}
+
+#[test]
+fn the_points_of_a_sweep_run_side_by_side() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, "");
+    let here = project.path("").display().to_string();
+    // Each waits for the other, so that one after the other would never end.
+    let point = |n: u8| {
+        format!(
+            "[sh, -c, \"touch {here}started-{n}; while [ ! -e {here}started-1 ] || [ ! -e {here}started-2 ]; \
+             do sleep 0.1; done; touch '{{out}}/x'\"]"
+        )
+    };
+    let stage = format!(
+        "sweep: {{ a.run: [{}, {}] }}\nstages: {{ a: {{ kind: command, with: {{ outputs: [x] }} }} }}\n",
+        point(1),
+        point(2)
+    );
+    project.write("x.yaml", &stage);
+    let told = project.tinylm("run x.yaml --executor slurm").success();
+    assert_eq!(told.stdout.matches(" 1 made").count(), 2, "{}", told.stdout);
+    assert!(told.stdout.contains("report --sweep"), "{}", told.stdout);
 }

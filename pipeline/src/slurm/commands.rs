@@ -14,8 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fate, folder::Submission, site::Site};
-use crate::{error::StageError, resources::Resources};
+use super::{
+    fate,
+    folder::{OUTPUT, Submission},
+    site::Site,
+};
+use crate::{
+    error::StageError,
+    resources::{Resources, Time},
+};
 
 /// A controller that is away lets its clients wait for 18 s before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,29 +110,42 @@ fn flags(request: &Request) -> Vec<String> {
     let Request {
         site, submission, ..
     } = request;
-    let mut flags: Vec<String> = [
+    let mut flags = usual_flags(request.name, request.mark, &request.folder.join(OUTPUT));
+    flags.extend(asked(&submission.resources));
+    flags.push(early(site, submission.resources.time.map(|time| time.from)));
+    flags.extend(site.options.iter().cloned());
+    flags
+}
+
+/// What every job of ours is asked for with.
+pub(crate) fn usual_flags(name: &str, mark: &str, output: &Path) -> Vec<String> {
+    let usual = [
         "--parsable",
         "--nodes=1",
         "--ntasks=1",
         "--requeue",
         "--open-mode=append",
-    ]
-    .map(str::to_owned)
-    .into();
-    flags.push(format!("--job-name={}", request.name));
-    flags.push(format!("--comment={}", request.mark));
-    flags.push(format!(
-        "--output={}",
-        request.folder.join("slurm.out").display()
-    ));
-    flags.extend(asked(&submission.resources));
-    let time = submission.resources.time;
-    let early = time.map_or(site.stop_before.0, |time| {
-        site.stop_before.0.min(time.from.0 / 2)
-    });
-    flags.push(format!("--signal=B:USR1@{}", early.as_secs().max(1)));
-    flags.extend(site.options.iter().cloned());
+    ];
+    let mut flags: Vec<String> = usual.map(str::to_owned).into();
+    flags.push(format!("--job-name={name}"));
+    flags.push(format!("--comment={mark}"));
+    flags.push(format!("--output={}", output.display()));
     flags
+}
+
+/// The signal before the time is up: to the job alone, who tells its stage.
+pub(crate) fn early(site: &Site, time: Option<Time>) -> String {
+    let early = time.map_or(site.stop_before.0, |time| {
+        site.stop_before.0.min(time.0 / 2)
+    });
+    format!("--signal=B:USR1@{}", early.as_secs().max(1))
+}
+
+pub(crate) fn refused(why: String) -> StageError {
+    StageError::new("the scheduler refuses its job")
+        .cause(why)
+        .help("correct `resources` of the stage, or `options` in the site file (`tinylm doctor` names it)")
+        .is_final()
 }
 
 /// Resources as `sbatch` is asked for them.

@@ -21,18 +21,8 @@ pub fn submit_driver(
     log: &Path,
 ) -> Result<String, StageError> {
     commands::check()?;
-    let mut flags: Vec<String> = [
-        "--parsable",
-        "--nodes=1",
-        "--ntasks=1",
-        "--requeue",
-        "--open-mode=append",
-    ]
-    .map(str::to_owned)
-    .into();
-    flags.push("--job-name=tinylm".to_owned());
+    let mut flags = commands::usual_flags("tinylm", "tinylm", log);
     flags.push(format!("--chdir={}", folder.display()));
-    flags.push(format!("--output={}", log.display()));
     flags.extend(commands::asked(&site.driver));
     flags.extend(site.options.iter().cloned());
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();

@@ -168,6 +168,7 @@ mod tests {
         Submission {
             number,
             resources,
+            pool: None,
             id: None,
         }
     }

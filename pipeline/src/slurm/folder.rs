@@ -19,9 +19,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tinylm_registry::{KeyRecord, Place};
 
 use crate::{
-    commit::Draft, error::StageError, event::Event, order::Order, resources::Resources,
-    usage::Usage,
+    commit::Draft, error::StageError, event::Event, order::Order, processes::child::log_tail,
+    resources::Resources, usage::Usage,
 };
+
+/// Takes what the scheduler and the job itself print.
+pub(crate) const OUTPUT: &str = "slurm.out";
 
 /// A report that was passed on is kept this long, since whoever it was passed to may not have written
 /// it down yet.
@@ -40,6 +43,9 @@ pub(crate) struct JobFile {
 pub(crate) struct Submission {
     pub(crate) number: u32,
     pub(crate) resources: Resources,
+    /// The mark of the pool that it is in; alone it has a mark of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pool: Option<String>,
     /// The scheduler's name for it, once it is known.
     #[serde(skip)]
     pub(crate) id: Option<String>,
@@ -86,6 +92,8 @@ impl JobFolder {
 
     /// Writes all that the job needs; the folder is ready then.
     pub(crate) fn prepare(&self, job: &JobFile) -> Result<(), StageError> {
+        // An order may hold an address with a password in it.
+        self.place.make_private()?;
         self.reports().create_folder()?;
         self.write("job.json", job)
     }
@@ -97,6 +105,15 @@ impl JobFolder {
     /// Returns whether a driver has made this a job's folder.
     pub(crate) fn is_one(&self) -> bool {
         self.place.below("job.json").is_file()
+    }
+
+    /// The end of what the scheduler wrote of the job, once it has written anything.
+    pub(crate) fn output_tail(&self) -> String {
+        let names = self.names(&self.place).unwrap_or_default();
+        match names.iter().any(|name| name == OUTPUT) {
+            true => log_tail(&self.place.join(OUTPUT)),
+            false => String::new(),
+        }
     }
 
     /// The checkpoints that starts of this job have saved. One that is being written has another name
@@ -276,6 +293,8 @@ pub(crate) struct Reader {
     /// What an earlier driver passed on: of that, only numbers are told again.
     heard: String,
     read: VecDeque<(Instant, Place)>,
+    /// How long a report stays that was passed on.
+    kept: Duration,
 }
 
 impl Reader {
@@ -286,6 +305,7 @@ impl Reader {
             last: String::new(),
             heard,
             read: VecDeque::new(),
+            kept: KEPT,
         }
     }
 
@@ -321,8 +341,12 @@ impl Reader {
     }
 
     /// Removes what has long been passed on, so that a training of days leaves no thousands of files.
+    /// The last one stays: by it the next start of the job knows that it is another.
     fn tidy(&mut self) {
-        while let Some((_, report)) = self.read.pop_front_if(|(read, _)| read.elapsed() > KEPT) {
+        let is_old = |(read, _): &mut (Instant, Place)| read.elapsed() > self.kept;
+        while self.read.len() > 1
+            && let Some((_, report)) = self.read.pop_front_if(is_old)
+        {
             report.remove().ok();
         }
     }
@@ -349,7 +373,7 @@ pub(crate) fn report_name(submission: u32, restart: u32, n: u32) -> String {
     format!("{submission:04}-{restart:04}-{n:07}.jsonl")
 }
 
-fn read<T: DeserializeOwned>(place: &Place) -> Result<T, StageError> {
+pub(crate) fn read<T: DeserializeOwned>(place: &Place) -> Result<T, StageError> {
     let text = fs::read(place).map_err(|error| StageError::io(place, &error))?;
     serde_json::from_slice(&text).map_err(|error| unreadable(place, &error))
 }
@@ -358,7 +382,7 @@ fn unreadable(place: &Place, error: &serde_json::Error) -> StageError {
     StageError::new(format!("`{}` cannot be read", place.display())).cause(error)
 }
 
-fn unwritable(place: &Place, error: &serde_json::Error) -> StageError {
+pub(crate) fn unwritable(place: &Place, error: &serde_json::Error) -> StageError {
     StageError::new(format!("`{}` cannot be written", place.display())).cause(error)
 }
 
@@ -399,6 +423,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_else_may_read_an_order() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, folder) = folder();
+        folder.place.make_private().unwrap();
+        let mode = fs::metadata(&folder.place).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
     fn reports_are_read_once_each_and_in_order_and_those_of_an_earlier_start_no_more() {
         let (_dir, folder) = folder();
         folder
@@ -417,6 +450,24 @@ mod tests {
         assert_eq!(reader.news().unwrap(), []);
         assert_eq!(folder.n_begun(1).unwrap(), 2);
         assert_eq!(folder.n_begun(2).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_was_passed_on_goes_but_the_next_start_still_knows_that_it_is_another() {
+        let (_dir, folder) = folder();
+        let mut reader = Reader::new(folder.clone());
+        reader.kept = Duration::ZERO;
+        for n in 0..5 {
+            folder
+                .write_report(&report_name(1, 0, n), &[metric(n.into())], false)
+                .unwrap();
+            reader.news().unwrap();
+        }
+        assert_eq!(
+            folder.names(&folder.reports()).unwrap(),
+            [report_name(1, 0, 4)]
+        );
+        assert_eq!(folder.n_begun(1).unwrap(), 1);
     }
 
     #[test]
@@ -466,6 +517,7 @@ mod tests {
                 .submit(&Submission {
                     number,
                     resources: Resources::default(),
+                    pool: None,
                     id: None,
                 })
                 .unwrap();

@@ -180,6 +180,8 @@ impl Here {
             log: self.home.log_path(&file.draft.execution_id),
             draft: file.draft.clone(),
             resources: file.resources.clone(),
+            is_light: false,
+            home: self.home.clone(),
         })
     }
 
@@ -331,11 +333,11 @@ impl Reports {
 }
 
 fn is_like(line: &Line, event: &Event) -> bool {
-    match (line, event) {
-        (Line::Said(Event::Progress { .. }), Event::Progress { .. }) => true,
-        (Line::Said(Event::Using { .. }), Event::Using { .. }) => true,
-        _ => false,
-    }
+    matches!(
+        (line, event),
+        (Line::Said(Event::Progress { .. }), Event::Progress { .. })
+            | (Line::Said(Event::Using { .. }), Event::Using { .. })
+    )
 }
 
 /// Why the stage was told to stop.

@@ -32,6 +32,8 @@ pub struct Site {
     pub resources: Resources,
     /// For a driver in a job of its own.
     pub driver: Resources,
+    /// Whether light stages that ask for nothing share an allocation, which waits this long for more.
+    pub linger: Time,
     /// Jobs in the queue or at work at the same time.
     pub jobs: usize,
     /// How often the scheduler is asked about all jobs at once.
@@ -56,6 +58,7 @@ impl Default for Site {
                 cpus: Some(1),
                 ..Resources::default()
             },
+            linger: seconds(60),
             jobs: 64,
             ask_every: seconds(15),
             stop_before: seconds(120),
@@ -79,7 +82,7 @@ impl Site {
         let file = file.map_err(|error| {
             StageError::new(format!("the site file `{}` cannot be understood", path.display()))
                 .cause(error)
-                .help("under `slurm` there is options, setup, container, program, resources, driver, jobs, ask_every, stop_before, settle")
+                .help("under `slurm` there is options, setup, container, program, resources, driver, linger, jobs, ask_every, stop_before, settle")
                 .is_final()
         })?;
         Ok(file.slurm)

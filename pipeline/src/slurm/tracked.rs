@@ -11,13 +11,13 @@ use super::{
     fate::{Death, Fate, is_alive},
     folder::{JobFile, JobFolder, Last, Line, Reader, Submission, Wished},
     ledger::Answer,
+    pool::Pool,
     site::Site,
 };
 use crate::{
     error::StageError,
     event::Event,
     executor::{End, News},
-    processes::child::log_tail,
     usage::Usage,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Tracked {
     gone_since: Option<Instant>,
     place: String,
     wish: Option<Wished>,
+    /// The pool that it was in and that is dead.
+    lost_pool: Option<String>,
     /// As far as the job told.
     usage: Usage,
     /// What stood in the folder of checkpoints when it was submitted.
@@ -49,6 +51,7 @@ impl Tracked {
         let submission = Submission {
             number: 0,
             resources: file.resources.clone(),
+            pool: None,
             id: None,
         };
         Self::adopted(folder, file, submission)
@@ -69,16 +72,15 @@ impl Tracked {
             gone_since: None,
             place: String::new(),
             wish: None,
+            lost_pool: None,
             usage: Usage::default(),
         }
     }
 
-    /// Asks the scheduler for a job. An answer that does not come is no failure: the job may be there.
+    /// Asks the scheduler for a job of its own. An answer that does not come is no failure: the job
+    /// may be there.
     pub(crate) fn submit(&mut self, asked: &Asked) -> Result<(), StageError> {
-        self.submission.number += 1;
-        self.submission.id = None;
-        self.saved = self.folder.saved();
-        self.folder.submit(&self.submission)?;
+        self.next_submission(None, None)?;
         let submitted = commands::sbatch(&Request {
             site: &asked.site,
             program: &asked.program,
@@ -87,25 +89,40 @@ impl Tracked {
             name: &format!("{}.{}", self.file.draft.stage, self.file.draft.run_name),
             mark: &self.mark(),
         });
-        self.gone_since = None;
         match submitted {
             Submitted::Job(id) => {
                 self.folder.submitted(self.submission.number, &id)?;
                 self.submission.id = Some(id);
             }
             Submitted::Unknown(why) => self.place = format!("not known to be submitted: {why}"),
-            Submitted::Refused(why) => {
-                return Err(StageError::new("the scheduler refuses its job")
-                    .cause(why)
-                    .help("correct `resources` of the stage, or `options` in the site file (`tinylm doctor` names it)")
-                    .is_final());
-            }
+            Submitted::Refused(why) => return Err(commands::refused(why)),
         }
         Ok(())
     }
 
+    /// Lays it into a pool; returns whether the pool is there to take it.
+    pub(crate) fn submit_to(&mut self, pool: &mut Pool) -> Result<bool, StageError> {
+        self.next_submission(Some(pool.mark.clone()), pool.id.clone())?;
+        pool.takes(self.folder.place(), self.submission.number)
+    }
+
+    /// Writes down what is about to be asked.
+    fn next_submission(
+        &mut self,
+        pool: Option<String>,
+        id: Option<String>,
+    ) -> Result<(), StageError> {
+        self.submission.number += 1;
+        self.submission.pool = pool;
+        self.submission.id = id;
+        self.saved = self.folder.saved();
+        self.gone_since = None;
+        self.folder.submit(&self.submission)
+    }
+
     fn mark(&self) -> String {
-        commands::mark(&self.file.draft.execution_id, self.submission.number)
+        let own = || commands::mark(&self.file.draft.execution_id, self.submission.number);
+        self.submission.pool.clone().unwrap_or_else(own)
     }
 
     /// Returns the job's news: what it said, and what the scheduler's last answer means for it.
@@ -224,7 +241,7 @@ impl Tracked {
         if self.wish.is_some() {
             return vec![News::Ended(End::Died(StageError::cancelled()), self.usage)];
         }
-        let tail = log_tail(&self.folder.place().join("slurm.out"));
+        let tail = self.folder.output_tail();
         let death = match (last, row, &self.submission.id) {
             (Some(Last::OutOfMemory(error)), ..) => Death::OutOfMemory(Some(error)),
             (Some(Last::OutOfTime), ..) => Death::OutOfTime,
@@ -243,25 +260,41 @@ impl Tracked {
                 News::Ended(End::Died(StageError::cancelled()), self.usage),
             ];
         }
+        if self.submission.pool.is_some() {
+            // The pool's end says nothing of this stage: it may have been another's memory or time.
+            self.lost_pool = self.submission.pool.take();
+            let message = "the job that it shared has ended; submitted again alone".to_owned();
+            return vec![self.again(message, asked)];
+        }
         let saved = self.folder.saved();
         let has_advanced = saved.iter().any(|saved| !self.saved.contains(saved));
         match death.fate(&self.submission, has_advanced) {
             Fate::Over(error) => vec![News::Ended(End::Died(error), self.usage)],
             Fate::Again(resources, message) => {
                 self.submission.resources = resources;
-                let again = match self.submit(asked) {
-                    Ok(()) => News::Said(Event::Warning { message }),
-                    Err(error) => News::Ended(End::Died(error), self.usage),
-                };
-                vec![again]
+                vec![self.again(message, asked)]
             }
         }
+    }
+
+    fn again(&mut self, message: String, asked: &Asked) -> News {
+        match self.submit(asked) {
+            Ok(()) => News::Said(Event::Warning { message }),
+            Err(error) => News::Ended(End::Died(error), self.usage),
+        }
+    }
+
+    /// The mark of a pool whose end it has seen, told once.
+    pub(crate) fn lost_pool(&mut self) -> Option<String> {
+        self.lost_pool.take()
     }
 
     /// Passes a wish on; returns the scheduler's name of the job, which may have to hear it too.
     pub(crate) fn stop(&mut self, wish: Wished) -> Option<String> {
         self.wish = Some(wish);
         self.folder.wish(wish).ok();
-        self.submission.id.clone()
+        // A pool has other stages too: there the wish in the folder has to do.
+        let is_alone = self.submission.pool.is_none();
+        self.submission.id.clone().filter(|_| is_alone)
     }
 }

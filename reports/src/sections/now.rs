@@ -35,7 +35,7 @@ pub(super) fn section(report: &Report) -> Option<Section<'_>> {
     Some(Section::new("Now", vec![table]))
 }
 
-fn at_work<'a>(report: &'a Report) -> impl Iterator<Item = (&'a Stage, &'a Going)> {
+fn at_work(report: &Report) -> impl Iterator<Item = (&Stage, &Going)> {
     let stages = report.stages.iter();
     stages.filter_map(|stage| Some((stage, stage.going.as_ref()?)))
 }
