@@ -31,6 +31,10 @@ pub enum ForeignError {
     },
     #[error("the tensor `{name}` has no place in a model of ours")]
     UnknownTensor { name: String },
+    #[error("the tensor `{name}` is there twice, in two of `{paths}`")]
+    Twice { name: String, paths: String },
+    #[error("the tensor `{name}` holds {number}, which is no number to compute with")]
+    NotFinite { name: String, number: f32 },
     #[error("the tensor `{name}` is stored as {kind}, which is not read here")]
     Kind { name: String, kind: String },
     #[error(transparent)]

@@ -43,6 +43,10 @@ struct Place {
 const MAGIC: [u8; 4] = *b"GGUF";
 /// Longest list in a list; the format allows any depth, and nobody uses two.
 const DEPTH_MAX: usize = 2;
+/// Entries of all lists. A byte of a file becomes a value of thirty bytes here, and the largest
+/// vocabularies that there are have a million and a half.
+const ENTRIES_MAX: u64 = 1 << 22;
+const ALIGNMENT_MAX: u64 = 1 << 20;
 
 impl Gguf {
     pub fn open(path: &Path) -> Result<Self, ForeignError> {
@@ -50,6 +54,7 @@ impl Gguf {
         let metadata = file.metadata().map_err(|source| read_error(path, source))?;
         let mut head = Head {
             left: metadata.len(),
+            n_entries: 0,
             reader: BufReader::new(file),
         };
         let (settings, places) =
@@ -87,19 +92,19 @@ impl Gguf {
                 return Err(general.refuse("architecture", reason));
             }
         };
+        let split = Fields::new(&self.settings, "split.");
+        if split.count_or("count", 1)? > 1 {
+            let reason = "one file is read: put the parts together with `llama-gguf-split --merge`";
+            return Err(split.refuse("count", reason));
+        }
         let config = self.config(family)?;
         ForeignModel::new(family, config, layout, self)
     }
 
     fn config(&self, family: &str) -> Result<ModelConfig, ForeignError> {
         let fields = Fields::new(&self.settings, &format!("{family}."));
-        let scaling = fields.get("rope.scaling.type").and_then(Value::as_str);
-        if scaling.is_some_and(|scaling| scaling != "none") {
-            return Err(fields.refuse(
-                "rope.scaling.type",
-                "rope's frequencies are not scaled here",
-            ));
-        }
+        not_scaled(&fields)?;
+        fields.only(&[("expert_count", json!(0))])?;
         if family != "gptneox" {
             fields.only(&[("use_parallel_residual", json!(false))])?;
         }
@@ -193,6 +198,21 @@ impl Named for Gguf {
     }
 }
 
+/// llama.cpp scales by a factor that stands there even where no sort of scaling does.
+fn not_scaled(fields: &Fields) -> Result<(), ForeignError> {
+    let is_none = |value: &Value| value == "none" || matches!(value.as_f64(), Some(0.0 | 1.0));
+    let names = [
+        "rope.scaling.type",
+        "rope.scaling.factor",
+        "rope.scale_linear",
+    ];
+    let is_scaled = |name: &&str| fields.get(name).is_some_and(|value| !is_none(value));
+    match names.into_iter().find(is_scaled) {
+        Some(name) => Err(fields.refuse(name, "rope's frequencies are not scaled here")),
+        None => Ok(()),
+    }
+}
+
 fn n_bytes(shape: &[usize], sort: Sort) -> Option<usize> {
     let mut n: usize = 1;
     for dimension in shape {
@@ -205,6 +225,8 @@ fn n_bytes(shape: &[usize], sort: Sort) -> Option<usize> {
 struct Head<R> {
     reader: R,
     left: u64,
+    /// Of lists, read so far.
+    n_entries: u64,
 }
 
 type Reading<T> = Result<T, String>;
@@ -224,15 +246,22 @@ impl<R: Read> Head<R> {
             let name = self.text()?;
             let sort = self.u32()?;
             let value = self.value(sort, 0)?;
+            // JSON has no word for it, and a setting that is none would not be looked at.
+            if value.is_null() {
+                return Err(format!("the setting `{name}` is not a number"));
+            }
             if settings.insert(name.clone(), value).is_some() {
                 return Err(format!("the setting `{name}` is there twice"));
             }
         }
         let settings = Value::Object(settings);
-        let alignment = settings["general.alignment"].as_u64().unwrap_or(32);
-        if alignment == 0 || !alignment.is_power_of_two() {
-            return Err(format!("its alignment is {alignment}"));
-        }
+        let alignment = match &settings["general.alignment"] {
+            Value::Null => 32,
+            given => given
+                .as_u64()
+                .filter(|given| given.is_power_of_two() && *given <= ALIGNMENT_MAX)
+                .ok_or_else(|| format!("its alignment is {given}"))?,
+        };
         let mut places = BTreeMap::new();
         for _ in 0..self.count(n_tensors, 24)? {
             let name = self.text()?;
@@ -314,8 +343,13 @@ impl<R: Read> Head<R> {
             9 => 12,
             _ => 4,
         };
+        let n = self.count(n, least)?;
+        self.n_entries += n;
+        if self.n_entries > ENTRIES_MAX {
+            return Err(format!("its settings hold more than {ENTRIES_MAX} entries"));
+        }
         let mut values = Vec::new();
-        for _ in 0..self.count(n, least)? {
+        for _ in 0..n {
             values.push(self.value(sort, depth)?);
         }
         Ok(Value::Array(values))

@@ -1,6 +1,9 @@
 //! Hugging Face's folder: `config.json` beside one safetensors file or several.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -39,6 +42,11 @@ impl HuggingFace {
         })?;
         let files: Result<Vec<_>, _> = weights.iter().map(|path| TensorFile::open(path)).collect();
         let files = files?;
+        if let Some(name) = twice(&files) {
+            let paths = weights.iter().map(|path| path.display().to_string());
+            let paths = paths.collect::<Vec<_>>().join("`, `");
+            return Err(ForeignError::Twice { name, paths });
+        }
         let adapter = None;
         Ok(Self {
             config,
@@ -86,6 +94,13 @@ impl HuggingFace {
         model.notes = notes;
         Ok(model)
     }
+}
+
+/// A tensor that two files hold, of which nothing says which one is meant.
+fn twice(files: &[TensorFile]) -> Option<String> {
+    let mut known = BTreeSet::new();
+    let names = files.iter().flat_map(TensorFile::names);
+    names.into_iter().find(|name| !known.insert(name.clone()))
 }
 
 impl Named for HuggingFace {
@@ -340,33 +355,49 @@ fn no_window(fields: &Fields) -> Result<(), ForeignError> {
     }
 }
 
-/// The base of rope's frequencies, which stands in one of two places, and no scaling of them.
+/// The base of rope's frequencies, and no scaling of them.
 fn theta(fields: &Fields) -> Result<f32, ForeignError> {
-    let mut theta = fields.number_or("rope_theta", 10_000.0)?;
-    for field in ["rope_scaling", "rope_parameters"] {
-        let Some(value) = fields.get(field) else {
-            continue;
-        };
-        let sort = value["rope_type"].as_str().or(value["type"].as_str());
-        if sort.is_some_and(|sort| sort != "default") {
-            return Err(fields.refuse(field, "rope's frequencies are not scaled here"));
-        }
-        if let Some(number) = value["rope_theta"].as_f64() {
-            theta = number as f32;
-        }
+    match rope(fields, "rope_theta")? {
+        Some(theta) => Ok(theta),
+        None => fields.number_or("rope_theta", 10_000.0),
     }
-    Ok(theta)
 }
 
 fn rotary_share(fields: &Fields, names: &[&str], default: f32) -> Result<f32, ForeignError> {
-    let nested = fields
-        .get("rope_parameters")
-        .and_then(|rope| rope["partial_rotary_factor"].as_f64());
-    if let Some(share) = nested {
-        return Ok(share as f32);
+    if let Some(share) = rope(fields, "partial_rotary_factor")? {
+        return Ok(share);
     }
     match names.iter().find(|name| fields.get(name).is_some()) {
         Some(name) => fields.number(name),
         None => Ok(default),
     }
+}
+
+/// A number of rope's own settings, which go by two names; what they say of another rope is refused.
+fn rope(fields: &Fields, name: &str) -> Result<Option<f32>, ForeignError> {
+    let mut found = None;
+    for field in ["rope_parameters", "rope_scaling"] {
+        let Some(value) = fields.get(field) else {
+            continue;
+        };
+        let sorts = [&value["rope_type"], &value["type"]].into_iter();
+        let is_default = match sorts.into_iter().find(|sort| !sort.is_null()) {
+            Some(sort) => sort == "default",
+            None => value["factor"].is_null(),
+        };
+        if !value.is_object() || !is_default {
+            return Err(fields.refuse(field, "rope's frequencies are not scaled here"));
+        }
+        if value
+            .as_object()
+            .is_some_and(|map| map.values().any(Value::is_object))
+        {
+            return Err(fields.refuse(field, "every layer has the same rope here"));
+        }
+        let number = Fields::new(value, "");
+        if number.get(name).is_some() {
+            found = Some(number.number(name)?);
+        }
+    }
+    Ok(found)
 }

@@ -50,15 +50,28 @@ impl<'a> ForeignModel<'a> {
         Ok(())
     }
 
-    /// Reads every tensor, one after the other, into the form of ours.
+    /// Reads every tensor, one after the other, into the form of ours. Numbers that are none are
+    /// refused: a model with one would answer nothing, and only once it is asked.
     pub fn tensors(&self) -> Result<Tensors, ForeignError> {
         let parameters = self.config.parameters().into_iter();
         parameters
             .map(|parameter| {
                 let tensor = self.layout.read(&parameter, &self.config, self.source)?;
-                Ok((parameter.name.clone(), fitting(tensor, &parameter)?))
+                let tensor = fitting(tensor, &parameter)?;
+                finite(&tensor, &parameter.name)?;
+                Ok((parameter.name.clone(), tensor))
             })
             .collect()
+    }
+}
+
+fn finite(tensor: &Tensor, name: &str) -> Result<(), ForeignError> {
+    match tensor.data.iter().find(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(&number) => Err(ForeignError::NotFinite {
+            name: name.to_owned(),
+            number,
+        }),
     }
 }
 

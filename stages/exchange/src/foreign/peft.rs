@@ -62,7 +62,10 @@ impl Peft {
         let mut changes = BTreeMap::new();
         for key in file.names() {
             let (name, change) = change_of(&key)?;
-            changes.insert(name, change);
+            let other = changes.insert(name, change.clone());
+            if other.is_some_and(|other| other != change) {
+                return Err(ForeignError::UnknownTensor { name: key });
+            }
         }
         Ok(Self {
             file,
@@ -212,6 +215,7 @@ fn check(fields: &Fields) -> Result<(), ForeignError> {
         ("bias", json!("none")),
         ("lora_bias", json!(false)),
         ("use_dora", json!(false)),
+        ("use_qalora", json!(false)),
         ("rank_pattern", json!({})),
         ("alpha_pattern", json!({})),
     ])?;
@@ -219,6 +223,8 @@ fn check(fields: &Fields) -> Result<(), ForeignError> {
         "layer_replication",
         "trainable_token_indices",
         "alora_invocation_tokens",
+        "use_bdlora",
+        "kasa_config",
     ] {
         if fields.get(name).is_some() {
             return Err(fields.refuse(name, "it is not known here"));

@@ -196,12 +196,22 @@ fn what_has_no_word_here_is_refused_by_its_name() {
     other_shape
         .tensors
         .extend(counting(&[("model.norm.weight", &[5])]));
+    let mut diverged = Folder::llama();
+    let norm = diverged.tensors.get_mut("model.norm.weight").unwrap();
+    norm.data[1] = f32::NAN;
     let refusals = [
         with("model_type", json!("mamba")),
         with(
             "rope_scaling",
             json!({"rope_type": "llama3", "factor": 8.0}),
         ),
+        with("rope_scaling", json!("linear")),
+        with("rope_scaling", json!({"factor": 2.0})),
+        with(
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "yarn"}}),
+        ),
+        with("rope_parameters", json!({"rope_theta": "10000"})),
         with("sliding_window", json!(4096)),
         with("head_dim", json!(64)),
         with("hidden_act", json!("gelu")),
@@ -211,10 +221,15 @@ fn what_has_no_word_here_is_refused_by_its_name() {
         unknown.refusal(),
         missing.refusal(),
         other_shape.refusal(),
+        diverged.refusal(),
     ];
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     `model_type` is "mamba", and these can be imported: gpt2, gpt_neo, gpt_neox, opt, llama, mistral, qwen2, arcee, starcoder2, stablelm
     `rope_scaling` is {"rope_type":"llama3","factor":8.0}, and rope's frequencies are not scaled here
+    `rope_scaling` is "linear", and rope's frequencies are not scaled here
+    `rope_scaling` is {"factor":2.0}, and rope's frequencies are not scaled here
+    `rope_parameters` is {"full_attention":{"rope_type":"yarn"}}, and every layer has the same rope here
+    `rope_theta` is "10000", and a number is expected
     `sliding_window` is 4096, and every token sees all before it here
     `head_dim` is 64, and only 2 is known here
     `hidden_act` is "gelu", and only "silu" is known here
@@ -224,7 +239,23 @@ fn what_has_no_word_here_is_refused_by_its_name() {
     the tensor `model.layers.0.self_attn.q_norm.weight` has no place in a model of ours
     the tensor `model.norm.weight` is missing
     the tensor `norm.weight` has the shape [5], where [4] is expected
+    the tensor `norm.weight` holds NaN, which is no number to compute with
     "#);
+}
+
+#[test]
+fn a_tensor_that_two_files_hold_is_refused() {
+    let folder = Folder::llama();
+    folder.open();
+    let names = ["config.json", "model.safetensors", "other.safetensors"];
+    let [config, one, other] = names.map(|name| folder.dir.path().join(name));
+    write_tensors(&other, &counting(&[("model.norm.weight", &[4])])).unwrap();
+    let refused = HuggingFace::open(&config, &[one, other]).err().unwrap();
+    let refused = refused.to_string();
+    assert!(
+        refused.starts_with("the tensor `model.norm.weight` is there twice, in two of `"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -365,6 +396,55 @@ fn a_gguf_file_that_claims_more_than_it_has_is_refused_before_memory_is_taken() 
         let refused = open_bytes(bytes).err().unwrap().to_string();
         assert!(refused.contains("is damaged: "), "{idx}: {refused}");
     }
+}
+
+#[test]
+fn a_gguf_file_whose_settings_cannot_be_meant_here_is_refused_by_their_names() {
+    let set = |name: &str, sort: u32, bytes: &[u8]| {
+        let mut file = one_tensor();
+        file.settings.push((name.to_owned(), sort, bytes.to_vec()));
+        match open_bytes(&file.bytes()) {
+            Ok(file) => file.model().err().unwrap().to_string(),
+            Err(error) => error
+                .to_string()
+                .split_once("damaged: ")
+                .unwrap()
+                .1
+                .to_owned(),
+        }
+    };
+    let float = |name: &str, number: f32| set(name, 6, &number.to_le_bytes());
+    let n = (1_u64 << 22) + 1;
+    let list = [
+        &0_u32.to_le_bytes()[..],
+        &n.to_le_bytes(),
+        &vec![0; n as usize],
+    ]
+    .concat();
+    let refusals = [
+        float("llama.rope.freq_base", f32::NAN),
+        float("llama.rope.scale_linear", 8.0),
+        float("llama.rope.scaling.factor", 8.0),
+        float("llama.rope.scaling.factor", 1.0),
+        set("llama.rope.scaling.type", 4, &2_u32.to_le_bytes()),
+        set("llama.expert_count", 4, &8_u32.to_le_bytes()),
+        set("split.count", 2, &3_u16.to_le_bytes()),
+        set("general.alignment", 5, &(-32_i32).to_le_bytes()),
+        set("general.alignment", 10, &(1_u64 << 63).to_le_bytes()),
+        set("bytes", 9, &list),
+    ];
+    insta::assert_snapshot!(refusals.join("\n"), @"
+    the setting `llama.rope.freq_base` is not a number
+    `llama.rope.scale_linear` is 8.0, and rope's frequencies are not scaled here
+    `llama.rope.scaling.factor` is 8.0, and rope's frequencies are not scaled here
+    `llama.embedding_length` is missing
+    `llama.rope.scaling.type` is 2, and rope's frequencies are not scaled here
+    `llama.expert_count` is 8, and only 0 is known here
+    `split.count` is 3, and one file is read: put the parts together with `llama-gguf-split --merge`
+    its alignment is -32
+    its alignment is 9223372036854775808
+    its settings hold more than 4194304 entries
+    ");
 }
 
 #[test]

@@ -35,9 +35,9 @@ pub(crate) fn to_json(settings: &Value) -> Result<Value, String> {
             let scores = field("scores").as_array();
             let scores = scores.filter(|scores| scores.len() == tokens.len());
             let scores = scores.ok_or("it has no score for each token")?;
-            let scores = scores
-                .iter()
-                .map(|score| score.as_f64().unwrap_or(0.0) as f32);
+            let scores: Option<Vec<f64>> = scores.iter().map(Value::as_f64).collect();
+            let scores = scores.ok_or("one of its scores is not a number")?;
+            let scores = scores.into_iter().map(|score| score as f32);
             let pieces = tokens.iter().zip(scores).enumerate();
             let pieces = pieces.map(|(idx, (text, score))| ((*text).to_owned(), score, kind(idx)));
             let flag = |name: &str, default| field(name).as_bool().unwrap_or(default);

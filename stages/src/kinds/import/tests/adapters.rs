@@ -145,6 +145,9 @@ fn what_is_no_plain_adapter_of_this_model_is_refused_by_name() {
         put("mlp.c_fc.lora_B.bias", &[16]),
         put("ln_3.weight", &[4]),
         put("attn.c_attn.lora_A.weight", &[2, 12]),
+        put("attn.c_attn.weight", &[4, 12]),
+        set("use_qalora", json!(true)),
+        set("use_bdlora", json!({"nblocks": 2})),
     ];
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     `peft_type` is "IA3", and only "LORA" is known here
@@ -161,6 +164,9 @@ fn what_is_no_plain_adapter_of_this_model_is_refused_by_name() {
     the tensor `base_model.model.transformer.h.0.mlp.c_fc.lora_B.bias` has no place in a model of ours
     the tensor `base_model.model.transformer.h.0.ln_3.weight` has no place in a model of ours
     the tensor `base_model.model.transformer.h.0.attn.c_attn.lora_A.weight` has the shape [2, 12], where [2, 4] is expected
+    the tensor `base_model.model.transformer.h.0.attn.c_attn.weight` has no place in a model of ours
+    `use_qalora` is true, and only false is known here
+    `use_bdlora` is {"nblocks":2}, and it is not known here
     "#);
 
     let (_dir, outcome) = Given::new().import(|folder| {
