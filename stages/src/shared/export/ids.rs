@@ -71,8 +71,9 @@ pub(super) fn check(
     for group in &groups {
         let rows = group.read()?;
         let rows: Vec<_> = rows.iter().map(|row| row.contents.chosen()).collect();
-        for contents in spread(&rows, DOCUMENTS_MAX.div_ceil(groups.len())) {
-            share.add(tokenizer, &template, *contents, reader)?;
+        let rows = spread(&rows, DOCUMENTS_MAX.div_ceil(groups.len()));
+        for (contents, text) in rows.iter().zip(rendered(tokenizer, &template, &rows)?) {
+            share.add(tokenizer, **contents, &text, reader)?;
         }
     }
     Ok(Some(share))
@@ -88,26 +89,16 @@ impl Share {
     fn add(
         &mut self,
         tokenizer: &Tokenizer,
-        template: &str,
         contents: Contents<'_>,
+        text: &str,
         reader: Reader,
     ) -> Result<(), StageError> {
         let failed = |error: TokensError| StageError::new(error.to_string());
-        let text = match contents {
-            Contents::Text(text) => text.to_owned(),
-            Contents::Dialogue(turns) => {
-                let turns: Vec<_> = turns
-                    .iter()
-                    .map(|(role, text)| (role.name(), text))
-                    .collect();
-                rendered(tokenizer, template, &turns)?
-            }
-        };
-        let whole = tokenizer.encode_marked(&text).map_err(failed)?;
+        let whole = tokenizer.encode_marked(text).map_err(failed)?;
         let trained = trained(tokenizer, contents).map_err(failed)?;
         let is_spaced = reader == Reader::LlamaCpp
             && tokenizer.spacing() == Spacing::BehindText
-            && begins_with_space(tokenizer, &text);
+            && begins_with_space(tokenizer, text);
         self.n += 1;
         match whole == trained && !is_spaced {
             true => self.n_same += 1,
@@ -137,18 +128,51 @@ fn trained(tokenizer: &Tokenizer, contents: Contents<'_>) -> Result<Vec<u32>, To
     Ok(ids)
 }
 
-/// A dialogue as `transformers` renders it.
+/// Documents as `transformers` renders them: texts as they are, dialogues by the template.
 fn rendered(
     tokenizer: &Tokenizer,
     template: &str,
-    turns: &[(&str, &str)],
-) -> Result<String, StageError> {
+    documents: &[&Contents<'_>],
+) -> Result<Vec<String>, StageError> {
+    let dialogues: Vec<Vec<(&str, &str)>> = documents
+        .iter()
+        .filter_map(|document| turns(document))
+        .collect();
+    let mut written = match dialogues.is_empty() {
+        true => Vec::new(),
+        false => by_template(tokenizer, template, &dialogues)?,
+    }
+    .into_iter();
+    let texts = documents.iter().map(|document| match document {
+        Contents::Text(text) => (*text).to_owned(),
+        Contents::Dialogue(_) => written.next().unwrap_or_default(),
+    });
+    Ok(texts.collect())
+}
+
+fn turns<'a>(document: &Contents<'a>) -> Option<Vec<(&'static str, &'a str)>> {
+    let Contents::Dialogue(turns) = document else {
+        return None;
+    };
+    Some(
+        turns
+            .iter()
+            .map(|(role, text)| (role.name(), text))
+            .collect(),
+    )
+}
+
+fn by_template(
+    tokenizer: &Tokenizer,
+    template: &str,
+    dialogues: &[Vec<(&str, &str)>],
+) -> Result<Vec<String>, StageError> {
     let generation = tokenizer.generation();
     let names = Names {
         bos: generation.bos.as_deref(),
         eos: generation.eos.as_deref().unwrap_or_default(),
         specials: &[],
     };
-    let rendered = written_by(template, &names, turns);
-    rendered.map_err(|error| StageError::new("the chat template cannot be rendered").cause(error))
+    let written = written_by(template, &names, dialogues);
+    written.map_err(|error| StageError::new("the chat template cannot be rendered").cause(error))
 }

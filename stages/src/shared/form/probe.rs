@@ -5,10 +5,14 @@
 //! (turns that change their neighbours, tools) shows in one of the dialogues being written
 //! otherwise than the marks found would write it, and then there is no form.
 //!
-//! The program is foreign: it sees nothing but the dialogue and is stopped after so many steps.
+//! The program is foreign: it sees nothing but the dialogue, is stopped after so many steps, and runs
+//! in a process of its own, because a template that refers to itself or nests without end takes memory
+//! or stack that no count of steps bounds.
 
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
+use tinylm_pipeline::apart::apart;
 
 use super::{OwnForm, OwnMark, OwnTurn};
 
@@ -29,6 +33,21 @@ const SAID: [&str; 2] = ["qXsayQ", "qXsayagainQ"];
 
 /// Returns the form that a template writes, or why it has none.
 pub fn form_of(template: &str, names: &Names<'_>) -> Result<OwnForm, String> {
+    bounded(|| found_form(template, names))
+}
+
+/// What a template does, done where it can take nothing from this process.
+fn bounded<T: Serialize + DeserializeOwned>(
+    work: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
+    let told = apart(|| serde_json::to_vec(&work()).unwrap_or_default());
+    match told.map_err(|error| error.to_string())? {
+        Some(told) => serde_json::from_slice(&told).map_err(|error| error.to_string())?,
+        None => Err("it takes more memory, time or depth than a template may".to_owned()),
+    }
+}
+
+fn found_form(template: &str, names: &Names<'_>) -> Result<OwnForm, String> {
     let probe = Probe::new(template, names)?;
     let one = probe.write(&[("user", ASKED[0])], true)?;
     let two = [
@@ -84,13 +103,17 @@ pub fn form_of(template: &str, names: &Names<'_>) -> Result<OwnForm, String> {
     })
 }
 
-/// Returns how a template writes some turns, for holding a form against it.
+/// Returns how a template writes some dialogues, for holding a form against it.
 pub fn written_by(
     template: &str,
     names: &Names<'_>,
-    turns: &[(&str, &str)],
-) -> Result<String, String> {
-    Probe::new(template, names)?.write(turns, false)
+    dialogues: &[Vec<(&str, &str)>],
+) -> Result<Vec<String>, String> {
+    bounded(|| {
+        let probe = Probe::new(template, names)?;
+        let written = dialogues.iter().map(|turns| probe.write(turns, false));
+        written.collect()
+    })
 }
 
 struct Probe<'a> {
@@ -276,13 +299,13 @@ mod tests {
                 .iter()
                 .map(|(role, text)| (role.name(), *text))
                 .collect();
-            let theirs = written_by(template, &names(&specials()), &turns).unwrap();
+            let theirs = written_by(template, &names(&specials()), &[turns]).unwrap();
             let ours = written(
                 &form
                     .leaked()
                     .pieces(form.with_system(dialogue), Spacing::Nowhere),
             );
-            assert_eq!(ours, theirs, "{template}");
+            assert_eq!([ours], theirs[..], "{template}");
         }
     }
 
@@ -324,6 +347,9 @@ mod tests {
             "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}",
             "{{ raise_exception('only with tools') }}",
             "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+            "{% set n = namespace() %}{% set n.n = n %}{{ n }}",
+            &format!("{{{{ {}1 }}}}", "-".repeat(1_000_000)),
+            "{{ '{:>99999999999}'.format(5) }}",
             "{% for",
         ];
         let reasons = refusals.map(|template| form(template).unwrap_err());
@@ -333,6 +359,9 @@ mod tests {
         it leaves out or changes what is said
         invalid operation: only with tools (in chat:1)
         engine ran out of fuel (in chat:1)
+        it takes more memory, time or depth than a template may
+        it takes more memory, time or depth than a template may
+        it takes more memory, time or depth than a template may
         syntax error: unexpected end of input, expected identifier (in chat:1)
         ");
     }
