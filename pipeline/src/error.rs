@@ -24,10 +24,22 @@ pub struct StageError {
     pub is_damage: bool,
 }
 
+/// Of a message that quotes something foreign: a name in a file may be a hundred megabytes long.
+const CHARS_MAX: usize = 2000;
+
+/// A text as a terminal and the registry can hold it.
+pub(crate) fn tellable(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(CHARS_MAX) {
+        text.truncate(end);
+        text += "..";
+    }
+    text
+}
+
 impl StageError {
     pub fn new(message: impl Into<String>) -> Self {
         Self {
-            message: message.into(),
+            message: tellable(message.into()),
             ..Self::default()
         }
     }
@@ -62,7 +74,7 @@ impl StageError {
 
     #[must_use]
     pub fn cause(mut self, cause: impl fmt::Display) -> Self {
-        self.cause = Some(cause.to_string());
+        self.cause = Some(tellable(cause.to_string()));
         self
     }
 

@@ -21,7 +21,7 @@ use tinylm_registry::{Digest, hash_file};
 
 use crate::{
     clock::now_ms,
-    error::{At, StageError},
+    error::{At, StageError, tellable},
     event::Event,
     outside::Outside,
     remote::Pin,
@@ -288,7 +288,7 @@ impl<'a> StageIo<'a> {
 
     pub fn warn(&self, message: impl Into<String>) {
         (self.events)(Event::Warning {
-            message: message.into(),
+            message: tellable(message.into()),
         });
     }
 

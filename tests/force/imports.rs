@@ -121,3 +121,105 @@ fn a_wrong_model_from_elsewhere_is_imported_or_refused() {
     }
     println!("imports: {n_attacks} models, {n_read} of them read");
 }
+
+/// Changes a file of JSON.
+fn change(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// Programs that end by themselves only where memory, time and stack do.
+fn endless_templates() -> Vec<String> {
+    let deep = |before: &str, behind: &str| {
+        let (before, behind) = (before.repeat(500_000), behind.repeat(500_000));
+        format!("{{{{ {before}1{behind} }}}}")
+    };
+    let mut templates = [
+        "{% set n = namespace() %}{% set n.n = n %}{{ n }}",
+        "{% set n = namespace() %}{% set n.n = n %}{{ n | tojson }}",
+        "{% set n = namespace(s=[1,2]) %}{% for i in range(50) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{{ '{:>99999999999}'.format(5) }}",
+        "{{ messages | tojson(indent=1000000000000) }}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 1000000000000 }}",
+        "{{ raise_exception('x' * 50000) }}",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let nested = [
+        ("-", ""),
+        ("not ", ""),
+        ("", "|string"),
+        ("", ".a"),
+        ("", "+1"),
+        ("1 if 1 else ", ""),
+    ];
+    templates.extend(nested.map(|(before, behind)| deep(before, behind)));
+    templates
+}
+
+#[test]
+fn a_template_without_end_costs_its_form_and_nothing_else() {
+    let project = project();
+    let folder = project.path();
+    run(folder, &["--until", "tokenizer"], "the experiment itself");
+    let broken = folder.join("broken");
+    fs::create_dir(&broken).unwrap();
+    hugging_face(&broken, &artifact(folder, "tokenizer"));
+    fs::write(folder.join("all.yaml"), READ).unwrap();
+    for template in endless_templates() {
+        change(&broken.join("tokenizer_config.json"), |settings| {
+            settings["chat_template"] = template.clone().into();
+        });
+        let what: String = template.chars().take(60).collect();
+        let output = bounded(folder, &["run", "all.yaml"]).output().unwrap();
+        assert_told(&output, &what);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {said}");
+        assert!(
+            said.contains("its chat template cannot be followed here"),
+            "{what}: {said}"
+        );
+        assert!(said.len() < 10_000, "{what}: {} bytes are said", said.len());
+    }
+}
+
+#[test]
+fn a_tokenizer_that_would_fill_memory_is_refused() {
+    let project = project();
+    let folder = project.path();
+    run(folder, &["--until", "tokenizer"], "the experiment itself");
+    let broken = folder.join("broken");
+    fs::create_dir(&broken).unwrap();
+    let sound = artifact(folder, "tokenizer");
+    fs::write(folder.join("all.yaml"), READ).unwrap();
+    let doubling = json!({ "type": "Replace", "pattern": { "String": "o" }, "content": "oo" });
+    let each = [
+        (
+            "normalizer",
+            json!({ "type": "Sequence", "normalizers": vec![doubling; 60] }),
+        ),
+        (
+            "normalizer",
+            json!({ "type": "Precompiled", "precompiled_charsmap": "/////wAAAAAA" }),
+        ),
+        (
+            "decoder",
+            json!({ "type": "Replace", "pattern": { "Regex": "" }, "content": "x".repeat(100_000) }),
+        ),
+    ];
+    for (part, value) in each {
+        hugging_face(&broken, &sound);
+        change(&broken.join("tokenizer.json"), |tokenizer| {
+            tokenizer[part] = value
+        });
+        let output = bounded(folder, &["run", "all.yaml"]).output().unwrap();
+        assert_told(&output, part);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("tokenizer.json` is not a tokenizer that can be used here"),
+            "{part}: {said}"
+        );
+    }
+}

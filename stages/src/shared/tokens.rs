@@ -183,6 +183,7 @@ impl Tokenizer {
             true => Spacing::BehindText,
             false => file::take_spacing(&mut value),
         };
+        file::check_growth(&value).map_err(unusable)?;
         file::keep_scores(json, &mut value);
         let left_out = file::fill_bytes(&mut value, largest + 1..=ID_MAX);
         tokenizers::canonicalize_value(&mut value).map_err(|e| unusable(e.to_string()))?;

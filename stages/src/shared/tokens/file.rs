@@ -88,6 +88,68 @@ fn reads_as(written: f64, wanted: f64) -> bool {
     Json::parse(&text).is_ok_and(|json| json.as_f64() == Some(wanted))
 }
 
+/// How many times as long as it was normalizers or decoders may make a text.
+const GROWTH_MAX: f64 = 1000.0;
+
+/// Refuses normalizers and decoders that make more of a text than memory holds. Each part of a
+/// sequence may replace what those before it have written, so that thirty small ones can.
+pub(super) fn check_growth(json: &Value) -> Result<(), String> {
+    for part in ["normalizer", "decoder"] {
+        let growth = growth(&json[part])?;
+        if growth > GROWTH_MAX {
+            return Err(format!(
+                "its `{part}` can make a text {growth:.0} times as long"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// By how much a step and those in it multiply a text at most.
+fn growth(json: &Value) -> Result<f64, String> {
+    let steps = ["normalizers", "decoders"].map(|name| json[name].as_array());
+    let mut growth = 1.0;
+    for step in steps.into_iter().flatten().flatten() {
+        growth *= self::growth(step)?;
+    }
+    let len = |value: &Value| value.as_str().map_or(0, str::len) as f64;
+    Ok(match json["type"].as_str() {
+        // A pattern of no length is found between all characters.
+        Some("Replace") => match len(&json["pattern"]["String"]) {
+            0.0 => growth * (1.0 + len(&json["content"])),
+            pattern => growth * (len(&json["content"]) / pattern).max(1.0),
+        },
+        Some("Prepend") => growth.max(len(&json["prepend"])),
+        Some("Precompiled") => {
+            check_table(json["precompiled_charsmap"].as_str().unwrap_or_default())?;
+            growth
+        }
+        _ => growth,
+    })
+}
+
+/// Refuses a table of characters that claims to be longer than it is, because the crate takes the
+/// memory before it looks. Its first four bytes are its length.
+fn check_table(base64: &str) -> Result<(), String> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut digits = base64.bytes().take(6);
+    let bits = digits.try_fold(0_u64, |bits, byte| {
+        Some(bits << 6 | u64::from(digit(byte)?))
+    });
+    let claimed = bits.map(|bits| ((bits >> 4) as u32).swap_bytes());
+    match claimed.is_some_and(|claimed| claimed as usize <= base64.len()) {
+        true => Ok(()),
+        false => Err("its `precompiled_charsmap` is cut short".to_owned()),
+    }
+}
+
 pub(super) fn unknown_id(json: &Value, vocabulary: &[(String, u32)]) -> Option<u32> {
     let model = &json["model"];
     if let Some(id) = model["unk_id"].as_u64() {

@@ -228,6 +228,7 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
     let model = |id: u32| json!({"type": "WordLevel", "vocab": vocab(id), "unk_token": "a"});
     let added = json!([{"id": 9, "content": "<x>", "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true}]);
+    let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
     let complaints = [
         complaint(json!({})),
         complaint(json!({"model": {"type": "WordLevel", "vocab": {}}})),
@@ -238,6 +239,14 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
         complaint(json!({"model": {"type": "Other", "vocab": {"a": 1}}})),
         complaint(json!({"model": model(1), "pre_tokenizer": {"type": "Split",
             "pattern": {"Regex": "(a"}, "behavior": "Isolated", "invert": false}})),
+        complaint(json!({"model": model(1), "normalizer": {"type": "Sequence",
+            "normalizers": vec![doubling; 30]}})),
+        complaint(json!({"model": model(1), "decoder": {"type": "Replace",
+            "pattern": {"Regex": ""}, "content": "b".repeat(1000)}})),
+        complaint(
+            json!({"model": model(1), "normalizer": {"type": "Precompiled",
+            "precompiled_charsmap": "/////wAAAAAA"}}),
+        ),
     ];
     insta::assert_snapshot!(complaints.join("\n"), @"
     `tokenizer.json` is not a tokenizer that can be used here: it has no vocabulary
@@ -248,6 +257,9 @@ fn what_is_wrong_with_a_tokenizer_is_said() {
     the tokenizer has no special token `<|endoftext|>`, which the template `plain` writes
     `tokenizer.json` is not a tokenizer that can be used here: the slim JSON reader cannot read the `unknown` model: either it is not a model type this crate knows, or its feature (`unigram`, `wordpiece`, `wordlevel`) is off in this build
     `tokenizer.json` is not a tokenizer that can be used here: its `Split` on `(a` cannot be run: Parsing error at position 2: Opening parenthesis without closing parenthesis
+    `tokenizer.json` is not a tokenizer that can be used here: its `normalizer` can make a text 1073741824 times as long
+    `tokenizer.json` is not a tokenizer that can be used here: its `decoder` can make a text 1001 times as long
+    `tokenizer.json` is not a tokenizer that can be used here: its `precompiled_charsmap` is cut short
     ");
 }
 
