@@ -1,8 +1,9 @@
 //! The folder that an export goes to: whole or not there, and never in place of something else.
 
 use std::{
-    fs::{self, DirEntry},
+    fs::{self, DirEntry, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,8 @@ use super::files::{
 };
 
 /// Makes a folder beside `out` with `make` and then moves it there. What stood there before must be
-/// an earlier export or an empty folder, and stays as it is if anything fails.
+/// an earlier export or an empty folder, and stays as it is if anything fails. One export writes at a
+/// time: two would mix their files.
 pub fn in_place<T>(
     out: &Path,
     make: impl FnOnce(&Path) -> Result<T, StageError>,
@@ -23,10 +25,13 @@ pub fn in_place<T>(
     let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
     check(&out)?;
     let (unfinished, earlier) = (beside(&out, "unfinished"), beside(&out, "earlier"));
-    for left_over in [&unfinished, &earlier] {
-        remove(left_over)?;
+    let _alone = alone(&unfinished, &out)?;
+    if earlier.exists() && !out.exists() {
+        // An export was killed between its two moves.
+        fs::rename(&earlier, &out).at(&earlier)?;
     }
-    fs::create_dir_all(&unfinished).at(&unfinished)?;
+    remove(&earlier)?;
+    empty(&unfinished)?;
     let made = make(&unfinished).and_then(|made| {
         swap(&unfinished, &out, &earlier)?;
         Ok(made)
@@ -37,11 +42,52 @@ pub fn in_place<T>(
     made
 }
 
+/// Returns the folder that is written, locked for as long as it is open: the lock of an export that
+/// was killed is gone with it.
+fn alone(unfinished: &Path, out: &Path) -> Result<File, StageError> {
+    fs::create_dir_all(unfinished).at(unfinished)?;
+    let folder = File::open(unfinished).at(unfinished)?;
+    let is_there = || {
+        let same = fs::metadata(unfinished).ok()?.ino() == folder.metadata().ok()?.ino();
+        same.then_some(())
+    };
+    let is_free = match folder.try_lock() {
+        Ok(()) => is_there().is_some(),
+        Err(TryLockError::WouldBlock) => false,
+        // A file system without locks.
+        Err(TryLockError::Error(_)) => true,
+    };
+    match is_free {
+        true => Ok(folder),
+        false => {
+            let message = format!("another export to `{}` is under way", out.display());
+            let help = "wait until it is done, or name another folder with `--out`";
+            Err(StageError::new(message).help(help))
+        }
+    }
+}
+
+fn empty(folder: &Path) -> Result<(), StageError> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        let removed = match path.is_dir() && !path.is_symlink() {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.at(&path)?;
+    }
+    Ok(())
+}
+
 fn check(out: &Path) -> Result<(), StageError> {
     let shown = out.display();
     let help = "name another folder with `--out`";
     let wrong = |message: String| Err(StageError::new(message).help(help).is_final());
+    if out.file_name().is_none() {
+        return wrong(format!("`{shown}` has no name that an export could have"));
+    }
     match fs::metadata(out) {
+        Err(_) if out.is_symlink() => wrong(format!("`{shown}` is a link to nothing")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StageError::io(out, &error)),
         Ok(found) if !found.is_dir() => wrong(format!("`{shown}` is there and is no folder")),

@@ -306,6 +306,37 @@ fn an_earlier_export_is_replaced_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_second_export_to_one_folder_is_refused_while_the_first_writes() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().join("out");
+    in_place(&out, |folder| {
+        let refused = placed(&out, OURS).unwrap_err().message;
+        assert!(refused.ends_with("is under way"), "{refused}");
+        fs::write(folder.join("config.json"), OURS).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    placed(&out, OURS).unwrap();
+}
+
+#[test]
+fn an_export_that_was_killed_at_any_moment_costs_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    // While it wrote, and between its two moves.
+    fs::create_dir_all(path(".out.unfinished/onnx")).unwrap();
+    fs::write(path(".out.unfinished/onnx/model.onnx"), "half").unwrap();
+    fs::create_dir(path(".out.earlier")).unwrap();
+    fs::write(path(".out.earlier/config.json"), OURS).unwrap();
+    placed(&path("out"), "bad").unwrap_err();
+    let text = || fs::read_to_string(path("out/config.json")).unwrap();
+    assert_eq!(text(), OURS, "the earlier one is back");
+    placed(&path("out"), r#"{"tinylm": {"second": true}}"#).unwrap();
+    assert!(text().contains("second") && !path("out/onnx").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn what_is_no_export_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -316,7 +347,8 @@ fn what_is_no_export_is_left_alone() {
     fs::create_dir(path("foreign")).unwrap();
     fs::write(path("foreign").join("config.json"), "{}").unwrap();
     fs::write(path("file"), "").unwrap();
-    let refusals = ["empty", "foreign", "file"].map(|name| {
+    std::os::unix::fs::symlink(path("nowhere"), path("link")).unwrap();
+    let refusals = ["empty", "foreign", "file", "link", "file/.."].map(|name| {
         let message = placed(&path(name), OURS).unwrap_err().message;
         message.replace(&dir.path().display().to_string(), "")
     });
@@ -324,6 +356,8 @@ fn what_is_no_export_is_left_alone() {
     `/empty` is there and holds something else than an export
     `/foreign` is there and holds something else than an export
     `/file` is there and is no folder
+    `/link` is a link to nothing
+    `/file/..` has no name that an export could have
     ");
     assert_eq!(
         fs::read_to_string(path("empty").join("notes.txt")).unwrap(),
