@@ -17,6 +17,7 @@ use crate::{
     model,
     output::say,
     project::Project,
+    signals::end_as_first_process,
 };
 
 #[derive(Debug, Args)]
@@ -60,6 +61,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
+    end_as_first_process();
     let mut models: Vec<Served> = Vec::new();
     for model in &args.models {
         let name = name(project, model);

@@ -114,3 +114,16 @@ pub(crate) fn exit_code() -> u8 {
 pub(crate) fn survive_file_limits() {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).ok();
 }
+
+/// Lets signals end the first process of a container, which hears none that it does not listen for. For
+/// commands that have nothing to put away.
+pub(crate) fn end_as_first_process() {
+    use signal_hook::{consts, flag::register_conditional_shutdown};
+    if std::process::id() != 1 {
+        return;
+    }
+    for signal in [consts::SIGINT, consts::SIGTERM] {
+        let always = Arc::new(AtomicBool::new(true));
+        register_conditional_shutdown(signal, 128 + signal, always).ok();
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
     model,
     output::say,
     project::{Project, now_ms},
+    signals::end_as_first_process,
 };
 
 #[derive(Debug, Args)]
@@ -33,6 +34,7 @@ pub(crate) struct UiArgs {
 }
 
 pub(crate) fn ui(project: &Project, args: &UiArgs) -> Result<(), Failure> {
+    end_as_first_process();
     let home = project.checked_home()?;
     if args.allow_changes {
         home.refuse_read_only()?;

@@ -343,3 +343,89 @@ fn a_server_outlives_its_clients_and_says_what_it_said() {
         server.resident_kb()
     );
 }
+
+/// More than the connections that it takes at once.
+const SILENT: usize = 1_200;
+
+#[test]
+fn clients_that_say_nothing_delay_nobody() {
+    let project = project();
+    run(
+        project.path(),
+        &["--until", "finetune"],
+        "the experiment itself",
+    );
+    let server = Server::start(project.path());
+    let silent: Vec<TcpStream> = (0..SILENT)
+        .map_while(|n| {
+            let mut stream = TcpStream::connect(&server.addr).ok()?;
+            // Some have begun a head, and never end it.
+            stream.write_all(&b"GET / HTTP/1.1\r\n"[..n % 3 * 8]).ok()?;
+            Some(stream)
+        })
+        .collect();
+    if silent.len() < SILENT {
+        println!(
+            "SKIPPED: {} connections are all that this machine allows",
+            silent.len()
+        );
+        return;
+    }
+    for _ in 0..20 {
+        let began = Instant::now();
+        server.ask("/tokenize", &json!({ "content": "one" }));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(5), "an answer took {took:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_the_first_process_ends_when_it_is_asked_to() {
+    let project = project();
+    run(
+        project.path(),
+        &["--until", "pretrain"],
+        "the experiment itself",
+    );
+    let model = artifact(project.path(), "pretrain");
+    for signal in ["TERM", "INT"] {
+        let mut command = cut_off(Command::new("unshare"), project.path());
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ]);
+        command
+            .arg(binary())
+            .arg("serve")
+            .arg(&model)
+            .args(["--port", "0"]);
+        let Ok(mut outer) = command.stdout(Stdio::piped()).spawn() else {
+            println!("SKIPPED: there is no `unshare`");
+            return;
+        };
+        let mut line = String::new();
+        let mut out = BufReader::new(outer.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        if line.is_empty() {
+            println!("SKIPPED: this machine allows no namespaces");
+            return;
+        }
+        let children = format!("/proc/{0}/task/{0}/children", outer.id());
+        let child = fs::read_to_string(children).unwrap();
+        let asked = Command::new("kill")
+            .args(["-s", signal, child.trim()])
+            .status();
+        assert!(asked.unwrap().success());
+        let began = Instant::now();
+        while outer.try_wait().unwrap().is_none() {
+            if began.elapsed() > PATIENCE {
+                outer.kill().unwrap();
+                panic!("SIG{signal} does not end it");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -118,11 +118,14 @@ impl<'a> Choice<'a> {
     fn end(&mut self, reason: Reason) -> Option<Heard> {
         // The engine takes a closed channel for a client that has gone.
         self.told.close();
-        let rest = self.spoken.take()?.finish();
-        Some(match rest {
-            Ok((_, rest)) => Heard::End(End {
-                rest,
-                reason,
+        Some(match self.spoken.take()?.finish() {
+            Ok(last) => Heard::End(End {
+                rest: last.rest,
+                reason: if last.is_stopped {
+                    Reason::Stop
+                } else {
+                    reason
+                },
                 n_tokens: self.n_tokens,
             }),
             Err(error) => Heard::Failed(error.to_string()),

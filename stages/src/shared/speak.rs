@@ -300,16 +300,19 @@ impl Speaker {
             }
         }
         let (n_cropped, n_slides) = (continuation.n_cropped(), continuation.n_slides());
-        let (text, rest) = spoken.finish()?;
-        if !rest.is_empty() {
+        let last = spoken.finish()?;
+        if last.is_stopped && end == End::Length {
+            end = End::Stop;
+        }
+        if !last.rest.is_empty() {
             listen(&Said {
-                text: &rest,
+                text: &last.rest,
                 id: 0,
                 candidates: &[],
             });
         }
         Ok(Answer {
-            text,
+            text: last.text,
             n_tokens,
             end,
             n_cropped,
@@ -367,12 +370,24 @@ impl<'a> Spoken<'a> {
         self.held_back.stopped
     }
 
-    /// Returns all that was said, and the end of it that was held back.
-    pub fn finish(mut self) -> Result<(String, String), TokensError> {
+    pub fn finish(mut self) -> Result<Finished, TokensError> {
         let mut rest = self.held_back.push(&self.stream.finish()?);
         rest.push_str(&self.held_back.finish());
-        Ok((self.held_back.text, rest))
+        Ok(Finished {
+            text: self.held_back.text,
+            rest,
+            is_stopped: self.held_back.stopped,
+        })
     }
+}
+
+pub struct Finished {
+    /// All that was said.
+    pub text: String,
+    /// The end of it that was held back.
+    pub rest: String,
+    /// Whether a stop text has come, which half a character at the very end may be a part of.
+    pub is_stopped: bool,
 }
 
 /// Text on its way out: what could be the beginning of a stop text waits.

@@ -40,8 +40,9 @@ impl Door {
 
     fn check(&self, headers: &HeaderMap, is_open: bool) -> Result<(), ApiError> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-        let is_one = headers.get_all(header::HOST).iter().count() == 1;
-        let host = text(header::HOST).filter(|_| is_one).unwrap_or("");
+        let is_one = |name| headers.get_all(name).iter().count() == 1;
+        let host = text(header::HOST).filter(|_| is_one(header::HOST));
+        let host = host.unwrap_or("");
         if self.is_local && !is_loopback(host) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
@@ -59,10 +60,11 @@ impl Door {
         let Some(key) = &self.api_key else {
             return Ok(());
         };
-        let given = text(header::AUTHORIZATION).and_then(|text| text.strip_prefix("Bearer "));
-        match given {
+        let given = headers.get(header::AUTHORIZATION);
+        let given = given.filter(|_| is_one(header::AUTHORIZATION));
+        match given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer ")) {
             _ if is_open => Ok(()),
-            Some(given) if is_same(given.as_bytes(), key.as_bytes()) => Ok(()),
+            Some(given) if is_same(given, key.as_bytes()) => Ok(()),
             _ => Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "the header `Authorization: Bearer KEY` must have this server's key",
@@ -96,6 +98,8 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn answer(door: &Door, headers: &[(&'static str, &str)]) -> u16 {
@@ -162,9 +166,21 @@ mod tests {
                 "{wrong}"
             );
         }
-        assert_eq!(
-            answer(&door, &[host, ("authorization", "Bearer secret")]),
-            200
-        );
+        let right = ("authorization", "Bearer secret");
+        assert_eq!(answer(&door, &[host, right]), 200);
+        let wrong = ("authorization", "Bearer other");
+        for two in [[host, right, wrong], [host, wrong, right]] {
+            assert_eq!(answer(&door, &two), 401, "{two:?}");
+        }
+        let door = Door {
+            api_key: Some("sécret".to_owned()),
+            ..door
+        };
+        for (given, status) in [("Bearer sécret", 200), ("Bearer sécre", 401)] {
+            let given = HeaderValue::from_bytes(given.as_bytes()).unwrap();
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, given)]);
+            let told = door.check(&headers, false).err();
+            assert_eq!(told.map_or(200, |error| error.status.as_u16()), status);
+        }
     }
 }
