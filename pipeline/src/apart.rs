@@ -6,15 +6,17 @@
 
 use std::{
     io::{self, Read, Write},
-    os::fd::AsRawFd,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::sys::{self, Exit};
+use crate::{
+    sys::{self, Exit},
+    using::Using,
+};
 
-/// What the copy and its original may hold together, where the system counts it.
+/// What the copy may take beside what the original holds, where the system counts it.
 const BYTES_MAX: u64 = 2 << 30;
 const SECONDS_MAX: u64 = 5;
 /// For a copy that waits for a lock which a thread of the original held.
@@ -23,41 +25,25 @@ const SECONDS_ON_THE_CLOCK: u32 = 60;
 /// Returns what `work` returns; nothing where it took too much or crashed.
 pub fn apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     let (mut reader, writer) = io::pipe()?;
-    // SAFETY: the copy runs `work` on its only thread and leaves by `_exit`: nothing of the original is
-    // dropped or flushed twice. The allocator of the C library may be used behind a fork.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
-            drop(reader);
-            let code = done(work, writer);
-            // SAFETY: it does not return and touches no memory.
-            unsafe { libc::_exit(code) }
-        }
-        pid => {
-            drop(writer);
-            let mut bytes = Vec::new();
-            let read = reader.read_to_end(&mut bytes);
-            let (exit, _) = sys::wait(pid.unsigned_abs())?;
-            read?;
-            Ok((exit == Exit::Code(0)).then_some(bytes))
-        }
-    }
+    let held = Using::now().memory_bytes;
+    let copy = sys::copy_of_this(|| done(work, writer, held + BYTES_MAX))?;
+    let mut bytes = Vec::new();
+    let read = reader.read_to_end(&mut bytes);
+    let (exit, _) = sys::wait(copy)?;
+    read?;
+    Ok((exit == Exit::Code(0)).then_some(bytes))
 }
 
 /// The copy's life.
-fn done(work: impl FnOnce() -> Vec<u8>, mut writer: io::PipeWriter) -> i32 {
-    let silent = std::fs::OpenOptions::new().write(true).open("/dev/null");
-    if let Ok(silent) = silent {
-        // SAFETY: both descriptors are open; what is said of a crash is for nobody.
-        unsafe { libc::dup2(silent.as_raw_fd(), 2) };
-    }
-    // SAFETY: alarm touches no memory.
-    unsafe { libc::alarm(SECONDS_ON_THE_CLOCK) };
-    for (resource, most) in [
-        (Resource::Data, BYTES_MAX),
+fn done(work: impl FnOnce() -> Vec<u8>, mut writer: io::PipeWriter, bytes_max: u64) -> i32 {
+    sys::silence_errors();
+    sys::end_after(SECONDS_ON_THE_CLOCK);
+    let limits = [
+        (Resource::Data, bytes_max),
         (Resource::Cpu, SECONDS_MAX),
         (Resource::Core, 0),
-    ] {
+    ];
+    for (resource, most) in limits {
         let most = Some(most);
         let limit = Rlimit {
             current: most,

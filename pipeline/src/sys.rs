@@ -4,7 +4,8 @@
 //! process could report of itself are lost when it is killed; a child dies with its
 //! parent through `prctl`, because a parent that was killed cannot clean up; and a stage
 //! that streams asks for its freed memory to be kept through `mallopt`, and for what it writes
-//! to be stored meanwhile through `sync_file_range`.
+//! to be stored meanwhile through `sync_file_range`. What a stranger wrote is worked on in a copy of the
+//! process (`fork`), which is silent and ends in time.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
@@ -87,6 +88,39 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
         }
     }
     command
+}
+
+/// Runs `work` in a copy of this process, which ends with what it returns; returns the copy's number.
+///
+/// The copy has one thread, and nothing of the original is dropped or flushed twice.
+pub(crate) fn copy_of_this(work: impl FnOnce() -> i32) -> io::Result<u32> {
+    // SAFETY: the copy runs `work` on its only thread and leaves by `_exit`. The allocator of the C
+    // library may be used behind a fork.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = work();
+            // SAFETY: it does not return and touches no memory.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Ok(pid.unsigned_abs()),
+    }
+}
+
+/// What this process says on standard error is for nobody from now on.
+pub(crate) fn silence_errors() {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    if let Ok(silent) = rustix::fs::open("/dev/null", OFlags::WRONLY, Mode::empty()) {
+        // SAFETY: both descriptors are open.
+        unsafe { libc::dup2(silent.as_raw_fd(), 2) };
+    }
+}
+
+/// Ends this process by a signal after so many seconds by the clock.
+pub(crate) fn end_after(seconds: u32) {
+    // SAFETY: alarm touches no memory.
+    unsafe { libc::alarm(seconds) };
 }
 
 /// Asks the allocator to hold on to what this process frees, up to 64 MB a thread.
