@@ -84,19 +84,24 @@ fn a_node_that_is_lost_in_mid_training_costs_no_more_than_since_the_last_checkpo
     });
 }
 
+/// A stage that works until there is a file `go`.
+fn waiting(project: &Project) {
+    let here = project.path("").display().to_string();
+    let line = format!(
+        "touch {here}started; while [ ! -f {here}go ]; do sleep 0.1; done; touch '{{out}}/x'"
+    );
+    let stage = format!(
+        "stages: {{ slow: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \"{line}\"] }} }} }}\n"
+    );
+    project.write("x.yaml", &stage);
+}
+
 #[test]
 fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
     let project = Project::new(lab, "");
-    let here = project.path("").display().to_string();
-    project.write(
-        "x.yaml",
-        &format!(
-            "stages:\n  slow: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \
-             \"touch {here}started; while [ ! -f {here}go ]; do sleep 0.1; done; touch '{{out}}/x'\"] }} }}\n"
-        ),
-    );
+    waiting(&project);
     let mut driver = project.start("run x.yaml --executor slurm");
     wait_for("the job", || project.path("started").exists());
     let away = lab.without_controller();
@@ -105,6 +110,26 @@ fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
     assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
     drop(away);
     assert_eq!(project.executions().len(), 1);
+}
+
+#[test]
+fn whoever_insists_is_not_kept_waiting_by_a_controller_that_is_away() {
+    let Some(lab) = lab() else { return };
+    let _alone = lab.alone();
+    let project = Project::new(lab, "");
+    waiting(&project);
+    let mut driver = project.start("run x.yaml --executor slurm");
+    wait_for("the job", || project.path("started").exists());
+    let _away = lab.without_controller();
+    kill(driver.id(), Signal::INT);
+    project.wait_for_words("stopping at the next safe point");
+    kill(driver.id(), Signal::INT);
+    assert_eq!(
+        driver.wait().unwrap().code(),
+        Some(130),
+        "{}",
+        project.read("log")
+    );
 }
 
 #[test]

@@ -139,10 +139,23 @@ impl Tracked {
                 let row = rows.get(&self.mark()).cloned();
                 news.extend(self.seen(row, asked));
             }
-            Some(Err(why)) => news.push(News::Unknown(why.clone())),
+            Some(Err(why)) => news.push(self.unknown(why, asked)),
             None => {}
         }
         news
+    }
+
+    /// Nothing is known of it. Whoever insists that it stop does not have to wait for a controller that
+    /// never comes back: the wish stands in the folder, and the next driver looks again.
+    fn unknown(&mut self, why: &str, asked: &Asked) -> News {
+        if self.wish != Some(Wished::StopNow) {
+            return News::Unknown(why.to_owned());
+        }
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        match since.elapsed() >= asked.site.settle.0 {
+            true => News::Ended(End::Died(StageError::cancelled()), self.usage),
+            false => News::Unknown(why.to_owned()),
+        }
     }
 
     /// Reads what the job has written since.
