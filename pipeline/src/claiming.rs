@@ -4,7 +4,7 @@
 //! but may reach no further than this machine; the claim reaches everywhere. On one machine the second
 //! is free whenever the first is.
 
-use tinylm_registry::{Claim as Claimed, Claimant, Digest, Holder, Life, Lock};
+use tinylm_registry::{Claim as Claimed, Claimant, Digest, Error, Holder, Life, Lock};
 
 use crate::{error::StageError, executor::Claim};
 
@@ -31,7 +31,12 @@ pub(crate) fn claim_key(
         job: claim.job,
     };
     let on_wait = |holder: &Holder| (claim.on_wait)(&holder.words());
-    let claimed = Claimed::wait(&place, who, judge, claim.cancelled, on_wait)?;
+    let claimed = Claimed::wait(&place, who, judge, claim.cancelled, on_wait);
+    let claimed = claimed.map_err(|error| match &error {
+        // It may be the first that is written at all: a limit is told with what to do about it.
+        Error::Io { path, source, .. } => StageError::io(path, source),
+        _ => StageError::from(error),
+    })?;
     Ok(claimed.map(|claim| ClaimedKey {
         _claim: claim,
         _lock: lock,

@@ -203,11 +203,13 @@ impl Home {
 
     /// All claims whose holders are not known to be dead: those of runs and of keys.
     pub fn claims(&self) -> Result<Vec<(Place, Holder)>, Error> {
-        let of_keys = self
+        // A link is no folder of ours, and what it leads to holds no claim.
+        let keys = self
             .work()
             .list()?
             .into_iter()
-            .map(|key| key.below("claim.json"));
+            .filter(|key| !key.is_symlink());
+        let of_keys = keys.map(|key| key.below("claim.json"));
         let of_runs = self.run_claims().list()?.into_iter();
         let mut found = Vec::new();
         for place in of_runs.chain(of_keys).filter(is_claim) {

@@ -16,7 +16,7 @@ fn gc_refuses_while_another_machine_may_be_at_work_until_it_is_said_to_be_gone()
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
     project.write(".tinylm/locks/runs/r.json", &foreign("run calm-fox-0001"));
-    let refused = project.tinylm("gc").failure(1);
+    let refused = project.tinylm("gc").failure(2);
     assert!(
         refused
             .stderr
