@@ -37,9 +37,30 @@ pub(crate) fn print(args: &CompletionsArgs) -> Result<(), Failure> {
     shell
         .write_registration(ASKS, "tinylm", "tinylm", "tinylm", &mut script)
         .map_err(|error| Failure::wrong(format!("the script cannot be written: {error}")))?;
-    print_line(&String::from_utf8_lossy(&script));
+    let script = String::from_utf8_lossy(&script);
+    print_line(match args.shell {
+        Shell::Bash => BASH.to_owned() + &script.replace("-F _clap_complete_tinylm", "-F _tinylm"),
+        _ => script.into_owned(),
+    });
     Ok(())
 }
+
+/// For bash an `@` is a word of its own, so that `@last` would be two: they are joined again.
+const BASH: &str = r#"_tinylm() {
+    local joined=() before="" at=$COMP_CWORD idx
+    for idx in "${!COMP_WORDS[@]}"; do
+        if [[ $before == @ ]]; then
+            joined[${#joined[@]} - 1]="@${COMP_WORDS[idx]}"
+            ((idx <= COMP_CWORD)) && ((at -= 1))
+        else
+            joined+=("${COMP_WORDS[idx]}")
+        fi
+        before=${COMP_WORDS[idx]}
+    done
+    local COMP_WORDS=("${joined[@]}") COMP_CWORD=$at
+    _clap_complete_tinylm "$@"
+}
+"#;
 
 /// Completes the name of a run, or behind a slash that of one of its stages.
 pub(crate) fn runs() -> ArgValueCompleter {

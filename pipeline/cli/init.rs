@@ -6,14 +6,17 @@ use std::{
 };
 
 use clap::Args;
+use tinylm_model::config::Precision;
 use tinylm_pipeline::read_plain;
+use tinylm_reports::duration;
 
 use crate::{
     failure::Failure,
     output::print_line,
-    own::{self, Own},
+    own::{self, Budget, Own, guessed_speed},
     project::Project,
     schema,
+    speed::Speed,
 };
 
 #[derive(Debug, Args)]
@@ -75,10 +78,7 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
         let own = own.or(args.text.as_ref().map(|file| (Own::Text, file)));
         let text = match own {
             None => FIRST.to_owned(),
-            Some((own, data)) => {
-                let path = project.current_dir.join(data);
-                own::experiment(own, &path, &beside(project, &args.file, data), args.minutes)?
-            }
+            Some((own, data)) => of_own(project, args, own, data)?,
         };
         write_new(project, &args.file, &(text + EDITORS + schema::NAME + "\n"))?;
         write_schema(project, &args.file)?;
@@ -91,6 +91,30 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
         "try `tinylm plan {file}`, then `tinylm run {file}`"
     ));
     Ok(())
+}
+
+/// Returns an experiment for a person's own file, sized by what trainings here have done, and says so.
+fn of_own(project: &Project, args: &InitArgs, own: Own, data: &Path) -> Result<String, Failure> {
+    let history = Speed::of(project);
+    let remembered = |n_weights: f64| history.remembered(Precision::F32, n_weights);
+    let speed = |n_weights: f64| {
+        let known = remembered(n_weights).map(|known| known.tokens_per_second);
+        known.unwrap_or_else(|| guessed_speed(n_weights))
+    };
+    let budget = Budget {
+        minutes: args.minutes,
+        speed: &speed,
+    };
+    let path = project.current_dir.join(data);
+    let shown = beside(project, &args.file, data);
+    let (text, n_weights) = own::experiment(own, &path, &shown, &budget)?;
+    let because = remembered(n_weights).map_or_else(
+        || "by a guess of its speed, since no training has been here".to_owned(),
+        |known| known.told,
+    );
+    let time = duration(args.minutes * 60.0);
+    print_line(format!("sized for {time} of training here, {because}"));
+    Ok(text)
 }
 
 /// Writes the schema that the experiment names beside it, as it is now: nobody else writes that file.

@@ -8,6 +8,7 @@ use tinylm_pipeline::{
     settings::Choice,
     spec::keys::{FILE_KEYS, Key, RESOURCE_KEYS, STAGE_KEYS, WATCH_KEYS},
 };
+use tinylm_registry::load;
 use tinylm_reports::thousands;
 use tinylm_stages::{
     kinds::normalize::EXAMPLES,
@@ -21,21 +22,65 @@ pub(crate) fn language(project: &Project) {
 }
 
 const FORM: &str = "\
-An experiment is a YAML file. What it says of a stage decides the stage's key:
-two stages of one key are one artifact, in whatever file they stand.
+An experiment is a YAML file of stages. Each is of a kind, reads what others
+have made, and makes one artifact. What the file says of a stage decides the
+stage's key: two stages of one key are one artifact, in whatever file they
+stand, and what has been made is not made again.
 
   name: mine
-  vars: { width: 256 }
+  seed: 1
+  vars: { width: 64 }
   stages:
-    data:  { kind: download,  with: { path: my.jsonl } }
-    chat:  { kind: normalize, inputs: [data] }
+    data:   { kind: download,  with: { path: my.jsonl } }
+    chat:   { kind: normalize, inputs: [data] }
+    tokens: { kind: tokenizer, inputs: [chat], with: { vocab_size: 1000 } }
+    shards: { kind: binarize,  inputs: { documents: chat, tokenizer: tokens } }
     model:
       kind: pretrain
-      inputs: { shards: shards }
-      with: { model: { preset: mini, d_model: ${width} } }
+      inputs: [shards]
+      with:
+        model: { preset: mini, d_model: \"${width}\" }
+        train: { epochs: 2 }
+
+Another file says only what it has otherwise:
+
+  extends: mine.yaml
+  stages:
+    model: { with: { train: { lr: 3e-4 } } }
+
+Another goes on with its stages, under a name of its choosing:
+
+  use: { base: mine.yaml }
+  stages:
+    said: { kind: sample, inputs: [base.model], with: { prompts: [hello] } }
+
+And another has a run for each combination of values:
+
+  extends: mine.yaml
+  sweep:
+    model.train.lr: [1e-3, 3e-4]
+    model.train.batch: [8, 16]
 
 On a command line `-S STAGE.path=VALUE` replaces a setting; where only one
-setting ends so, the end is enough: `-S lr=1e-3`.";
+setting ends so, the end is enough: `-S lr=1e-3`. `tinylm init` writes a first
+file, `tinylm plan FILE` says what it would run, and `tinylm schema` is this
+page for editors, which then complete and check.
+
+Below stand the keys of a file and of a stage, the presets of models, the
+templates of dialogues, the formats of data, and the kinds of stages with all
+that they read, can be set to and tell (`tinylm stages KIND` prints one alone).";
+
+/// What a recorder tells of a stage, whatever its kind.
+const LOADS: [Key; 2] = [
+    (
+        load::CPU,
+        "Cores that were busy since the point before. Its steps are seconds.",
+    ),
+    (
+        load::MEMORY,
+        "The most bytes that were held since the point before, likewise.",
+    ),
+];
 
 fn page(catalog: &[Kind]) -> Vec<String> {
     let mut lines = vec![FORM.to_owned()];
@@ -67,10 +112,20 @@ fn page(catalog: &[Kind]) -> Vec<String> {
     add_formats(&mut lines);
     lines.push("\nKinds of stages:".to_owned());
     for kind in catalog {
+        lines.extend(stages::hanging(
+            &format!("{}: {}", kind.name, kind.about),
+            2,
+        ));
+    }
+    lines.push("\nOf each that works for some seconds the machine's load is recorded:".to_owned());
+    for (name, about) in LOADS {
+        lines.extend(stages::hanging(&format!("{name}: {about}"), 2));
+    }
+    for kind in catalog {
         lines.push(format!("\n{}", "-".repeat(72)));
         lines.extend(stages::kind_lines(kind));
         if !kind.metrics.is_empty() {
-            lines.push("\ntells:".to_owned());
+            lines.push("\nnumbers that it tells:".to_owned());
         }
         for (name, about) in kind.metrics {
             lines.extend(stages::hanging(&format!("{name}: {about}"), 2));
@@ -99,8 +154,11 @@ fn add_formats(lines: &mut Vec<String>) {
         let told = format!("{}: {}", format.word(), format.about());
         lines.extend(stages::hanging(&told, 2));
         lines.push(format!("    a .{ending} file"));
-        for line in example.text.lines() {
-            lines.extend(stages::hanging(line, 6));
+        for line in example.text.replace('\t', "<tab>").lines() {
+            match line {
+                "" => lines.push(String::new()),
+                line => lines.extend(stages::hanging(line, 6)),
+            }
         }
         lines.push("    becomes".to_owned());
         lines.extend(example.becomes.lines().map(|line| format!("      {line}")));

@@ -5,7 +5,7 @@ use std::path::Path;
 use tinylm_registry::{Run, StageRow};
 use tinylm_reports::{
     Error, counted,
-    tensorboard::{Events, remove_earlier},
+    tensorboard::{Events, earlier, is_written},
     write_csv, write_parquet,
 };
 
@@ -58,6 +58,9 @@ pub(crate) fn export(
             Failure::wrong(format!("`{shown}` is a folder")).help("name a file with `--out`")
         );
     }
+    if form != Form::TensorBoard && is_written(&out) {
+        return Err(is_taken(project, &out));
+    }
     let next = match form {
         Form::Csv => {
             write_csv(&registry, &run, &chosen, &out)?;
@@ -83,6 +86,13 @@ pub(crate) fn export(
     Ok(())
 }
 
+/// Nobody pulls a file from under a run that writes it as it goes on.
+fn is_taken(project: &Project, file: &Path) -> Failure {
+    let shown = project.shown(file);
+    Failure::wrong(format!("a run that goes on writes `{shown}` just now"))
+        .help("it has all numbers by itself; write elsewhere with `--out`, or wait until the run has ended")
+}
+
 /// Writes a folder for each stage that told something, in place of those of an earlier export.
 fn write_events(
     project: &Project,
@@ -91,18 +101,26 @@ fn write_events(
     out: &Path,
 ) -> Result<usize, Failure> {
     let registry = project.registry()?;
-    let mut n_written = 0;
+    let mut told = Vec::new();
+    let mut there = Vec::new();
     for stage in stages {
         let Some(execution_id) = stage.execution_id.as_deref() else {
             continue;
         };
-        if registry.metric_names(execution_id)?.is_empty() {
-            continue;
+        if !registry.metric_names(execution_id)?.is_empty() {
+            let folder = out.join(&run.name).join(&stage.name);
+            there.extend(earlier(&folder).map_err(|error| Error::File(folder.clone(), error))?);
+            told.push((execution_id, folder));
         }
-        let folder = out.join(&run.name).join(&stage.name);
-        remove_earlier(&folder).map_err(|error| Error::File(folder.clone(), error))?;
-        Events::of(&registry, execution_id, &folder, now_ms())?;
-        n_written += 1;
     }
-    Ok(n_written)
+    if let Some(taken) = there.iter().find(|file| is_written(file)) {
+        return Err(is_taken(project, taken));
+    }
+    for file in there {
+        std::fs::remove_file(&file).map_err(|error| Error::File(file, error))?;
+    }
+    for (execution_id, folder) in &told {
+        Events::of(&registry, execution_id, folder, now_ms())?;
+    }
+    Ok(told.len())
 }

@@ -21,7 +21,7 @@ pub(crate) enum Own {
     Text,
 }
 
-/// Multiplications and additions a second that a core does in training.
+/// Multiplications and additions a second that a core does in training, until one has been here.
 const SPEED: f64 = 6e10;
 /// Bytes of text that a token stands for, with a vocabulary of this size.
 const BYTES_A_TOKEN: f64 = 3.5;
@@ -44,13 +44,14 @@ const SIZES: [Size; 5] = [
     (512, 8, 8, "6e-4"),
 ];
 
-/// Returns the experiment; `shown` is the file's path as the experiment is to have it.
+/// Returns the experiment and the weights of its model; `shown` is the file's path as the experiment
+/// is to have it.
 pub(crate) fn experiment(
     own: Own,
     path: &Path,
     shown: &str,
-    minutes: f64,
-) -> Result<String, Failure> {
+    budget: &Budget<'_>,
+) -> Result<(String, f64), Failure> {
     let n_bytes = n_bytes(path).map_err(|error| {
         Failure::wrong(format!("`{}`: {error}", path.display()))
             .help("name a file or a folder with the text that the model is to learn")
@@ -58,11 +59,29 @@ pub(crate) fn experiment(
     if n_bytes == 0 {
         return Err(Failure::wrong(format!("`{}` is empty", path.display())));
     }
-    let fit = Fit::of(n_bytes, minutes);
-    Ok(match own {
+    let fit = Fit::of(n_bytes, budget);
+    let experiment = match own {
         Own::Chat => chat(shown, &fit),
         Own::Text => text(shown, &fit, &beginning(path)),
-    })
+    };
+    Ok((experiment, n_weights(fit.size, fit.vocab_size)))
+}
+
+/// The time that training may take, and the speed that it has here.
+pub(crate) struct Budget<'a> {
+    pub(crate) minutes: f64,
+    /// Tokens a second of a model with so many weights.
+    pub(crate) speed: &'a dyn Fn(f64) -> f64,
+}
+
+/// The speed of a machine that nobody has trained on.
+pub(crate) fn guessed_speed(n_weights: f64) -> f64 {
+    let n_threads = thread::available_parallelism().map_or(1, |n| n.get()) as f64;
+    SPEED * n_threads / (6.0 * n_weights)
+}
+
+fn n_weights((width, _, n_layers, _): Size, vocab_size: usize) -> f64 {
+    (12 * width * width * n_layers + vocab_size * width) as f64
 }
 
 /// The sizes that fit a corpus and a time.
@@ -74,7 +93,7 @@ struct Fit {
 }
 
 impl Fit {
-    fn of(n_bytes: u64, minutes: f64) -> Self {
+    fn of(n_bytes: u64, budget: &Budget<'_>) -> Self {
         let vocab_size = match n_bytes {
             ..50_000 => 512,
             50_000..500_000 => 1000,
@@ -83,14 +102,11 @@ impl Fit {
             _ => 8000,
         };
         let n_tokens = n_bytes as f64 / BYTES_A_TOKEN;
-        let n_threads = thread::available_parallelism().map_or(1, |n| n.get()) as f64;
-        let budget = minutes * 60.0 * SPEED * n_threads;
-        let n_weights = |(width, _, n_layers, _): Size| {
-            (12 * width * width * n_layers + vocab_size * width) as f64
-        };
-        let epochs = |size: Size| budget / (6.0 * n_weights(size)) / n_tokens;
-        let fits = |size: &&Size| {
-            epochs(**size) >= EPOCHS_WANTED && n_weights(**size) <= WEIGHTS_A_TOKEN_MAX * n_tokens
+        let n_weights = |size| n_weights(size, vocab_size);
+        let epochs =
+            |size: Size| budget.minutes * 60.0 * (budget.speed)(n_weights(size)) / n_tokens;
+        let fits = |&&size: &&Size| {
+            epochs(size) >= EPOCHS_WANTED && n_weights(size) <= WEIGHTS_A_TOKEN_MAX * n_tokens
         };
         let size = *SIZES.iter().rev().find(fits).unwrap_or(&SIZES[0]);
         // A few hundred steps at least: smaller steps where there is little to read.
@@ -222,22 +238,44 @@ fn n_bytes(path: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    fn fit(n_bytes: u64, minutes: f64) -> Fit {
+        let speed = &guessed_speed;
+        Fit::of(n_bytes, &Budget { minutes, speed })
+    }
+
+    #[test]
+    fn a_faster_machine_gets_a_larger_model_or_more_epochs() {
+        let sized = |tokens_per_second: f64| {
+            let speed = &move |n_weights: f64| tokens_per_second * 1e6 / n_weights;
+            let fit = Fit::of(
+                3_000_000,
+                &Budget {
+                    minutes: 5.0,
+                    speed,
+                },
+            );
+            (fit.size.0, fit.epochs)
+        };
+        assert!(sized(100_000.0) > sized(10_000.0));
+        assert!(sized(10_000.0) > sized(1_000.0));
+    }
+
     #[test]
     fn a_small_corpus_gets_a_small_model_however_long_it_may_take() {
-        assert_eq!(Fit::of(20_000, 600.0).size, SIZES[0]);
+        assert_eq!(fit(20_000, 600.0).size, SIZES[0]);
     }
 
     #[test]
     fn more_text_and_more_time_make_a_larger_model() {
         let mut before = 0;
         for n_bytes in [10_000, 1_000_000, 100_000_000] {
-            let width = |minutes| Fit::of(n_bytes, minutes).size.0;
+            let width = |minutes| fit(n_bytes, minutes).size.0;
             assert!(width(1.0) <= width(60.0));
-            let vocab_size = Fit::of(n_bytes, 5.0).vocab_size;
+            let vocab_size = fit(n_bytes, 5.0).vocab_size;
             assert!(vocab_size > before);
             before = vocab_size;
         }
-        assert_eq!(Fit::of(1_000_000_000, 0.01).epochs, 1);
-        assert_eq!(Fit::of(1000, 60.0).epochs, 20);
+        assert_eq!(fit(1_000_000_000, 0.01).epochs, 1);
+        assert_eq!(fit(1000, 60.0).epochs, 20);
     }
 }

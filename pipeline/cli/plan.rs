@@ -22,7 +22,14 @@ use crate::{
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) file: FileArgs,
-    /// Print JSON
+    /// Print JSON: what stands in it is told by `--help`
+    ///
+    /// A list of stages: `experiment`, `stage`, `kind`, `state` (`fresh`, `dirty` or `pending`), `key`,
+    /// `artifact` and the run that it was `made_by`, `why` in words, `changes` of the recipe (`path`, `was`,
+    /// `now`), the stages that it `waits_for`, its point of a `sweep`. `forecast` of a stage that trains has
+    /// `parameters`, `flops_per_token`, `memory_bytes` and `memory_available_bytes`, `steps`, `epochs`,
+    /// `tokens` (`is_counted`, or else estimated), and if it would run the `seconds` that it would take
+    /// at so many `tokens_per_second`, and `because` of what; null is what nobody can tell yet.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -45,7 +52,11 @@ pub(crate) fn print(
     }
     if as_json {
         let stages = plans.iter().flat_map(|(experiment, stages)| {
-            stages.iter().map(|stage| stage_json(experiment, stage))
+            let shapes = Shapes::of(project, experiment, stages);
+            let numbered = stages.iter().enumerate();
+            let rows =
+                numbered.map(|(idx, stage)| stage_json(experiment, stage, shapes.json(idx, stage)));
+            rows.collect::<Vec<_>>()
         });
         print_json(&serde_json::Value::Array(stages.collect()));
         return Ok(());
@@ -207,7 +218,11 @@ fn conclusion(words: &str, stages: &[&Planned]) -> String {
     }
 }
 
-fn stage_json(experiment: &Experiment, stage: &Planned) -> serde_json::Value {
+fn stage_json(
+    experiment: &Experiment,
+    stage: &Planned,
+    forecast: serde_json::Value,
+) -> serde_json::Value {
     let (state, artifact, made_by) = match &stage.state {
         State::Fresh(record) => ("fresh", Some(record.artifact), Some(&record.run_name)),
         State::Dirty => ("dirty", None, None),
@@ -229,5 +244,6 @@ fn stage_json(experiment: &Experiment, stage: &Planned) -> serde_json::Value {
         "changes": changes,
         "waits_for": stage.waits_for,
         "sweep": experiment.sweep_point,
+        "forecast": forecast,
     })
 }

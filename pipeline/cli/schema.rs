@@ -134,7 +134,7 @@ fn shaped(shape: &Shape) -> Value {
         Shape::Value("text") | Shape::Path => json!({ "type": "string" }),
         // Numbers with a word beside them, and values of any sort.
         Shape::Value(_) => json!({}),
-        Shape::Choice(words) => json!({ "enum": words }),
+        Shape::Choice(words, _) => json!({ "enum": words }),
         Shape::Map(inner, _) => settings(inner),
         Shape::List(inner) => json!({ "type": "array", "items": or_variable(shaped(inner)) }),
         Shape::Table(inner) => {

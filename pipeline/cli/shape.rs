@@ -1,8 +1,9 @@
-//! `tinylm plan -v`: the parts, the length and the cost of what a stage would make, where its kind
-//! can tell.
+//! `tinylm plan -v` and `--json`: the parts, the length and the cost of what a stage would make, where
+//! its kind can tell.
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use tinylm_pipeline::{
     Ahead, Content, Context, Course, Forecast, MemoryNeed, Part,
     plan::{Planned, State},
@@ -11,7 +12,11 @@ use tinylm_pipeline::{
 use tinylm_registry::Home;
 use tinylm_reports::{bytes, counted, duration, number, thousands};
 
-use crate::{output::print_line, project::Project, speed::Speed};
+use crate::{
+    output::print_line,
+    project::Project,
+    speed::{Expected, Speed, precision},
+};
 
 /// What can be said of each stage, in the order of the plan.
 pub(crate) struct Shapes<'a> {
@@ -53,28 +58,71 @@ impl<'a> Shapes<'a> {
                 print_line("");
                 print_table(&stage.name, parts);
                 print_cost(*flops_per_token, memory);
-                if let Some(course) = course {
-                    print_course(course);
-                    let is_made = matches!(plan.state, State::Fresh(_));
-                    let n_parameters = parts.iter().map(Part::n).sum::<usize>() as f64;
-                    if !is_made {
-                        self.print_time(n_parameters, *flops_per_token, course);
-                    }
+                course.iter().for_each(print_course);
+                if let Some((seconds, expected)) = self.time(idx, plan) {
+                    let time = duration(seconds);
+                    print_line(format!("  about {time} here, {}", expected.told));
                 }
             }
             _ => {}
         }
     }
 
-    fn print_time(&self, n_parameters: f64, flops_per_token: u64, course: &Course) {
-        let Some(expected) = self.speed.expected(n_parameters, flops_per_token) else {
-            return;
+    /// The same as JSON, for a stage that trains; null for all others.
+    pub(crate) fn json(&self, idx: usize, plan: &Planned) -> Value {
+        let Some(Forecast::Model {
+            parts,
+            flops_per_token,
+            memory,
+            course,
+            ..
+        }) = &self.forecasts[idx]
+        else {
+            return Value::Null;
         };
+        let time = self.time(idx, plan);
+        json!({
+            "parameters": n_parameters(parts),
+            "flops_per_token": flops_per_token,
+            "memory_bytes": memory.bytes,
+            "memory_available_bytes": memory.available_bytes,
+            "steps": course.map(|course| course.n_steps),
+            "epochs": course.and_then(|course| course.n_epochs),
+            "tokens": course.map(|course| course.n_tokens),
+            "is_counted": course.map(|course| course.is_counted),
+            "seconds": time.as_ref().map(|(seconds, _)| seconds),
+            "tokens_per_second": time.as_ref().map(|(_, expected)| expected.tokens_per_second),
+            "because": time.map(|(_, expected)| expected.told),
+        })
+    }
+
+    /// The seconds that a training is expected to take here, unless it is made already.
+    fn time(&self, idx: usize, plan: &Planned) -> Option<(f64, Expected)> {
+        let Some(Forecast::Model {
+            parts,
+            flops_per_token,
+            course: Some(course),
+            ..
+        }) = &self.forecasts[idx]
+        else {
+            return None;
+        };
+        if matches!(plan.state, State::Fresh(_)) {
+            return None;
+        }
+        let precision = precision(&self.stages[idx].with);
+        let n_parameters = n_parameters(parts) as f64;
+        let expected = self
+            .speed
+            .expected(precision, n_parameters, *flops_per_token)?;
         // A validation does without the backward pass, which is two thirds of the work.
         let n_tokens = course.n_tokens as f64 + course.n_validated as f64 / 3.0;
-        let time = duration(n_tokens / expected.tokens_per_second);
-        print_line(format!("  about {time} here, {}", expected.told));
+        Some((n_tokens / expected.tokens_per_second, expected))
     }
+}
+
+fn n_parameters(parts: &[Part]) -> usize {
+    parts.iter().map(Part::n).sum()
 }
 
 /// What is known of the stages that fill a role; of several all, or nothing.
@@ -137,8 +185,8 @@ fn n_bytes(folder: &Path) -> u64 {
 }
 
 fn print_table(name: &str, parts: &[Part]) {
-    let n_all: usize = parts.iter().map(Part::n).sum();
-    print_line(format!("{name}: {} parameters", thousands(n_all as u64)));
+    let n_all = thousands(n_parameters(parts) as u64);
+    print_line(format!("{name}: {n_all} parameters"));
     for part in parts {
         let shape: Vec<String> = part.shape.iter().map(ToString::to_string).collect();
         let times = match part.n_times {

@@ -96,8 +96,15 @@ fn add_settings(list: &[Setting], depth: usize, lines: &mut Vec<String>) {
         let line = format!("{}: {shape}{default}", setting.name);
         lines.extend(hanging(&line, 2 * depth));
         lines.extend(indented(&setting.about, 2 * depth + 4));
-        if let Shape::Map(inner, _) = &setting.shape {
-            add_settings(inner, depth + 1, lines);
+        match &setting.shape {
+            Shape::Map(inner, _) => add_settings(inner, depth + 1, lines),
+            Shape::Choice(words, abouts) => {
+                let told = words.iter().zip(abouts);
+                for (word, about) in told.filter(|(_, about)| !about.is_empty()) {
+                    lines.extend(hanging(&format!("{word}: {about}"), 2 * depth + 4));
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -122,7 +129,7 @@ fn indented(text: &str, indent: usize) -> Vec<String> {
 fn shape_word(shape: &Shape) -> String {
     match shape {
         Shape::Value(word) => (*word).to_owned(),
-        Shape::Choice(words) => words.join(" | "),
+        Shape::Choice(words, _) => words.join(" | "),
         Shape::Path => "path".to_owned(),
         Shape::Map(..) => "settings".to_owned(),
         Shape::List(inner) => format!("list of {}", shape_word(inner)),

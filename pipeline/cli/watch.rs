@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use tinylm_registry::{Registry, Run, Status};
-use tinylm_reports::{Report, ReportOptions, amount, duration, number, sections};
+use tinylm_reports::{Fineness, Report, ReportOptions, amount, duration, number, sections};
 
 use crate::{
     failure::{Failure, STAGE_FAILED},
@@ -85,7 +85,7 @@ pub(crate) fn follow(project: &Project, registry: &Registry, run: &Run) -> Resul
 
 fn read(registry: &Registry, run: &Run, curves: &[&str]) -> Result<Report, Failure> {
     let options = ReportOptions {
-        points_max: POINTS_MAX,
+        points: Fineness::even(POINTS_MAX),
         curves: curves.iter().map(|&name| name.to_owned()).collect(),
         now_ms: now_ms(),
     };

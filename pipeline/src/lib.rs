@@ -20,6 +20,7 @@ mod follow;
 mod forecast;
 pub mod io;
 pub mod kind;
+mod load;
 mod local;
 pub mod lockfile;
 mod metrics;

@@ -14,17 +14,19 @@ use std::{
 
 use serde_json::json;
 use tinylm_registry::{
-    Error, Finished, Level, MetricRow, NewExecution, Outcome as Recorded, Progress, Registry,
-    StageRecord, Status,
+    Error, Finished, Level, MetricRow, Millis, NewExecution, Outcome as Recorded, Progress,
+    Registry, StageRecord, Status,
 };
 
 use crate::{
     clock::now_ms,
     error::StageError,
     event::Event,
+    load::Load,
     observe::{Execution, Happened, Observer, Outcome, Settled},
     secrets::Secrets,
     spec::Experiment,
+    using::Using,
 };
 
 /// The longest a number waits to be written: what a crash may lose of a curve.
@@ -38,8 +40,7 @@ type Write = Box<dyn FnOnce(&Registry, &mut Option<Box<dyn Mirror>>) -> Result<(
 enum Message {
     Metric(MetricRow),
     Progress(Progress),
-    /// The processor time and the memory of an execution.
-    Using(String, f64, u64),
+    Using(String, Millis, Using),
     Write(Write),
 }
 
@@ -239,7 +240,13 @@ impl Recorder {
             Event::Using {
                 cpu_seconds,
                 memory_bytes,
-            } => self.send(Message::Using(execution_id, cpu_seconds, memory_bytes)),
+            } => {
+                let using = Using {
+                    cpu_seconds,
+                    memory_bytes,
+                };
+                self.send(Message::Using(execution_id, now_ms(), using));
+            }
             Event::Placed { place } => {
                 self.write(move |registry| registry.set_place(&execution_id, &place));
             }
@@ -359,6 +366,7 @@ struct Waiting {
     rows: Vec<MetricRow>,
     /// The last word of each execution, and whether it is news.
     progress: HashMap<String, (Progress, bool)>,
+    loads: HashMap<String, Load>,
     oldest: Option<Instant>,
 }
 
@@ -380,16 +388,24 @@ impl Waiting {
                 };
                 *is_news = true;
             }
-            Message::Using(execution_id, cpu_seconds, memory_bytes) => {
-                if let Some((known, is_news)) = self.progress.get_mut(&execution_id) {
-                    known.cpu_seconds = Some(cpu_seconds);
-                    known.memory_bytes = Some(memory_bytes);
-                    *is_news = true;
-                }
-            }
+            Message::Using(execution_id, at, using) => self.add_using(execution_id, at, using),
         }
         self.oldest.get_or_insert_with(Instant::now);
         None
+    }
+
+    fn add_using(&mut self, execution_id: String, at: Millis, using: Using) {
+        if let Some((known, is_news)) = self.progress.get_mut(&execution_id) {
+            known.cpu_seconds = Some(using.cpu_seconds);
+            known.memory_bytes = Some(using.memory_bytes);
+            *is_news = true;
+        }
+        if let Some(load) = self.loads.get_mut(&execution_id) {
+            let points = load.hear(&execution_id, at, using);
+            self.rows.extend(points.into_iter().flatten());
+        } else {
+            self.loads.insert(execution_id, Load::new(at, using));
+        }
     }
 
     fn patience(&self) -> Duration {

@@ -40,11 +40,25 @@ pub(crate) fn wait(pid: u32) -> io::Result<(Exit, Usage)> {
 
 /// What this process and the children that it waited for have used.
 pub(crate) fn used() -> Usage {
-    // SAFETY: `rusage` is plain old data, for which all zeros is a valid value.
-    let mut own: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live local of the type that getrusage writes.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut own) };
-    usage_of(&own)
+    let of = |whose| {
+        // SAFETY: `rusage` is plain old data, for which all zeros is a valid value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a live local of the type that getrusage writes.
+        unsafe { libc::getrusage(whose, &raw mut usage) };
+        usage_of(&usage)
+    };
+    let (own, waited_for) = (of(libc::RUSAGE_SELF), of(libc::RUSAGE_CHILDREN));
+    Usage {
+        cpu_seconds: own.cpu_seconds + waited_for.cpu_seconds,
+        ..own
+    }
+}
+
+/// The unit of processor time in the files of `/proc`.
+pub(crate) fn ticks_per_second() -> f64 {
+    // SAFETY: sysconf takes a number and touches no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.max(1) as f64
 }
 
 fn exit(status: i32) -> Exit {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use tinylm_registry::{
-    Condition, Filter, Home, MetricRow, Registry, Run, RunQuery, RunSource, StageRecord, StatCache,
-    Store, hash_file, names,
+    ALL_STEPS, Condition, Filter, Home, MetricRow, Registry, Run, RunQuery, RunSource, StageRecord,
+    StatCache, Store, Thinning, hash_file, names,
 };
 
 fn main() {
@@ -202,7 +202,7 @@ fn comparing(folder: &Path) {
     );
     let seconds = best(2, || {
         let series = registry
-            .metric_series_of(&curves, &tinylm_registry::ALL_STEPS, 400)
+            .metric_series_of(&curves, &ALL_STEPS, Thinning::even(400))
             .unwrap();
         assert!(series.iter().all(|series| series.n_points == 10_000));
     });

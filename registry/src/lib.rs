@@ -18,6 +18,7 @@ pub mod home;
 mod judge;
 mod keeping;
 pub mod keys;
+pub mod load;
 pub mod locks;
 mod migrations;
 pub mod names;
@@ -49,7 +50,7 @@ pub use keys::KeyRecord;
 pub use locks::Lock;
 pub use place::Place;
 pub use progress::Progress;
-pub use queries::{ALL_STEPS, Point, RunQuery, Series};
+pub use queries::{ALL_STEPS, Point, RunQuery, Series, Thinning};
 pub use recorder::{Finished, MetricRow, NewExecution, StageRecord};
 pub use remote_store::{RemoteError, RemoteStore};
 pub use rows::{

@@ -10,7 +10,9 @@ use rusqlite::{Row, ToSql, params, types::ValueRef};
 use serde_json::Value;
 
 use crate::{
-    Digest, Error, Millis, Registry, claims, home, locks,
+    Digest, Error, Millis, Registry, claims, home,
+    load::IS_NO_LOAD,
+    locks,
     nearest::nearest,
     rows::{Event, Execution, LastStage, Metric, Note, Param, Run, RunSource, SampleRow, StageRow},
     where_filter::Filter,
@@ -20,7 +22,7 @@ use crate::{
 mod choose;
 mod curves;
 
-pub use curves::{ALL_STEPS, Point, Series};
+pub use curves::{ALL_STEPS, Point, Series, Thinning};
 
 /// Which runs, in which order.
 #[derive(Debug, Clone, Default)]
@@ -330,12 +332,12 @@ impl Registry {
         let select = match by {
             None => {
                 "SELECT name, (SELECT max(step) FROM points WHERE series_id = series.id) AS last
-                 FROM series WHERE execution_id = ?1 AND last >= 0 AND ?2 IS NULL"
+                 FROM series WHERE execution_id = ?1 AND last >= 0 AND ?2 IS NULL ORDER BY name"
             }
             Some(_) => {
                 "SELECT name, (SELECT max(step) FROM points
                    WHERE series_id = series.id AND at <= ?2) AS last
-                 FROM series WHERE execution_id = ?1 AND last >= 0"
+                 FROM series WHERE execution_id = ?1 AND last >= 0 ORDER BY name"
             }
         };
         self.list(select, params![execution_id, by], |row| {
@@ -343,10 +345,11 @@ impl Registry {
         })
     }
 
-    /// The last word of every metric of a run, by stage and name.
+    /// The last word of every metric of a run, by stage and name; the load of the machine is none.
     pub fn final_metrics(&self, run_id: &str) -> Result<Vec<Metric>, Error> {
-        let select =
-            format!("{FINAL} WHERE stages.run_id = ?1 ORDER BY stages.position, series.name");
+        let select = format!(
+            "{FINAL} AND {IS_NO_LOAD} WHERE stages.run_id = ?1 ORDER BY stages.position, series.name"
+        );
         self.list(&select, [run_id], |row| {
             Ok(Metric {
                 stage: row.get(1)?,

@@ -5,7 +5,9 @@
 //! same row again replaces it, so that a resumed run repeats itself without doubling anything.
 
 use crate::{
-    Digest, Error, Millis, Registry, names,
+    Digest, Error, Millis, Registry,
+    load::IS_NO_LOAD,
+    names,
     rows::{Run, RunSource},
     words::{Level, Outcome, Status},
 };
@@ -241,11 +243,11 @@ impl Registry {
     /// checkpoint must, and its samples after `step`.
     pub fn cut_metrics_after(&self, execution_id: &str, step: u64) -> Result<(), Error> {
         self.write(|transaction| {
-            transaction.execute(
+            let delete = format!(
                 "DELETE FROM points WHERE (step > ?2 OR step = -1)
-                 AND series_id IN (SELECT id FROM series WHERE execution_id = ?1)",
-                params![execution_id, step as i64],
-            )?;
+                 AND series_id IN (SELECT id FROM series WHERE execution_id = ?1 AND {IS_NO_LOAD})"
+            );
+            transaction.execute(&delete, params![execution_id, step as i64])?;
             transaction.execute(
                 "DELETE FROM samples WHERE execution_id = ?1 AND (step > ?2 OR step IS NULL)",
                 params![execution_id, step as i64],
@@ -257,9 +259,12 @@ impl Registry {
     /// Copies the numbers and samples of one execution to another, which goes on where it stopped.
     /// Each is then whole: how far the first came stays with the run that it was of.
     pub fn copy_metrics(&self, from_execution: &str, to_execution: &str) -> Result<(), Error> {
-        const COPIES: [&str; 3] = [
+        let series = format!(
             "INSERT OR IGNORE INTO series (execution_id, name)
-             SELECT ?2, name FROM series WHERE execution_id = ?1",
+             SELECT ?2, name FROM series WHERE execution_id = ?1 AND {IS_NO_LOAD}"
+        );
+        let copies = [
+            series.as_str(),
             "INSERT OR IGNORE INTO points
              SELECT ours.id, step, value, special, at
              FROM series AS theirs
@@ -270,7 +275,7 @@ impl Registry {
              SELECT ?2, step, prompt, text, at FROM samples WHERE execution_id = ?1",
         ];
         self.write(|transaction| {
-            for copy in COPIES {
+            for copy in copies {
                 transaction.execute(copy, [from_execution, to_execution])?;
             }
             Ok(())

@@ -5,6 +5,7 @@
 //! are not the same tokens, and the same tokens on another machine are not the same time.
 
 use serde::{Serialize, Serializer};
+use tinylm_registry::load::is_load;
 
 /// A value as JSON can hold it: what is not finite becomes the text `nan`, `inf` or `-inf`.
 pub(crate) fn serialize_value<S: Serializer>(
@@ -57,13 +58,35 @@ pub struct Curve {
     pub execution: String,
     pub stage: String,
     pub metric: String,
-    /// In order of their steps; thinned when there were more than asked for.
+    /// In order of their steps; thinned when there were more than asked for. Of a curve that was not
+    /// read only the end.
     pub points: Vec<Point>,
     /// How many were recorded.
     pub n_points: usize,
 }
 
 impl Curve {
+    /// A curve that was not read, but for its last value.
+    pub(crate) fn end(execution: &str, stage: &str, metric: &str, value: f64) -> Curve {
+        let end = Point {
+            step: 0,
+            tokens: None,
+            seconds: 0.0,
+            value,
+        };
+        Curve {
+            execution: execution.to_owned(),
+            stage: stage.to_owned(),
+            metric: metric.to_owned(),
+            points: vec![end],
+            n_points: 0,
+        }
+    }
+
+    pub(crate) fn is_load(&self) -> bool {
+        is_load(&self.metric)
+    }
+
     /// Returns the last value, not a number or otherwise.
     pub fn last(&self) -> Option<f64> {
         self.points.last().map(|point| point.value)
@@ -73,8 +96,10 @@ impl Curve {
         is_loss(&self.metric)
     }
 
-    /// Returns the points against an axis; none where the axis was not recorded.
+    /// Returns the points against an axis; none where the axis was not recorded. A load of the machine
+    /// has time alone.
     pub(crate) fn along(&self, axis: Axis) -> Vec<(f64, f64)> {
+        let axis = if self.is_load() { Axis::Time } else { axis };
         self.points
             .iter()
             .filter_map(|point| Some((point.x(axis)?, point.value)))

@@ -225,7 +225,7 @@ pub const CHARTS: &str = "<div class=\"controls\"><span class=\"choice\" role=\"
     <button type=\"button\" data-x=\"step\" aria-pressed=\"true\">step</button><button type=\"button\" data-x=\"tokens\" aria-pressed=\"false\">tokens</button>\
     <button type=\"button\" data-x=\"seconds\" aria-pressed=\"false\">time</button></span>\
     <label>smoothing <input id=\"smooth\" type=\"range\" min=\"0\" max=\"0.98\" step=\"0.02\" value=\"0\"></label>\
-    <label><input id=\"log\" type=\"checkbox\"> logarithmic</label></div>\
+    <label title=\"the values in decades\"><input id=\"log\" type=\"checkbox\"> logarithmic ↑</label></div>\
     <div class=\"charts\" id=\"charts\"></div><noscript>The curves need JavaScript; nothing else does.</noscript>";
 
 fn put_facts(body: &mut String, facts: &[Fact]) {

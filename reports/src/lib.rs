@@ -43,7 +43,7 @@ pub use listing::{Listing, columns, listing};
 pub use metric::Better;
 pub use number::{amount, bytes, counted, duration, number, thousands, with_error};
 pub use points::{write_csv, write_parquet};
-pub use read::{ReportOptions, Tail, read, read_all, window};
+pub use read::{Fineness, ReportOptions, Tail, read, read_all, window};
 pub use report::{Cost, Final, Report, Sample, Stage};
 pub use text::{clean, clean_lines, is_hidden, width, wrapped};
 

@@ -9,12 +9,15 @@ mod curves;
 
 use std::collections::HashMap;
 
-use tinylm_registry::{self as registry, Execution, Metric, Param, Registry, Run, Status};
+use tinylm_registry::{
+    self as registry, Execution, Metric, Param, Registry, Run, Status, Thinning,
+};
 
 pub use curves::{Tail, window};
 
 use crate::{
     Error,
+    curve::{Curve, is_loss},
     metric::{place, selects},
     report::{Final, Going, Report, Sample, Stage},
 };
@@ -24,10 +27,43 @@ use crate::{
 pub struct ReportOptions {
     /// The present, in milliseconds since 1970: what still goes on has lasted until now.
     pub now_ms: i64,
-    /// Points of a curve; a longer one is thinned, its peaks kept. With none no curve is read.
-    pub points_max: usize,
+    pub points: Fineness,
     /// Metrics whose curves are read, as `loss` or `base.loss`; all when empty.
     pub curves: Vec<String>,
+}
+
+/// The points that curves are thinned to, their peaks kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fineness {
+    /// Of a loss, which is drawn large, and of all else.
+    pub large: usize,
+    pub small: usize,
+    /// Whether they are for an axis that shows decades.
+    pub is_log: bool,
+}
+
+impl Fineness {
+    /// No curve is read; where each ends is known all the same.
+    pub const ENDS: Fineness = Fineness::even(0);
+
+    pub const fn even(points_max: usize) -> Fineness {
+        Fineness {
+            large: points_max,
+            small: points_max,
+            is_log: false,
+        }
+    }
+
+    fn of(self, metric: &str) -> Thinning {
+        Thinning {
+            points_max: if is_loss(metric) {
+                self.large
+            } else {
+                self.small
+            },
+            is_log: self.is_log,
+        }
+    }
 }
 
 /// Runs beyond this number are read for an overview: losses only, and fewer points of them.
@@ -39,7 +75,7 @@ impl ReportOptions {
         if n_runs <= MANY_RUNS {
             return ReportOptions {
                 now_ms,
-                points_max: 1_000,
+                points: Fineness::even(1_000),
                 curves: Vec::new(),
             };
         }
@@ -50,7 +86,7 @@ impl ReportOptions {
         };
         ReportOptions {
             now_ms,
-            points_max: 160,
+            points: Fineness::even(160),
             curves,
         }
     }
@@ -75,6 +111,7 @@ pub fn read_all(
         executions: HashMap::new(),
         run_names: HashMap::new(),
         tokens: HashMap::new(),
+        ends: HashMap::new(),
     };
     for run in runs {
         reader.run_names.insert(run.id.clone(), run.name.clone());
@@ -94,6 +131,8 @@ struct Reader<'a> {
     run_names: HashMap<String, String>,
     /// By execution, its last step and the tokens seen by then.
     tokens: HashMap<String, (u64, f64)>,
+    /// The last word of every metric by its execution.
+    ends: HashMap<(String, String), f64>,
 }
 
 impl Reader<'_> {
@@ -103,8 +142,10 @@ impl Reader<'_> {
         for stage in &mut stages {
             stage.going = self.going(stage, &finals)?;
         }
-        for metric in finals.iter().filter(|metric| metric.name == curves::TOKENS) {
-            if let Some(step) = metric.step {
+        for metric in &finals {
+            let of = (metric.execution_id.clone(), metric.name.clone());
+            self.ends.insert(of, metric.value);
+            if let Some(step) = metric.step.filter(|_| metric.name == curves::TOKENS) {
                 let last = (step, metric.value);
                 self.tokens.insert(metric.execution_id.clone(), last);
             }
@@ -288,19 +329,12 @@ impl Reader<'_> {
 
     /// Reads the curves of all reports at once.
     fn read_curves(&self, reports: &mut [Report]) -> Result<(), Error> {
-        if self.options.points_max == 0 {
+        let wanted = self.wanted_curves(reports)?;
+        if self.options.points == Fineness::ENDS {
+            self.add_ends(reports, &wanted);
             return Ok(());
         }
-        let wanted = self.wanted_curves(reports)?;
-        let names: Vec<(String, String)> = wanted
-            .iter()
-            .map(|(execution_id, metric)| (execution_id.clone(), metric.clone()))
-            .collect();
-        let series = self.registry.metric_series_of(
-            &names,
-            &registry::ALL_STEPS,
-            self.options.points_max,
-        )?;
+        let series = self.series(wanted)?;
         let mut by_execution: HashMap<&str, Vec<&registry::Series>> = HashMap::new();
         for one in series.iter().filter(|one| !one.points.is_empty()) {
             by_execution.entry(&one.execution_id).or_default().push(one);
@@ -322,6 +356,37 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn series(&self, wanted: Vec<(String, String)>) -> Result<Vec<registry::Series>, Error> {
+        let fineness = self.options.points;
+        let (losses, others): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|(_, metric)| is_loss(metric));
+        let mut series = Vec::new();
+        for (curves, thinning) in [(losses, fineness.of("loss")), (others, fineness.of(""))] {
+            let read = self
+                .registry
+                .metric_series_of(&curves, &registry::ALL_STEPS, thinning)?;
+            series.extend(read);
+        }
+        Ok(series)
+    }
+
+    /// Adds the curves that there are, each by its end alone.
+    fn add_ends(&self, reports: &mut [Report], wanted: &[(String, String)]) {
+        for report in reports {
+            for stage in &report.stages {
+                let of_stage = wanted.iter().filter(|(execution_id, _)| {
+                    let execution = stage.execution.as_ref();
+                    execution.is_some_and(|execution| execution.id == *execution_id)
+                });
+                let end = |of: &(String, String)| {
+                    let value = self.ends.get(of).copied().unwrap_or(f64::NAN);
+                    Curve::end(&of.0, &stage.row.name, &of.1, value)
+                };
+                report.curves.extend(of_stage.map(end));
+            }
+        }
+    }
+
     /// Returns each curve once, however many runs share it, as `(execution, metric)`.
     fn wanted_curves(&self, reports: &[Report]) -> Result<Vec<(String, String)>, Error> {
         let mut wanted = Vec::new();
@@ -333,14 +398,11 @@ impl Reader<'_> {
             if seen.insert(execution.id.as_str(), ()).is_some() {
                 continue;
             }
-            let names = self.registry.metric_names(&execution.id)?;
+            let ends = self.registry.curve_ends(&execution.id, None)?.into_iter();
+            let names = ends.map(|(name, _)| name);
             let is_wanted = |name: &String| selects(&self.options.curves, &stage.row.name, name);
-            wanted.extend(
-                names
-                    .into_iter()
-                    .filter(is_wanted)
-                    .map(|name| (execution.id.clone(), name)),
-            );
+            let of = |name| (execution.id.clone(), name);
+            wanted.extend(names.filter(is_wanted).map(of));
         }
         Ok(wanted)
     }

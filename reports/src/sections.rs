@@ -11,7 +11,7 @@ mod stage;
 pub use compared::of_comparison;
 pub use stage::of_stage;
 
-use tinylm_registry::{Level, Outcome, Param, Status};
+use tinylm_registry::{Level, Outcome, Param, Status, load::is_load};
 
 use crate::{
     block::{
@@ -198,7 +198,7 @@ fn curves<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
     for stage in &report.stages {
         let name = &stage.row.name;
         let curves = report.curves.iter().filter(|curve| {
-            curve.stage == *name && !curve.points.is_empty() && selects(wanted, name, &curve.metric)
+            curve.stage == *name && is_drawn(curve) && selects(wanted, name, &curve.metric)
         });
         let (losses, others): (Vec<&Curve>, Vec<&Curve>) =
             curves.partition(|curve| curve.is_loss());
@@ -213,9 +213,15 @@ fn curves<'a>(report: &'a Report, wanted: &[String]) -> Option<Section<'a>> {
         );
     }
     // Large ones first: small ones then stand beside each other.
-    charts.sort_by_key(|chart| !chart.is_main);
+    charts.sort_by_key(|chart| (!chart.is_main, is_load(&chart.metric)));
     let blocks: Vec<Block<'_>> = charts.into_iter().map(Block::Chart).collect();
     (!blocks.is_empty()).then(|| Section::new("Curves", blocks))
+}
+
+/// Returns whether there is anything to see of a curve: one look at the machine is no curve.
+fn is_drawn(curve: &Curve) -> bool {
+    let says_nothing = curve.points.is_empty() || (curve.is_load() && curve.n_points == 1);
+    !says_nothing
 }
 
 fn chart<'a>(

@@ -10,12 +10,12 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use tinylm_registry::{Millis, Registry};
+use tinylm_registry::{Millis, Registry, load::is_load};
 
 use crate::Error;
 
@@ -125,7 +125,9 @@ impl Events {
     ) -> io::Result<()> {
         match step {
             Some(step) => {
-                self.last_step = self.last_step.max(step);
+                if !is_load(name) {
+                    self.last_step = self.last_step.max(step);
+                }
                 if !self.curves.contains(name) {
                     self.curves.insert(name.to_owned());
                 }
@@ -182,19 +184,26 @@ impl Events {
     }
 }
 
-/// Removes the files of an earlier export from a stage's folder.
-pub fn remove_earlier(folder: &Path) -> io::Result<()> {
+/// Returns the files of an earlier export in a stage's folder, and of a run that writes there.
+pub fn earlier(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
+    let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
         if entry.file_name().to_string_lossy().ends_with(ENDING) {
-            fs::remove_file(entry.path())?;
+            files.push(entry.path());
         }
     }
-    Ok(())
+    Ok(files)
+}
+
+/// Returns whether a run that goes on still writes into a file: it holds a lock on it.
+pub fn is_written(file: &Path) -> bool {
+    let locked = File::open(file).map(|file| file.try_lock_shared());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// TensorBoard reads the files of a folder in the order of their names.
@@ -206,7 +215,12 @@ fn new_file(folder: &Path, now: Millis) -> io::Result<File> {
         let name = format!("events.out.tfevents.{seconds:010}.{ms:03}{ENDING}");
         match File::create_new(folder.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at += 1,
-            file => return file,
+            file => {
+                let file = file?;
+                // Where there are no locks, nobody is kept from writing.
+                file.try_lock().ok();
+                return Ok(file);
+            }
         }
     }
 }

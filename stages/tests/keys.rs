@@ -281,7 +281,7 @@ fn choices(prefix: &str, list: &[Setting], told: &mut Vec<String>) {
     for setting in list {
         let path = format!("{prefix}.{}", setting.name);
         match &setting.shape {
-            Shape::Choice(words) => told.push(format!("{path}: {}", words.join(" "))),
+            Shape::Choice(words, _) => told.push(format!("{path}: {}", words.join(" "))),
             Shape::Map(inner, _) => choices(&path, inner, told),
             _ => (),
         }

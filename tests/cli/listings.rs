@@ -113,14 +113,15 @@ fn completed(project: &Project, shell: &str, words: &str) -> Option<Vec<String>>
     }
     let script = match shell {
         "bash" => {
-            let asked = "COMP_WORDS=($WORDS \"$LAST\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
-                _clap_complete_tinylm tinylm \"$LAST\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+            // As bash does it, an `@` is a word by itself, and yet part of the one that is completed.
+            let asked = "COMP_WORDS=(${WORDS//@/@ }); case $LAST in @?*) COMP_WORDS+=(@ \"${LAST#@}\");; *) COMP_WORDS+=(\"$LAST\");; esac; \
+                COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _tinylm tinylm \"$LAST\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
             format!("source <(tinylm completions bash); {asked}")
         }
         // `compadd` is what a completion says its words with.
         "zsh" => "autoload -Uz compinit; compinit -u -d $PWD/.zcompdump; source <(tinylm completions zsh); \
                  _describe() { print -l -- ${(P)${@[-1]}%%:*} }; \
-                 words=(${=WORDS} \"$LAST\"); CURRENT=${#words}; _clap_dynamic_completer_tinylm"
+                 words=(${=WORDS} \"$LAST\"); CURRENT=${#words}; _clap_dynamic_completer_tinylm; :"
             .to_owned(),
         _ => "tinylm completions fish | source; complete -C \"$WORDS $LAST\" | string split -f1 \\t".to_owned(),
     };
@@ -147,6 +148,9 @@ fn a_shell_completes_runs_stages_and_kinds_that_there_are_now() {
             (format!("tinylm show {name}/so"), stage.as_str()),
             ("tinylm run chain.yaml --until sor".to_owned(), "sorted"),
             ("tinylm stages tok".to_owned(), "tokenizer"),
+            ("tinylm show @la".to_owned(), "@last"),
+            ("tinylm show @last/so".to_owned(), "@last/sorted"),
+            ("tinylm export @last --to cs".to_owned(), "csv"),
         ] {
             let Some(offered) = completed(&project, shell, &words) else {
                 break;
@@ -375,11 +379,40 @@ fn the_language_is_told_on_one_page_of_eighty_columns() {
     ] {
         assert!(page.contains(part), "{part}");
     }
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/LANGUAGE.txt");
+    let kept = std::fs::read_to_string(kept).unwrap_or_default();
+    let mend = "write it anew: `tinylm language > experiments/LANGUAGE.txt`";
+    assert!(
+        kept == page,
+        "the page that the README links is another: {mend}"
+    );
     let long: Vec<&str> = page
         .lines()
         .filter(|line| line.chars().count() > 80)
         .collect();
     assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn every_file_that_the_language_shows_can_be_planned() {
+    let project = Project::new();
+    project.write(
+        "my.jsonl",
+        "{\"prompt\": \"hello\", \"response\": \"hi\"}\n",
+    );
+    let page = project.tinylm("language").success().stdout;
+    let (page, _) = page.split_once("\nOn a command line").unwrap();
+    let blocks = page.split("\n\n").filter(|block| block.starts_with("  "));
+    let files: Vec<String> = blocks
+        .map(|block| block.replace("\n  ", "\n")[2..].to_owned())
+        .collect();
+    assert_eq!(files.len(), 4);
+    project.write("mine.yaml", &files[0]);
+    for file in &files {
+        project.write("file.yaml", file);
+        let plan = project.tinylm("plan file.yaml").success();
+        assert!(plan.stdout.contains("would run"), "{file}\n{plan}");
+    }
 }
 
 #[test]
@@ -435,13 +468,25 @@ fn an_experiment_is_written_for_a_file_of_ones_own() {
         "tale.txt",
         &"Once upon a time there was a lamp. ".repeat(200),
     );
-    for (flag, file, asked) in [
-        ("--chat", "chat.txt", "answers> hello"),
-        ("--text", "tale.txt", "goes_on> Once upon a time"),
+    // The first is sized by a guess, the next by what the first did.
+    for (flag, file, asked, because) in [
+        (
+            "--chat",
+            "chat.txt",
+            "answers> hello",
+            "by a guess of its speed",
+        ),
+        (
+            "--text",
+            "tale.txt",
+            "goes_on> Once upon a time",
+            "/model did ",
+        ),
     ] {
         let name = format!("mine/{}.yaml", &flag[2..]);
         let init = format!("init {name} {flag} {file} --minutes 1");
-        project.tinylm(&init).success();
+        let told = project.tinylm(&init).success();
+        assert!(told.stdout.contains(because), "{told}");
         let run = project
             .tinylm(&format!(
                 "run {name} -S model.train.epochs=1 -S model.model.n_layers=1"

@@ -30,7 +30,7 @@ stages:
     watch: { log_every: 1, checkpoint_every: 500, samples: [the sun] }
 ";
 
-fn learning(n_steps: u32) -> Project {
+pub(crate) fn learning(n_steps: u32) -> Project {
     let project = Project::new();
     let steps = n_steps.to_string();
     project.write("learning.yaml", &LEARNING.replace("STEPS", &steps));
@@ -50,7 +50,7 @@ fn learns(project: &Project) -> bool {
     curves.is_some_and(|curves| curves.iter().any(|curve| curve["metric"] == "loss"))
 }
 
-fn last_run(project: &Project) -> String {
+pub(crate) fn last_run(project: &Project) -> String {
     project.last_run("name")
 }
 
@@ -115,7 +115,9 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
         let page = browser.ask("document.body?.textContent ?? ''");
         page.as_str().unwrap().contains(&digest).then_some(())
     });
-    let from = browser.ask("document.querySelector('[data-piece=\"Made from\"]').textContent");
+    // The digest stands above it, and a page comes from its top.
+    let from = "document.querySelector('[data-piece=\"Made from\"]')?.textContent";
+    let from = browser.until(|browser, _| Some(browser.ask(from)).filter(|from| !from.is_null()));
     assert!(from.as_str().unwrap().contains("shards"), "{from}");
     assert_eq!(browser.complaints, Vec::<String>::new());
 }

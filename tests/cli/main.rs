@@ -8,6 +8,7 @@ mod chatting;
 mod chromium;
 mod claims;
 mod collecting;
+mod curves;
 mod damage;
 mod documents;
 mod experiments;

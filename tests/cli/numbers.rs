@@ -159,6 +159,41 @@ fn a_watched_training_that_is_killed_has_each_point_once_and_watching_makes_noth
 }
 
 #[test]
+fn an_export_leaves_the_files_of_a_run_that_goes_on_alone() {
+    let project = training();
+    let child = project.start("run first.yaml -S watch.tensorboard=board");
+    let live = || {
+        let runs = fs::read_dir(project.path("board")).ok()?;
+        let run = runs.map(|run| run.unwrap().path()).next()?;
+        let files = fs::read_dir(run.join("model")).ok()?;
+        let file = files.map(|file| file.unwrap().path()).next()?;
+        (file.metadata().unwrap().len() > 10_000).then_some(file)
+    };
+    wait_until("a curve", || live().is_some());
+    let file = live().unwrap();
+    let inside = file.strip_prefix(project.path("")).unwrap().display();
+    for over_it in [
+        "export @last --to tensorboard -o board".to_owned(),
+        format!("export @last --to csv -o {inside}"),
+    ] {
+        let refused = project.tinylm(&over_it).failure(2);
+        assert!(refused.stderr.contains("goes on writes"), "{refused}");
+        assert!(refused.stderr.contains(&inside.to_string()), "{refused}");
+    }
+    let elsewhere = "export @last --to tensorboard -o elsewhere";
+    project.tinylm(elsewhere).success();
+    project.wait(child).success();
+    let name = project.newest();
+    let table = table(&project);
+    let board = board(&project.path("board").join(&name));
+    assert_eq!(curves_of(board, &table), table);
+    // Once it has ended, its files are those of any export.
+    let over_it = "export @last --to tensorboard -o board";
+    project.tinylm(over_it).success();
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_run_is_exported_to_tensorboard_and_as_tables_in_place_of_earlier_ones() {
     let project = training();
     project

@@ -182,4 +182,29 @@ fn a_plan_counts_what_a_training_then_takes_and_the_next_one_knows_its_speed() {
         .success();
     assert!(next.stdout.contains(" here, as "), "{next}");
     assert!(next.stdout.contains("/model did "), "{next}");
+
+    // One in other numbers says nothing of it.
+    let other = "plan train.yaml -v -S model.train.precision=bf16";
+    let other = project.tinylm(other).success();
+    let guess = "a guess until a training in bf16 has been here";
+    assert!(other.stdout.contains(guess), "{other}");
+
+    // A program is told the same.
+    let json = "plan train.yaml --json -S model.train.lr=3e-3";
+    let json = project.tinylm(json).success();
+    let stages: Vec<serde_json::Value> = serde_json::from_str(&json.stdout).unwrap();
+    let of = |name: &str| {
+        let stage = stages.iter().find(|stage| stage["stage"] == name);
+        stage.unwrap()["forecast"].clone()
+    };
+    let model = of("model");
+    assert_eq!(
+        [&model["steps"], &model["tokens"], &model["epochs"]].map(|n| n.as_f64().unwrap()),
+        [steps, tokens, 3.0]
+    );
+    assert_eq!(model["is_counted"], true);
+    assert!(model["seconds"].as_f64().unwrap() > 0.0, "{model}");
+    let because = model["because"].as_str().unwrap();
+    assert!(next.stdout.contains(because), "{model}");
+    assert!(of("shards").is_null());
 }

@@ -144,7 +144,7 @@ macro_rules! choices {
 
         impl $crate::Shaped for $name {
             fn shape() -> $crate::Shape {
-                $crate::Shape::Choice(vec![$($word),+])
+                $crate::Shape::Choice(vec![$($word),+], vec![$($crate::doc_text(&[$($doc),*])),+])
             }
         }
     };

@@ -22,8 +22,8 @@ pub struct Setting {
 pub enum Shape {
     /// One value, described by a word such as `number`.
     Value(&'static str),
-    /// One of these words.
-    Choice(Vec<&'static str>),
+    /// One of these words, each with what it stands for, if that is declared.
+    Choice(Vec<&'static str>, Vec<String>),
     /// A file, folder or glob on this machine: its *contents* are in the key, not its place.
     Path,
     /// Further settings, and groups of them that exclude each other.

@@ -62,7 +62,7 @@ fn what_has_no_default_is_left_for_typing_to_miss() {
 fn the_declaration_is_the_documentation() {
     let list = Outer::list();
     assert_eq!(list[0].about, "How it works.");
-    assert!(matches!(&list[0].shape, Shape::Choice(words) if words == &["exact", "minhash"]));
+    assert!(matches!(&list[0].shape, Shape::Choice(words, _) if words == &["exact", "minhash"]));
     assert_eq!(list[2].neutral, Some(Value::Null));
     assert_eq!(Outer::EXCLUSIVE, &[&["a", "b"]]);
 }

@@ -151,6 +151,8 @@ impl Here {
             End::Failed(error) if error.cancelled => self.after_stop(heard, error),
             End::Failed(error) => Some(Last::Failed(error)),
             End::Died(error) if heard == Heard::Nothing => Some(Last::Died(error)),
+            // Killed because the driver wished it.
+            End::Died(_) if heard == Heard::Wish => Some(Last::Failed(StageError::cancelled())),
             End::Died(error) => self.after_stop(heard, error),
         };
         (last, usage)

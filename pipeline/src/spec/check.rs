@@ -311,7 +311,7 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
             path: path.to_owned(),
             expected,
             label: match (shape, &node.data) {
-                (Shape::Choice(_), Data::Text(_)) => "not one of them".to_owned(),
+                (Shape::Choice(..), Data::Text(_)) => "not one of them".to_owned(),
                 _ => format!("this is {}", node.sort()),
             },
             help,
@@ -327,8 +327,8 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
         | (Shape::Path, Data::Text(_)) => {}
         (Shape::Value("whole number"), Data::Number(number)) if !number.is_f64() => {}
         (Shape::Value(word), _) => refused(with_article(word), spelling_help(word, node)),
-        (Shape::Choice(words), Data::Text(text)) if words.contains(&text.as_str()) => {}
-        (Shape::Choice(words), _) => {
+        (Shape::Choice(words, _), Data::Text(text)) if words.contains(&text.as_str()) => {}
+        (Shape::Choice(words, _), _) => {
             let near = node
                 .as_text()
                 .and_then(|text| nearest(text, words.iter().copied()));

@@ -11,7 +11,7 @@ use std::{
 use rusqlite::Row;
 use serde_json::Value;
 
-use super::{FINAL, value};
+use super::{FINAL, IS_NO_LOAD, value};
 use crate::{
     Error, Judge, Millis, Registry, Run,
     nearest::nearest,
@@ -251,7 +251,7 @@ fn compare(a: &Fact, b: &Fact) -> Ordering {
 
 pub(super) fn metric_facts() -> String {
     format!(
-        "{FINAL} WHERE series.name = ?1 OR stages.name || '.' || series.name = ?1
+        "{FINAL} AND {IS_NO_LOAD} WHERE series.name = ?1 OR stages.name || '.' || series.name = ?1
          OR substr(series.name, -length(?1) - 1) = '.' || ?1
          OR substr(stages.name || '.' || series.name, -length(?1) - 1) = '.' || ?1
          ORDER BY stages.position DESC"

@@ -28,6 +28,23 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
+/// How many points are left of a long curve, and along which axis they are even.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thinning {
+    pub points_max: usize,
+    /// Whether they are for an axis that shows decades, where the first steps take most of the room.
+    pub is_log: bool,
+}
+
+impl Thinning {
+    pub fn even(points_max: usize) -> Self {
+        Self {
+            points_max,
+            is_log: false,
+        }
+    }
+}
+
 /// A curve from its first point to its last; the final number is none of its points.
 pub const ALL_STEPS: RangeInclusive<u64> = 0..=u64::MAX;
 
@@ -39,7 +56,7 @@ impl Registry {
         name: &str,
         max_points: usize,
     ) -> Result<Series, Error> {
-        self.metric_series_within(execution_id, name, &ALL_STEPS, max_points)
+        self.metric_series_within(execution_id, name, &ALL_STEPS, Thinning::even(max_points))
     }
 
     fn metric_series_within(
@@ -47,9 +64,9 @@ impl Registry {
         execution_id: &str,
         name: &str,
         steps: &RangeInclusive<u64>,
-        max_points: usize,
+        thinning: Thinning,
     ) -> Result<Series, Error> {
-        let mut thinner = Thinner::new(max_points);
+        let mut thinner = Thinner::new(thinning);
         self.thin(execution_id, name, steps, &mut thinner)
             .map_err(|error| self.error(error))?;
         Ok(Series {
@@ -65,13 +82,13 @@ impl Registry {
         &self,
         curves: &[(String, String)],
         steps: &RangeInclusive<u64>,
-        max_points: usize,
+        thinning: Thinning,
     ) -> Result<Vec<Series>, Error> {
         let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
         let n_each = curves.len().div_ceil(n_threads).max(16);
         let read = |reader: &Registry, curves: &[(String, String)]| {
             let read = |(execution_id, name): &(String, String)| {
-                reader.metric_series_within(execution_id, name, steps, max_points)
+                reader.metric_series_within(execution_id, name, steps, thinning)
             };
             curves.iter().map(read).collect::<Result<Vec<_>, Error>>()
         };
@@ -163,7 +180,7 @@ impl Registry {
 /// point and, for each bucket of steps, the lowest and the highest. NaN counts as the highest, so
 /// that a loss which blew up once is not thinned away.
 pub(super) struct Thinner {
-    max_points: usize,
+    thinning: Thinning,
     n_points: u64,
     first_step: u64,
     pub(super) last_step: u64,
@@ -181,9 +198,12 @@ struct Bucket {
 }
 
 impl Thinner {
-    pub(super) fn new(max_points: usize) -> Self {
+    pub(super) fn new(thinning: Thinning) -> Self {
         Thinner {
-            max_points: max_points.max(4),
+            thinning: Thinning {
+                points_max: thinning.points_max.max(4),
+                ..thinning
+            },
             n_points: 0,
             first_step: 0,
             last_step: 0,
@@ -196,7 +216,7 @@ impl Thinner {
 
     pub(super) fn add(&mut self, point: Point) {
         self.n_points += 1;
-        if self.n_points <= self.max_points as u64 {
+        if self.n_points <= self.thinning.points_max as u64 {
             self.few.push(point);
             return;
         }
@@ -211,13 +231,7 @@ impl Thinner {
             self.thinned.push(point);
         }
         self.last = Some(point);
-        let n_buckets = (self.max_points as u64 - 2) / 2;
-        let n_steps = self
-            .last_step
-            .saturating_add(1)
-            .saturating_sub(self.first_step);
-        let place = point.step.saturating_sub(self.first_step);
-        let number = place.saturating_mul(n_buckets) / n_steps.max(1);
+        let number = self.bucket_of(point.step);
         match &mut self.bucket {
             Some(bucket) if bucket.number == number => {
                 if point.value.total_cmp(&bucket.low.value).is_lt() {
@@ -233,6 +247,21 @@ impl Thinner {
                 self.bucket = Some(Bucket { number, low, high });
             }
         }
+    }
+
+    fn bucket_of(&self, step: u64) -> u64 {
+        let n_buckets = (self.thinning.points_max as u64 - 2) / 2;
+        if self.thinning.is_log {
+            // Step 0 has no place among decades, and is the beginning of the first.
+            let place =
+                |step: u64| (step.max(1) as f64).ln() - (self.first_step.max(1) as f64).ln();
+            let share = place(step) / place(self.last_step).max(f64::MIN_POSITIVE);
+            return ((share * n_buckets as f64) as u64).min(n_buckets - 1);
+        }
+        let end = self.last_step.saturating_add(1);
+        let n_steps = end.saturating_sub(self.first_step);
+        let place = step.saturating_sub(self.first_step);
+        place.saturating_mul(n_buckets) / n_steps.max(1)
     }
 
     fn close(&mut self) {

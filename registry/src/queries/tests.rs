@@ -471,7 +471,7 @@ fn many_curves_read_at_once_are_those_read_one_by_one() {
     curves.push(("none".into(), "loss".into()));
     let together = fixture
         .registry
-        .metric_series_of(&curves, &ALL_STEPS, 10)
+        .metric_series_of(&curves, &ALL_STEPS, Thinning::even(10))
         .unwrap();
     let alone: Vec<Series> = curves
         .iter()
@@ -511,17 +511,18 @@ proptest! {
     #[test]
     fn a_thinned_curve_is_part_of_the_whole_and_keeps_its_ends_and_extremes(
         steps in prop::collection::btree_set(0_u64..2000, 1..400),
-        max_points in 4_usize..100,
+        points_max in 4_usize..100,
+        is_log: bool,
     ) {
         let points: Vec<Point> = steps
             .iter()
             .map(|&step| Point { step, value: (step * 7919 % 1009) as f64, at: 0 })
             .collect();
-        let mut thinner = Thinner::new(max_points);
+        let mut thinner = Thinner::new(Thinning { points_max, is_log });
         thinner.last_step = points.last().unwrap().step;
         points.iter().for_each(|&point| thinner.add(point));
         let thinned = thinner.finish();
-        prop_assert!(thinned.len() <= max_points, "{} of {max_points}", thinned.len());
+        prop_assert!(thinned.len() <= points_max, "{} of {points_max}", thinned.len());
         prop_assert!(thinned.windows(2).all(|pair| pair[0].step < pair[1].step));
         prop_assert!(thinned.iter().all(|point| points.contains(point)));
         prop_assert_eq!(thinned.first(), points.first());
@@ -531,6 +532,51 @@ proptest! {
         prop_assert_eq!(highest(&thinned), highest(&points));
         prop_assert_eq!(lowest(&thinned), lowest(&points));
     }
+}
+
+#[test]
+fn each_decade_of_a_curve_that_is_thinned_for_decades_has_points() {
+    let mut thinner = Thinner::new(Thinning {
+        points_max: 100,
+        is_log: true,
+    });
+    thinner.last_step = 100_000;
+    for step in 0..=100_000 {
+        let value = (step % 7) as f64;
+        thinner.add(Point { step, value, at: 0 });
+    }
+    let thinned = thinner.finish();
+    for decade in [1..10, 10..100, 100..1_000, 1_000..10_000, 10_000..100_000] {
+        let n = thinned.iter().filter(|point| decade.contains(&point.step));
+        // Ten parts of two points each, and one more where a part lies across the decade's end.
+        assert!((8..=21).contains(&n.count()), "{decade:?} of {thinned:?}");
+    }
+}
+
+#[test]
+fn the_load_of_the_machine_is_neither_a_result_nor_anybody_elses() {
+    let fixture = Fixture::new();
+    fixture.run("a", "1", 3.0);
+    let registry = &fixture.registry;
+    let load = curve("e-a", crate::load::MEMORY, &[1e9, 2e9, 3e9]);
+    registry.append_metrics(&load).unwrap();
+    let finals = registry.final_metrics("a").unwrap();
+    assert!(
+        finals
+            .iter()
+            .all(|metric| metric.name != crate::load::MEMORY)
+    );
+    let query = RunQuery {
+        filter: Some(Filter::parse("system/memory > 0").unwrap()),
+        ..RunQuery::default()
+    };
+    assert!(registry.runs(&query).is_err(), "no run is judged by it");
+    // Steps are taken back, and seconds are not.
+    registry.cut_metrics_after("e-a", 1).unwrap();
+    let memory = |id| registry.metric_series(id, crate::load::MEMORY, 10).unwrap();
+    assert_eq!(memory("e-a").n_points, 3);
+    registry.copy_metrics("e-a", "later").unwrap();
+    assert_eq!(memory("later").n_points, 0);
 }
 
 #[test]

@@ -165,6 +165,8 @@ impl Follower {
             }
         }
         self.tails = kept;
+        let shown: HashSet<(&str, &str)> = curves(reports).collect();
+        grown.retain(|curve| shown.contains(&(curve.execution.as_str(), curve.metric.as_str())));
         Ok(match is_anew {
             true => Value::Null,
             false => html::points(&grown),
@@ -172,12 +174,19 @@ impl Follower {
     }
 }
 
-/// The executions whose curves may grow.
+/// The curves that are shown.
+fn curves(reports: &[Report]) -> impl Iterator<Item = (&str, &str)> {
+    let curves = reports.iter().flat_map(|report| &report.curves);
+    curves.map(|curve| (curve.execution.as_str(), curve.metric.as_str()))
+}
+
+/// The executions whose curves are shown and may grow.
 fn running(reports: &[Report]) -> impl Iterator<Item = (&str, &tinylm_registry::Execution)> {
+    let shown: HashSet<&str> = curves(reports).map(|(execution, _)| execution).collect();
     let stages = reports.iter().flat_map(|report| &report.stages);
-    stages.filter_map(|stage| {
+    stages.filter_map(move |stage| {
         let execution = stage.execution.as_ref()?;
-        let is_ours = execution.status == Status::Running;
+        let is_ours = execution.status == Status::Running && shown.contains(execution.id.as_str());
         is_ours.then_some((stage.row.name.as_str(), execution))
     })
 }

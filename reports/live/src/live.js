@@ -68,9 +68,12 @@
     added += points.step.length;
   };
 
-  const takePoints = async (points) => {
+  // While all curves are asked for anew, what comes waits for them.
+  let waiting = null;
+  const takePoints = (points) => {
+    if (waiting) return void waiting.push(points);
     const ids = Object.keys(points ?? {});
-    if (!points || ids.some((id) => lines(id).length === 0 && wants(id)) || added > ADDED_MAX) return reload();
+    if (!points || ids.some((id) => lines(id).length === 0) || added > ADDED_MAX) return void reload();
     const touched = new Set(ids);
     for (const id of ids) for (const line of lines(id)) put(line, points[id]);
     for (const chart of charts) if (chart.spec.series.some((line) => touched.has(line.id))) chart.draw();
@@ -89,34 +92,56 @@
     }
     return [...byMetric.values()];
   };
-  const build = (specs) => page.build(isTogether ? together(specs) : specs);
-  let all = page.charts.map((chart) => chart.spec);
-  if (/^\/run\/[^/]+$/.test(live.of) && new Set(all.map((spec) => spec.title)).size > 1) {
-    const label = element("label", {}, "stages together ");
+  const tick = (label, title, change) => {
     const box = element("input", { type: "checkbox" });
-    box.addEventListener("change", () => {
-      isTogether = box.checked;
-      build(all);
-    });
-    label.prepend(box);
-    document.querySelector(".controls").append(label);
-  }
-
-  // The list of runs shows losses only.
-  const wants = (id) => live.of.split("?")[0] !== "/" || /\/(loss|validation_loss)$/.test(id);
-
-  const reload = async () => {
-    added = 0;
-    const answer = await fetch(`/charts?of=${of}`);
-    if (!answer.ok) return;
-    all = (await answer.json()).charts;
-    if (all.length && !document.getElementById("charts")) return location.reload();
-    build(all);
+    box.addEventListener("change", () => change(box.checked));
+    const told = element("label", { title }, ` ${label}`);
+    told.prepend(box);
+    return told;
   };
+  const across = tick("logarithmic →", "the horizontal axis in decades", (isOn) => {
+    page.state.logX = isOn;
+    page.drawAll();
+    reload();
+  });
+  const merged = tick("stages together", "a metric of all stages in one chart", (isOn) => {
+    isTogether = isOn;
+    build(all);
+  });
+  let all = page.charts.map((chart) => chart.spec);
+  const build = (specs) => {
+    merged.hidden = !/^\/run\/[^/]+$/.test(live.of) || new Set(specs.map((spec) => spec.title)).size < 2;
+    page.build(isTogether ? together(specs) : specs);
+  };
+
+  // The points of a line that a pixel can show: its lowest and its highest.
+  const pointsOf = (chart) => 2 * Math.ceil(chart.box.clientWidth);
+  const widest = (charts) => Math.max(0, ...charts.map(pointsOf));
+  const spread = () => (page.state.logX ? "&log" : "");
+  let asked = 0;
+  const reload = async () => {
+    if (waiting) return;
+    waiting = [];
+    added = 0;
+    asked = widest(charts);
+    const [large, small] = [true, false].map((isWide) => widest(charts.filter((chart) => chart.spec.wide === isWide)));
+    const room = charts.length ? "" : 2 * view.clientWidth;
+    const answer = await fetch(`/charts?of=${of}&large=${large || small || room}&small=${small || large || room}${spread()}`).catch(() => null);
+    const come = waiting;
+    waiting = null;
+    if (!answer?.ok) return;
+    all = (await answer.json()).charts;
+    build(all);
+    for (const points of come) takePoints(points);
+  };
+  // Turned or widened, a page has room for more.
+  addEventListener("resize", () => {
+    if (widest(charts) > 1.2 * asked) reload();
+  });
 
   // A zoomed chart is drawn from the points of what it shows, not from the few of the whole.
   page.zoomed = async (chart) => {
-    const x = page.state.x;
+    const x = chart.axis;
     if (!chart.window) {
       for (const line of chart.spec.series) if (line.whole) Object.assign(line, line.whole, { whole: null });
       return chart.draw();
@@ -129,7 +154,7 @@
       if (!inside.length) return;
       const before = line.whole.step.findLast((step) => step < inside[0]) ?? 0;
       const after = line.whole.step.find((step) => step > inside.at(-1)) ?? "";
-      const answer = await fetch(`/curve?id=${encodeURIComponent(line.id)}&from=${before}&to=${after}&points=${2 * Math.round(chart.box.clientWidth)}`);
+      const answer = await fetch(`/curve?id=${encodeURIComponent(line.id)}&from=${before}&to=${after}&points=${pointsOf(chart)}${spread()}`);
       const points = answer.ok ? (await answer.json())[line.id] : null;
       if (points && chart.window === asked) Object.assign(line, points);
     }));
@@ -151,6 +176,7 @@
 
   // --- the stream -----------------------------------------------------------------------------
 
+  // Of what is drawn it may repeat a little, and leave out nothing.
   const source = new EventSource(`/stream?of=${of}&since=${live.since}`);
   const say = (text, kind) => {
     state.textContent = text;
@@ -189,6 +215,7 @@
     for (const node of root.querySelectorAll(".open[data-at]")) openRun(node);
     if (root.querySelector(".list")) listed(root);
     for (const details of root.querySelectorAll("details")) samplesByStep(details, step);
+    for (const controls of root.querySelectorAll(".controls")) controls.append(across, merged);
   };
 
   const openRun = (node) => {
@@ -290,4 +317,5 @@
   }
 
   dress(view);
+  reload();
 })();

@@ -32,6 +32,10 @@ impl Address {
         fitting.map(|(_, value)| value.clone()).collect()
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.query.iter().any(|(other, _)| other == name)
+    }
+
     /// The first value of a name; empty without one.
     pub(crate) fn one(&self, name: &str) -> String {
         self.all(name).into_iter().next().unwrap_or_default()

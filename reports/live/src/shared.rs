@@ -39,10 +39,10 @@ impl Site {
         }
     }
 
-    /// Reads a view, its curves and all.
-    pub(crate) async fn see(self: &Arc<Self>, view: &View) -> Result<Seen, Wrong> {
+    /// Reads a view, or a part of it.
+    pub(crate) async fn see(self: &Arc<Self>, view: &View, part: Part) -> Result<Seen, Wrong> {
         let (site, view) = (Arc::clone(self), view.clone());
-        let read = move |registry: &_| view.see(registry, &site.home, Part::All, (site.now)());
+        let read = move |registry: &_| view.see(registry, &site.home, part, (site.now)());
         self.readers.ask(read).await
     }
 }

@@ -11,21 +11,23 @@ use axum::{
     routing::{any, get, post},
 };
 use serde_json::{Value, json};
-use tinylm_reports::{html, window};
+use tinylm_registry::Thinning;
+use tinylm_reports::{Fineness, html, window};
 use tinylm_serve::Door;
 
 use crate::{
     Options, change, follow,
     page::{self, Address, Page},
     shared::Site,
-    view::{Asked, Seen, View},
+    view::{Asked, Part, Seen, View},
     wrong::Wrong,
 };
 
 /// Most bytes of a request.
 const BODY: usize = 4 << 20;
-/// Most points that a piece of a curve is drawn from.
-const POINTS_MAX: usize = 4_000;
+/// Points that a curve is drawn from where nobody says how wide it is, and the most.
+const POINTS: usize = 1_000;
+const POINTS_MAX: usize = 8_000;
 
 pub(crate) fn router(options: Options, addr: SocketAddr) -> Router {
     let site = Arc::new(Site::new(options, addr));
@@ -76,7 +78,7 @@ async fn shown(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         return Wrong::absent("no such page").into_response();
     };
     let now_ms = (site.now)();
-    let (seen, status) = match site.see(&view).await {
+    let (seen, status) = match site.see(&view, Part::Words).await {
         Ok(seen) => (seen, None),
         Err(wrong) => (Seen::of_wrong(&wrong), Some(wrong.status)),
     };
@@ -163,9 +165,31 @@ fn search(asked: &Asked) -> String {
     )
 }
 
+/// All curves of a view, for the widths that the page draws them in.
 async fn charts(State(site): State<Arc<Site>>, uri: Uri) -> Result<Json<Value>, Wrong> {
-    let seen = site.see(&view_of(&uri)?).await?;
+    let address = address(&uri);
+    let fineness = Fineness {
+        large: points(&address, "large")?,
+        small: points(&address, "small")?,
+        is_log: address.has("log"),
+    };
+    let seen = site.see(&view_of(&uri)?, Part::Curves(fineness)).await?;
     Ok(Json(seen.charts))
+}
+
+fn points(address: &Address, name: &str) -> Result<usize, Wrong> {
+    let points = number(address, name, POINTS as u64)?;
+    Ok(points.clamp(1, POINTS_MAX as u64) as usize)
+}
+
+/// A whole number behind a question mark.
+fn number(address: &Address, name: &str, default: u64) -> Result<u64, Wrong> {
+    match address.one(name) {
+        text if text.is_empty() => Ok(default),
+        text => text
+            .parse()
+            .map_err(|_| Wrong::asked(format!("`{name}` is a whole number"))),
+    }
 }
 
 /// A piece of one curve, in as many points as a screen shows.
@@ -176,15 +200,11 @@ async fn curve(State(site): State<Arc<Site>>, uri: Uri) -> Result<Json<Value>, W
         .split_once('/')
         .map(|(execution, metric)| (execution.to_owned(), metric.to_owned()))
         .ok_or_else(|| Wrong::asked("`id` is EXECUTION/METRIC"))?;
-    let step = |name: &str, default: u64| {
-        let text = address.one(name);
-        let number = (!text.is_empty()).then(|| text.parse::<u64>());
-        number
-            .unwrap_or(Ok(default))
-            .map_err(|_| Wrong::asked(format!("`{name}` is a step")))
+    let steps = number(&address, "from", 0)?..=number(&address, "to", u64::MAX)?;
+    let thinning = Thinning {
+        points_max: points(&address, "points")?,
+        is_log: address.has("log"),
     };
-    let steps = step("from", 0)?..=step("to", u64::MAX)?;
-    let points = step("points", 1_000)?.min(POINTS_MAX as u64) as usize;
     let read = move |registry: &tinylm_registry::Registry| {
         let found = registry.execution(&execution)?;
         let found = found.ok_or_else(|| Wrong::absent(format!("no execution `{execution}`")))?;
@@ -194,7 +214,7 @@ async fn curve(State(site): State<Arc<Site>>, uri: Uri) -> Result<Json<Value>, W
             &found,
             &[metric],
             &steps,
-            points,
+            thinning,
         )?)
     };
     let curves = site.readers.ask(read).await?;

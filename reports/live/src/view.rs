@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tinylm_registry::{Filter, Home, Registry, Run, RunQuery};
 use tinylm_reports::{
-    Report, ReportOptions, Selection,
+    Fineness, Report, ReportOptions, Selection,
     block::{Block, Document, Section},
     compare,
     html::{self, Piece},
@@ -50,9 +50,10 @@ pub(crate) struct Asked {
 /// How much of a view is read.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Part {
-    All,
     /// All but the points of curves, which come by themselves.
     Words,
+    /// The curves, in as many points as a screen shows.
+    Curves(Fineness),
 }
 
 /// A view as it is now.
@@ -142,13 +143,16 @@ impl View {
 
 fn options(n_runs: usize, part: Part, now_ms: i64) -> ReportOptions {
     let options = ReportOptions::for_runs(n_runs, now_ms, &[]);
-    match part {
-        Part::All => options,
-        Part::Words => ReportOptions {
-            points_max: 0,
-            ..options
+    let points = match part {
+        Part::Words => Fineness::ENDS,
+        Part::Curves(fineness) if options.curves.is_empty() => fineness,
+        // Of an overview of many runs nobody sees the pixels.
+        Part::Curves(Fineness { is_log, .. }) => Fineness {
+            is_log,
+            ..options.points
         },
-    }
+    };
+    ReportOptions { points, ..options }
 }
 
 fn seen(document: &Document<'_>) -> Seen {
@@ -291,7 +295,7 @@ impl Asked {
         let charts: Vec<Value> = reports.iter().flat_map(main_charts).collect();
         pieces.push(Piece {
             id: "Curves".to_owned(),
-            html: match charts.is_empty() && part == Part::All {
+            html: match charts.is_empty() {
                 true => String::new(),
                 false => format!("<section>{}</section>", html::CHARTS),
             },

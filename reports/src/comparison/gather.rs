@@ -101,7 +101,8 @@ fn with_errors(mut rows: Vec<MetricRow>, is_asked: bool) -> Vec<MetricRow> {
     rows
 }
 
-/// Returns what a stage ended with: its final numbers, then the ends of curves that have none.
+/// Returns what a stage ended with: its final numbers, then the ends of curves that have none. How
+/// the machine was loaded at the end is no result.
 fn stage_values<'a>(
     report: &'a Report,
     stage: &'a Stage,
@@ -113,7 +114,7 @@ fn stage_values<'a>(
     let curves = report
         .curves
         .iter()
-        .filter(|curve| curve.stage == stage.row.name);
+        .filter(|curve| curve.stage == stage.row.name && !curve.is_load());
     let ends = curves.filter_map(|curve| Some((curve.metric.as_str(), curve.last()?, true)));
     finals
         .map(|last| (last.metric.as_str(), last.value, false))

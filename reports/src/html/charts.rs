@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tinylm_registry::load;
 
 use crate::{
     block::{Block, Chart, Document, Series},
@@ -19,6 +20,8 @@ pub(super) struct Drawn<'a> {
     title: &'a str,
     note: &'a str,
     wide: bool,
+    /// What the values are of, where they tell of the machine: such curves are drawn over time.
+    load: Option<&'static str>,
     series: Vec<Line<'a>>,
 }
 
@@ -74,7 +77,16 @@ fn drawn<'a>(chart: &'a Chart<'_>, n_points: &mut usize) -> Drawn<'a> {
         title: &chart.title,
         note: &chart.metric,
         wide: chart.is_main,
+        load: load_of(&chart.metric),
         series,
+    }
+}
+
+fn load_of(metric: &str) -> Option<&'static str> {
+    match metric {
+        load::MEMORY => Some("bytes"),
+        load::CPU => Some("cores"),
+        _ => None,
     }
 }
 
@@ -92,7 +104,11 @@ fn line<'a>(series: &'a Series<'_>) -> Line<'a> {
 
 impl Points {
     pub(super) fn of(curve: &Curve) -> Points {
-        let points = &curve.points;
+        // Of a curve that was not read an end is known, and nothing to draw.
+        let points = match curve.n_points {
+            0 => &[],
+            _ => &curve.points[..],
+        };
         let has_tokens = points.iter().any(|point| point.tokens.is_some());
         let tokens = points.iter().map(|point| point.tokens.map(f64::round));
         let seconds = points

@@ -4,7 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
-  const state = { x: "step", log: false, smooth: 0, hidden: new Set() };
+  const state = { x: "step", log: false, logX: false, smooth: 0, hidden: new Set() };
 
   const element = (name, attributes, text) => {
     const made = document.createElement(name);
@@ -45,6 +45,12 @@
     if (seconds < 120) return tick(Math.round(seconds * 10) / 10) + " s";
     if (seconds < 7200) return tick(Math.round(seconds / 6) / 10) + " min";
     return tick(Math.round(seconds / 360) / 10) + " h";
+  };
+  const bytes = (size) => {
+    const units = ["B", "kB", "MB", "GB", "TB"];
+    let unit = 0;
+    for (; Math.abs(size) >= 999.5 && unit + 1 < units.length; unit++) size /= 1000;
+    return `${Number(size.toPrecision(3))} ${units[unit]}`;
   };
   const axes = {
     step: { write: tick, title: "steps", read: (value) => "step " + number(value) },
@@ -88,8 +94,8 @@
   // Values are numbers, or the words for what JSON cannot hold.
   const words = { nan: NaN, inf: Infinity, "-inf": -Infinity };
   const value = (raw) => (typeof raw === "string" ? words[raw] : raw);
-  const pointsOf = (series) => {
-    const xs = series[state.x];
+  const pointsOf = (series, axis) => {
+    const xs = series[axis];
     if (!xs) return [];
     const points = [];
     series.value.forEach((raw, idx) => {
@@ -97,6 +103,11 @@
     });
     return points;
   };
+
+  // A place on the horizontal axis. Decades have none for zero and what is below.
+  const along = (x) => (!state.logX ? x : x > 0 ? Math.log10(x) : -Infinity);
+  // The room at the left of decades for what has no place among them.
+  const GUTTER = 26;
 
   const charts = [];
   class Chart {
@@ -112,6 +123,7 @@
       this.tip = element("div", { class: "tip", hidden: "" });
       box.append(title, this.legend, this.svg, this.tip);
       this.fillLegend();
+      [this.tick, this.number] = spec.load === "bytes" ? [bytes, bytes] : [tick, number];
       this.svg.addEventListener("pointermove", (event) => this.point(event));
       this.svg.addEventListener("pointerdown", (event) => {
         this.point(event);
@@ -125,6 +137,11 @@
       });
       this.svg.addEventListener("dblclick", () => this.zoom(null));
       new ResizeObserver(() => this.draw()).observe(box);
+    }
+
+    // Whose place is a second has no other axis.
+    get axis() {
+      return this.spec.load ? "seconds" : state.x;
     }
 
     fillLegend() {
@@ -167,29 +184,39 @@
       this.lines = this.spec.series
         .filter((series) => !state.hidden.has(series.key))
         .map((series) => {
-          const raw = pointsOf(series).filter((point) => !this.window || (point.x >= this.window[0] && point.x <= this.window[1]));
+          const raw = pointsOf(series, this.axis).filter((point) => !this.window || (point.x >= this.window[0] && point.x <= this.window[1]));
           return { series, raw, points: series.marks ? raw : smoothed(raw, state.smooth) };
         });
       const scaled = (y) => (state.log ? Math.log10(y) : y);
       // Not spread into Math.min: a hundred thousand arguments are too many for some engines.
       const range = { x0: Infinity, x1: -Infinity, y0: Infinity, y1: -Infinity };
+      if (this.spec.load && !state.log) range.y0 = 0;
+      let lowest = Infinity;
       for (const line of this.lines) {
         for (const point of line.raw) {
-          range.x0 = Math.min(range.x0, point.x);
-          range.x1 = Math.max(range.x1, point.x);
+          const x = along(point.x);
+          lowest = Math.min(lowest, point.x);
+          if (Number.isFinite(x)) {
+            range.x0 = Math.min(range.x0, x);
+            range.x1 = Math.max(range.x1, x);
+          }
           const y = scaled(point.y);
           if (!Number.isFinite(y)) continue;
           range.y0 = Math.min(range.y0, y);
           range.y1 = Math.max(range.y1, y);
         }
       }
-      if (range.x0 > range.x1) {
+      if (lowest === Infinity) {
         this.scale = null;
-        const why = this.window ? "nothing here; a double click shows all" : this.lines.length ? `no ${axes[state.x].title} were recorded here` : "all hidden";
+        const isRead = this.lines.some((line) => line.series.value.length);
+        const why = this.window ? "nothing here; a double click shows all" : !this.lines.length ? "all hidden" : isRead ? `no ${axes[this.axis].title} were recorded here` : "";
         shape(svg, "text", { x: width / 2, y: height / 2, "text-anchor": "middle", class: "tick" }, why);
         return;
       }
-      if (this.window) [range.x0, range.x1] = this.window;
+      const ends = this.window?.map(along) ?? [];
+      if (Number.isFinite(ends[0])) range.x0 = ends[0];
+      if (Number.isFinite(ends[1])) range.x1 = ends[1];
+      if (range.x0 > range.x1) [range.x0, range.x1] = [0, 1];
       if (range.y0 > range.y1) [range.y0, range.y1] = [0, 1];
       if (range.y0 === range.y1) {
         const half = Math.abs(range.y0) * 0.05 || 1;
@@ -198,25 +225,22 @@
       }
       if (range.x0 === range.x1) range.x1 = range.x0 + 1;
       const ticks = state.log ? logTicks(range.y0, range.y1) : niceTicks(range.y0, range.y1, height / 46);
-      const written = ticks.map((y) => tick(Number((state.log ? 10 ** y : y).toPrecision(6))));
+      const written = ticks.map((y) => this.tick(Number((state.log ? 10 ** y : y).toPrecision(6))));
       const left = Math.max(30, 10 + 6.8 * Math.max(0, ...written.map((text) => text.length)));
       const [top, right, bottom] = [10, 12, 26];
-      const toX = (x) => left + ((x - range.x0) / (range.x1 - range.x0)) * (width - left - right);
+      const begin = left + (state.logX && lowest <= 0 ? GUTTER : 0);
+      const toX = (x) => {
+        const at = along(x);
+        return Number.isFinite(at) ? begin + ((at - range.x0) / (range.x1 - range.x0)) * (width - begin - right) : left + 8;
+      };
       const toY = (y) => height - bottom - ((y - range.y0) / (range.y1 - range.y0)) * (height - top - bottom);
-      this.scale = { toX, toY, scaled, range, left, right, top, bottom, width, height };
+      this.scale = { toX, toY, scaled, range, left, begin, right, top, bottom, width, height };
 
       ticks.forEach((y, idx) => {
         shape(svg, "line", { class: "grid", x1: left, x2: width - right, y1: toY(y), y2: toY(y) });
         shape(svg, "text", { class: "tick", x: left - 7, y: toY(y) + 4, "text-anchor": "end" }, written[idx]);
       });
-      const xs = niceTicks(range.x0, range.x1, width / 110);
-      xs.forEach((x, idx) => {
-        const isLast = idx + 1 === xs.length;
-        const text = axes[state.x].write(x) + (isLast && state.x !== "seconds" ? " " + axes[state.x].title : "");
-        const at = toX(x);
-        const anchor = at > width - 60 ? "end" : at < left + 14 ? "start" : "middle";
-        shape(svg, "text", { class: "tick", x: anchor === "end" ? Math.min(at + 10, width - 2) : at, y: height - 7, "text-anchor": anchor }, text);
-      });
+      this.putPlaces(svg, lowest);
       const many = this.lines.length > 16 ? " many" : "";
       for (const line of this.lines) {
         const stroke = colour(line.series.colour);
@@ -236,11 +260,38 @@
       this.cursor = shape(svg, "line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
     }
 
+    // The horizontal axis: from the last place to the first, as far as their words have room.
+    putPlaces(svg, lowest) {
+      const { toX, range, left, begin, top, bottom, width, height } = this.scale;
+      const axis = axes[this.axis];
+      const xs = state.logX ? logTicks(range.x0, range.x1).map((x) => 10 ** x) : niceTicks(range.x0, range.x1, width / 110);
+      let room = Infinity;
+      xs.reverse().forEach((x, idx) => {
+        const at = toX(x);
+        const anchor = at > width - 60 ? "end" : at < begin + 14 ? "start" : "middle";
+        const text = axis.write(Number(x.toPrecision(6))) + (idx === 0 && axis !== axes.seconds ? " " + axis.title : "");
+        const length = 7 * text.length;
+        const from = anchor === "end" ? Math.min(at + 10, width - 2) : at;
+        const start = anchor === "end" ? from - length : anchor === "start" ? from : from - length / 2;
+        if (start + length > room) return;
+        room = start - 10;
+        shape(svg, "text", { class: "tick", x: from, y: height - 7, "text-anchor": anchor }, text);
+      });
+      if (begin === left) return;
+      // What has no place among the decades stands before them, behind a broken line.
+      shape(svg, "line", { class: "grid gap", x1: begin - 6, x2: begin - 6, y1: top, y2: height - bottom });
+      shape(svg, "text", { class: "tick", x: left + 8, y: height - 7, "text-anchor": "middle" }, lowest < 0 ? "≤ 0" : "0");
+    }
+
     path(points, className, stroke) {
       const { toX, toY, scaled } = this.scale;
       let d = "", pen = "M", run = 0;
       for (const point of points) {
         const y = scaled(point.y);
+        if (Number.isFinite(y) && !Number.isFinite(along(point.x))) {
+          shape(this.svg, "circle", { class: "mark", cx: toX(point.x), cy: toY(y), r: 2.6 }).style.fill = stroke;
+          continue;
+        }
         if (!Number.isFinite(y)) {
           pen = "M";
           continue;
@@ -254,25 +305,30 @@
       if (run) shape(this.svg, "path", { class: className, d }).style.stroke = stroke;
     }
 
-    // Where a curve is not a number, a cross stands at the top edge: it must not look like an end.
+    // Where a curve is not a number, a cross stands at the top edge: it must not look like an end. What
+    // has no place among decades is below all of them.
     broken(points) {
-      const { toX, top } = this.scale;
+      const { toX, top, bottom, height } = this.scale;
       let last = -Infinity, d = "";
       for (const point of points) {
         if (Number.isFinite(this.scale.scaled(point.y))) continue;
         const x = toX(point.x);
         if (x - last < 9) continue;
         last = x;
-        d += `M${(x - 3).toFixed(1)} ${top - 3}l6 6m0 -6l-6 6`;
+        const y = state.log && point.y <= 0 ? height - bottom : top;
+        d += `M${(x - 3).toFixed(1)} ${y - 3}l6 6m0 -6l-6 6`;
       }
       if (d) shape(this.svg, "path", { class: "broken", d });
     }
 
     // The place on the horizontal axis that a pointer is at.
     under(clientX) {
-      const { range, left, right, width } = this.scale;
-      const share = (clientX - this.svg.getBoundingClientRect().left - left) / (width - left - right);
-      return range.x0 + Math.min(1, Math.max(0, share)) * (range.x1 - range.x0);
+      const { range, left, begin, right, width } = this.scale;
+      const at = clientX - this.svg.getBoundingClientRect().left;
+      if (begin > left && at < begin - 6) return 0;
+      const share = (at - begin) / (width - begin - right);
+      const x = range.x0 + Math.min(1, Math.max(0, share)) * (range.x1 - range.x0);
+      return state.logX ? 10 ** x : x;
     }
 
     zoom(ends) {
@@ -291,7 +347,7 @@
     point(event) {
       this.pointer = event;
       if (!this.scale || this.tip.classList.contains("kept")) return;
-      const { toX, range, width } = this.scale;
+      const { toX, left, right, width } = this.scale;
       const box = this.svg.getBoundingClientRect();
       const x = this.under(event.clientX);
       if (this.pulled != null && Math.abs(event.clientX - this.pulled) > 8) {
@@ -300,6 +356,7 @@
         this.band.setAttribute("width", ends[1] - ends[0]);
         this.band.setAttribute("visibility", "visible");
       }
+      const far = (point) => Math.abs(toX(point.x) - toX(x));
       const nearest = (points) => {
         let low = 0, high = points.length - 1;
         while (high - low > 1) {
@@ -307,25 +364,25 @@
           if (points[middle].x < x) low = middle;
           else high = middle;
         }
-        return Math.abs(points[low].x - x) <= Math.abs(points[high].x - x) ? points[low] : points[high];
+        return far(points[low]) <= far(points[high]) ? points[low] : points[high];
       };
-      const reach = (range.x1 - range.x0) / 12;
+      const reach = (width - left - right) / 12;
       const found = this.lines
         .filter((line) => line.points.length)
         .map((line) => ({ series: line.series, at: nearest(line.points) }))
-        .filter((hit) => Math.abs(hit.at.x - x) <= reach);
+        .filter((hit) => far(hit.at) <= reach);
       this.found = found;
       if (!found.length) return this.leave();
-      const at = found.reduce((best, hit) => (Math.abs(hit.at.x - x) < Math.abs(best - x) ? hit.at.x : best), found[0].at.x);
+      const at = found.reduce((best, hit) => (far(hit.at) < far(best) ? hit.at : best), found[0].at).x;
       this.cursor.setAttribute("x1", toX(at));
       this.cursor.setAttribute("x2", toX(at));
       this.cursor.setAttribute("visibility", "visible");
-      this.tip.replaceChildren(element("b", {}, axes[state.x].read(at)));
+      this.tip.replaceChildren(element("b", {}, axes[this.axis].read(at)));
       for (const hit of found.slice(0, 12)) {
         const row = element("div");
         const sign = element("i");
         sign.style.background = colour(hit.series.colour);
-        row.append(sign, element("span", {}, hit.series.name), element("strong", {}, number(hit.at.y)));
+        row.append(sign, element("span", {}, hit.series.name), element("strong", {}, this.number(hit.at.y)));
         this.tip.append(row);
       }
       this.tip.hidden = false;
@@ -349,14 +406,18 @@
   page.build = (specs) => {
     const holder = document.getElementById("charts");
     if (!holder) return;
+    const windows = new Map(charts.map((chart) => [chart.spec.title + " " + chart.spec.note, chart.window]));
     charts.length = 0;
     holder.replaceChildren();
     for (const spec of specs) {
       const box = element("div", { class: spec.wide ? "chart wide" : "chart" });
       holder.append(box);
-      charts.push(new Chart(spec, box));
+      const chart = new Chart(spec, box);
+      chart.window = windows.get(spec.title + " " + spec.note);
+      charts.push(chart);
     }
     drawAll();
+    for (const chart of charts) if (chart.window) page.zoomed?.(chart);
   };
   page.build(data.charts);
 
@@ -365,7 +426,7 @@
     if (!button) return;
     state.x = button.dataset.x;
     for (const other of document.querySelectorAll("[data-x]")) other.setAttribute("aria-pressed", String(other === button));
-    for (const chart of charts) chart.window = null;
+    for (const chart of charts) if (chart.window) chart.zoom(null);
     drawAll();
   });
   document.addEventListener("input", (event) => {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, ops::RangeInclusive};
 
-use tinylm_registry::{self as registry, ALL_STEPS, Execution, Registry};
+use tinylm_registry::{self as registry, Execution, Registry, Thinning, load::is_load};
 
 use crate::{
     Error,
@@ -32,19 +32,14 @@ pub fn window(
     execution: &Execution,
     metrics: &[String],
     steps: &RangeInclusive<u64>,
-    points_max: usize,
+    thinning: Thinning,
 ) -> Result<Vec<Curve>, Error> {
     let names = metrics.iter().map(String::as_str).chain([TOKENS]);
     let names: Vec<(String, String)> = names
         .map(|name| (execution.id.clone(), name.to_owned()))
         .collect();
-    let series = registry.metric_series_of(&names, steps, points_max)?;
-    let clock = match (*steps == ALL_STEPS, metrics.first()) {
-        (false, Some(name)) => {
-            Clock::in_registry(registry, &execution.id, name, execution.started_at)?
-        }
-        _ => Clock::of(execution.started_at, &series.iter().collect::<Vec<_>>()),
-    };
+    let series = registry.metric_series_of(&names, steps, thinning)?;
+    let clock = Clock::in_registry(registry, execution)?;
     let series: Vec<&registry::Series> =
         series.iter().filter(|one| !one.points.is_empty()).collect();
     Ok(with_clock(stage, execution, &series, None, &clock))
@@ -99,15 +94,15 @@ impl Tail {
     }
 
     fn since(&mut self, registry: &Registry, metric: &str, from: u64) -> Result<Vec<Curve>, Error> {
-        let began = self.execution.started_at;
         let clock = match self.clock {
             Some(clock) => clock,
-            None => Clock::in_registry(registry, &self.execution.id, metric, began)?,
+            None => Clock::in_registry(registry, &self.execution)?,
         };
         self.clock = Some(clock);
         let id = &self.execution.id;
         let names = [metric, TOKENS].map(|name| (id.clone(), name.to_owned()));
-        let series = registry.metric_series_of(&names, &(from..=u64::MAX), usize::MAX)?;
+        let series =
+            registry.metric_series_of(&names, &(from..=u64::MAX), Thinning::even(usize::MAX))?;
         let series: Vec<&registry::Series> =
             series.iter().filter(|one| !one.points.is_empty()).collect();
         Ok(with_clock(
@@ -148,7 +143,9 @@ fn with_clock(
                 value: point.value,
             };
             let mut points: Vec<Point> = one.points.iter().map(at).collect();
-            fill_tokens(&mut points, &tokens);
+            if !is_load(&one.name) {
+                fill_tokens(&mut points, &tokens);
+            }
             Curve {
                 execution: execution.id.clone(),
                 stage: stage.to_owned(),
@@ -162,12 +159,14 @@ fn with_clock(
     curves
 }
 
-/// Losses first; the rest keeps its order.
-fn metric_rank(metric: &str) -> usize {
-    ["loss", "validation_loss"]
-        .iter()
-        .position(|name| *name == metric)
-        .unwrap_or(2)
+/// Losses first, the load of the machine last; the rest keeps its order.
+pub(crate) fn metric_rank(metric: &str) -> usize {
+    match metric {
+        "loss" => 0,
+        "validation_loss" => 1,
+        metric if is_load(metric) => 3,
+        _ => 2,
+    }
 }
 
 /// Time spent at work: an execution that went on after a pause has points from before it began,
@@ -199,13 +198,16 @@ impl Clock {
         }
     }
 
-    fn in_registry(
-        registry: &Registry,
-        execution_id: &str,
-        metric: &str,
-        began_ms: i64,
-    ) -> Result<Clock, Error> {
-        let (first, before) = registry.curve_span(execution_id, metric, began_ms)?;
+    /// By the longest curve of an execution: a validation's begins late, and the load of the machine
+    /// knows nothing of an attempt before.
+    fn in_registry(registry: &Registry, execution: &Execution) -> Result<Clock, Error> {
+        let ends = registry.curve_ends(&execution.id, None)?;
+        let longest = ends.into_iter().filter(|(name, _)| !is_load(name));
+        let began_ms = execution.started_at;
+        let (first, before) = match longest.max_by_key(|(_, last)| *last) {
+            Some((name, _)) => registry.curve_span(&execution.id, &name, began_ms)?,
+            None => (None, None),
+        };
         Ok(Clock::new(began_ms, first, before))
     }
 

@@ -1,5 +1,7 @@
 //! The one list of what is told of several runs.
 
+use tinylm_registry::load::is_load;
+
 use crate::{
     block::{
         Answer, Block, ByRun, Cell, Chart, Column, Document, Fact, Group, Head, Holds, Line,
@@ -12,7 +14,7 @@ use crate::{
     places,
 };
 
-use super::{graph, parallel, status_cell, value_cell};
+use super::{graph, is_drawn, parallel, status_cell, value_cell};
 
 /// Tells of several runs.
 pub fn of_comparison(comparison: &Comparison) -> Document<'_> {
@@ -349,6 +351,7 @@ fn curves(comparison: &Comparison) -> Option<Section<'_>> {
     rows.sort_by_key(|row| match row.metric.as_str() {
         "validation_loss" => 0,
         "loss" => 1,
+        metric if is_load(metric) => 3,
         _ => 2,
     });
     let ranks = ranks(comparison);
@@ -388,7 +391,7 @@ fn chart<'a>(comparison: &'a Comparison, row: &CurveRow, ranks: &[usize]) -> Opt
         })
     };
     let series = (0..comparison.runs.len()).filter_map(series);
-    let series: Vec<Series<'_>> = series.filter(|one| !one.curve.points.is_empty()).collect();
+    let series: Vec<Series<'_>> = series.filter(|one| is_drawn(one.curve)).collect();
     (!series.is_empty()).then(|| Chart {
         title: row.stage.clone(),
         metric: row.metric.clone(),

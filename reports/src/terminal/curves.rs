@@ -1,5 +1,7 @@
 //! Charts one below the other, and small ones as a line each.
 
+use tinylm_registry::load::{self, is_load};
+
 use super::{
     chart::{Chart as Picture, Line, Look, sparkline},
     options::TerminalOptions,
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     block::{Chart, Series, Tone},
     curve::Axis,
-    number::{counted, number, thousands, tick},
+    number::{bytes, counted, number, thousands, tick},
 };
 
 /// Curves in one chart; more cannot be told apart.
@@ -39,7 +41,11 @@ pub(super) fn print(
             print_chart(screen, chart, options);
         }
     }
-    let is_small = |chart: &&&Chart<'_>| !chart.is_main && chart.series[0].letter.is_none();
+    // A brief report does not even name the load of the machine.
+    let is_small = |chart: &&&Chart<'_>| {
+        let is_told = !options.is_brief || !is_load(&chart.metric);
+        !chart.is_main && chart.series[0].letter.is_none() && is_told
+    };
     let small: Vec<&&Chart<'_>> = charts.iter().filter(is_small).collect();
     if options.is_brief && !small.is_empty() {
         left_out.push(counted(small.len(), "small curve"));
@@ -72,23 +78,25 @@ fn sparklines(charts: &[&&Chart<'_>], width: usize) -> Grid {
         let values: Vec<f64> = points.iter().map(|point| point.value).collect();
         let finite = || values.iter().copied().filter(|value| value.is_finite());
         let last = values.last().copied().unwrap_or(f64::NAN);
+        let written = |value: f64| match chart.metric.as_str() {
+            load::MEMORY => bytes(value as u64),
+            _ => number(value),
+        };
+        let tone = if last.is_finite() {
+            Tone::Plain
+        } else {
+            Tone::Bad
+        };
         grid.row(vec![
             span(stage, Tone::Quiet),
             plain(chart.metric.clone()),
             span(sparkline(&values, (width / 3).min(40)), Tone::Series(0)),
-            value_span(last, Tone::Plain),
-            span(number(finite().fold(f64::NAN, f64::min)), Tone::Quiet),
-            span(number(finite().fold(f64::NAN, f64::max)), Tone::Quiet),
+            span(written(last), tone),
+            span(written(finite().fold(f64::NAN, f64::min)), Tone::Quiet),
+            span(written(finite().fold(f64::NAN, f64::max)), Tone::Quiet),
         ]);
     }
     grid
-}
-
-fn value_span(value: f64, tone: Tone) -> Span {
-    span(
-        number(value),
-        if value.is_finite() { tone } else { Tone::Bad },
-    )
 }
 
 /// Draws the curves of a chart, or of its best runs where there are many.
@@ -169,7 +177,12 @@ fn legend_entry(series: &Series<'_>, look: Look, tone: Tone) -> Vec<Span> {
     let curve = series.curve;
     if let Some(last) = curve.last() {
         spans.push(plain(" "));
-        spans.push(value_span(last, Tone::Quiet));
+        let tone = if last.is_finite() {
+            Tone::Quiet
+        } else {
+            Tone::Bad
+        };
+        spans.push(span(number(last), tone));
     }
     let broken = curve.points.iter().find(|point| !point.value.is_finite());
     if let Some(broken) = broken.filter(|_| series.letter.is_none()) {

@@ -70,7 +70,7 @@ tinylm_pipeline::settings! {
         pub continuations: usize = 16,
         /// Most tokens of a continuation.
         pub max_tokens: usize = 96,
-        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        /// Which of the model's weights.
         pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to; of `int8` the same tokens are read in f32 too, to say
         /// what it costs.

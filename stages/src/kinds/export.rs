@@ -23,7 +23,7 @@ tinylm_pipeline::settings! {
         pub to: Target = Target::Hf,
         /// The numbers of a GGUF file.
         pub precision: Numbers = Numbers::F32 => neutral Numbers::F32,
-        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        /// Which of the model's weights.
         pub weights: Which = Which::Best => neutral Which::Best,
     }
 }

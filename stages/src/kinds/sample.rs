@@ -65,7 +65,7 @@ tinylm_pipeline::settings! {
         pub stop: Vec<String> = Vec::new(),
         /// Goes on past the template's marks, up to `max_tokens`.
         pub nonstop: bool = false,
-        /// `best`, the weights with the lowest validation loss, or `last`, those of the last step.
+        /// Which of the model's weights.
         pub weights: Which = Which::Best => neutral Which::Best,
         /// Numbers the weights are rounded to.
         pub precision: ReadPrecision = ReadPrecision::F32,

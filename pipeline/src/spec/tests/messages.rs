@@ -258,7 +258,7 @@ stages:
     7 |   e: { kind: [download], extra: 1 }
       |                          ^^^^^ unknown
       |
-      = help: there is `kind`, `inputs`, `with`, `watch`, `retries` and `timeout`
+      = help: there is `kind`, `inputs`, `with`, `watch`, `retries`, `timeout` and `resources`
 
     error: nothing fills the role `tokenizer` of stage `f`
      --> a.yaml:8:3

@@ -104,8 +104,8 @@ pub const EXAMPLES: [Example; 21] = [
     },
     Example {
         format: Format::Chatml,
-        ending: "jsonl",
-        text: r#"{"text": "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nhi<|im_end|>"}"#,
+        ending: "txt",
+        text: "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nhi<|im_end|>\n",
         becomes: HELLO,
     },
     Example {

@@ -71,7 +71,7 @@ tinylm_pipeline::settings! {
         pub stride: Option<usize> = None,
         /// The treatment of documents longer than the context (`packed` and `padded`).
         pub long_documents: LongDocuments = LongDocuments::Split,
-        /// Which tokens are learned: those marked as targets (what the assistant says, or all of a raw text), or all.
+        /// Which tokens are learned.
         pub loss_on: LossOn = LossOn::Targets,
         /// The highest learning rate.
         pub lr: f64 = 1e-3,
@@ -83,7 +83,7 @@ tinylm_pipeline::settings! {
         pub floor: Amount = Amount::Number(0.0),
         /// Updates over which `wsd` comes down at the end, as a number or as a share of all.
         pub decay: Amount = Amount::Share(0.2),
-        /// `adamw`, or `muon` for the matrices inside blocks and AdamW for the rest.
+        /// The rule that turns gradients into changes of weights.
         pub optimizer: Optimizer = EngineSettings::default().optimizer,
         /// AdamW's decays of its two moments.
         pub betas: Vec<f64> = betas(&EngineSettings::default()),
