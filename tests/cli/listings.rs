@@ -121,9 +121,10 @@ fn completed(project: &Project, shell: &str, words: &str) -> Option<Vec<String>>
         // `compadd` is what a completion says its words with.
         "zsh" => "autoload -Uz compinit; compinit -u -d $PWD/.zcompdump; source <(tinylm completions zsh); \
                  _describe() { print -l -- ${(P)${@[-1]}%%:*} }; \
-                 words=(${=WORDS} \"$LAST\"); CURRENT=${#words}; _clap_dynamic_completer_tinylm; :"
+                 words=(${=WORDS} \"$LAST\"); CURRENT=${#words}; _clap_dynamic_completer_tinylm"
             .to_owned(),
-        _ => "tinylm completions fish | source; complete -C \"$WORDS $LAST\" | string split -f1 \\t".to_owned(),
+        // A line without a tab, which is a word without a description, is a failure to split.
+        _ => "tinylm completions fish | source; complete -C \"$WORDS $LAST\" | string split -f1 \\t; true".to_owned(),
     };
     let (before, last) = words.rsplit_once(' ').unwrap();
     let mut command = project.shell(&format!("exec {shell} -c \"$SCRIPT\""));
