@@ -40,15 +40,13 @@ pub use commands::version;
 pub use driver::submit_driver;
 pub use node::exec_job;
 pub use pool::exec_pool;
+use site::Asked;
 pub use site::Site;
 
-use folder::{JobFile, JobFolder, Last, Submission, Wished};
+use folder::{JobFile, JobFolder, LIST_EVERY, Last, Submission, Wished};
 use ledger::Ledger;
 use pool::Pool;
-use tracked::{Asked, Tracked};
-
-/// How often the folders of jobs are listed for reports.
-const LIST_EVERY: Duration = Duration::from_millis(500);
+use tracked::Tracked;
 
 /// Carries stages out as jobs.
 pub struct Slurm {

@@ -23,6 +23,9 @@ use crate::{
     resources::Resources, usage::Usage,
 };
 
+/// How often the folders of jobs are listed for reports.
+pub(crate) const LIST_EVERY: Duration = Duration::from_millis(500);
+
 /// Takes what the scheduler and the job itself print.
 pub(crate) const OUTPUT: &str = "slurm.out";
 

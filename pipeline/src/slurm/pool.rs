@@ -24,7 +24,7 @@ use super::{
     commands::{self, Submitted},
     folder::{read, unwritable},
     node,
-    tracked::Asked,
+    site::Asked,
 };
 use crate::error::StageError;
 

@@ -67,6 +67,12 @@ impl Default for Site {
     }
 }
 
+/// How jobs are asked for.
+pub(crate) struct Asked {
+    pub(crate) site: Site,
+    pub(crate) program: PathBuf,
+}
+
 /// A site file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -1,18 +1,14 @@
 //! One job as its driver sees it: what it has said, whether it lives, and what follows if not.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
-    LIST_EVERY,
     commands::{self, Request, Row, Submitted},
     fate::{Death, Fate, is_alive},
-    folder::{JobFile, JobFolder, Last, Line, Reader, Submission, Wished},
+    folder::{JobFile, JobFolder, LIST_EVERY, Last, Line, Reader, Submission, Wished},
     ledger::Answer,
     pool::Pool,
-    site::Site,
+    site::Asked,
 };
 use crate::{
     error::StageError,
@@ -20,12 +16,6 @@ use crate::{
     executor::{End, News},
     usage::Usage,
 };
-
-/// How jobs are asked for.
-pub(crate) struct Asked {
-    pub(crate) site: Site,
-    pub(crate) program: PathBuf,
-}
 
 pub(crate) struct Tracked {
     folder: JobFolder,
