@@ -20,7 +20,10 @@ pub(crate) fn is_elsewhere(project: &Project, how: &HowArgs) -> Result<bool, Fai
     home.create()?;
     home.logs().create_folder()?;
     let home_flag = format!("--home={}", home.root().display());
-    let words = [home_flag].into_iter().chain(words(env::args().skip(1)));
+    let given = env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned());
+    let words = [home_flag].into_iter().chain(words(given));
     let words: Vec<String> = words.collect();
     let log = home.logs().join("driver-%j.out");
     let job = submit_driver(&site, &this_program()?, &words, &project.current_dir, &log)?;
@@ -30,14 +33,15 @@ pub(crate) fn is_elsewhere(project: &Project, how: &HowArgs) -> Result<bool, Fai
     Ok(true)
 }
 
-/// The words of a command without those that put it elsewhere.
+/// The words of a command without those that put it elsewhere, or that say where the home is: that is
+/// said once, as a whole path.
 fn words(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut words = Vec::new();
     let mut all = all.peekable();
     while let Some(word) = all.next() {
         match word.as_str() {
-            "--driver" => drop(all.next()),
-            _ if word.starts_with("--driver=") => {}
+            "--driver" | "--home" => drop(all.next()),
+            _ if word.starts_with("--driver=") || word.starts_with("--home=") => {}
             _ => words.push(word),
         }
     }
@@ -53,7 +57,7 @@ mod tests {
         let of = |line: &str| words(line.split(' ').map(str::to_owned)).join(" ");
         let whole = "run x.yaml --executor slurm -S a.b=c";
         assert_eq!(
-            of("run x.yaml --driver slurm --executor slurm -S a.b=c"),
+            of("--home h run x.yaml --driver slurm --executor slurm -S a.b=c"),
             whole
         );
         assert_eq!(

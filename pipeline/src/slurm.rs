@@ -43,6 +43,7 @@ pub use pool::exec_pool;
 use site::Asked;
 pub use site::Site;
 
+use commands::Row;
 use folder::{JobFile, JobFolder, LIST_EVERY, Last, Submission, Wished};
 use ledger::Ledger;
 use pool::Pool;
@@ -55,6 +56,8 @@ pub struct Slurm {
     jobs: Mutex<HashMap<JobId, Tracked>>,
     /// The pool of light stages, once there is one.
     pool: Mutex<Option<Pool>>,
+    /// Jobs of other drivers that the scheduler does not know: since when, and since which answer.
+    gone: Mutex<HashMap<String, (Instant, u64)>>,
 }
 
 impl Slurm {
@@ -67,6 +70,7 @@ impl Slurm {
             ledger,
             jobs: Mutex::default(),
             pool: Mutex::default(),
+            gone: Mutex::default(),
         })
     }
 
@@ -98,21 +102,34 @@ impl Slurm {
     }
 
     /// Whether a driver lives: one in a job, on a node that cannot be seen from here, is known to the
-    /// scheduler. Once it is gone from two answers that are a while apart, it is.
+    /// scheduler. Once it is gone from answers that are a while apart, it is dead.
     fn life(&self, holder: &Holder) -> Life {
         let known = holder.life();
         let (Life::Unknown, Some(job)) = (known, &holder.job) else {
             return known;
         };
-        let is_gone = || matches!(commands::is_alive(job), Ok(false));
-        if !is_gone() {
+        let answer = self.ledger.answer();
+        let Some(Ok(rows)) = answer.rows.as_deref() else {
+            return Life::Unknown;
+        };
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows.of_id(job).is_some_and(Row::is_alive) {
+            gone.remove(job);
             return Life::Unknown;
         }
-        thread::sleep(self.asked.site.settle.0);
-        if is_gone() { Life::Dead } else { Life::Unknown }
+        let (since, first) = *gone
+            .entry(job.clone())
+            .or_insert((Instant::now(), answer.number));
+        let is_settled = since.elapsed() >= self.asked.site.settle.0 && answer.number > first;
+        if is_settled {
+            Life::Dead
+        } else {
+            Life::Unknown
+        }
     }
 
-    /// Returns whether what was left in a folder may still be at work, or has done its work.
+    /// Returns whether what was left in a folder may still be at work, or has done its work. Whoever
+    /// left it is dead, so an answer from any time since this executor began tells.
     fn is_of_use(
         &self,
         folder: &JobFolder,
@@ -121,8 +138,7 @@ impl Slurm {
         let Some(submission) = folder.last_submission()? else {
             return Ok(None);
         };
-        let own = || commands::mark(&file.draft.execution_id, submission.number);
-        let mark = submission.pool.clone().unwrap_or_else(own);
+        let mark = submission.mark(&file.draft.execution_id);
         let begun = Instant::now();
         loop {
             match folder.last_word(submission.number)? {
@@ -131,17 +147,13 @@ impl Slurm {
                 None => {}
             }
             let is_settled = begun.elapsed() >= self.asked.site.settle.0;
-            match commands::squeue() {
-                Err(_) => return Ok(Some(submission)),
-                Ok(rows)
-                    if rows
-                        .get(&mark)
-                        .is_some_and(|row| fate::is_alive(&row.state)) =>
-                {
+            match self.ledger.answer().rows.as_deref() {
+                Some(Err(_)) => return Ok(Some(submission)),
+                Some(Ok(rows)) if rows.of_mark(&mark).is_some_and(Row::is_alive) => {
                     return Ok(Some(submission));
                 }
-                Ok(_) if is_settled => return Ok(None),
-                Ok(_) => thread::sleep(LIST_EVERY),
+                Some(Ok(_)) if is_settled => return Ok(None),
+                Some(Ok(_)) | None => thread::sleep(LIST_EVERY),
             }
         }
     }

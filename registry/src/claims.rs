@@ -76,21 +76,21 @@ impl Claim {
         let holder = Holder::me(who);
         let text = serde_json::to_vec(&holder).unwrap_or_default();
         loop {
+            // Looked for first: whoever waits looks often, and should not write as often.
+            if let Some(other) = holder_at(place)? {
+                if judge(&other) != Life::Dead {
+                    return Ok(Err(Box::new(other)));
+                }
+                bury(place, &other)?;
+            }
             if place.link_new(&text)? {
                 return Ok(Ok(Claim {
                     place: place.clone(),
                     holder,
                 }));
             }
-            let Some(other) = holder_at(place)? else {
-                // Gone again, or not yet to be seen from here.
-                thread::sleep(Duration::from_millis(5));
-                continue;
-            };
-            if judge(&other) != Life::Dead {
-                return Ok(Err(Box::new(other)));
-            }
-            bury(place, &other)?;
+            // Another was quicker, and perhaps is not to be seen from here yet.
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

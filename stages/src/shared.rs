@@ -7,6 +7,7 @@ pub mod speak;
 pub mod template;
 pub mod tokens;
 
+pub(crate) mod base64;
 pub(crate) mod body;
 pub(crate) mod cut;
 pub(crate) mod decimal;

@@ -1,5 +1,10 @@
 //! The bad days: nodes that are lost, jobs that are queued again, a controller that is away.
 
+use std::{
+    process::Child,
+    time::{Duration, Instant},
+};
+
 use rustix::process::Signal;
 
 use crate::{
@@ -84,8 +89,9 @@ fn a_node_that_is_lost_in_mid_training_costs_no_more_than_since_the_last_checkpo
     });
 }
 
-/// A stage that works until there is a file `go`.
-fn waiting(project: &Project) {
+/// A driver whose stage works until there is a file `go`.
+fn at_work(lab: &Lab) -> (Project<'_>, Child) {
+    let project = Project::new(lab, "");
     let here = project.path("").display().to_string();
     let line = format!(
         "touch {here}started; while [ ! -f {here}go ]; do sleep 0.1; done; touch '{{out}}/x'"
@@ -94,16 +100,16 @@ fn waiting(project: &Project) {
         "stages: {{ slow: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \"{line}\"] }} }} }}\n"
     );
     project.write("x.yaml", &stage);
+    let driver = project.start("run x.yaml --executor slurm");
+    wait_for("the job", || project.path("started").exists());
+    (project, driver)
 }
 
 #[test]
 fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
-    let project = Project::new(lab, "");
-    waiting(&project);
-    let mut driver = project.start("run x.yaml --executor slurm");
-    wait_for("the job", || project.path("started").exists());
+    let (project, mut driver) = at_work(lab);
     let away = lab.without_controller();
     project.wait_for_words("nobody knows at the moment whether it still runs");
     project.write("go", "");
@@ -116,20 +122,80 @@ fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
 fn whoever_insists_is_not_kept_waiting_by_a_controller_that_is_away() {
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
-    let project = Project::new(lab, "");
-    waiting(&project);
-    let mut driver = project.start("run x.yaml --executor slurm");
-    wait_for("the job", || project.path("started").exists());
+    let (project, mut driver) = at_work(lab);
     let _away = lab.without_controller();
     kill(driver.id(), Signal::INT);
     project.wait_for_words("stopping at the next safe point");
     kill(driver.id(), Signal::INT);
-    assert_eq!(
-        driver.wait().unwrap().code(),
-        Some(130),
-        "{}",
-        project.read("log")
+    let code = driver.wait().unwrap().code();
+    assert_eq!(code, Some(130), "{}", project.read("log"));
+}
+
+#[test]
+fn a_job_that_waits_in_the_queue_does_not_keep_whoever_stops_the_run() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    for resources in ["", ", resources: { cpus: 1 }"] {
+        let project = Project::new(lab, "");
+        let stage = format!(
+            "kind: command, with: {{ outputs: [x], run: [touch, '{{out}}/x'] }}{resources}"
+        );
+        project.write("x.yaml", &format!("stages: {{ a: {{ {stage} }} }}\n"));
+        let site = project.read(".tinylm/site.yaml");
+        project.write(
+            ".tinylm/site.yaml",
+            &format!("{site}  options: [--begin=now+1hour]\n"),
+        );
+        let mut driver = project.start("run x.yaml --executor slurm");
+        project.wait_for_words("waits in the queue");
+        let log = project.read("log");
+        let job = log.split("job ").nth(1).unwrap().split(' ').next().unwrap();
+        let begun = Instant::now();
+        kill(driver.id(), Signal::INT);
+        assert_eq!(
+            driver.wait().unwrap().code(),
+            Some(130),
+            "{}",
+            project.read("log")
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "`{resources}`: {:?}",
+            begun.elapsed()
+        );
+        wait_for("an empty queue", || {
+            !lab.slurm("squeue", &["--noheader", "--format=%A"])
+                .lines()
+                .any(|one| one == job)
+        });
+    }
+}
+
+#[test]
+fn a_stage_that_dies_in_a_shared_job_fails_at_once_and_is_not_made_again() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, "");
+    let counter = project.path("count").display().to_string();
+    let line = format!("echo x >> {counter}; kill -9 $PPID; sleep 5");
+    project.write(
+        "x.yaml",
+        &format!("stages: {{ a: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \"{line}\"] }} }} }}\n"),
     );
+    let begun = Instant::now();
+    let told = project.tinylm("run x.yaml --executor slurm");
+    assert_eq!(told.code, Some(1), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("killed by the system (signal 9)"),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(45),
+        "{:?}: it waited for the shared job",
+        begun.elapsed()
+    );
+    assert_eq!(project.read("count"), "x\n");
 }
 
 #[test]

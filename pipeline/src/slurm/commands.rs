@@ -5,7 +5,6 @@
 //! is ever read as news of a job by itself.
 
 use std::{
-    collections::HashMap,
     env,
     io::{Read, Write},
     path::Path,
@@ -46,14 +45,28 @@ pub(crate) struct Row {
     pub(crate) state: String,
     pub(crate) node: String,
     pub(crate) reason: String,
+    /// Its comment: for a job of ours, the mark of its submission.
+    pub(crate) mark: String,
 }
 
-/// All jobs of this user that carry a mark of ours, by that mark.
-pub(crate) type Rows = HashMap<String, Row>;
+impl Row {
+    pub(crate) fn is_alive(&self) -> bool {
+        fate::is_alive(&self.state)
+    }
+}
 
-/// The mark of a submission, by which it is found when `sbatch`'s answer was lost.
-pub(crate) fn mark(execution_id: &str, submission: u32) -> String {
-    format!("tinylm:{execution_id}:{submission}")
+/// All jobs of this user.
+#[derive(Debug, Default)]
+pub(crate) struct Rows(Vec<Row>);
+
+impl Rows {
+    pub(crate) fn of_mark(&self, mark: &str) -> Option<&Row> {
+        self.0.iter().find(|row| row.mark == mark)
+    }
+
+    pub(crate) fn of_id(&self, id: &str) -> Option<&Row> {
+        self.0.iter().find(|row| row.id == id)
+    }
 }
 
 /// What came of asking for a job.
@@ -189,42 +202,20 @@ pub(crate) fn squeue() -> Result<Rows, String> {
         "--format=%A|%T|%N|%r|%k",
     ]);
     match answer(command, b"") {
-        Ok(text) => Ok(text.lines().filter_map(row).collect()),
+        Ok(text) => Ok(Rows(text.lines().filter_map(row).collect())),
         Err(Mute::NotThere(error) | Mute::Said(error)) => Err(error),
     }
 }
 
-/// Whether the scheduler knows a job that is not over.
-pub(crate) fn is_alive(id: &str) -> Result<bool, String> {
-    let mut command = Command::new("squeue");
-    command.args(["--me", "--noheader", "--states=all", "--format=%A|%T"]);
-    match answer(command, b"") {
-        Ok(text) => Ok(text.lines().any(|line| {
-            let known = line.split_once('|');
-            known.is_some_and(|(known, state)| known == id && fate::is_alive(state.trim()))
-        })),
-        Err(Mute::NotThere(error) | Mute::Said(error)) => Err(error),
-    }
-}
-
-fn row(line: &str) -> Option<(String, Row)> {
+fn row(line: &str) -> Option<Row> {
     let mut parts = line.splitn(5, '|').map(|part| part.trim().to_owned());
-    let (id, state, node, reason, mark) = (
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-        parts.next()?,
-    );
-    mark.starts_with("tinylm:").then_some((
-        mark,
-        Row {
-            id,
-            state,
-            node,
-            reason,
-        },
-    ))
+    Some(Row {
+        id: parts.next()?,
+        state: parts.next()?,
+        node: parts.next()?,
+        reason: parts.next()?,
+        mark: parts.next()?,
+    })
 }
 
 /// Cancels a job; `only_pending` leaves one alone that is at work. That it is gone is no error.
@@ -344,19 +335,24 @@ fn answer(mut command: Command, input: &[u8]) -> Result<String, Mute> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::folder::mark, *};
 
     #[test]
-    fn only_jobs_that_carry_our_mark_are_ours() {
-        let line = "17|RUNNING|n1|None|tinylm:01ab:2";
-        let (found, row) = row(line).unwrap();
-        assert_eq!(found, mark("01ab", 2));
+    fn a_job_is_found_by_its_mark_and_by_its_number_and_half_a_line_is_none() {
+        let lines = [
+            "17|RUNNING|n1|None|tinylm:01ab:2",
+            "18|TIMEOUT|n2|None|a note | of mine",
+            "19|RUN",
+        ];
+        let rows = Rows(lines.into_iter().filter_map(row).collect());
+        let ours = rows.of_mark(&mark("01ab", 2)).unwrap();
         assert_eq!(
-            (row.id.as_str(), row.state.as_str(), row.node.as_str()),
-            ("17", "RUNNING", "n1")
+            (ours.id.as_str(), ours.node.as_str(), ours.is_alive()),
+            ("17", "n1", true)
         );
-        assert_eq!(super::row("17|RUNNING|n1|None|somebody else's"), None);
-        assert_eq!(super::row("17|RUNNING"), None);
+        assert!(!rows.of_id("18").unwrap().is_alive());
+        assert_eq!(rows.of_mark(&mark("01ab", 1)), None);
+        assert_eq!(rows.of_id("19"), None);
     }
 
     #[test]

@@ -54,6 +54,19 @@ pub(crate) struct Submission {
     pub(crate) id: Option<String>,
 }
 
+/// The mark of a submission, by which it is found when `sbatch`'s answer was lost.
+pub(crate) fn mark(execution_id: &str, submission: u32) -> String {
+    format!("tinylm:{execution_id}:{submission}")
+}
+
+impl Submission {
+    /// The mark of the job that it is in.
+    pub(crate) fn mark(&self, execution_id: &str) -> String {
+        let own = || mark(execution_id, self.number);
+        self.pool.clone().unwrap_or_else(own)
+    }
+}
+
 /// A line of a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

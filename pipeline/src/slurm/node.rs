@@ -121,6 +121,7 @@ impl Here {
         reports: &Arc<Reports>,
     ) -> (Option<Last>, Usage) {
         let begun = Instant::now();
+        let saved = self.folder.saved();
         let out = self.out(reports.restart);
         let started = out.and_then(|out| {
             let job = self.job(file, &out)?;
@@ -148,12 +149,12 @@ impl Here {
             }
             End::Finished(metrics) => Some(self.commit(file, &out, metrics, origin, begun)),
             End::Committed(record) => Some(Last::Committed(record)),
-            End::Failed(error) if error.cancelled => self.after_stop(heard, error),
+            End::Failed(error) if error.cancelled => self.after_stop(heard, &saved, error),
             End::Failed(error) => Some(Last::Failed(error)),
             End::Died(error) if heard == Heard::Nothing => Some(Last::Died(error)),
             // Killed because the driver wished it.
             End::Died(_) if heard == Heard::Wish => Some(Last::Failed(StageError::cancelled())),
-            End::Died(error) => self.after_stop(heard, error),
+            End::Died(error) => self.after_stop(heard, &saved, error),
         };
         (last, usage)
     }
@@ -208,12 +209,14 @@ impl Here {
         committed.map_or_else(Last::Failed, |record| Last::Committed(Box::new(record)))
     }
 
-    fn after_stop(&self, heard: Heard, error: StageError) -> Option<Last> {
+    /// `before` are the checkpoints that there were when this start began.
+    fn after_stop(&self, heard: Heard, before: &[String], error: StageError) -> Option<Last> {
         match heard {
             Heard::TimeIsUp => {
-                // A stage that saved nothing would begin at nothing, and never end.
-                let has_saved = !self.folder.saved().is_empty();
-                let is_queued = has_saved && commands::requeue_self();
+                // A start that saved nothing new would be made again as it was, and never end.
+                let saved = self.folder.saved();
+                let has_advanced = saved.iter().any(|saved| !before.contains(saved));
+                let is_queued = has_advanced && commands::requeue_self();
                 (!is_queued).then_some(Last::OutOfTime)
             }
             // The scheduler signals every process of a job, so the stage may hear of it first.

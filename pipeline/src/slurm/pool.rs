@@ -22,7 +22,7 @@ use tinylm_registry::{Home, Place, names};
 
 use super::{
     commands::{self, Submitted},
-    folder::{read, unwritable},
+    folder::{mark, read, unwritable},
     node,
     site::Asked,
 };
@@ -53,7 +53,7 @@ impl Pool {
         let place = home.pools().below(&name);
         place.create_folder()?;
         home.logs().create_folder()?;
-        let mark = commands::mark(&format!("pool-{name}"), 1);
+        let mark = mark(&format!("pool-{name}"), 1);
         let mut flags =
             commands::usual_flags("light stages", &mark, &home.logs().join("pool-%j.out"));
         flags.extend(commands::asked(&asked.site.resources));
@@ -143,7 +143,7 @@ pub fn exec_pool(program: &Path, folder: &Path, linger: Duration) -> Result<(), 
             if !mark_taken(&place, &name, b"pool")? && !is_ours(&place, &name)? {
                 continue;
             }
-            begin(program, entry, &at_work);
+            begin(program, entry, &at_work)?;
         }
         if at_work.load(Ordering::Relaxed) > 0 {
             idle_since = Instant::now();
@@ -166,14 +166,34 @@ pub fn exec_pool(program: &Path, folder: &Path, linger: Duration) -> Result<(), 
     Ok(())
 }
 
-fn begin(program: &Path, entry: Entry, at_work: &Arc<AtomicUsize>) {
-    at_work.fetch_add(1, Ordering::Relaxed);
-    let (program, at_work) = (program.to_owned(), Arc::clone(at_work));
-    thread::spawn(move || {
+fn begin(program: &Path, entry: Entry, at_work: &Arc<AtomicUsize>) -> Result<(), StageError> {
+    let turn = Turn::of(at_work);
+    let program = program.to_owned();
+    let carry_out = move || {
+        let _turn = turn;
         // What it came to stands in its own last word; a folder that is gone is nobody's any more.
         node::exec_job(&program, &entry.folder, entry.submission).ok();
-        at_work.fetch_sub(1, Ordering::Relaxed);
-    });
+    };
+    let thread = thread::Builder::new().spawn(carry_out);
+    thread
+        .map(drop)
+        .map_err(|error| StageError::no_thread(&error))
+}
+
+/// One stage at work, counted until its thread is gone, however that ends.
+struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    fn of(at_work: &Arc<AtomicUsize>) -> Self {
+        at_work.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(at_work))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The orders that were not there when this was last asked.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     commands::{self, Request, Row, Submitted},
-    fate::{Death, Fate, is_alive},
+    fate::{Death, Fate},
     folder::{JobFile, JobFolder, LIST_EVERY, Last, Line, Reader, Submission, Wished},
     ledger::Answer,
     pool::Pool,
@@ -30,6 +30,8 @@ pub(crate) struct Tracked {
     wish: Option<Wished>,
     /// The pool that it was in and that is dead.
     lost_pool: Option<String>,
+    /// Its last word, where that alone does not say what follows.
+    last: Option<Last>,
     /// As far as the job told.
     usage: Usage,
     /// What stood in the folder of checkpoints when it was submitted.
@@ -63,6 +65,7 @@ impl Tracked {
             place: String::new(),
             wish: None,
             lost_pool: None,
+            last: None,
             usage: Usage::default(),
         }
     }
@@ -107,26 +110,32 @@ impl Tracked {
         self.submission.id = id;
         self.saved = self.folder.saved();
         self.gone_since = None;
+        self.last = None;
         self.folder.submit(&self.submission)
     }
 
     fn mark(&self) -> String {
-        let own = || commands::mark(&self.file.draft.execution_id, self.submission.number);
-        self.submission.pool.clone().unwrap_or_else(own)
+        self.submission.mark(&self.file.draft.execution_id)
     }
 
     /// Returns the job's news: what it said, and what the scheduler's last answer means for it.
     pub(crate) fn news(&mut self, answer: &Answer, asked: &Asked) -> Vec<News> {
         let mut news = self.said(LIST_EVERY);
-        if news.iter().any(|news| matches!(news, News::Ended(..)))
-            || answer.number == self.looked_at
-        {
+        if news.iter().any(|news| matches!(news, News::Ended(..))) {
+            return news;
+        }
+        if self.submission.pool.is_some() && self.last.is_some() {
+            // The pool goes on: its end would say nothing of this one.
+            news.extend(self.over(None, asked));
+            return news;
+        }
+        if answer.number == self.looked_at {
             return news;
         }
         self.looked_at = answer.number;
         match answer.rows.as_deref() {
             Some(Ok(rows)) => {
-                let row = rows.get(&self.mark()).cloned();
+                let row = rows.of_mark(&self.mark()).cloned();
                 news.extend(self.seen(row, asked));
             }
             Some(Err(why)) => news.push(self.unknown(why, asked)),
@@ -182,7 +191,8 @@ impl Tracked {
                 usage,
             } => vec![News::Ended(End::Failed(error), usage)],
             // What these mean is decided once the scheduler says how it saw the end.
-            Line::Ended { usage, .. } => {
+            Line::Ended { last, usage } => {
+                self.last = Some(last);
                 self.usage = usage;
                 Vec::new()
             }
@@ -200,29 +210,35 @@ impl Tracked {
 
     /// What the scheduler knows of the job.
     fn seen(&mut self, row: Option<Row>, asked: &Asked) -> Vec<News> {
-        if let Some(row) = row.as_ref().filter(|row| is_alive(&row.state)) {
+        if let Some(row) = row.as_ref().filter(|row| row.is_alive()) {
+            if self.waits_in_vain(row) {
+                return vec![News::Ended(End::Died(StageError::cancelled()), self.usage)];
+            }
             self.gone_since = None;
             return self.alive(row);
         }
-        let last = self
-            .folder
-            .last_word(self.submission.number)
-            .unwrap_or_default();
         let since = *self.gone_since.get_or_insert_with(Instant::now);
         // Whoever asked it to stop need not wait for words that make no difference.
         let settle = match self.wish {
             Some(_) => asked.site.settle.0.min(LIST_EVERY * 4),
             None => asked.site.settle.0,
         };
-        if last.is_none() && since.elapsed() < settle {
+        if self.last.is_none() && since.elapsed() < settle {
             return Vec::new();
         }
         // It may have spoken since the scheduler was asked.
         let mut news = self.said(Duration::ZERO);
         if !news.iter().any(|news| matches!(news, News::Ended(..))) {
-            news.extend(self.over(last, row, asked));
+            news.extend(self.over(row, asked));
         }
         news
+    }
+
+    /// Whether it was asked to stop in a pool that has not begun. Nobody would hear the wish before
+    /// the pool's turn comes, and then there is nothing left to do: a job whose folder has gone is none.
+    fn waits_in_vain(&self, row: &Row) -> bool {
+        let is_pooled = self.submission.pool.is_some();
+        is_pooled && self.wish.is_some() && row.state == "PENDING"
     }
 
     fn alive(&mut self, row: &Row) -> Vec<News> {
@@ -240,7 +256,8 @@ impl Tracked {
     }
 
     /// The scheduler has let go of the job, and it did not do its work.
-    fn over(&mut self, last: Option<Last>, row: Option<Row>, asked: &Asked) -> Vec<News> {
+    fn over(&mut self, row: Option<Row>, asked: &Asked) -> Vec<News> {
+        let last = self.last.take();
         if self.wish.is_some() {
             return vec![News::Ended(End::Died(StageError::cancelled()), self.usage)];
         }
@@ -263,11 +280,12 @@ impl Tracked {
                 News::Ended(End::Died(StageError::cancelled()), self.usage),
             ];
         }
-        if self.submission.pool.is_some() {
-            // The pool's end says nothing of this stage: it may have been another's memory or time.
+        if self.submission.pool.is_some() && !matches!(death, Death::OfItself(_)) {
+            // It says nothing of this stage: it may have been another's memory or time.
             self.lost_pool = self.submission.pool.take();
-            let message = "the job that it shared has ended; submitted again alone".to_owned();
-            return vec![self.again(message, asked)];
+            let message =
+                "the job that it shared was too small or has ended; submitted again alone";
+            return vec![self.again(message.to_owned(), asked)];
         }
         let saved = self.folder.saved();
         let has_advanced = saved.iter().any(|saved| !self.saved.contains(saved));

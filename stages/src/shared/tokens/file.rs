@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokenizers::json::Json;
 
 use super::spelling::byte_level_char;
-use crate::shared::template::Spacing;
+use crate::shared::{base64, template::Spacing};
 
 pub(super) fn vocabulary(json: &Value) -> Result<Vec<(String, u32)>, String> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -130,21 +130,14 @@ fn growth(json: &Value) -> Result<f64, String> {
 
 /// Refuses a table of characters that claims to be longer than it is, because the crate takes the
 /// memory before it looks. Its first four bytes are its length.
-fn check_table(base64: &str) -> Result<(), String> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut digits = base64.bytes().take(6);
-    let bits = digits.try_fold(0_u64, |bits, byte| {
-        Some(bits << 6 | u64::from(digit(byte)?))
-    });
-    let claimed = bits.map(|bits| ((bits >> 4) as u32).swap_bytes());
-    match claimed.is_some_and(|claimed| claimed as usize <= base64.len()) {
+fn check_table(table: &str) -> Result<(), String> {
+    if table.is_empty() {
+        return Ok(());
+    }
+    let head = table.get(..6).and_then(base64::decoded);
+    let length = head.and_then(|head| head.try_into().ok());
+    let claimed = length.map(u32::from_le_bytes);
+    match claimed.is_some_and(|claimed| claimed as usize <= table.len()) {
         true => Ok(()),
         false => Err("its `precompiled_charsmap` is cut short".to_owned()),
     }

@@ -10,6 +10,7 @@
 use serde_json::{Map, Value, json};
 
 use super::json::{added_token, bpe_json, pieces_decoder};
+use crate::shared::base64;
 
 /// The two kinds whose ids the crate can give; the others (`word`, `char`) nobody ships.
 const UNIGRAM: u64 = 1;
@@ -184,7 +185,7 @@ impl Model {
         if !self.charsmap.is_empty() {
             members.push(json!({
                 "type": "Precompiled",
-                "precompiled_charsmap": base64(&self.charsmap),
+                "precompiled_charsmap": base64::encoded(&self.charsmap),
             }));
         }
         if self.remove_extra_whitespaces {
@@ -326,25 +327,6 @@ fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |idx: usize| u32::from(chunk.get(idx).copied().unwrap_or(0));
-        let group = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let six = (group >> (18 - 6 * digit)) & 63;
-            let kept = digit <= chunk.len();
-            text.push(if kept {
-                char::from(DIGITS[six as usize])
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,11 +393,5 @@ mod tests {
         }
         assert!(to_json(b"").is_err());
         assert!(to_json(b"{\"version\": 1}").is_err());
-    }
-
-    #[test]
-    fn base64_pads_what_is_left_over() {
-        let texts = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes()));
-        assert_eq!(texts, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 }

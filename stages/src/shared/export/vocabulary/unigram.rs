@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::said::{Said, prefix};
 use crate::shared::{
+    base64,
     template::Role,
     tokens::{Tokenizer, json::SPACE},
 };
@@ -72,7 +73,8 @@ impl Spaces {
             match member["type"].as_str() {
                 Some("Precompiled") => {
                     let text = member["precompiled_charsmap"].as_str().unwrap_or_default();
-                    charsmap = Some(base64(text).ok_or("its table of characters is no base64")?);
+                    charsmap =
+                        Some(base64::decoded(text).ok_or("its table of characters is no base64")?);
                 }
                 // How a SentencePiece file's flag is said there: by us, and by T5's file.
                 Some("Replace") if ["", " "].iter().any(|text| member["content"] == *text) => {
@@ -108,26 +110,6 @@ fn first_prefix(are_merged: bool, has_glued_words: bool) -> Result<bool, String>
         (true, true) => Err("its template writes words straight behind special tokens, where llama.cpp puts a space and `prepend_scheme: first` none (`start-end`, `tags` and `plain` do not)".to_owned()),
         (false, _) => Err("its `pre_tokenizer` marks spaces in another way".to_owned()),
     }
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut bytes, mut bits, mut n_bits) = (Vec::new(), 0_u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        (bits, n_bits) = (bits << 6 | u32::from(digit(byte)?), n_bits + 6);
-        if n_bits >= 8 {
-            n_bits -= 8;
-            bytes.push((bits >> n_bits) as u8);
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
