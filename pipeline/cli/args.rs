@@ -9,6 +9,7 @@ use crate::{
     chat::ChatArgs,
     completions::CompletionsArgs,
     dag::DagArgs,
+    doctor::DoctorArgs,
     export::ExportArgs,
     gc::GcArgs,
     global::Global,
@@ -101,7 +102,7 @@ pub(crate) enum Command {
     /// Write a first experiment file
     Init(InitArgs),
     /// Check this machine and this project
-    Doctor(ListArgs),
+    Doctor(DoctorArgs),
     /// Ask the outside again what an experiment's sources are now
     Update(UpdateArgs),
     /// Print a shell's completions

@@ -25,7 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tinylm_pipeline::{
     Event, Happened, Observer, Outside, Recorder, StageIo, exec, io::Assignment, spec,
 };
-use tinylm_registry::{Condition, Home, Registry, Status, Store};
+use tinylm_registry::{Condition, Home, NewExecution, Registry, Run, RunSource, Status, Store};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -101,15 +101,15 @@ fn hashing(dir: &Path) -> Result<()> {
 
 /// As many numbers as fast as they come.
 fn writing(dir: &Path) -> Result<()> {
-    let path = dir.join("writing.sqlite");
+    let home = Home::at(dir.join("writing"));
     let started = Instant::now();
-    recorded(dir, &path, |io| {
+    recorded(dir, &home, |io| {
         for step in 0..ROWS {
             io.metric("loss", step, 1.0 / (step + 1) as f64);
         }
     })?;
     let time = started.elapsed();
-    let series = Registry::open(&path)?.metric_series("execution", "loss", 2)?;
+    let series = Registry::open(&home)?.metric_series("execution", "loss", 2)?;
     assert_eq!(series.n_points, ROWS);
     let each = time.as_secs_f64() * 1e6 / ROWS as f64;
     let note = format!("{each:.2} us a row, from a stage's pipe");
@@ -121,7 +121,7 @@ fn training(dir: &Path) -> Result<()> {
     let (step, names) = quickstart_step(dir)?;
     let mut told = Vec::new();
     let cpu = cpu_time();
-    recorded(dir, &dir.join("training.sqlite"), |io| {
+    recorded(dir, &Home::at(dir.join("training")), |io| {
         for step in 1..=STEPS {
             let started = Instant::now();
             for name in &names {
@@ -148,7 +148,7 @@ fn quickstart_step(dir: &Path) -> Result<(Duration, Vec<String>)> {
     let file = file.to_str().ok_or("this project's path is not UTF-8")?;
     let few = "model.train.steps=80";
     tinylm(dir, &["run", file, "--until", "model", "-S", few])?;
-    let registry = Registry::open(&dir.join(".tinylm/registry.sqlite"))?;
+    let registry = Registry::open(&Home::at(dir.join(".tinylm")))?;
     let stages = registry.stages(&registry.find_run("@last")?.id)?;
     let model = stages.iter().find(|stage| stage.name == "model");
     let execution = model.and_then(|model| model.execution_id.as_deref());
@@ -175,7 +175,7 @@ fn quickstart_step(dir: &Path) -> Result<(Duration, Vec<String>)> {
 
 /// Lets `tell` be a stage and records what it tells as a run does: a line an event through a
 /// pipe, a thread that reads it, one that writes. Returns when all is written.
-fn recorded(dir: &Path, registry: &Path, tell: impl FnOnce(&StageIo)) -> Result<()> {
+fn recorded(dir: &Path, home: &Home, tell: impl FnOnce(&StageIo)) -> Result<()> {
     let request = spec::Request {
         file: dir.join("ten.yaml"),
         overrides: Vec::new(),
@@ -184,7 +184,19 @@ fn recorded(dir: &Path, registry: &Path, tell: impl FnOnce(&StageIo)) -> Result<
     };
     let experiments = spec::load(&request, &tinylm_stages::catalog());
     let experiments = experiments.map_err(|wrong| wrong.render(false))?;
-    let recorder = Recorder::start(Registry::open(registry)?, "run", &experiments[0], None)?;
+    let registry = Registry::open(home)?;
+    let run = Run {
+        id: "run".to_owned(),
+        ..Run::default()
+    };
+    registry.insert_run(&run, &RunSource::default())?;
+    let execution = NewExecution {
+        id: "execution".to_owned(),
+        run_id: run.id,
+        ..NewExecution::default()
+    };
+    registry.insert_execution(&execution)?;
+    let recorder = Recorder::start(registry, "run", &experiments[0], None)?;
     let (reader, writer) = io::pipe()?;
     thread::scope(|scope| {
         scope.spawn(|| listen(reader, &recorder));

@@ -1,10 +1,11 @@
 //! `tinylm doctor`: this machine and this project.
 
-use std::{num::NonZero, path::Path, thread};
+use std::{num::NonZero, thread};
 
+use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::secrets::masked;
-use tinylm_registry::{Registry, Store};
+use tinylm_registry::{FileSystem, Home, Registry, Store};
 use tinylm_reports::bytes;
 
 use crate::{
@@ -14,6 +15,15 @@ use crate::{
     project::{Project, outside},
 };
 
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// First make the registry again from the journals of the runs
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
 /// One line of `doctor`: what was looked at, whether it is well, what was found.
 struct Finding {
     what: &'static str,
@@ -21,9 +31,12 @@ struct Finding {
     found: String,
 }
 
-pub(crate) fn doctor(project: &Project, args: &ListArgs) -> Result<(), Failure> {
+pub(crate) fn doctor(project: &Project, args: &DoctorArgs) -> Result<(), Failure> {
+    if args.rebuild {
+        project.registry_to_write()?.rebuild()?;
+    }
     let findings = findings(project);
-    if args.json {
+    if args.list.json {
         let rows = findings.iter();
         let rows =
             rows.map(|one| json!({"what": one.what, "well": one.is_well, "found": one.found}));
@@ -71,21 +84,18 @@ fn findings(project: &Project) -> Vec<Finding> {
                 (Ok(_), false) => Err(format!(
                     "`{root}` cannot be written to: hits only, nothing recorded"
                 )),
-                (Ok(_), true) => Ok(format!("{root} ({})", file_system(home.root()))),
+                (Ok(_), true) => Ok(format!("{root} ({})", file_system(&home))),
             },
         );
-        let registry = Registry::open_to_read(&home.registry_path());
-        let checked = registry.and_then(|registry| {
-            registry.map_or(Ok(0), |registry| {
-                registry.verify()?;
-                Ok(registry.runs(&tinylm_registry::RunQuery::default())?.len())
-            })
-        });
+        let registry = Registry::open_to_read(&home);
+        let checked = registry.map(|registry| registry.map(history));
+        let none = Ok("0 runs".to_owned());
         add(
             "registry",
-            checked
-                .map(|n| format!("{n} runs"))
-                .map_err(|error| error.to_string()),
+            checked.map_or_else(
+                |error| Err(error.to_string()),
+                |found| found.unwrap_or(none),
+            ),
         );
         let usage = Store::new(home.clone()).usage();
         add(
@@ -151,33 +161,36 @@ fn cluster(project: &Project) -> Result<String, String> {
     }
 }
 
-/// The sort of file system that the home is on, and what that means where machines share it.
-fn file_system(root: &Path) -> String {
-    const SORTS: [(i64, &str, bool); 13] = [
-        (0xEF53, "ext4", false),
-        (0x5846_5342, "xfs", false),
-        (0x9123_683E, "btrfs", false),
-        (0x2FC1_2FC1, "zfs", false),
-        (0x0102_1994, "tmpfs", false),
-        (0x794C_7630, "overlay", false),
-        (0x6969, "nfs", true),
-        (0x0BD0_0BD0, "lustre", true),
-        (0x4750_4653, "gpfs", true),
-        (0x1983_0326, "beegfs", true),
-        (0x00C3_6400, "ceph", true),
-        (0xFF53_4D42, "cifs", true),
-        (0x6573_5546, "fuse", true),
-    ];
-    let Ok(found) = rustix::fs::statfs(root) else {
-        return "its file system does not say what it is".to_owned();
+/// What the registry holds, or what is wrong with it or with the journals that it is read from.
+fn history(registry: Registry) -> Result<String, String> {
+    let counted = || {
+        registry.verify()?;
+        let unread = (registry.unread_runs()?, registry.unread_lines()?);
+        Ok::<_, tinylm_registry::Error>((registry.count_runs()?, unread))
     };
-    // Where the kernel's number is signed, its upper half may be all ones.
-    let sort = found.f_type & 0xFFFF_FFFF;
-    match SORTS.iter().find(|(known, ..)| *known == sort) {
-        Some((_, name, true)) => {
-            format!("{name}: shared with other machines, drive runs from one at a time")
-        }
-        Some((_, name, false)) => (*name).to_owned(),
-        None => format!("file system {sort:#x}"),
+    let (n_runs, unread) = counted().map_err(|error| error.to_string())?;
+    match unread {
+        (0, 0) => Ok(format!("{n_runs} runs")),
+        (0, lines) => Ok(format!(
+            "{n_runs} runs; {lines} lines of their journals were torn and are left out"
+        )),
+        (runs, _) => Err(format!(
+            "{n_runs} runs, and journals of {runs} more: `tinylm doctor --rebuild` reads them"
+        )),
+    }
+}
+
+/// The sort of file system that the home is on, and where the registry of a shared one stands.
+fn file_system(home: &Home) -> String {
+    let name = FileSystem::of(home.root()).map_or_else(
+        || "its file system does not say what it is".to_owned(),
+        |system| system.name,
+    );
+    match home.is_shared() {
+        true => format!(
+            "{name}, shared with other machines; this one's registry: {}",
+            home.registry_path().display()
+        ),
+        false => name,
     }
 }

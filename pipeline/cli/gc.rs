@@ -65,7 +65,7 @@ fn swept(project: &Project, args: &GcArgs) -> Result<gc::Plan, Failure> {
     }
     home.refuse_read_only()?;
     // Made if it is lost: what an unknown run made is kept, so an empty registry frees little.
-    let registry = Registry::open(&home.registry_path())?;
+    let registry = Registry::open(&home)?;
     if args.dry_run {
         return Ok(gc::plan(&home, &registry)?);
     }

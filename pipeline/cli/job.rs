@@ -152,8 +152,7 @@ impl Job<'_> {
         let console = Console::new(&self.project.global, &stage_names, self.label.as_deref());
         let observer = Both(&console, recorder.as_ref());
         let history = |stage: &str| {
-            let path = context.home.registry_path();
-            let registry = Registry::open_to_read(&path).ok().flatten()?;
+            let registry = Registry::open_to_read(&context.home).ok().flatten()?;
             last_recipe(&registry, &context.home, self.experiment, stage)
         };
         let settled = Runner {
@@ -241,8 +240,8 @@ impl Job<'_> {
             return Ok(Err(why));
         }
         let run = self.recorded(context)?;
-        let begun = Registry::open(&home.registry_path())
-            .and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
+        let begun =
+            Registry::open(home).and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
         match begun {
             Ok((run_name, registry)) => {
                 let (mirror, board_fault) = self.board(&run_name);

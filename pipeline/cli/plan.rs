@@ -133,7 +133,7 @@ fn planned(
 ) -> Result<Vec<Planned>, Failure> {
     let context = project.context();
     project.checked_home()?;
-    let registry = Registry::open_to_read(&context.home.registry_path())?;
+    let registry = Registry::open_to_read(&context.home)?;
     let registry = std::sync::Mutex::new(registry);
     let history = |stage: &str| {
         let registry = registry.lock().ok()?;

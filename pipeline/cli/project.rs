@@ -11,7 +11,7 @@ use std::{
 
 pub(crate) use tinylm_pipeline::now_ms;
 use tinylm_pipeline::{Content, Context, Kind, Outside, Site, read_plain};
-use tinylm_registry::{Home, Registry};
+use tinylm_registry::{FileSystem, Home, Registry};
 use tinylm_reports::terminal::TerminalOptions;
 
 use crate::{failure::Failure, global::Global};
@@ -56,10 +56,14 @@ impl Project {
 
     /// Returns the home: the one named, or the nearest above, or the one that would be made here.
     pub(crate) fn home(&self) -> Home {
-        match &self.global.home {
+        let home = match &self.global.home {
             Some(home) => Home::at(self.current_dir.join(home)),
             None => Home::find(&self.current_dir)
                 .unwrap_or_else(|| Home::at(self.current_dir.join(".tinylm"))),
+        };
+        match home.may_be_shared() {
+            true => home.shared(&index_folder()),
+            false => home,
         }
     }
 
@@ -90,17 +94,17 @@ impl Project {
     /// Opens the registry to read it; without one there is nothing to read.
     pub(crate) fn registry(&self) -> Result<Registry, Failure> {
         let home = self.checked_home()?;
-        Registry::open_to_read(&home.registry_path())?.ok_or_else(|| self.no_runs(&home))
+        Registry::open_to_read(&home)?.ok_or_else(|| self.no_runs(&home))
     }
 
     /// Opens the registry to write to it, which never makes one: what is changed is there.
     pub(crate) fn registry_to_write(&self) -> Result<Registry, Failure> {
         let home = self.checked_home()?;
-        if !home.registry_path().exists() {
+        if !Registry::is_begun(&home)? {
             return Err(self.no_runs(&home));
         }
         home.refuse_read_only()?;
-        Ok(Registry::open(&home.registry_path())?)
+        Ok(Registry::open(&home)?)
     }
 
     fn no_runs(&self, home: &Home) -> Failure {
@@ -265,5 +269,19 @@ pub(crate) fn stdout_height() -> usize {
     match size.map_or(0, |size| usize::from(size.ws_row)) {
         0 => usize::MAX,
         rows => rows,
+    }
+}
+
+/// Where this machine keeps the registries of homes that it shares with others: on a disk of its own.
+fn index_folder() -> PathBuf {
+    if let Some(folder) = folder("TINYLM_INDEX") {
+        return folder;
+    }
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    let is_own = |folder: &PathBuf| !FileSystem::of(folder).is_some_and(|system| system.is_shared);
+    match cache.filter(is_own) {
+        Some(cache) => cache.join("tinylm/index"),
+        // Where even the users' own folders are shared: lost at the next start, and read again.
+        None => env::temp_dir().join(format!("tinylm-{}", rustix::process::getuid().as_raw())),
     }
 }

@@ -3,16 +3,11 @@
 //! Prints one line a figure. The files are made in the folder named by the first argument (not
 //! starting with `-`), else in the system's temporary one, and deleted again.
 
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs::File, io::Write, path::Path, time::Instant};
 
 use tinylm_registry::{
-    ALL_STEPS, Condition, Filter, Home, MetricRow, Registry, Run, RunQuery, RunSource, StageRecord,
-    StatCache, Store, Thinning, hash_file, names,
+    ALL_STEPS, Condition, Filter, Home, MetricRow, NewExecution, Registry, Run, RunQuery,
+    RunSource, StageRecord, StatCache, Store, Thinning, hash_file, names,
 };
 
 fn main() {
@@ -117,12 +112,12 @@ fn checking(folder: &Path) {
 }
 
 fn opening(folder: &Path) {
-    let path = folder.join("opening.sqlite");
+    let home = Home::at(folder.join("opening"));
     let started = Instant::now();
-    drop(Registry::open(&path).unwrap());
+    drop(Registry::open(&home).unwrap());
     report("make a registry", since(started), String::new());
     let record = || {
-        let registry = Registry::open(&path).unwrap();
+        let registry = Registry::open(&home).unwrap();
         let id = names::new_id();
         registry
             .insert_run(&run(&id), &RunSource::default())
@@ -144,7 +139,10 @@ fn opening(folder: &Path) {
 }
 
 fn writing(folder: &Path) {
-    let registry = Registry::open(&folder.join("writing.sqlite")).unwrap();
+    let registry = Registry::open(&Home::at(folder.join("writing"))).unwrap();
+    for execution in ["execution", "steps"] {
+        begin(&registry, "run", execution);
+    }
     let rows = rows("execution", 100_000);
     let started = Instant::now();
     for batch in rows.chunks(1000) {
@@ -176,8 +174,8 @@ fn writing(folder: &Path) {
 }
 
 fn comparing(folder: &Path) {
-    let path: PathBuf = folder.join("comparing.sqlite");
-    let registry = Registry::open(&path).unwrap();
+    let home = Home::at(folder.join("comparing"));
+    let registry = Registry::open(&home).unwrap();
     let mut curves = Vec::new();
     let started = Instant::now();
     for i in 0..1000 {
@@ -192,6 +190,7 @@ fn comparing(folder: &Path) {
             ..StageRecord::default()
         };
         registry.upsert_stage(&stage).unwrap();
+        begin(&registry, &id, &id);
         registry.append_metrics(&rows(&id, 10_000)).unwrap();
         curves.push((id, "loss".to_owned()));
     }
@@ -223,6 +222,25 @@ fn comparing(folder: &Path) {
         assert_eq!(registry.runs(&query).unwrap().len(), 1000);
     });
     report("find 1,000 runs by their last loss", seconds, String::new());
+    drop(registry);
+    let bytes = std::fs::metadata(home.registry_path()).map_or(0, |file| file.len());
+    let started = Instant::now();
+    Registry::open(&home).unwrap().rebuild().unwrap();
+    report(
+        "read all of it from the journals again",
+        since(started),
+        format!("{} MB", bytes / 1_000_000),
+    );
+}
+
+/// Begins an execution of a run, without which its numbers have no journal.
+fn begin(registry: &Registry, run_id: &str, execution_id: &str) {
+    let execution = NewExecution {
+        id: execution_id.to_owned(),
+        run_id: run_id.to_owned(),
+        ..NewExecution::default()
+    };
+    registry.insert_execution(&execution).unwrap();
 }
 
 fn run(id: &str) -> Run {

@@ -1,4 +1,7 @@
-//! Opening the registry: one SQLite file, written to by many processes at once.
+//! Opening the registry: one SQLite file, written to by many processes of one machine at once.
+//!
+//! It stands in the home, and where machines share the home, on each machine's own disk: locks of
+//! SQLite do not reach another machine. What is lost of it is read again from the journals.
 //!
 //! Write-ahead logging lets readers and one writer work side by side; every write is a `BEGIN
 //! IMMEDIATE` transaction behind a busy handler, so that two writers queue instead of failing. A
@@ -11,7 +14,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -22,7 +24,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 
-use crate::{Error, Home, Lock, Place, files, migrations, names, sql};
+use crate::{Error, Home, Lock, Place, files, memory::Memory, migrations, names, sql};
 
 /// The pause between two looks at a lock that another process holds, after some shorter ones.
 const PAUSE_MS: u64 = 25;
@@ -43,51 +45,87 @@ const LOG_BYTES_MAX: u64 = 512 * 1024;
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) connection: Connection,
-    pub(crate) path: PathBuf,
-    /// Numbers of the series met so far.
-    pub(crate) series: RefCell<HashMap<(String, String), i64>>,
+    pub(crate) home: Home,
+    path: PathBuf,
+    pub(crate) memory: RefCell<Memory>,
     read_only: bool,
 }
 
+/// Why a transaction was given up.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Sql(rusqlite::Error),
+    Other(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        Failure::Sql(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
+    }
+}
+
 impl Registry {
-    /// Opens the registry at `path` for reading and writing; makes or migrates it if needed.
-    pub fn open(path: &Path) -> Result<Registry, Error> {
-        if !exists(path)? {
-            create(path)?;
+    /// Opens the registry of a home for reading and writing; makes or migrates it if needed.
+    pub fn open(home: &Home) -> Result<Registry, Error> {
+        let path = home.registry_path();
+        if !exists(&path)? {
+            create(home)?;
         }
-        let mut registry = Registry::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
+        let registry = Registry::connect(home, OpenFlags::SQLITE_OPEN_READ_WRITE, "")?;
         registry.refuse_cut()?;
         let found = registry.version()?;
-        refuse_newer(path, found)?;
+        refuse_newer(&path, found)?;
         registry.refuse_read_only()?;
         // A backup that was put back may be up to date and yet in the other logging mode.
         if found < migrations::VERSION || !registry.logs_ahead()? {
-            let _lock = lock(path)?;
-            migrations::migrate(&mut registry.connection)
-                .and_then(|()| log_ahead(&registry.connection))
-                .map_err(|error| sql::error(path, error))?;
+            let _lock = lock(home)?;
+            registry.migrate()?;
+            log_ahead(&registry.connection).map_err(|error| registry.error(error))?;
         }
+        if home.is_shared() {
+            // A home that may only be read is marked by whoever writes to it.
+            let _ = home.mark_shared();
+        }
+        registry.read_news(true)?;
         Ok(registry)
     }
 
     /// Opens the registry to read from it; nothing if there is none. Writes nothing itself, so it
-    /// serves a user without rights; but an older one is migrated where that is allowed.
-    pub fn open_to_read(path: &Path) -> Result<Option<Registry>, Error> {
-        if !exists(path)? {
-            return Ok(None);
+    /// serves a user without rights; but an older one is migrated where that is allowed, and one that
+    /// was lost is made again from the journals.
+    pub fn open_to_read(home: &Home) -> Result<Option<Registry>, Error> {
+        let path = home.registry_path();
+        if !exists(&path)? {
+            let can_be_made = home.is_shared() || home.is_writable();
+            return match can_be_made && Registry::is_begun(home)? {
+                true => Registry::open(home).map(Some),
+                false => Ok(None),
+            };
         }
-        if is_writable(path) {
-            return Registry::open(path).map(Some);
+        if is_writable(&path) {
+            return Registry::open(home).map(Some);
         }
-        let registry = Registry::connect_read_only(path)?;
+        let registry = Registry::connect_read_only(home)?;
         registry.refuse_cut()?;
         let found = registry.version()?;
-        refuse_newer(path, found)?;
+        refuse_newer(&path, found)?;
         if found < migrations::VERSION {
-            let path = path.to_owned();
             return Err(Error::Older { path, found });
         }
         Ok(Some(registry))
+    }
+
+    /// Returns whether anything has been recorded in a home.
+    pub fn is_begun(home: &Home) -> Result<bool, Error> {
+        Ok(exists(&home.registry_path())?
+            || exists(&home.own_registry())?
+            || !home.runs().list()?.is_empty())
     }
 
     /// From now on this process waits only a moment for what others hold: it has been told to stop.
@@ -118,34 +156,62 @@ impl Registry {
     }
 
     /// Carries out `write` as one transaction.
-    pub(crate) fn write<T>(
+    pub(crate) fn write<T, E: Into<Failure>>(
         &self,
-        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, Error> {
-        Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
-            .and_then(|transaction| {
-                let value = write(&transaction)?;
-                transaction.commit()?;
-                Ok(value)
-            })
-            .map_err(|error| {
-                // Numbers given out in a transaction that failed belong to nobody.
-                self.series.borrow_mut().clear();
-                self.error(error)
-            })
+        self.transact(TransactionBehavior::Immediate, write)
+    }
+
+    fn transact<T, E: Into<Failure>>(
+        &self,
+        behavior: TransactionBehavior,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        let written = || -> Result<T, Failure> {
+            let transaction = Transaction::new_unchecked(&self.connection, behavior)?;
+            let value = write(&transaction).map_err(Into::into)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        written().map_err(|failure| {
+            // Numbers given out in a transaction that failed belong to nobody.
+            self.memory.borrow_mut().series.clear();
+            match failure {
+                Failure::Sql(error) => self.error(error),
+                Failure::Other(error) => error,
+            }
+        })
+    }
+
+    /// Takes the steps of the schema that are missing, and writes journals for runs that were recorded
+    /// before there were any: all or none.
+    fn migrate(&self) -> Result<(), Error> {
+        self.transact(
+            TransactionBehavior::Exclusive,
+            |rows| -> Result<(), Failure> {
+                // Read again: another process may have been here before our transaction began.
+                let taken = migrations::version(rows)?;
+                migrations::take_steps(rows, taken)?;
+                if taken < migrations::FIRST_WITH_JOURNALS {
+                    self.begin_journals(rows)?;
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Another connection to the same file, for another thread to read from.
     pub(crate) fn reader(&self) -> Result<Registry, Error> {
         if self.read_only {
-            return Registry::connect_read_only(&self.path);
+            return Registry::connect_read_only(&self.home);
         }
-        Registry::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, "")
+        Registry::connect(&self.home, OpenFlags::SQLITE_OPEN_READ_WRITE, "")
     }
 
-    /// The folder of lock files that stands beside the registry.
+    /// The folder of lock files of the home.
     pub(crate) fn locks(&self) -> Place {
-        home_of(&self.path).locks()
+        self.home.locks()
     }
 
     fn version(&self) -> Result<u32, Error> {
@@ -194,26 +260,38 @@ impl Registry {
             .map_err(|error| self.error(error))
     }
 
-    fn connect_read_only(path: &Path) -> Result<Registry, Error> {
+    fn connect_read_only(home: &Home) -> Result<Registry, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let shared = Registry::connect(path, flags, "");
+        let shared = Registry::connect(home, flags, "");
         match shared.and_then(|registry| registry.version().map(|_| registry)) {
             // Without a log there is nothing to share, and SQLite may be told that nobody writes.
-            Err(_) if log_bytes(path) == 0 => Registry::connect(path, flags, "?immutable=1"),
+            Err(_) if log_bytes(&home.registry_path()) == 0 => {
+                Registry::connect(home, flags, "?immutable=1")
+            }
             shared => shared,
         }
     }
 
-    fn connect(path: &Path, flags: OpenFlags, options: &str) -> Result<Registry, Error> {
-        let uri = format!("file:{}{options}", escaped(path)?);
+    fn connect(home: &Home, flags: OpenFlags, options: &str) -> Result<Registry, Error> {
+        Registry::connect_at(home, home.registry_path(), flags, options)
+    }
+
+    fn connect_at(
+        home: &Home,
+        path: PathBuf,
+        flags: OpenFlags,
+        options: &str,
+    ) -> Result<Registry, Error> {
+        let uri = format!("file:{}{options}", escaped(&path)?);
         let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri, flags)
             .and_then(|mut connection| configure(&mut connection).map(|()| connection))
-            .map_err(|error| sql::error(path, error))?;
+            .map_err(|error| sql::error(&path, error))?;
         Ok(Registry {
             connection,
-            path: path.to_owned(),
-            series: RefCell::default(),
+            home: home.clone(),
+            path,
+            memory: RefCell::default(),
             read_only: flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY),
         })
     }
@@ -247,32 +325,49 @@ fn waits_on(n_tries: i32) -> bool {
     n_tries < tries_max
 }
 
-fn create(path: &Path) -> Result<(), Error> {
-    let _lock = lock(path)?;
+fn create(home: &Home) -> Result<(), Error> {
+    let path = &home.registry_path();
+    let _lock = lock(home)?;
     if exists(path)? {
         return Ok(());
     }
+    // Of before the home was shared, or of before there were journals: opened, it writes them.
+    if home.is_shared() && exists(&home.own_registry())? {
+        drop(Registry::open(&Home::at(home.root()))?);
+    }
     // A log whose database was deleted would be played back into the new one.
-    files::remove_file(&beside(path, "-wal"))?;
-    files::remove_file(&beside(path, "-shm"))?;
+    remove_logs(path)?;
     let fresh = beside(path, &format!(".{}.new", names::unique()));
-    let made = make(&fresh).map_err(|error| sql::error(path, error));
-    let moved = made
+    let moved = make(home, &fresh)
+        .and_then(|()| remove_logs(&fresh))
         .and_then(|()| files::sync_file(&fresh))
         .and_then(|()| files::rename(&fresh, path));
     if moved.is_err() {
         let _ = fs::remove_file(&fresh);
+        let _ = remove_logs(&fresh);
     }
     moved
 }
 
-fn make(path: &Path) -> rusqlite::Result<()> {
-    let mut connection = Connection::open(path)?;
+/// Makes a registry of all that the journals say, with nothing left in its log.
+fn make(home: &Home, path: &Path) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let registry = Registry::connect_at(home, path.to_owned(), flags, "")?;
+    let run = |batch: &str| {
+        let done = registry.connection.execute_batch(batch);
+        done.map_err(|error| registry.error(error))
+    };
     // Flushed as a whole before it gets its name.
-    connection.execute_batch("PRAGMA synchronous = OFF")?;
-    migrations::migrate(&mut connection)?;
-    log_ahead(&connection)?;
-    connection.close().map_err(|(_, error)| error)
+    run("PRAGMA synchronous = OFF")?;
+    registry.migrate()?;
+    registry.read_all()?;
+    log_ahead(&registry.connection).map_err(|error| registry.error(error))?;
+    run("PRAGMA wal_checkpoint(TRUNCATE)")
+}
+
+fn remove_logs(path: &Path) -> Result<(), Error> {
+    files::remove_file(&beside(path, "-wal"))?;
+    files::remove_file(&beside(path, "-shm"))
 }
 
 fn log_ahead(connection: &Connection) -> rusqlite::Result<()> {
@@ -280,16 +375,12 @@ fn log_ahead(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The lock for what only one process may do: making and migrating.
-fn lock(path: &Path) -> Result<Lock, Error> {
+fn lock(home: &Home) -> Result<Lock, Error> {
     let never = AtomicBool::new(false);
-    let lock_path = home_of(path).registry_lock();
+    let lock_path = home.registry_lock();
     let lock = Lock::wait_exclusive(&lock_path, "making the registry", &never, |_| {})?;
-    lock.ok_or_else(|| Error::Busy { path: path.into() })
-}
-
-/// The home that a registry stands in.
-fn home_of(path: &Path) -> Home {
-    Home::at(files::parent(path))
+    let path = home.registry_path();
+    lock.ok_or(Error::Busy { path })
 }
 
 fn refuse_newer(path: &Path, found: u32) -> Result<(), Error> {
@@ -368,12 +459,16 @@ mod tests {
             fixture
         }
 
+        fn home(&self) -> Home {
+            Home::at(self.folder.path())
+        }
+
         fn path(&self) -> PathBuf {
-            self.folder.path().join("registry.sqlite")
+            self.home().registry_path()
         }
 
         fn open(&self) -> Result<Registry, Error> {
-            Registry::open(&self.path())
+            Registry::open(&self.home())
         }
 
         fn add_run(&self, registry: &Registry) {
@@ -419,7 +514,11 @@ mod tests {
     fn what_was_written_is_there_when_opened_again_and_opening_to_read_makes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.sqlite");
-        assert!(Registry::open_to_read(&path).unwrap().is_none());
+        assert!(
+            Registry::open_to_read(&Home::at(folder.path()))
+                .unwrap()
+                .is_none()
+        );
         assert!(!path.exists());
         let fixture = Fixture::new();
         assert_eq!(fixture.n_runs(), 1);
@@ -429,11 +528,10 @@ mod tests {
     #[test]
     fn paths_with_odd_characters_work() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a b?c#d%41\ne/registry.sqlite");
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        drop(Registry::open(&path).unwrap());
-        assert!(path.exists());
-        assert!(Registry::open_to_read(&path).unwrap().is_some());
+        let home = Home::at(folder.path().join("a b?c#d%41\ne"));
+        drop(Registry::open(&home).unwrap());
+        assert!(home.registry_path().exists());
+        assert!(Registry::open_to_read(&home).unwrap().is_some());
     }
 
     #[test]
@@ -462,7 +560,7 @@ mod tests {
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
         the registry `[HOME]/registry.sqlite` is damaged: database disk image is malformed
-        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 131072 to 131071 bytes
+        the registry `[HOME]/registry.sqlite` is damaged: it has been cut from 135168 to 135167 bytes
         the registry `[HOME]/registry.sqlite` is damaged: file is not a database
         ");
     }
@@ -488,6 +586,7 @@ mod tests {
         let fixture = Fixture::new();
         assert!(log_bytes(&fixture.path()) > 0);
         fs::remove_file(fixture.path()).unwrap();
+        fs::remove_dir_all(fixture.home().runs()).unwrap();
         assert_eq!(fixture.n_runs(), 0);
         fixture.open().unwrap().verify().unwrap();
     }
@@ -510,17 +609,17 @@ mod tests {
     fn a_reader_is_not_blocked_by_a_writer_and_a_second_writer_waits() {
         let fixture = Fixture::new();
         let writer = fixture.open().unwrap();
-        let path = fixture.path();
         writer
             .write(|_| {
                 assert_eq!(fixture.n_runs(), 1);
-                Ok(())
+                Ok::<_, Error>(())
             })
             .unwrap();
+        let home = fixture.home();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let registry = Registry::open(&path).unwrap();
+                    let registry = Registry::open(&home).unwrap();
                     for _ in 0..10 {
                         fixture.add_run(&registry);
                     }
@@ -535,7 +634,7 @@ mod tests {
         let fixture = Fixture::new();
         let registry = fixture.open().unwrap();
         // As a user without rights would find it: with a log by its side, and without.
-        let reader = Registry::connect_read_only(&fixture.path()).unwrap();
+        let reader = Registry::connect_read_only(&fixture.home()).unwrap();
         assert_eq!(reader.runs(&RunQuery::default()).unwrap().len(), 1);
         drop(reader);
         registry
@@ -546,7 +645,7 @@ mod tests {
         fs::remove_file(beside(&fixture.path(), "-wal")).unwrap();
         fs::remove_file(beside(&fixture.path(), "-shm")).unwrap();
         let uri = "?immutable=1";
-        let reader = Registry::connect(&fixture.path(), OpenFlags::SQLITE_OPEN_READ_ONLY, uri);
+        let reader = Registry::connect(&fixture.home(), OpenFlags::SQLITE_OPEN_READ_ONLY, uri);
         assert_eq!(reader.unwrap().runs(&RunQuery::default()).unwrap().len(), 1);
         assert!(!beside(&fixture.path(), "-wal").exists());
     }

@@ -171,8 +171,8 @@ fn needed(bytes: Option<u64>) -> String {
 
 fn damage_hint(path: &Path) -> String {
     format!(
-        "move `{}` and its `-wal` and `-shm` away, or put a backup in their place: \
-         the history is lost, no artifact is, and nothing will be retrained",
+        "move `{}` and its `-wal` and `-shm` away: the next command makes it again from the \
+         journals of the runs, and nothing will be retrained",
         path.display()
     )
 }

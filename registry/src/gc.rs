@@ -242,7 +242,7 @@ mod tests {
     use crate::{
         Condition,
         keys::tests::record,
-        recorder::{NewExecution, StageRecord},
+        records::{NewExecution, StageRecord},
         rows::{Run, RunSource},
         words::{Outcome, Status},
     };
@@ -258,7 +258,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let home = Home::at(folder.path());
             home.create().unwrap();
-            let registry = Registry::open(&home.registry_path()).unwrap();
+            let registry = Registry::open(&home).unwrap();
             Fixture {
                 _folder: folder,
                 home,

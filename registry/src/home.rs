@@ -17,6 +17,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     root: PathBuf,
+    /// The registry, where it stands outside.
+    registry: Option<PathBuf>,
 }
 
 impl Home {
@@ -27,13 +29,31 @@ impl Home {
             .ancestors()
             .map(|folder| folder.join(".tinylm"))
             .find(|root| root.is_dir())
-            .map(|root| Home { root })
+            .map(Home::at)
     }
 
     /// The home at `root`, which need not exist yet.
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Home {
-        Home { root: root.into() }
+        Home {
+            root: root.into(),
+            registry: None,
+        }
+    }
+
+    /// The same home, shared with other machines: its registry stands in a folder of this one.
+    #[must_use]
+    pub fn shared(mut self, folder: &Path) -> Home {
+        let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
+        let name = Digest::of_bytes(root.as_os_str().as_encoded_bytes());
+        self.registry = Some(folder.join(format!("{}.sqlite", name.short())));
+        self
+    }
+
+    /// Returns whether other machines may write here too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.registry.is_some()
     }
 
     /// Makes the folder if needed, and refuses one that a newer tinylm laid out.
@@ -113,9 +133,30 @@ impl Home {
         Place::new(&self.root, inside)
     }
 
+    /// The registry: in the home, or on this machine's own disk if the home is shared.
     #[must_use]
     pub fn registry_path(&self) -> PathBuf {
+        self.registry.clone().unwrap_or_else(|| self.own_registry())
+    }
+
+    /// The registry that stands in the home itself.
+    pub(crate) fn own_registry(&self) -> PathBuf {
         self.root.join("registry.sqlite")
+    }
+
+    /// Says that other machines use the home too.
+    pub(crate) fn shared_mark(&self) -> Place {
+        self.place("shared")
+    }
+
+    /// The folders of all runs' journals.
+    pub(crate) fn runs(&self) -> Place {
+        self.place("runs")
+    }
+
+    /// The journals of one run.
+    pub(crate) fn journals(&self, run_id: &str) -> Place {
+        self.runs().below(run_id)
     }
 
     #[must_use]
@@ -252,7 +293,16 @@ impl Home {
 
     /// Held while the registry is made or brought up to date.
     pub(crate) fn registry_lock(&self) -> Place {
-        self.locks().below("registry")
+        match self.registry.as_deref().and_then(Path::parent) {
+            Some(folder) => Place::new(folder, &format!("{}.lock", self.registry_name())),
+            None => self.locks().below("registry"),
+        }
+    }
+
+    fn registry_name(&self) -> String {
+        let name = self.registry_path();
+        let name = name.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     fn home_lock(&self) -> Place {

@@ -1,50 +1,50 @@
 //! A person's words about a run afterwards: tags, notes, and that it may go.
 
-use rusqlite::params;
+use rusqlite::Transaction;
 
-use crate::{Error, Millis, Registry};
+use crate::{Error, Millis, Registry, db::Failure, entry::Entry};
 
 impl Registry {
     pub fn add_tag(&self, run_id: &str, tag: &str) -> Result<(), Error> {
-        self.write(|transaction| {
-            transaction.execute("INSERT OR IGNORE INTO tags VALUES (?1, ?2)", [run_id, tag])?;
-            Ok(())
-        })
+        let tag = tag.to_owned();
+        self.say(run_id, |n| Entry::Tag { tag, n })
     }
 
     /// Returns whether the run had the tag.
     pub fn remove_tag(&self, run_id: &str, tag: &str) -> Result<bool, Error> {
-        self.write(|transaction| {
-            let delete = "DELETE FROM tags WHERE run_id = ?1 AND tag = ?2";
-            Ok(transaction.execute(delete, [run_id, tag])? > 0)
-        })
+        let had_it = self.tags(run_id)?.iter().any(|known| known == tag);
+        if had_it {
+            let tag = tag.to_owned();
+            self.say(run_id, |n| Entry::Untag { tag, n })?;
+        }
+        Ok(had_it)
     }
 
     pub fn add_note(&self, run_id: &str, text: &str, at: Millis) -> Result<(), Error> {
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO notes VALUES (?1, ?2, ?3)",
-                params![run_id, at, text],
-            )?;
-            Ok(())
-        })
+        let text = text.to_owned();
+        self.say(run_id, |n| Entry::Note { text, at, n })
     }
 
     /// Takes a run out of every listing; what only it needs goes with the next `gc`.
     pub fn remove_run(&self, run_id: &str, at: Millis) -> Result<(), Error> {
-        self.write(|transaction| {
-            let update = "UPDATE runs SET removed_at = ?2 WHERE id = ?1";
-            transaction.execute(update, params![run_id, at])?;
-            Ok(())
+        self.say(run_id, |n| Entry::Removed { at, n })
+    }
+
+    fn say(&self, run_id: &str, word: impl FnOnce(u64) -> Entry) -> Result<(), Error> {
+        self.write(|rows| -> Result<(), Failure> {
+            let n = Registry::next_word(rows, run_id)?;
+            self.record_in(rows, run_id, &word(n))
         })
     }
 
     /// Deletes the rows of removed runs. Their line in `runs` stays, without its texts, so that
-    /// their artifacts are known to be nobody's; executions that other runs read stay too.
+    /// their artifacts are known to be nobody's; executions that other runs read stay too. Their
+    /// journals are written anew with what is left.
     pub(crate) fn forget_removed(&self) -> Result<(), Error> {
-        self.write(|transaction| {
-            self.series.borrow_mut().clear();
-            transaction.execute_batch(&format!(
+        self.write(|rows| -> Result<(), Failure> {
+            let shorter = shorter_runs(rows)?;
+            self.memory.borrow_mut().series.clear();
+            rows.execute_batch(&format!(
                 "CREATE TEMP TABLE gone AS {FORGOTTEN};
                  DELETE FROM points WHERE series_id IN
                    (SELECT id FROM series WHERE execution_id IN (SELECT id FROM gone));
@@ -59,7 +59,10 @@ impl Registry {
                  DELETE FROM tags WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
                  DELETE FROM notes WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL);
                  UPDATE runs SET text = '', resolved = '' WHERE removed_at IS NOT NULL;"
-            ))
+            ))?;
+            shorter
+                .iter()
+                .try_for_each(|run_id| self.write_anew(rows, run_id))
         })
     }
 
@@ -74,3 +77,13 @@ const FORGOTTEN: &str = "SELECT id FROM executions
     WHERE run_id IN (SELECT id FROM runs WHERE removed_at IS NOT NULL) AND id NOT IN
       (SELECT execution_id FROM stages JOIN runs ON runs.id = run_id
        WHERE removed_at IS NULL AND execution_id IS NOT NULL)";
+
+/// The removed runs of which there is something left to forget.
+fn shorter_runs(rows: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
+    let select = format!(
+        "SELECT id FROM runs WHERE removed_at IS NOT NULL AND text <> ''
+         UNION SELECT run_id FROM executions WHERE id IN ({FORGOTTEN})"
+    );
+    let mut select = rows.prepare(&select)?;
+    select.query_map([], |row| row.get(0))?.collect()
+}

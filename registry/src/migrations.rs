@@ -3,13 +3,14 @@
 //! `user_version` counts the steps a file has taken. A step that has been released is never edited:
 //! a file that took it would not take the edit.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
 ];
 
 /// The version of the schema that this program reads and writes.
@@ -19,24 +20,22 @@ pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Takes the steps that are missing, all or none.
-pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    let behavior = rusqlite::TransactionBehavior::Exclusive;
-    let transaction = connection.transaction_with_behavior(behavior)?;
-    // Read again: another process may have been here before our transaction began.
-    let taken = version(&transaction)? as usize;
-    for step in STEPS.iter().skip(taken) {
+/// From this version on every run has a journal.
+pub(crate) const FIRST_WITH_JOURNALS: u32 = 5;
+
+/// Takes the steps that a file lacks which has `taken` some.
+pub(crate) fn take_steps(transaction: &Transaction<'_>, taken: u32) -> rusqlite::Result<()> {
+    for step in STEPS.iter().skip(taken as usize) {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "user_version", VERSION.max(taken as u32))?;
-    transaction.commit()
+    transaction.pragma_update(None, "user_version", VERSION.max(taken))
 }
 
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;
 
-    use crate::Registry;
+    use crate::{Home, Registry};
 
     /// The registry as the first version wrote it.
     fn first_version(path: &std::path::Path) {
@@ -60,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.sqlite");
         first_version(&path);
-        let registry = Registry::open(&path).unwrap();
+        let registry = Registry::open(&Home::at(folder.path())).unwrap();
         let run = registry.find_run("calm").unwrap();
         assert_eq!((run.id.as_str(), run.seed), ("0197", Some(7)));
         let points = registry.metric_series("e", "loss", 100).unwrap().points;
@@ -77,13 +76,16 @@ mod tests {
             .collect();
         assert_eq!(last, [("loss".to_owned(), 2.0), ("lr".to_owned(), 0.1)]);
         drop(registry);
-        Registry::open(&path).unwrap().verify().unwrap();
+        Registry::open(&Home::at(folder.path()))
+            .unwrap()
+            .verify()
+            .unwrap();
     }
 
     #[test]
     fn the_metrics_view_reads_and_takes_rows_as_the_table_did() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+        let registry = Registry::open(&Home::at(folder.path())).unwrap();
         let insert = "INSERT INTO metrics (execution_id, name, step, value, special, at)
             VALUES ('e', 'loss', NULL, 2.0, NULL, 1), ('e', 'loss', 3, NULL, 'inf', 1)";
         registry.connection.execute(insert, []).unwrap();
@@ -102,11 +104,15 @@ mod tests {
         first_version(&path);
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| Registry::open(&path).unwrap());
+                scope.spawn(|| Registry::open(&Home::at(folder.path())).unwrap());
             }
         });
         assert_eq!(
-            Registry::open(&path).unwrap().find_run("@last").unwrap().id,
+            Registry::open(&Home::at(folder.path()))
+                .unwrap()
+                .find_run("@last")
+                .unwrap()
+                .id,
             "0197"
         );
     }

@@ -117,6 +117,11 @@ impl Place {
         self.open("open", OFlags::RDWR | OFlags::CREATE)
     }
 
+    /// Opens a file that is there, to add to its end.
+    pub(crate) fn open_to_append(&self) -> Result<File, Error> {
+        self.open("open", OFlags::WRONLY | OFlags::APPEND)
+    }
+
     /// Moves this to another place of the same home, over a file that is there.
     pub(crate) fn move_to(&self, to: &Place) -> Result<(), Error> {
         let target = to.parent().folder(true)?;

@@ -1,69 +1,35 @@
 //! How far executions are, for whoever looks on from outside.
 //!
 //! The driver of a run draws its own bar; everybody else asks here. One row for each execution that
-//! goes on, written over in place and taken away at its end: progress is no history.
+//! goes on, written over in place and taken away at its end: progress is no history, and stands in
+//! a journal only where the home is shared, a line every ten seconds.
 
-use rusqlite::{OptionalExtension, params};
-use serde::Serialize;
+use rusqlite::OptionalExtension;
 
-use crate::{Error, Millis, Registry};
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Progress {
-    pub execution_id: String,
-    pub done: u64,
-    pub total: Option<u64>,
-    pub unit: String,
-    /// The part of the work that is under way.
-    pub note: Option<String>,
-    /// Where its first word of this execution stood, and when: the pace goes from there.
-    pub from_done: u64,
-    pub from_at: Millis,
-    /// Used by its process so far.
-    pub cpu_seconds: Option<f64>,
-    /// Held by its process now.
-    pub memory_bytes: Option<u64>,
-    pub at: Millis,
-}
-
-impl Progress {
-    /// Returns how many seconds are left at the pace so far.
-    pub fn seconds_left(&self) -> Option<f64> {
-        let done = self
-            .done
-            .checked_sub(self.from_done)
-            .filter(|done| *done > 0)?;
-        let left = self.total?.checked_sub(self.done)?;
-        let seconds = (self.at - self.from_at).max(0) as f64 / 1e3;
-        Some(left as f64 * seconds / done as f64)
-    }
-}
+use crate::{
+    Error, Registry,
+    entry::{Entry, insert_progress},
+    rows::Progress,
+};
 
 impl Registry {
     pub fn set_progress<'a>(
         &self,
         rows: impl IntoIterator<Item = &'a Progress>,
     ) -> Result<(), Error> {
-        self.write(|transaction| {
-            let mut insert = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO progress VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?;
-            for row in rows {
-                insert.execute(params![
-                    row.execution_id,
-                    row.done as i64,
-                    row.total.map(|total| total as i64),
-                    row.unit,
-                    row.note,
-                    row.from_done as i64,
-                    row.from_at,
-                    row.cpu_seconds,
-                    row.memory_bytes.map(|bytes| bytes as i64),
-                    row.at,
-                ])?;
+        let progress: Vec<Progress> = rows.into_iter().cloned().collect();
+        match progress.first() {
+            // Who looks on from another machine sees the journals alone.
+            Some(first) if self.home.is_shared() && self.is_time_to_tell() => {
+                let execution = first.execution_id.clone();
+                self.record_of(&execution, &Entry::Progress(progress))
             }
-            Ok(())
-        })
+            _ => self.write(|rows| {
+                progress
+                    .iter()
+                    .try_for_each(|row| insert_progress(rows, row))
+            }),
+        }
     }
 
     /// How far an execution is; nothing of one that has ended or has not said.
@@ -96,12 +62,12 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::Finished;
+    use crate::{Home, records::Finished};
 
     #[test]
     fn progress_is_written_over_and_gone_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+        let registry = Registry::open(&Home::at(folder.path())).unwrap();
         let half = Progress {
             execution_id: "e".to_owned(),
             done: 150,

@@ -198,11 +198,15 @@ impl Registry {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// A number that changes whenever another connection has written something.
-    pub fn tide(&self) -> Result<i64, Error> {
-        self.connection
+    /// What changes whenever somebody has written something, also on another machine.
+    pub fn tide(&self) -> Result<(i64, u64), Error> {
+        self.read_news(false)?;
+        let of_others = self
+            .connection
             .query_row("PRAGMA data_version", [], |row| row.get(0))
-            .map_err(|error| self.error(error))
+            .map_err(|error| self.error(error))?;
+        // What this connection has read out of journals is news too.
+        Ok((of_others, self.connection.total_changes()))
     }
 
     /// The stages of a run in the order of the plan.
@@ -228,6 +232,7 @@ impl Registry {
     /// The last execution of `key` that came to no good end, whose curve the next one goes on with.
     /// Whoever asks holds the key's lock, so it is not under way.
     pub fn unfinished_execution(&self, key: &Digest) -> Result<Option<String>, Error> {
+        self.read_news(false)?;
         let select = "SELECT id FROM executions WHERE key = ?1 AND status <> 'done'
             ORDER BY rowid DESC LIMIT 1";
         let found = self.list(select, [key.to_string()], |row| row.get(0))?;
@@ -525,17 +530,17 @@ fn unknown_run(text: &str, nearest: &[&str]) -> Error {
 }
 
 /// A JSON column; what does not parse is shown as it is.
-fn json(text: String) -> Value {
+pub(crate) fn json(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     let number: Option<i64> = row.get(column)?;
     Ok(number.and_then(|number| number.try_into().ok()))
 }
 
 /// The number in `column`, or the one spelt in the column after it.
-fn value(row: &Row<'_>, column: usize) -> rusqlite::Result<f64> {
+pub(crate) fn value(row: &Row<'_>, column: usize) -> rusqlite::Result<f64> {
     match row.get_ref(column)? {
         ValueRef::Null => number(row.get_ref(column + 1)?),
         value => number(value),
@@ -554,7 +559,7 @@ fn number(value: ValueRef<'_>) -> rusqlite::Result<f64> {
     })
 }
 
-fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(crate) fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {

@@ -1,6 +1,6 @@
 //! The rows of the registry, as they are read back; a run is written as one too.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A run, without its long texts (see [`RunSource`]).
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub id: String,
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Run {
 }
 
 /// The origin of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSource {
     /// The experiment file as written.
     pub text: String,
@@ -142,4 +142,36 @@ pub struct LastStage {
     pub execution_id: Option<String>,
     /// One `path = value` a line.
     pub recipe: Option<String>,
+}
+
+/// How far an execution is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub execution_id: String,
+    pub done: u64,
+    pub total: Option<u64>,
+    pub unit: String,
+    /// The part of the work that is under way.
+    pub note: Option<String>,
+    /// Where its first word of this execution stood, and when: the pace goes from there.
+    pub from_done: u64,
+    pub from_at: Millis,
+    /// Used by its process so far.
+    pub cpu_seconds: Option<f64>,
+    /// Held by its process now.
+    pub memory_bytes: Option<u64>,
+    pub at: Millis,
+}
+
+impl Progress {
+    /// Returns how many seconds are left at the pace so far.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let done = self
+            .done
+            .checked_sub(self.from_done)
+            .filter(|done| *done > 0)?;
+        let left = self.total?.checked_sub(self.done)?;
+        let seconds = (self.at - self.from_at).max(0) as f64 / 1e3;
+        Some(left as f64 * seconds / done as f64)
+    }
 }

@@ -3,12 +3,13 @@
 //! A file rather than a signal: a number of a process may be somebody else's by now, and means
 //! nothing where the home is shared. Whoever carries out the run looks for the file and takes it away.
 
-use crate::{Error, Home, locks};
+use crate::{Error, Home, claims, locks};
 
 impl Home {
     /// Asks the process that carries out a run to stop at a safe point; says whether there is one.
     pub fn ask_to_stop(&self, run_id: &str) -> Result<bool, Error> {
-        if locks::holder(&self.run_lock(run_id))?.is_none() {
+        let is_here = locks::holder(&self.run_lock(run_id))?.is_some();
+        if !is_here && !claims::may_live(&self.run_claim(run_id)) {
             return Ok(false);
         }
         self.stop_wish(run_id).write_atomic(b"")?;

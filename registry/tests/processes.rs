@@ -88,7 +88,7 @@ fn eight_processes_share_one_registry_from_its_first_use_and_lose_nothing() {
         );
     }
     let home = Home::at(folder.path());
-    let registry = Registry::open(&home.registry_path()).unwrap();
+    let registry = Registry::open(&home).unwrap();
     let runs = registry.runs(&RunQuery::default()).unwrap();
     assert_eq!(runs.len(), 8);
     for run in runs {
@@ -105,7 +105,7 @@ fn eight_processes_share_one_registry_from_its_first_use_and_lose_nothing() {
 fn writer() {
     let home = home();
     home.create().unwrap();
-    let registry = Registry::open(&home.registry_path()).unwrap();
+    let registry = Registry::open(&home).unwrap();
     let run = new_run();
     registry.insert_run(&run, &RunSource::default()).unwrap();
     for batch in 0..20 {
@@ -149,7 +149,7 @@ fn a_process_killed_at_any_moment_leaves_whole_artifacts_free_locks_and_a_sound_
             );
             n_made += 1;
         }
-        if let Some(registry) = Registry::open_to_read(&home.registry_path()).unwrap() {
+        if let Some(registry) = Registry::open_to_read(&home).unwrap() {
             registry.verify().unwrap();
             let running = registry.runs(&RunQuery::default()).unwrap();
             assert!(running.iter().all(|run| run.status == Status::Interrupted));
@@ -177,7 +177,7 @@ fn maker() {
     let _run = Lock::try_exclusive(&home.run_lock(&run.id), "maker")
         .unwrap()
         .unwrap();
-    let registry = Registry::open(&home.registry_path()).unwrap();
+    let registry = Registry::open(&home).unwrap();
     registry.insert_run(&run, &RunSource::default()).unwrap();
     let store = Store::new(home.clone());
     for i in 0_u64.. {
@@ -205,7 +205,7 @@ fn a_user_without_rights_finds_everything_and_can_write_nothing() {
     fs::write(out.join("text"), "text").unwrap();
     let artifact = Store::new(home.clone()).commit(&out).unwrap().digest;
     keys::write_key(&home, &record(Digest::of_bytes(b"key"), artifact, "r")).unwrap();
-    Registry::open(&home.registry_path())
+    Registry::open(&home)
         .unwrap()
         .insert_run(&new_run(), &RunSource::default())
         .unwrap();
@@ -259,11 +259,9 @@ fn reader() {
     let home = home();
     home.check().unwrap();
     assert!(!home.is_writable());
-    let registry = Registry::open_to_read(&home.registry_path())
-        .unwrap()
-        .unwrap();
+    let registry = Registry::open_to_read(&home).unwrap().unwrap();
     assert_eq!(registry.runs(&RunQuery::default()).unwrap().len(), 1);
-    let error = Registry::open(&home.registry_path()).unwrap_err();
+    let error = Registry::open(&home).unwrap_err();
     assert!(!error.is_damage(), "{error}");
     let record = keys::read_key(&home, &Digest::of_bytes(b"key"));
     let record = record.unwrap().unwrap();
@@ -327,7 +325,7 @@ fn full_disk() {
     let folder = home();
     let home = Home::at(folder.root().join(".tinylm"));
     home.create().unwrap();
-    let registry = Registry::open(&home.registry_path()).unwrap();
+    let registry = Registry::open(&home).unwrap();
     registry
         .insert_run(&new_run(), &RunSource::default())
         .unwrap();

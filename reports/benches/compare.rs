@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{Recorded, START_MS, record};
-use tinylm_registry::{Registry, RunQuery};
+use tinylm_registry::{Home, Registry, RunQuery};
 use tinylm_reports::{ReportOptions, Selection, compare, html, read, read_all, sections, terminal};
 
 /// Each figure is the middle one of so many.
@@ -27,10 +27,10 @@ fn main() {
         numbers.next().unwrap_or(10_000),
     );
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("registry.sqlite");
+    let home = Home::at(folder.path());
     let filling = Instant::now();
     {
-        let registry = Registry::open(&path).unwrap();
+        let registry = Registry::open(&home).unwrap();
         let mut first = None;
         for idx in 0..n_runs {
             let recorded = Recorded {
@@ -51,7 +51,7 @@ fn main() {
     ));
 
     let comparing = middle(|| {
-        let registry = Registry::open_to_read(&path).unwrap().unwrap();
+        let registry = Registry::open_to_read(&home).unwrap().unwrap();
         let runs = registry.runs(&RunQuery::default()).unwrap();
         let options = ReportOptions::for_runs(runs.len(), START_MS, &[]);
         let comparison = compare(
@@ -71,7 +71,7 @@ fn main() {
         ..ReportOptions::for_runs(1, START_MS, &[])
     };
     let listing = middle(|| {
-        let registry = Registry::open_to_read(&path).unwrap().unwrap();
+        let registry = Registry::open_to_read(&home).unwrap().unwrap();
         let runs = registry.runs(&RunQuery::default()).unwrap();
         assert!(!read_all(&registry, &runs, &shelf).unwrap().is_empty());
     });
@@ -80,7 +80,7 @@ fn main() {
         listing * 1e3
     ));
     let paging = middle(|| {
-        let registry = Registry::open_to_read(&path).unwrap().unwrap();
+        let registry = Registry::open_to_read(&home).unwrap().unwrap();
         let runs = registry.runs(&RunQuery::default()).unwrap();
         let options = ReportOptions::for_runs(runs.len(), START_MS, &[]);
         let comparison = compare(
@@ -92,7 +92,7 @@ fn main() {
     });
     say(&format!("the same as a page: {:.0} ms", paging * 1e3));
     let last = middle(|| {
-        let registry = Registry::open_to_read(&path).unwrap().unwrap();
+        let registry = Registry::open_to_read(&home).unwrap().unwrap();
         let run = registry.find_run("@last").unwrap();
         let report = read(&registry, &run, &ReportOptions::for_runs(1, START_MS, &[])).unwrap();
         assert!(

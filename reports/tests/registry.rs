@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Recorded, START_MS, record};
-use tinylm_registry::{Outcome, Registry, Status};
+use tinylm_registry::{Home, Outcome, Registry, Status};
 use tinylm_reports::{
     Comparison, Report, ReportOptions, Selection, Sort, compare, data, markdown, read, read_all,
     sections, terminal,
@@ -17,7 +17,7 @@ struct Shelf {
 impl Shelf {
     fn new() -> Shelf {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+        let registry = Registry::open(&Home::at(folder.path())).unwrap();
         Shelf {
             registry,
             _folder: folder,

@@ -86,3 +86,62 @@ fn a_killed_process_leaves_no_claim_that_anybody_waits_for() {
     project.tinylm("run chain.yaml").success();
     project.tinylm("gc").success();
 }
+
+/// A command given on a machine of this name, whose registry is on its own disk.
+fn on(project: &Project, machine: &str, line: &str) -> crate::harness::Output {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut command = project.command(&words);
+    command.env("TINYLM_INDEX", project.path(machine));
+    project.output(&mut command)
+}
+
+#[test]
+fn two_machines_that_share_a_home_have_one_history() {
+    let project = Project::chain();
+    project.write(".tinylm/shared", "");
+    on(&project, "here", "run chain.yaml").success();
+    assert!(
+        !project.path(".tinylm/registry.sqlite").exists(),
+        "each machine has its own"
+    );
+    let there = on(&project, "there", "run chain.yaml").success();
+    assert!(there.stdout.contains("3 hit"), "{there}");
+    on(&project, "there", "tag @last good").success();
+    let here = on(&project, "here", "runs").success();
+    assert!(here.stdout.contains("good"), "{here}");
+    assert_eq!(here.stdout, on(&project, "there", "runs").success().stdout);
+    // What one removes, both have removed, and `gc` on either knows what the other needs.
+    project.replace("chain.yaml", "sort '", "sort -r '");
+    on(&project, "here", "run chain.yaml").success();
+    on(&project, "there", "rm @last").success();
+    let gc = on(&project, "here", "gc").success();
+    assert!(gc.stdout.contains("artifact"), "{gc}");
+    assert_eq!(on(&project, "here", "runs").success().stdout, here.stdout);
+    let doctor = on(&project, "there", "doctor").success();
+    assert!(
+        doctor.stdout.contains("shared with other machines"),
+        "{doctor}"
+    );
+}
+
+#[test]
+fn a_run_is_followed_and_stopped_from_another_machine() {
+    let project = Project::chain();
+    project.write(".tinylm/shared", "");
+    project.replace(
+        "chain.yaml",
+        "sort '",
+        "echo begun > '{out}/begun'; sleep 60; sort '",
+    );
+    let mut command = project.command(&["run", "chain.yaml"]);
+    command.env("TINYLM_INDEX", project.path("here"));
+    let mut run = command.spawn().unwrap();
+    wait_until("the run to be seen from there", || {
+        let show = on(&project, "there", "show @last");
+        show.stdout.contains("running") && show.stdout.contains("sorted")
+    });
+    on(&project, "there", "stop @last").success();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let show = on(&project, "there", "show @last").success();
+    assert!(show.stdout.contains("cancelled"), "{show}");
+}

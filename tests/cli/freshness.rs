@@ -206,9 +206,12 @@ stages:
 }
 
 #[test]
-fn a_lost_registry_retrains_nothing() {
+fn a_lost_registry_retrains_nothing_and_is_read_from_the_journals_again() {
     let project = Project::chain();
     run(&project);
+    project.tinylm("tag @last kept").success();
+    let shown = project.tinylm("show @last").success();
+    let report = project.tinylm("report @last --json").success();
     for file in [
         "registry.sqlite",
         "registry.sqlite-wal",
@@ -216,6 +219,11 @@ fn a_lost_registry_retrains_nothing() {
     ] {
         fs::remove_file(project.path(".tinylm").join(file)).ok();
     }
+    assert_eq!(project.tinylm("show @last").success().stdout, shown.stdout);
+    assert_eq!(
+        project.tinylm("report @last --json").success().stdout,
+        report.stdout
+    );
     assert_eq!(run(&project), "corpus hit, sorted hit, first hit");
 }
 

@@ -1,6 +1,6 @@
 //! Names, notes, logs and models' words that would command the terminal they are shown on.
 
-use tinylm_registry::Registry;
+use tinylm_registry::{Home, Registry};
 
 use crate::harness::{Output, Project};
 
@@ -40,8 +40,7 @@ fn no_name_note_log_or_sample_reaches_the_terminal_as_a_command() {
     is_clean(&project.tinylm_words(&run).success());
     let note = ["note", "@last", EVIL, "seen"];
     let _ = project.tinylm_words(&note).success();
-    let registry = project.path(".tinylm/registry.sqlite");
-    let registry = Registry::open(&registry).unwrap();
+    let registry = Registry::open(&Home::at(project.path(".tinylm"))).unwrap();
     let last = registry.find_run("@last").unwrap();
     let execution = registry.stages(&last.id).unwrap()[1].execution_id.clone();
     let sample = (None, EVIL.to_owned(), EVIL.to_owned());

@@ -354,3 +354,27 @@ fn a_folder_that_driver_and_nodes_see_through_caches_of_their_own_is_enough() {
     let executions = project.executions().into_iter();
     assert_eq!(executions.filter(|(stage, ..)| stage == "base").count(), 1);
 }
+
+#[test]
+fn a_run_whose_driver_dies_on_one_machine_is_gone_on_with_from_another() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let Some(project) = Project::shared(lab, TRAINING) else {
+        return;
+    };
+    let mut driver = project.start("run x.yaml --executor slurm");
+    project.wait_for_a_checkpoint();
+    kill(driver.id(), Signal::KILL);
+    driver.wait().unwrap();
+    let there = project.tinylm_on("a", "resume @last").success();
+    assert!(there.stdout.contains("1 made, 4 hit"), "{there:?}");
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    let begun = project.executions().into_iter();
+    assert_eq!(begun.filter(|(stage, ..)| stage == "base").count(), 1);
+    // Both tell the same story, the curve with it: each read what the other wrote.
+    let report = "report @last --json";
+    assert_eq!(
+        project.tinylm_on("a", report).success().stdout,
+        project.tinylm_on("b", report).success().stdout
+    );
+}

@@ -396,11 +396,15 @@ fn mount_twice(dir: &Path) -> bool {
     })
 }
 
-/// Whatever becomes of this process, its folder goes.
+/// Whatever becomes of this process, its folder goes, and what is left of its jobs: a step outlives its
+/// node's daemon.
 fn remove_at_our_end(dir: &Path) {
     let line = format!(
         "while kill -0 {pid} 2>/dev/null; do sleep 0.5; done; sleep 1; \
-         umount -l '{dir}/a' '{dir}/b' 2>/dev/null; rm -rf --one-file-system '{dir}'",
+         umount -l '{dir}/a' '{dir}/b' 2>/dev/null; \
+         for process in /proc/[0-9]*; do \
+           ! grep -qs '{dir}/' $process/environ || kill -9 ${{process#/proc/}} 2>/dev/null; \
+         done; rm -rf --one-file-system '{dir}'",
         pid = std::process::id(),
         dir = dir.display()
     );

@@ -50,6 +50,8 @@ pub(crate) struct Project<'a> {
     dir: tempfile::TempDir,
     /// And as its commands do, where that is through a mount of their own.
     seen: Option<PathBuf>,
+    /// Where each machine keeps its registry of a home that it shares.
+    index: tempfile::TempDir,
     lab: &'a Lab,
 }
 
@@ -72,7 +74,13 @@ impl<'a> Project<'a> {
         seen: Option<PathBuf>,
         experiment: &str,
     ) -> Self {
-        let project = Self { dir, seen, lab };
+        let index = tempfile::tempdir().unwrap();
+        let project = Self {
+            dir,
+            seen,
+            index,
+            lab,
+        };
         project.write("x.yaml", experiment);
         project.write(".tinylm/site.yaml", SITE);
         let lines =
@@ -96,6 +104,11 @@ impl<'a> Project<'a> {
     }
 
     pub(crate) fn command(&self, args: &str) -> Command {
+        self.command_on("b", args)
+    }
+
+    /// A command on the machine that sees a shared home through this mount.
+    pub(crate) fn command_on(&self, mount: &str, args: &str) -> Command {
         let program = env!("CARGO_BIN_EXE_tinylm");
         let mut command = match &self.seen {
             None => {
@@ -104,11 +117,8 @@ impl<'a> Project<'a> {
                 command
             }
             Some(seen) => {
-                let mount = self.lab.seen_through("b");
-                let line = format!(
-                    "{mount} && cd '{}' && exec {program} \"$@\"",
-                    seen.display()
-                );
+                let own = self.lab.seen_through(mount);
+                let line = format!("{own} && cd '{}' && exec {program} \"$@\"", seen.display());
                 let mut command = Command::new("unshare");
                 command.args(["-m", "sh", "-c", &line, "sh"]);
                 command
@@ -120,6 +130,7 @@ impl<'a> Project<'a> {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
             .env("SLURM_CONF", self.lab.config())
+            .env("TINYLM_INDEX", self.index.path().join(mount))
             .env("TINYLM_OFFLINE", "1")
             .env("NO_COLOR", "1");
         // A person's own views of a queue must not change what is read of it.
@@ -133,6 +144,10 @@ impl<'a> Project<'a> {
 
     pub(crate) fn tinylm(&self, args: &str) -> Told {
         Told::of(&self.command(args).output().unwrap())
+    }
+
+    pub(crate) fn tinylm_on(&self, mount: &str, args: &str) -> Told {
+        Told::of(&self.command_on(mount, args).output().unwrap())
     }
 
     /// Starts `tinylm` and leaves it running; what it says goes to the file `log`.
@@ -179,13 +194,27 @@ impl<'a> Project<'a> {
 
     /// Column of executions by stage, in the order in which they began.
     pub(crate) fn executions(&self) -> Vec<(String, String, String)> {
-        let registry = Connection::open(self.path(".tinylm/registry.sqlite")).unwrap();
+        let registry = Connection::open(self.registry()).unwrap();
         let select = "SELECT stage, status, ifnull(place, '') FROM executions ORDER BY rowid";
         let mut select = registry.prepare(select).unwrap();
         let rows = select
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .unwrap();
         rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// The registry, up to date: in the home, or on the driver's own disk if the home is shared.
+    fn registry(&self) -> PathBuf {
+        if self.seen.is_none() {
+            return self.path(".tinylm/registry.sqlite");
+        }
+        self.tinylm("runs").success();
+        let files = fs::read_dir(self.index.path().join("b")).unwrap().flatten();
+        let mut files = files.map(|file| file.path());
+        let is_registry = |path: &PathBuf| path.extension().is_some_and(|end| end == "sqlite");
+        files
+            .find(is_registry)
+            .expect("a registry of the shared home")
     }
 
     /// The digest of what a stage made, as the last run says.

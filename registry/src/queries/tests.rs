@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::{choose::metric_facts, curves::Thinner, *};
 use crate::{
-    Lock,
-    recorder::{Finished, MetricRow, NewExecution, StageRecord},
+    Home, Lock,
+    records::{Finished, MetricRow, NewExecution, StageRecord},
     words::Outcome,
 };
 
@@ -17,7 +17,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+        let registry = Registry::open(&Home::at(folder.path())).unwrap();
         Fixture { folder, registry }
     }
 

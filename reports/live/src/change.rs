@@ -7,7 +7,7 @@ use crate::wrong::Wrong;
 
 /// Changes a run as a page asks, `{"tag": ...}`, `{"untag": ...}`, `{"note": ...}` or `{"stop": true}`.
 pub(crate) fn change(home: &Home, run: &str, wish: &Value, now_ms: i64) -> Result<(), Wrong> {
-    let registry = Registry::open(&home.registry_path())?;
+    let registry = Registry::open(home)?;
     let run = registry.find_run(run)?;
     let text = |name: &str| {
         wish[name]

@@ -7,11 +7,10 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tinylm_registry::Registry;
+use tinylm_registry::{Home, Registry};
 
 use crate::wrong::Wrong;
 
@@ -19,7 +18,7 @@ use crate::wrong::Wrong;
 const IDLE_MAX: usize = 8;
 
 pub(crate) struct Readers {
-    path: PathBuf,
+    home: Home,
     idle: Mutex<Vec<Reader>>,
 }
 
@@ -30,9 +29,9 @@ pub(crate) struct Reader {
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf) -> Readers {
+    pub(crate) fn new(home: Home) -> Readers {
         Readers {
-            path,
+            home,
             idle: Mutex::default(),
         }
     }
@@ -71,7 +70,7 @@ impl Readers {
     /// Opens a connection of one's own; nothing while there is no registry.
     pub(crate) fn open(&self) -> Result<Option<Reader>, Wrong> {
         let file = self.file();
-        let registry = Registry::open_to_read(&self.path)?;
+        let registry = Registry::open_to_read(&self.home)?;
         Ok(registry.map(|registry| Reader { registry, file }))
     }
 
@@ -80,7 +79,7 @@ impl Readers {
     }
 
     fn file(&self) -> Option<(u64, u64)> {
-        let about = fs::metadata(&self.path).ok()?;
+        let about = fs::metadata(self.home.registry_path()).ok()?;
         Some((about.dev(), about.ino()))
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(options: Options, addr: SocketAddr) -> Site {
-        let readers = Arc::new(Readers::new(options.home.registry_path()));
+        let readers = Arc::new(Readers::new(options.home.clone()));
         Site {
             pulse: Pulse::start(Arc::clone(&readers)),
             readers,

@@ -85,7 +85,8 @@ impl Tail {
                 Some(&told) if last == told => continue,
                 told => {
                     let from = told.map_or(0, |told| told + 1);
-                    grown.extend(self.since(registry, &metric, from)?);
+                    // No further than its end was: more may have been written since.
+                    grown.extend(self.between(registry, &metric, &(from..=last))?);
                 }
             }
             self.told.insert(metric, last);
@@ -93,7 +94,12 @@ impl Tail {
         Ok(Some(grown))
     }
 
-    fn since(&mut self, registry: &Registry, metric: &str, from: u64) -> Result<Vec<Curve>, Error> {
+    fn between(
+        &mut self,
+        registry: &Registry,
+        metric: &str,
+        steps: &RangeInclusive<u64>,
+    ) -> Result<Vec<Curve>, Error> {
         let clock = match self.clock {
             Some(clock) => clock,
             None => Clock::in_registry(registry, &self.execution)?,
@@ -101,8 +107,7 @@ impl Tail {
         self.clock = Some(clock);
         let id = &self.execution.id;
         let names = [metric, TOKENS].map(|name| (id.clone(), name.to_owned()));
-        let series =
-            registry.metric_series_of(&names, &(from..=u64::MAX), Thinning::even(usize::MAX))?;
+        let series = registry.metric_series_of(&names, steps, Thinning::even(usize::MAX))?;
         let series: Vec<&registry::Series> =
             series.iter().filter(|one| !one.points.is_empty()).collect();
         Ok(with_clock(

@@ -9,7 +9,7 @@ use common::{Recorded, START_MS, record};
 use std::path::Path;
 
 use serde_json::json;
-use tinylm_registry::Registry;
+use tinylm_registry::{Home, Registry};
 use tinylm_reports::{Report, ReportOptions, Selection, compare, html, read_all, sections};
 
 fn reports(registry: &Registry, ids: &[String]) -> Vec<Report> {
@@ -33,7 +33,7 @@ fn pages_draw_answer_and_are_safe_in_a_browser() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+    let registry = Registry::open(&Home::at(folder.path())).unwrap();
     let first = record(&registry, &Recorded::default());
     let better = Recorded {
         lr: 3e-3,
