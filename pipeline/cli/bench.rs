@@ -237,6 +237,7 @@ fn nothing(dir: &Path) -> Assignment {
         seed: 1,
         threads: 1,
         device: tinylm_pipeline::Device::Cpu,
+        ranks: tinylm_pipeline::Ranks::default(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     event::Event,
     executor::{Job, JobId},
     follow::{Done, Follow},
-    io::{Assignment, Input},
+    io::{Assignment, Input, Ranks},
     metrics::Metrics,
     observe::{Execution, Happened},
     order::Order,
@@ -169,6 +169,10 @@ impl Attempt<'_> {
             seed: self.work.stage.seed,
             threads: self.work.n_threads,
             device: self.execution.device,
+            ranks: Ranks {
+                each: self.work.stage.resources.ranks.unwrap_or(1) as usize,
+                ..Ranks::default()
+            },
         })
     }
 

@@ -8,11 +8,18 @@
 
 use std::{
     io::{self, Read, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
 
 use crate::{
-    error::StageError, event::Event, io::StageIo, kind::Kind, metrics::Metrics, order::Order,
+    error::StageError,
+    event::Event,
+    io::{Follows, StageIo},
+    kind::Kind,
+    metrics::Metrics,
+    order::Order,
     outside::Outside,
 };
 
@@ -47,8 +54,44 @@ pub fn carry_out(
         .iter()
         .find(|kind| kind.name == order.kind)
         .ok_or_else(|| StageError::new(format!("no stage kind is called `{}`", order.kind)))?;
-    let io = StageIo::new(&order.assignment, outside, &outside.stop, send);
+    let start = |follows: Follows| start_rank(order, follows);
+    let io = StageIo::new(&order.assignment, outside, &outside.stop, send).with_starter(&start);
     (kind.run)(&order.settings, &order.watch, &io)
+}
+
+/// Starts a process that carries out the same order as one of its ranks: on this machine, or on
+/// another of the scheduler's job. What it says of itself goes to the stage's log.
+fn start_rank(order: &Order, follows: Follows) -> Result<Child, StageError> {
+    let ranks = &order.assignment.ranks;
+    let (rank, nodes) = (follows.rank, ranks.nodes.max(1));
+    let mut order = order.clone();
+    order.assignment.ranks.follows = Some(follows);
+    let unwritable = |error| StageError::new("the order could not be written").cause(error);
+    let order = serde_json::to_vec(&order).map_err(unwritable)?;
+    let program =
+        std::env::current_exe().map_err(|error| StageError::io(Path::new("."), &error))?;
+    let mut command = match rank % nodes {
+        0 => Command::new(&program),
+        node => {
+            let mut srun = Command::new("srun");
+            let relative = format!("--relative={node}");
+            srun.args(["--overlap", "--nodes=1", "--ntasks=1", "--quiet", &relative]);
+            srun.arg(&program);
+            srun
+        }
+    };
+    command
+        .arg("exec-stage")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut child = command
+        .spawn()
+        .map_err(|error| StageError::io(&program, &error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that died at once does not come, which is told.
+        stdin.write_all(&order).ok();
+    }
+    Ok(child)
 }
 
 fn read_order() -> Result<Order, StageError> {

@@ -8,6 +8,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Child,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -100,10 +101,45 @@ pub struct Assignment {
     pub seed: u64,
     pub threads: usize,
     pub device: Device,
+    #[serde(default)]
+    pub ranks: Ranks,
 }
+
+/// The processes that share a stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ranks {
+    /// On each machine; none is one.
+    pub each: usize,
+    /// Machines of a scheduler's job; none is this one.
+    pub nodes: usize,
+    /// Of a process that follows another.
+    pub follows: Option<Follows>,
+}
+
+/// The process that decides, and the place among those that follow it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Follows {
+    pub rank: usize,
+    /// Where it listens; whichever of them answers and knows the secret.
+    pub addresses: Vec<String>,
+    /// 64 hex digits that only the processes of one stage share.
+    pub secret: String,
+}
+
+impl Ranks {
+    /// How many processes there are in all.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.each.max(1) * self.nodes.max(1)
+    }
+}
+
+/// Starts a process of a stage.
+pub type Starter<'a> = dyn Fn(Follows) -> Result<Child, StageError> + Sync + 'a;
 
 pub struct StageIo<'a> {
     assignment: &'a Assignment,
+    starter: Option<&'a Starter<'a>>,
     outside: &'a Outside,
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(Event) + Sync),
@@ -120,11 +156,31 @@ impl<'a> StageIo<'a> {
     ) -> Self {
         Self {
             assignment,
+            starter: None,
             outside,
             cancel,
             events,
             last_progress: Mutex::new(None),
             last_usage: Mutex::new(None),
+        }
+    }
+
+    /// Lets the stage start processes that share its work.
+    #[must_use]
+    pub fn with_starter(mut self, starter: &'a Starter<'a>) -> Self {
+        self.starter = Some(starter);
+        self
+    }
+
+    pub fn ranks(&self) -> &'a Ranks {
+        &self.assignment.ranks
+    }
+
+    /// Starts a process that carries out the same order as one that follows.
+    pub fn start_rank(&self, follows: Follows) -> Result<Child, StageError> {
+        match self.starter {
+            Some(start) => start(follows),
+            None => Err(StageError::new("nothing here starts other processes")),
         }
     }
 

@@ -57,7 +57,7 @@ pub use error::{At, StageError};
 pub use event::Event;
 pub use executor::Executor;
 pub use forecast::{Ahead, Course, Forecast, MemoryNeed, Part};
-pub use io::{Input, LocalFile, StageIo};
+pub use io::{Follows, Input, LocalFile, Ranks, StageIo};
 pub use kind::Kind;
 pub use metrics::Metrics;
 pub use observe::{Happened, Observer, Outcome, Settled};

@@ -2,8 +2,8 @@
 //!
 //! Never a part of a key: a stage that was given more makes the same bytes. Memory and time may be
 //! spans: the first attempt asks for the lower end, and one that was ended for want of either asks
-//! for twice as much, up to the upper end. On one machine there is nobody to ask, and nothing of
-//! this counts there.
+//! for twice as much, up to the upper end. On one machine there is nobody to ask, and of all this
+//! only `ranks` counts there.
 
 use std::{fmt, time::Duration};
 
@@ -17,6 +17,10 @@ pub struct Resources {
     pub memory: Option<Span<Memory>>,
     pub time: Option<Span<Time>>,
     pub gpus: Option<u32>,
+    /// Machines, which a training shares.
+    pub nodes: Option<u32>,
+    /// Processes that share a training on each of them, and on this machine without a scheduler.
+    pub ranks: Option<u32>,
 }
 
 /// Bytes, written as Slurm does: `500M` and `32G` count in 1024s.
@@ -56,6 +60,8 @@ impl Resources {
             memory: self.memory.or(others.memory),
             time: self.time.or(others.time),
             gpus: self.gpus.or(others.gpus),
+            nodes: self.nodes.or(others.nodes),
+            ranks: self.ranks.or(others.ranks),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     error::StageError,
     event::Event,
-    io::{Assignment, Input, LocalFile, Pinned, StageIo},
+    io::{Assignment, Input, LocalFile, Pinned, Ranks, StageIo},
     kind::{Kind, typed},
     metrics::Metrics,
     outside::Outside,
@@ -105,6 +105,7 @@ impl StageTest {
             seed: self.seed,
             threads: self.threads,
             device: Device::Cpu,
+            ranks: Ranks::default(),
         };
         let events = Mutex::new(Vec::new());
         let send = |event| events.lock().expect("no test thread panicked").push(event);

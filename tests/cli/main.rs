@@ -32,6 +32,7 @@ mod older;
 mod outside;
 mod paths;
 mod preferences;
+mod ranks;
 mod readme;
 mod records;
 mod remote_store;

@@ -378,3 +378,28 @@ fn a_run_whose_driver_dies_on_one_machine_is_gone_on_with_from_another() {
         project.tinylm_on("b", report).success().stdout
     );
 }
+
+/// A training whose steps can be divided.
+fn divided() -> String {
+    TRAINING.replace("lr: 0.003,", "lr: 0.003, leaves: 8,")
+}
+
+#[test]
+fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_one_costs_a_step() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let alone = Project::new(lab, &divided());
+    alone.tinylm("run x.yaml").success();
+    let shared = divided() + "    resources: { nodes: 3 }\n";
+    let project = Project::new(lab, &shared);
+    let mut run = project.start("run x.yaml --executor slurm -v");
+    project.wait_for_words("3 processes share the work");
+    project.wait_for_a_checkpoint();
+    // The step that srun started on another machine.
+    let job = job_of_base(&project);
+    lab.slurm("scancel", &["--signal=KILL", &format!("{job}.0")]);
+    assert!(run.wait().unwrap().success(), "{}", project.read("log"));
+    let log = project.read("log");
+    assert!(log.contains("is gone; step"), "{log}");
+    assert_eq!(project.artifact("base"), alone.artifact("base"));
+}

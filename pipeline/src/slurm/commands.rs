@@ -168,6 +168,8 @@ pub(crate) fn asked(resources: &Resources) -> Vec<String> {
         memory,
         time,
         gpus,
+        nodes,
+        ranks: _,
     } = resources;
     let cpus = cpus.map(|cpus| format!("--cpus-per-task={cpus}"));
     let memory = memory.map(|memory| format!("--mem={}M", memory.from.megabytes()));
@@ -176,7 +178,10 @@ pub(crate) fn asked(resources: &Resources) -> Vec<String> {
         .map(|gpus| format!("--gpus={gpus}"));
     // The scheduler counts in minutes.
     let time = time.map(|time| format!("--time={}", time.from.0.as_secs().div_ceil(60)));
-    [cpus, memory, gpus, time].into_iter().flatten().collect()
+    let nodes = nodes.filter(|nodes| *nodes > 1).into_iter();
+    let nodes = nodes.flat_map(|n| [format!("--nodes={n}"), format!("--ntasks={n}")]);
+    let asked = [cpus, memory, gpus, time].into_iter().flatten();
+    asked.chain(nodes).collect()
 }
 
 /// `exec`, so that the scheduler's signals reach tinylm and no shell stands between.

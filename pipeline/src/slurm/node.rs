@@ -175,6 +175,8 @@ impl Here {
         if let Some(cpus) = cpus.ok().and_then(|cpus| cpus.parse().ok()) {
             order.assignment.threads = cpus;
         }
+        let nodes = env::var("SLURM_JOB_NUM_NODES").ok();
+        order.assignment.ranks.nodes = nodes.and_then(|n| n.parse().ok()).unwrap_or(1);
         let folder = self.folder.place().clone();
         Ok(Job {
             order,

@@ -75,7 +75,7 @@ pub const STAGE_KEYS: [Key; 7] = [
 ];
 
 /// The keys under `resources` of a stage.
-pub const RESOURCE_KEYS: [Key; 5] = [
+pub const RESOURCE_KEYS: [Key; 6] = [
     ("cpus", "Processors; it works with as many threads."),
     (
         "memory",
@@ -87,7 +87,14 @@ pub const RESOURCE_KEYS: [Key; 5] = [
          another allocation.",
     ),
     ("gpus", "GPUs."),
-    ("nodes", "Machines: 1."),
+    (
+        "nodes",
+        "Machines that share a training, whose `train` says into how many `leaves` a step is divided.",
+    ),
+    (
+        "ranks",
+        "Processes that share it on each machine, also without a scheduler: any number of them makes the same bytes.",
+    ),
 ];
 
 /// Returns the names of keys.

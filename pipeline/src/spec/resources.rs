@@ -9,6 +9,9 @@ use super::{
 };
 use crate::resources::{Amount, Resources, Span};
 
+/// Far more machines, or processes on one, than a step of a training can be divided among.
+const RANKS_MAX: u32 = 256;
+
 pub(crate) fn resources(stage: &str, node: Option<&Node>, wrong: &mut Diagnostics) -> Resources {
     let Some(node) = node.filter(|node| !node.is_null() && !node.is_broken()) else {
         return Resources::default();
@@ -32,12 +35,6 @@ pub(crate) fn resources(stage: &str, node: Option<&Node>, wrong: &mut Diagnostic
         }
     }
     let mut given = Given { stage, wrong };
-    given.count(
-        "nodes",
-        map.get("nodes"),
-        1..=1,
-        "1: a stage works on one node",
-    );
     Resources {
         cpus: given.count(
             "cpus",
@@ -56,6 +53,8 @@ pub(crate) fn resources(stage: &str, node: Option<&Node>, wrong: &mut Diagnostic
             "`4h`, or `4h..24h` to be given more after it was not enough",
         ),
         gpus: given.count("gpus", map.get("gpus"), 0..=u32::MAX, "a whole number"),
+        nodes: given.count("nodes", map.get("nodes"), 1..=RANKS_MAX, "from 1 to 256"),
+        ranks: given.count("ranks", map.get("ranks"), 1..=RANKS_MAX, "from 1 to 256"),
     }
 }
 

@@ -12,10 +12,13 @@
 mod rows;
 mod settings;
 
+use std::ops::Range;
+
 use crate::{
     engine::Batch,
     order::{Purpose, permutation, random_below},
     shards::Split,
+    tree::share,
 };
 
 pub use rows::Coverage;
@@ -161,8 +164,21 @@ impl<'a> Batches<'a> {
         self.batches(epoch, rows, micro_batch)
     }
 
+    /// The same, of rows that are divided into leaves of equal size, as near as may be; no more
+    /// leaves than rows.
+    pub fn leaves(&mut self, step: u64, n_leaves: usize, micro_batch: usize) -> Vec<Vec<Batch>> {
+        let (epoch, rows) = self.rows_of(step);
+        let n_leaves = n_leaves.clamp(1, rows.len().max(1));
+        let leaf = |leaf| {
+            let share = share(rows.len(), leaf, n_leaves);
+            let share = rows.start + share.start..rows.start + share.end;
+            self.batches_of(epoch, &rows, share, micro_batch)
+        };
+        (0..n_leaves).map(leaf).collect()
+    }
+
     /// The epoch of a step, and which of that epoch's rows the step reads.
-    fn rows_of(&mut self, step: u64) -> (u64, std::ops::Range<usize>) {
+    fn rows_of(&mut self, step: u64) -> (u64, Range<usize>) {
         let (epoch, batch_idx) = (step / self.n_per_epoch(), step % self.n_per_epoch());
         if self.order.0 != epoch {
             self.order = (epoch, self.epoch_order(epoch));
@@ -236,10 +252,23 @@ impl<'a> Batches<'a> {
         }
     }
 
-    fn batches(&self, epoch: u64, rows: std::ops::Range<usize>, micro_batch: usize) -> Vec<Batch> {
+    fn batches(&self, epoch: u64, rows: Range<usize>, micro_batch: usize) -> Vec<Batch> {
+        self.batches_of(epoch, &rows, rows.clone(), micro_batch)
+    }
+
+    /// The micro-batches of some of a step's rows.
+    fn batches_of(
+        &self,
+        epoch: u64,
+        step: &Range<usize>,
+        rows: Range<usize>,
+        micro_batch: usize,
+    ) -> Vec<Batch> {
+        let row_offset = rows.start - step.start;
+        let all = &self.order.1[step.clone()];
         let rows = &self.order.1[rows];
         // All micro-batches of a step have one length, however the step is divided.
-        let longest = || rows.iter().map(|&row| self.row_len(epoch, row)).max();
+        let longest = || all.iter().map(|&row| self.row_len(epoch, row)).max();
         let len = match self.settings.batching {
             Batching::Padded => longest(),
             _ if self.settings.pairs => longest(),
@@ -248,7 +277,7 @@ impl<'a> Batches<'a> {
         let len = len.unwrap_or(self.len);
         rows.chunks(micro_batch.max(1))
             .enumerate()
-            .map(|(idx, chunk)| self.batch(epoch, chunk, len, idx * micro_batch))
+            .map(|(idx, chunk)| self.batch(epoch, chunk, len, row_offset + idx * micro_batch))
             .collect()
     }
 

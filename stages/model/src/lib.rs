@@ -40,6 +40,7 @@ mod state;
 pub mod surgery;
 pub mod trace;
 pub mod train;
+pub mod tree;
 pub mod validation;
 pub mod weights;
 

@@ -12,6 +12,7 @@
 mod course;
 mod error;
 mod judge;
+mod leaves;
 mod micro_batch;
 mod pace;
 mod preferences;
@@ -28,7 +29,7 @@ use crate::{
     config::ModelConfig,
     dpo::Rewards,
     engine::{Engine, EngineError, LossSum, Pass, Tensors, Update},
-    reduction::Reduction,
+    reduction::{Order, Reduction, ReductionError},
     shards::Shards,
     state::State,
     validation::validate,
@@ -36,6 +37,7 @@ use crate::{
 
 pub use course::Course;
 pub use error::TrainError;
+pub use leaves::{Leader, Told, follow};
 pub use micro_batch::choose_micro_batch;
 pub use settings::{Length, OnNonFinite, OnSpike, TrainSettings, WatchSettings};
 pub use trained::{TrainReport, Trained};
@@ -44,6 +46,7 @@ pub use watcher::Watcher;
 use course::{fixed_set, split, validate_every};
 use error::SKIPPED_MAX;
 use judge::{check_validation, fault, judge, non_finite};
+use leaves::{Spare, together};
 use micro_batch::fits;
 use pace::Pace;
 use preferences::Preferences;
@@ -114,6 +117,7 @@ pub fn train(
     report_coverage(batches.coverage(), watcher);
     let mut saved = (state.step > 0).then_some(state.step);
     let mut pace = Pace::new();
+    let spare = Spare::default();
 
     loop {
         let last = state.step == n_steps;
@@ -172,6 +176,7 @@ pub fn train(
             &mut batches,
             (settings, preferences.as_ref()),
             &mut state,
+            &spare,
             reduction,
             watcher,
         );
@@ -240,6 +245,7 @@ fn step(
     batches: &mut Batches<'_>,
     (settings, preferences): (&TrainSettings, Option<&Preferences>),
     state: &mut State,
+    spare: &Spare,
     reduction: &mut dyn Reduction,
     watcher: &mut dyn Watcher,
 ) -> Result<u64, TrainError> {
@@ -253,7 +259,11 @@ fn step(
     let mut sum = LossSum::default();
     let mut rewards = Rewards::default();
     let rows = batches.rows_of_step(state.step);
-    for batch in batches.step(state.step, state.micro_batch) {
+    let whole = match settings.leaves {
+        0 => batches.step(state.step, state.micro_batch),
+        _ => Vec::new(),
+    };
+    for batch in whole {
         if !watcher.progress(state.step, n_steps, epoch) {
             return Err(TrainError::Cancelled { step: state.step });
         }
@@ -268,10 +278,12 @@ fn step(
     if preferences.is_some() {
         sum = rewards.loss();
     }
-    let sum = reduction.reduce(engine, sum)?;
+    if settings.leaves > 0 {
+        sum = shared_step(engine, batches, settings, state, spare, reduction, watcher)?;
+    }
 
     let lr = settings.schedule.lr(number, n_steps);
-    let outcome = update(engine, sum, lr, settings, state, watcher)?;
+    let outcome = update(engine, sum, lr, settings, state, reduction, watcher)?;
 
     state.step = number;
     state.tokens += tokens;
@@ -308,6 +320,43 @@ fn step(
     Ok(tokens)
 }
 
+/// The sums of a step that several processes may take together; with those that are left if one is lost.
+fn shared_step(
+    engine: &mut dyn Engine,
+    batches: &mut Batches<'_>,
+    settings: &TrainSettings,
+    state: &State,
+    spare: &Spare,
+    reduction: &mut dyn Reduction,
+    watcher: &mut dyn Watcher,
+) -> Result<LossSum, TrainError> {
+    let pass = Pass {
+        seed: settings.seed,
+        step: state.step + 1,
+    };
+    let order = Order {
+        step: state.step,
+        micro_batch: state.micro_batch,
+    };
+    let epoch = state.step / batches.n_per_epoch();
+    loop {
+        let leaves = batches.leaves(state.step, settings.leaves, state.micro_batch);
+        let mut keep_going = || match watcher.progress(state.step, state.n_steps, epoch) {
+            true => Ok(()),
+            false => Err(TrainError::Cancelled { step: state.step }),
+        };
+        let step = (pass, order, spare);
+        let taken = together(engine, leaves, step, reduction, &mut keep_going);
+        match taken {
+            Err(TrainError::Reduction(ReductionError::Lost(what))) => {
+                engine.discard();
+                watcher.warn(format!("{what}; step {} is taken again", pass.step));
+            }
+            taken => return taken,
+        }
+    }
+}
+
 /// The outcome of a step.
 enum Outcome {
     Updated {
@@ -326,20 +375,25 @@ fn update(
     lr: f64,
     settings: &TrainSettings,
     state: &State,
+    reduction: &mut dyn Reduction,
     watcher: &mut dyn Watcher,
 ) -> Result<Outcome, TrainError> {
     let Some(loss) = sum.mean() else {
+        reduction.decide(None);
         return Ok(Outcome::Empty);
     };
     if !judge(loss, lr, settings, state, watcher)? {
+        reduction.decide(None);
         return Ok(Outcome::Skipped);
     }
-    let stats = engine.update(&Update {
+    let update = Update {
         step: settings.updates_before + state.n_updates + 1,
         lr: lr as f32,
         divisor: sum.weight,
         clip: settings.clip,
-    })?;
+    };
+    reduction.decide(Some(&update));
+    let stats = engine.update(&update)?;
     let grad_norm = stats.grad_norm;
     if stats.applied {
         return Ok(Outcome::Updated { loss, grad_norm });

@@ -5,6 +5,7 @@
 //! here settings become its values, its events become the stage's, and its errors become
 //! advice about settings.
 
+mod ranks;
 mod samples;
 mod settings;
 mod shape;
@@ -20,7 +21,6 @@ use tinylm_model::{
     kernels,
     machine::Machine,
     peak::measured_peak,
-    reduction::Alone,
     shards::Shards,
     train::{
         self as loops, TrainError, TrainSettings as LoopSettings, Trained, Watcher,
@@ -29,10 +29,11 @@ use tinylm_model::{
 };
 use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
-    Ahead, Course, Device, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo,
+    Ahead, Course, Device, Follows, Forecast, MemoryNeed, Metrics, Part, StageError, StageIo,
     settings::plain,
 };
 
+use ranks::{Group, Member};
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
 pub(crate) use shape::ModelSettings;
@@ -152,6 +153,10 @@ impl Training<'_> {
                 .settings
                 .loop_settings((&config, self.dpo), self.watch, peak, self.seed)
         };
+        if let Some(follows) = &io.ranks().follows {
+            return self.follow(engine, follows, &settings);
+        }
+        let n_ranks = self.n_ranks(io)?;
         ModelFolder::begin(io.checkpoints(), &config, self.shards.folder())
             .map_err(|error| folder_error(&error))?;
         let mut watcher = StageWatcher {
@@ -163,7 +168,7 @@ impl Training<'_> {
             self.shards,
             &settings,
             io.checkpoints(),
-            &mut Alone,
+            &mut Group::new(io, n_ranks),
             &mut watcher,
         );
         let trained = trained.map_err(|error| stage_error(&error, io.checkpoints()))?;
@@ -189,6 +194,52 @@ impl Training<'_> {
     }
 }
 
+impl Training<'_> {
+    /// How many processes share it.
+    fn n_ranks(&self, io: &StageIo) -> Result<usize, StageError> {
+        let n_ranks = io.ranks().count();
+        if n_ranks == 1 {
+            return Ok(1);
+        }
+        let refuse = |message: String, help: &str| {
+            Err(StageError::new(message).help(help.to_owned()).is_final())
+        };
+        if self.settings.leaves.is_none() {
+            return refuse(
+                format!("{n_ranks} processes are to share a training whose steps are whole"),
+                "say into how many parts a step is divided, such as `train: { leaves: 8 }`: then any number of \
+                 processes makes the same bytes",
+            );
+        }
+        if io.device() != Device::Cpu {
+            return refuse(
+                "processes share a training on processors only".to_owned(),
+                "give `--device cpu`, or take `ranks` and `nodes` away",
+            );
+        }
+        Ok(n_ranks.min(self.settings.leaves.unwrap_or(1)))
+    }
+
+    /// Trains as another process decides, which also writes what comes of it.
+    fn follow(
+        &self,
+        engine: &mut dyn Engine,
+        follows: &Follows,
+        settings: &LoopSettings,
+    ) -> Result<Metrics, StageError> {
+        let kernels = engine.machine().kernels.clone();
+        let mut leader = Member::join(follows, &kernels)?;
+        let followed = loops::follow(engine, self.shards, settings, &mut leader);
+        followed.map_err(|error| explained(&error))?;
+        Ok(Metrics::default())
+    }
+}
+
+/// The threads of one process of those that share this machine.
+fn threads(io: &StageIo) -> usize {
+    (io.threads() / io.ranks().each.max(1)).max(1)
+}
+
 /// Opens the engine of the device that the stage was given, once it is known to fit: an engine takes
 /// its memory when it is opened, and the system may end the process over it without a word.
 pub(crate) fn open_engine(
@@ -207,7 +258,7 @@ pub(crate) fn open_engine(
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
     let engine: Result<Box<dyn Engine>, EngineError> = match io.device() {
         Device::Cpu => {
-            CpuEngine::new(config, settings, seed, io.threads()).map(|x| Box::new(x) as _)
+            CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
         Device::Cuda(number) => {
             io.info(format!("trains on {}", machine.kernels));

@@ -1,8 +1,8 @@
 //! Why training ends before its time, and what to do about it.
 
 use crate::{
-    batches::BatchError, checkpoint::CheckpointError, engine::EngineError, schedule::ScheduleError,
-    shards::ShardsError, state::State,
+    batches::BatchError, checkpoint::CheckpointError, engine::EngineError,
+    reduction::ReductionError, schedule::ScheduleError, shards::ShardsError, state::State,
 };
 
 /// Steps that may be skipped one after the other before training is called off.
@@ -23,6 +23,8 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Reduction(#[from] ReductionError),
     #[error("the shards have a vocabulary of {shards}, and the model one of {model}")]
     Vocabulary { shards: usize, model: usize },
     #[error("`train.context` is {context}, and the model reads {longest} tokens at most")]
@@ -141,7 +143,7 @@ impl TrainError {
             }
             Self::AtStep { cause, .. } => return cause.help(),
             Self::Checkpoint(error) => return error.help().map(str::to_owned),
-            Self::Engine(_) | Self::Cancelled { .. } => return None,
+            Self::Engine(_) | Self::Reduction(_) | Self::Cancelled { .. } => return None,
         })
     }
 }

@@ -18,6 +18,9 @@ pub struct TrainSettings {
     pub clip: f32,
     /// Rows computed at a time; `None` takes what fits into `memory`.
     pub micro_batch: Option<usize>,
+    /// The parts of a step whose gradients are added in a fixed tree, and that several processes may
+    /// share; 0 adds them one after the other in one process.
+    pub leaves: usize,
     /// Steps between two validations; 0 never validates, `None` does so twenty times.
     pub validate_every: Option<u64>,
     /// Rows of the fixed validation set; `None` takes as many as cost little.

@@ -11,6 +11,8 @@ use insta::assert_snapshot;
 use tempfile::TempDir;
 use tinylm_settings::Choice as _;
 
+mod sharing;
+
 use super::*;
 use crate::{
     CpuEngine, Dropout, EngineSettings, Optimizer,
@@ -73,29 +75,6 @@ impl Watcher for Notes {
     }
 }
 
-/// As if so many processes had read the same rows.
-#[derive(Debug)]
-struct Copies {
-    n: u8,
-    /// The tensors whose gradients were shown, call by call.
-    shown: Vec<Vec<String>>,
-}
-
-impl Reduction for Copies {
-    fn reduce(&mut self, engine: &mut dyn Engine, sum: LossSum) -> Result<LossSum, EngineError> {
-        let (n, mut names) = (self.n, Vec::new());
-        engine.each_gradient(&mut |name, gradient| {
-            names.push(name.to_owned());
-            gradient.iter_mut().for_each(|value| *value *= f32::from(n));
-        });
-        self.shown.push(names);
-        Ok(LossSum {
-            nll: sum.nll * f64::from(n),
-            weight: sum.weight * f64::from(n),
-        })
-    }
-}
-
 /// Dialogues of a question and an answer; what follows what can be learned.
 fn documents(n: u16) -> Vec<Tokens> {
     let document = |i: u16| {
@@ -152,6 +131,7 @@ fn settings() -> TrainSettings {
         },
         clip: 1.0,
         micro_batch: Some(2),
+        leaves: 0,
         validate_every: Some(4),
         validate_rows: Some(10),
         patience: None,
@@ -175,7 +155,7 @@ struct Story {
     shards: Shards,
     settings: TrainSettings,
     checkpoints: TempDir,
-    copies: Option<Copies>,
+    sharing: Option<sharing::Sharing>,
     notes: Notes,
     _data: TempDir,
 }
@@ -198,7 +178,7 @@ impl Story {
             shards,
             settings,
             checkpoints: TempDir::new().unwrap(),
-            copies: None,
+            sharing: None,
             notes: Notes::default(),
             _data: data,
         }
@@ -206,8 +186,8 @@ impl Story {
 
     fn run(&mut self, mut engine: impl Engine) -> End {
         let folder = self.checkpoints.path();
-        let reduction: &mut dyn Reduction = match &mut self.copies {
-            Some(copies) => copies,
+        let reduction: &mut dyn Reduction = match &mut self.sharing {
+            Some(sharing) => sharing,
             None => &mut Alone,
         };
         let attempt = AssertUnwindSafe(|| {
@@ -869,28 +849,6 @@ fn a_length_in_epochs_is_whole_steps() {
     let per_epoch = trained.report.data.rows.div_ceil(3);
     assert_eq!(trained.report.steps, (1.6 * per_epoch as f64).ceil() as u64);
     assert!(trained.report.epochs >= 1.6, "{}", trained.report.epochs);
-}
-
-/// Doubling is exact, so two processes with the same rows must come to the bits of one. They would
-/// not, were gradients shown before the last micro-batch, or after their norm was clipped.
-#[test]
-fn gradients_are_reduced_once_a_step_between_the_last_micro_batch_and_clipping() {
-    let mut settings = settings();
-    (settings.schedule.lr, settings.clip) = (0.01, 0.05);
-    let alone = Story::new(settings.clone()).finish_with(transformer(Optimizer::Adamw, 1));
-
-    let mut story = Story::new(settings);
-    let shown = Vec::new();
-    story.copies = Some(Copies { n: 2, shown });
-    let End::Done(trained) = story.run(transformer(Optimizer::Adamw, 1)) else {
-        panic!("it did not end");
-    };
-    let shown = story.copies.take().unwrap().shown;
-    assert_same(&(trained, story.notes), &alone);
-
-    let parameters = transformer(Optimizer::Adamw, 1).config().parameters();
-    let names: Vec<String> = parameters.into_iter().map(|p| p.name).collect();
-    assert_eq!(shown, vec![names; 11]);
 }
 
 #[test]

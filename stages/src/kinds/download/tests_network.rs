@@ -113,6 +113,7 @@ impl Place {
             seed: 1,
             threads: 1,
             device: tinylm_pipeline::Device::Cpu,
+            ranks: Default::default(),
         };
         let events = std::sync::Mutex::new(Vec::new());
         let send = |event| events.lock().unwrap().push(event);

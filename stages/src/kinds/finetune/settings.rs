@@ -37,6 +37,9 @@ impl FinetuneSettings {
         if train.label_smoothing > 0.0 {
             return refuse("train.label_smoothing", "is not for `objective: dpo`");
         }
+        if train.leaves.is_some() {
+            return refuse("train.leaves", "is not for `objective: dpo`");
+        }
         Ok(self)
     }
 

@@ -238,6 +238,7 @@ mod tests {
             seed: 1,
             threads,
             device: tinylm_pipeline::Device::Cpu,
+            ranks: Default::default(),
         };
         let (outside, cancel) = (Outside::default(), AtomicBool::new(false));
         let io = StageIo::new(&assignment, &outside, &cancel, &|_| ());

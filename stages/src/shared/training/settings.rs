@@ -63,6 +63,9 @@ tinylm_pipeline::settings! {
         pub batch: usize = 32,
         /// Rows computed at a time; `auto` takes what fits into memory. Gradients add up over a batch.
         pub micro_batch: MicroBatch = MicroBatch(None),
+        /// Parts of an update's rows whose gradients are added in a fixed tree: any number of processes
+        /// (`resources: { ranks: 2 }`, `nodes`) then makes the same bytes.
+        pub leaves: Option<usize> = None => neutral None,
         /// Places in a row; the model's context if not given.
         pub context: Option<usize> = None,
         /// How rows are cut from documents.
@@ -215,6 +218,15 @@ impl TrainSettings {
         if self.batch == 0 || self.batch > BATCH_MAX {
             return error("batch", format!("must be from 1 to {BATCH_MAX}"));
         }
+        if let Some(leaves) = self.leaves.filter(|n| !(1..=self.batch).contains(n)) {
+            return error(
+                "leaves",
+                format!(
+                    "is {leaves}, and must be from 1 to `batch` ({})",
+                    self.batch
+                ),
+            );
+        }
         if self.patience == Some(0) {
             return error("patience", "must be at least 1".to_owned());
         }
@@ -304,6 +316,7 @@ impl TrainSettings {
             },
             clip: self.clip.map_or(f32::INFINITY, |clip| clip as f32),
             micro_batch: self.micro_batch.0,
+            leaves: self.leaves.unwrap_or(0),
             validate_every: self.validate_every,
             validate_rows: self.validate_rows,
             patience: self.patience,

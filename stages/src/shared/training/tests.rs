@@ -283,6 +283,7 @@ fn a_recipe_says_everything_that_the_bytes_depend_on() {
     steps = 9
     batch = 32
     micro_batch = "auto"
+    leaves = null
     context = null
     batching = "packed"
     stride = null
