@@ -12,7 +12,11 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use tinylm_pipeline::{Event, Happened, Observer, Outcome, Settled, observe::Execution};
+use tinylm_pipeline::{
+    Event, Happened, Observer, Outcome, Settled,
+    observe::Execution,
+    pushing::{Pushed, Pushing},
+};
 use tinylm_reports::{amount, block::Tone, bytes, clean, duration};
 
 use crate::{
@@ -97,13 +101,66 @@ impl Console {
                 width = self.name_width
             ));
         }
+        self.begin(&execution.stage);
+    }
+
+    /// What a stage would make begins to come from elsewhere, or goes on to.
+    fn fetching(&self, stage: &str, from: &str, done: u64, total: u64) {
+        if !self.running().contains_key(stage) {
+            if !self.is_terminal {
+                let (size, width) = (bytes(total), self.name_width);
+                self.say(&format!("fetch    {stage:width$}  {size} from {from}"));
+            }
+            self.begin(stage);
+        }
+        self.progress(stage, done, Some(total), "bytes", Some("fetched"));
+    }
+
+    /// What was made goes to the remote store, and somebody waits for it.
+    pub(crate) fn pushing(&self, to: &str, pushing: Pushing) {
+        const LINE: &str = "push";
+        if !self.running().contains_key(LINE) {
+            let n = counted(pushing.n_left);
+            self.say(&format!(
+                "pushing {n} to {to}; Ctrl-C leaves the rest for the next time"
+            ));
+            self.begin(LINE);
+        }
+        if pushing.total > 0 {
+            let note = format!("{} left", counted(pushing.n_left));
+            self.progress(
+                LINE,
+                pushing.done,
+                Some(pushing.total),
+                "bytes",
+                Some(&note),
+            );
+        }
+    }
+
+    pub(crate) fn pushed(&self, to: &str, pushed: &Pushed) {
+        if let Some(running) = self.running().remove("push") {
+            running.bar.finish_and_clear();
+            self.bars.remove(&running.bar);
+        }
+        if pushed.n_pushed > 0 {
+            let (n, size) = (counted(pushed.n_pushed), bytes(pushed.bytes));
+            self.say(&format!("pushed {n} to {to}, {size} sent"));
+        }
+        if pushed.n_owed > 0 {
+            let n = counted(pushed.n_owed);
+            let why = pushed.why.as_deref().unwrap_or("stopped");
+            self.say(&format!(
+                "warning: {n} not pushed to {to} ({why}); the next run does it, or `tinylm push`"
+            ));
+        }
+    }
+
+    /// Draws a bar for a stage; one that it had goes.
+    fn begin(&self, stage: &str) {
         let bar = self.bars.add(ProgressBar::no_length());
         bar.set_style(self.style("{spinner:.dim} {prefix} {wide_msg:.dim} {elapsed}"));
-        bar.set_prefix(format!(
-            "{:width$}",
-            clean(&execution.stage),
-            width = self.name_width
-        ));
+        bar.set_prefix(format!("{:width$}", clean(stage), width = self.name_width));
         // A thread of its own, which a run without a terminal need not find.
         if !self.bars.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -114,7 +171,10 @@ impl Console {
             told: Instant::now(),
             loss: None,
         };
-        self.running().insert(execution.stage.clone(), running);
+        if let Some(before) = self.running().insert(stage.to_owned(), running) {
+            before.bar.finish_and_clear();
+            self.bars.remove(&before.bar);
+        }
     }
 
     fn style(&self, template: &str) -> ProgressStyle {
@@ -240,10 +300,22 @@ impl Console {
 
     fn why(&self, settled: &Settled) -> String {
         match &settled.outcome {
-            Outcome::Hit => match &settled.made_by {
-                Some(run) => format!("from {run}"),
-                None => "from this run".to_owned(),
-            },
+            Outcome::Hit => {
+                let run = match &settled.made_by {
+                    Some(run) => format!("from {run}"),
+                    None => "from this run".to_owned(),
+                };
+                match &settled.arrived {
+                    Some(arrived) => {
+                        format!(
+                            "{run}, {} fetched from {}",
+                            bytes(arrived.bytes),
+                            arrived.from
+                        )
+                    }
+                    None => run,
+                }
+            }
             Outcome::Made if self.global.verbose => settled.why.join("; "),
             Outcome::Made => match &settled.why[..] {
                 [] => String::new(),
@@ -261,6 +333,13 @@ impl Console {
     }
 }
 
+fn counted(n: usize) -> String {
+    match n {
+        1 => "1 artifact".to_owned(),
+        n => format!("{n} artifacts"),
+    }
+}
+
 const BAR: &str = "{spinner:.dim} {prefix} {bar:16.cyan} {percent:>3}% {wide_msg} {eta} left";
 
 impl Observer for Console {
@@ -270,6 +349,13 @@ impl Observer for Console {
             Happened::Asking { stage, source } => {
                 self.say(&format!("{stage}: asking what `{source}` is now"));
             }
+            Happened::Fetching {
+                stage,
+                from,
+                done,
+                total,
+            } => self.fetching(stage, from, *done, *total),
+            Happened::RemoteFailed { message, .. } => self.say(&format!("warning: {message}")),
             Happened::Started(execution) => self.started(execution),
             Happened::Said { stage, event, .. } => self.said(stage, event),
             Happened::Ended {

@@ -5,7 +5,7 @@ use std::{num::NonZero, thread};
 use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::secrets::masked;
-use tinylm_registry::{FileSystem, Home, Registry, Store};
+use tinylm_registry::{FileSystem, Home, Patient, Registry, Store};
 use tinylm_reports::bytes;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     list::ListArgs,
     output::{print_json, print_line},
     project::{Project, outside},
+    shared::{self, Named},
 };
 
 #[derive(Debug, Args)]
@@ -133,6 +134,7 @@ fn findings(project: &Project) -> Vec<Finding> {
             .map_err(|why| format!("{endpoint} does not answer: {why}")),
     };
     add("hub", hub);
+    add("remote", remote(project));
     let gpu = match tinylm_model::gpu::find(0) {
         Ok(gpu) => format!(
             "{}, {}: `--device cuda` trains on it",
@@ -144,6 +146,25 @@ fn findings(project: &Project) -> Vec<Finding> {
     add("gpu", Ok(gpu));
     add("cluster", cluster(project));
     findings
+}
+
+/// The store that the team shares, and whether it answers.
+fn remote(project: &Project) -> Result<String, String> {
+    let said = |failure: Failure| failure.message().unwrap_or_default().to_owned();
+    let settings = match project.named_remote().map_err(said)? {
+        Named::Nothing => return Ok("none: TINYLM_REMOTE does not name a shared store".to_owned()),
+        Named::Offline(settings) => {
+            let remote = shared::open(&settings).map_err(said)?;
+            return Ok(format!("{}, which is not asked: offline", remote.shown()));
+        }
+        Named::Remote(settings) => settings,
+    };
+    let remote = shared::open(&settings).map_err(said)?;
+    let (shown, mode) = (remote.shown(), remote.mode().word());
+    match remote.reach(&Patient) {
+        Ok(()) => Ok(format!("{shown} answers; mode {mode}")),
+        Err(why) => Err(format!("{shown} ({mode}) does not answer: {why}")),
+    }
 }
 
 /// What `--executor slurm` would find here.

@@ -89,6 +89,15 @@ impl Failure {
         self
     }
 
+    /// Returns what is wrong, without what to do about it.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match &self.text {
+            Text::Parts { message, .. } => Some(message),
+            Text::Many(failures) => failures.first()?.message(),
+            Text::Diagnostics(_) | Text::Said => None,
+        }
+    }
+
     /// Returns the message as it is printed.
     pub(crate) fn render(&self, color: bool) -> Shown {
         match &self.text {

@@ -14,12 +14,14 @@ use clap::Args;
 use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
-    Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, secrets::Secrets,
-    settings::NotADevice, spec::Experiment,
+    Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
+    secrets::Secrets, settings::NotADevice, spec::Experiment,
 };
 use tinylm_registry::{
     Claim, Claimant, Error, Holder, Home, Lock, Registry, Run, RunSource, Status, names,
 };
+
+use tinylm_remote::{Mode, Remote};
 
 use crate::{
     console::Console,
@@ -29,6 +31,7 @@ use crate::{
     outcome,
     output::eprint,
     project::{self, Project, now_ms},
+    shared,
     signals::{self, Ear},
     tensorboard::{Board, Fault},
 };
@@ -75,6 +78,8 @@ struct Recording {
 pub(crate) struct Ground {
     executor: Box<dyn Executor + Send>,
     site: Option<Site>,
+    /// The store that a team shares.
+    remote: Option<Arc<Remote>>,
 }
 
 impl Ground {
@@ -89,7 +94,12 @@ impl Ground {
             // In children of this process, which are this binary again.
             None => Box::new(Processes::new(program)),
         };
-        Ok(Self { executor, site })
+        let remote = project.remote()?;
+        Ok(Self {
+            executor,
+            site,
+            remote,
+        })
     }
 
     /// How many runs of a sweep go on at the same time: on one machine each has all of it in turn.
@@ -130,6 +140,12 @@ impl Job<'_> {
             true => Some(self.lock(&context.home)?),
             false => None,
         };
+        let remote = self.ground.remote.as_ref();
+        context.store = shared::store_behind(&context.home, remote);
+        if let Some(remote) = remote.filter(|remote| is_writable && remote.mode() == Mode::Write) {
+            let pusher = Pusher::start(&context.home, &context.store, remote.id())?;
+            context.pusher = Some(pusher);
+        }
         let _ear = is_writable.then(|| Ear::of(&context.home, &self.run_id));
         let (recording, unrecorded) = match self.begin_recording(&context, is_writable)? {
             Ok(recording) => (Some(recording), None),
@@ -182,12 +198,28 @@ impl Job<'_> {
                 "warning: not all is written for TensorBoard: {why}; {instead} writes all"
             ));
         }
+        let all_is_pushed = self.finish_pushing(&context, &console);
         let is_damage =
             |one: &Settled| matches!(&one.outcome, Outcome::Failed(error) if error.is_damage);
         match settled.iter().any(is_damage) {
             true => Ok(DAMAGED),
+            false if !all_is_pushed && self.interrupt.asked.load(Ordering::Relaxed) => {
+                Ok(signals::exit_code())
+            }
             false => Ok(self.exit_code(status)),
         }
+    }
+
+    /// Waits for what is still on its way to the remote store; returns whether all has arrived.
+    fn finish_pushing(&self, context: &Context, console: &Console) -> bool {
+        let (Some(pusher), Some(to)) = (&context.pusher, context.store.remote_address()) else {
+            return true;
+        };
+        let pushed = pusher.finish(&self.interrupt.asked, &mut |pushing| {
+            console.pushing(to, pushing);
+        });
+        console.pushed(to, &pushed);
+        pushed.n_owed == 0
     }
 
     /// Writes down a run that does not begin now, so that `resume` knows of it.

@@ -42,6 +42,7 @@ mod sample;
 mod schema;
 mod serve;
 mod shape;
+mod shared;
 mod show;
 mod signals;
 mod speed;

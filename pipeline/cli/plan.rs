@@ -67,6 +67,20 @@ pub(crate) fn print(
         plans => print_sweep(project, plans),
     }
     print_line(conclusion(&words, &distinct(&plans)));
+    let is_whole = |stages: &[Planned]| {
+        stages
+            .iter()
+            .all(|one| matches!(one.state, State::Fresh(_)))
+    };
+    if let Some(remote) = project
+        .remote()?
+        .filter(|_| !plans.iter().all(|(_, stages)| is_whole(stages)))
+    {
+        let shown = remote.shown();
+        print_line(format!(
+            "{shown} was not asked: `run` takes from there what it has."
+        ));
+    }
     Ok(())
 }
 

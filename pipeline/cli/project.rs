@@ -3,6 +3,7 @@
 //! The only place that reads the environment. Everything below is handed values.
 
 use std::{
+    collections::BTreeMap,
     env,
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -206,7 +207,17 @@ pub(crate) fn scheduler_job() -> Option<String> {
     env::var("SLURM_JOB_ID").ok()
 }
 
-fn folder(name: &str) -> Option<PathBuf> {
+/// The variables of the environment whose names begin like this.
+pub(crate) fn variables(start: &str) -> BTreeMap<String, String> {
+    let all = env::vars_os().filter_map(|(name, value)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        name.starts_with(start)
+            .then(|| (name, value.trim().to_owned()))
+    });
+    all.collect()
+}
+
+pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     let value = env::var_os(name).filter(|value| !value.is_empty());
     value.map(PathBuf::from)
 }

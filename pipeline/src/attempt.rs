@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_registry::{Condition, Digest, KeyRecord, Place};
+use tinylm_registry::{Digest, KeyRecord, Place};
 
 use crate::{
     commit::{Draft, Told},
@@ -54,6 +54,9 @@ impl Attempt<'_> {
         let assignment = self.assignment(&folder)?;
         let log = self.work.runner.context.home.log_path(&self.execution.id);
         self.see(&Happened::Started(&self.execution));
+        // Written before there is anything to give, so that no moment of a kill can lose it.
+        let pusher = self.work.runner.context.pusher.as_ref();
+        pusher.inspect(|pusher| pusher.owe(&self.execution.key));
         let job = match job {
             Some(job) => job,
             None => self.submit(&folder, &log, &assignment)?,
@@ -61,8 +64,13 @@ impl Attempt<'_> {
         let (done, usage, origin) = self.listen(job);
         let result = self
             .commit(&folder, &assignment, done, origin.clone(), started)
-            .map(|record| self.made(record));
+            .map(made);
         self.clean_up(&folder, &log, result.is_ok());
+        match (pusher, &result) {
+            (Some(pusher), Ok(_)) => pusher.push(&self.execution.key),
+            (Some(pusher), Err(_)) => pusher.forgive(&self.execution.key),
+            (None, _) => {}
+        }
         let pause = result.as_ref().err().and_then(again);
         self.tell_end(&result, usage, origin.as_ref(), pause);
         Ok((result, pause))
@@ -201,32 +209,6 @@ impl Attempt<'_> {
         draft.commit(home, &folder.below("out"), told)
     }
 
-    fn made(&self, record: KeyRecord) -> Made {
-        self.push(&record);
-        Made {
-            artifact: record.artifact,
-            bytes: record.artifact_bytes,
-            execution_id: record.execution_id,
-            metrics: Metrics(record.metrics),
-        }
-    }
-
-    /// Gives what was made to the remote store. It is kept here whether or not that works out.
-    fn push(&self, record: &KeyRecord) {
-        let store = &self.work.runner.context.store;
-        let Ok(Condition::Whole(manifest)) = store.condition(&record.artifact) else {
-            return;
-        };
-        if let Err(error) = store.push(&manifest.artifact(), record) {
-            let message = format!("not given to the remote store: {error}");
-            self.see(&Happened::Said {
-                stage: &self.work.stage.name,
-                execution_id: &self.execution.id,
-                event: &Event::Warning { message },
-            });
-        }
-    }
-
     /// Removes what the attempt needed only while it ran. What cannot be removed is `gc`'s.
     fn clean_up(&self, folder: &Place, log: &Place, is_made: bool) {
         if is_made {
@@ -261,5 +243,14 @@ impl Attempt<'_> {
             origin,
             retry_in_seconds: pause.map(|pause| pause.as_secs()),
         });
+    }
+}
+
+fn made(record: KeyRecord) -> Made {
+    Made {
+        artifact: record.artifact,
+        bytes: record.artifact_bytes,
+        execution_id: record.execution_id,
+        metrics: Metrics(record.metrics),
     }
 }

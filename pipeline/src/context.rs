@@ -6,9 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tinylm_registry::{
-    Condition, Digest, Fetched, Home, KeyRecord, StatCache, Store, keys::read_key,
-};
+use tinylm_registry::{Condition, Digest, Home, KeyRecord, StatCache, Store, keys::read_key};
 
 use crate::{
     error::StageError,
@@ -16,6 +14,7 @@ use crate::{
     local,
     lockfile::{LockFile, LockFileError},
     outside::Outside,
+    pushing::Pusher,
     recipe::Recipe,
     remote::Remote,
     spec::StageSpec,
@@ -26,6 +25,8 @@ pub struct Context {
     pub home: Home,
     pub store: Store,
     pub outside: Outside,
+    /// Gives what is made to the remote store, where there is one that takes it.
+    pub pusher: Option<Pusher>,
     stat_cache: StatCache,
     lock_files: Mutex<HashMap<PathBuf, LockFile>>,
 }
@@ -85,6 +86,7 @@ impl Context {
             lock_files: Mutex::new(HashMap::new()),
             home,
             outside,
+            pusher: None,
         }
     }
 
@@ -177,16 +179,6 @@ impl Context {
                 path.display()
             )),
         })
-    }
-
-    /// Asks the remote store for what this one lacks. Whoever asks holds the key's lock.
-    pub fn fetched(&self, key: &Digest, kept: Kept) -> Kept {
-        match (self.store.fetch(key), kept) {
-            (_, Kept::Whole(record)) | (Fetched::Whole(record), _) => Kept::Whole(record),
-            (Fetched::Nothing, kept) => kept,
-            (Fetched::Refused(why), Kept::Damaged(what)) => Kept::Damaged(format!("{what}; {why}")),
-            (Fetched::Refused(why), _) => Kept::Refused(why),
-        }
     }
 
     /// Writes down what was learned of local files. Losing it costs only a rehash.

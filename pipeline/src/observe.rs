@@ -1,7 +1,7 @@
 //! The happenings of a run, as the console and the registry's recorder see it.
 
 use serde_json::Value;
-use tinylm_registry::Digest;
+use tinylm_registry::{Digest, KeyRecord};
 
 use crate::{error::StageError, event::Event, metrics::Metrics, recipe::Entry, usage::Usage};
 
@@ -17,6 +17,15 @@ pub enum Happened<'a> {
     Waiting { stage: &'a str, holder: &'a str },
     /// The outside is asked what a source of a stage is now, which may mean to read it whole.
     Asking { stage: &'a str, source: &'a str },
+    /// What a stage would make comes from the remote store, `done` bytes of `total` so far.
+    Fetching {
+        stage: &'a str,
+        from: &'a str,
+        done: u64,
+        total: u64,
+    },
+    /// The remote store failed, which is told once.
+    RemoteFailed { stage: &'a str, message: &'a str },
     /// An attempt at a stage begins.
     Started(&'a Execution),
     /// A running stage said something.
@@ -68,9 +77,22 @@ pub struct Settled {
     pub healed: bool,
     /// The run that made it, where it is an earlier one.
     pub made_by: Option<String>,
+    /// Where it came from, if it was not here.
+    pub arrived: Option<Box<Arrived>>,
     pub seconds: f64,
     pub why: Vec<String>,
     pub metrics: Metrics,
+}
+
+/// An artifact that came from a remote store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    /// The remote's address as it may be shown.
+    pub from: String,
+    /// What had to come.
+    pub bytes: u64,
+    /// Who made it, in words that this home's history may not know.
+    pub record: KeyRecord,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +146,7 @@ impl Settled {
             execution_id: None,
             healed: false,
             made_by: None,
+            arrived: None,
             seconds: 0.0,
             why: Vec::new(),
             metrics: Metrics::default(),

@@ -23,7 +23,8 @@ use crate::{
     error::StageError,
     event::Event,
     load::Load,
-    observe::{Execution, Happened, Observer, Outcome, Settled},
+    observe::{Arrived, Execution, Happened, Observer, Outcome, Settled},
+    recipe::Entry,
     secrets::Secrets,
     spec::Experiment,
     using::Using,
@@ -163,7 +164,7 @@ impl Recorder {
             started_at: now_ms(),
             device: execution.device.to_string(),
             threads: u32::try_from(execution.threads).ok(),
-            recipe: recipe_text(execution),
+            recipe: recipe_text(&execution.recipe),
         };
         let key = execution.key;
         self.write(move |registry| {
@@ -278,6 +279,52 @@ impl Recorder {
         self.tell(Change::Ended { execution_id });
     }
 
+    /// Writes down an execution that this home knows only from the record that came with its
+    /// artifact: its final numbers are there, its curve is not.
+    fn arrived(&self, stage: &str, arrived: &Arrived) {
+        let message = format!("fetched {} bytes from {}", arrived.bytes, arrived.from);
+        self.event(stage, Level::Info, message);
+        let record = arrived.record.clone();
+        self.write(move |registry| {
+            if registry.execution(&record.execution_id)?.is_some() {
+                return Ok(());
+            }
+            let took = Duration::try_from_secs_f64(record.seconds).unwrap_or_default();
+            let took = Millis::try_from(took.as_millis()).unwrap_or(0);
+            registry.insert_execution(&NewExecution {
+                id: record.execution_id.clone(),
+                run_id: record.run_id,
+                stage: record.stage,
+                key: record.key.to_string(),
+                kind: record.kind,
+                attempt: 1,
+                started_at: record.made_at.saturating_sub(took),
+                device: record.device,
+                threads: None,
+                recipe: recipe_text(&record.recipe),
+            })?;
+            let row = |(name, value): (String, f64)| MetricRow {
+                execution_id: record.execution_id.clone(),
+                name,
+                step: None,
+                value,
+                at: record.made_at,
+            };
+            let rows: Vec<MetricRow> = record.metrics.into_iter().map(row).collect();
+            registry.append_metrics(&rows)?;
+            let end = Finished {
+                status: Status::Done,
+                ended_at: record.made_at,
+                cpu_seconds: None,
+                peak_memory_bytes: None,
+                artifact: Some(record.artifact),
+                origin: record.origin.map(|origin| origin.to_string()),
+                error: None,
+            };
+            registry.finish_execution(&record.execution_id, &end)
+        });
+    }
+
     fn settled(&self, settled: &Settled) {
         let outcome = match settled.outcome {
             Outcome::Hit => Recorded::Hit,
@@ -287,7 +334,10 @@ impl Recorder {
             Outcome::Cancelled => Recorded::Cancelled,
         };
         let reason = match &settled.outcome {
-            Outcome::Hit => settled.made_by.clone(),
+            Outcome::Hit => match (&settled.made_by, &settled.arrived) {
+                (Some(run), Some(arrived)) => Some(format!("{run}, fetched from {}", arrived.from)),
+                (made_by, _) => made_by.clone(),
+            },
             Outcome::Skipped(because) => Some(because.clone()),
             Outcome::Failed(error) => Some(error.message.clone()),
             Outcome::Made | Outcome::Cancelled => Some(settled.why.join("; ")),
@@ -310,6 +360,9 @@ impl Recorder {
                 Level::Error,
                 format!("{}{cause}", error.message),
             );
+        }
+        if let Some(arrived) = &settled.arrived {
+            self.arrived(&settled.stage, arrived);
         }
         // The key and execution of a failed attempt were written when it started.
         let keeps_attempt = settled.key.is_none();
@@ -355,6 +408,10 @@ impl Observer for Recorder {
                 };
                 self.ended(execution, end, &metrics.0);
             }
+            Happened::RemoteFailed { stage, message } => {
+                self.event(stage, Level::Warning, (*message).to_owned());
+            }
+            Happened::Fetching { .. } => {}
             Happened::Settled(settled) => self.settled(settled),
         }
     }
@@ -488,8 +545,8 @@ fn stage_records(run_id: &str, experiment: &Experiment) -> Vec<StageRecord> {
         .collect()
 }
 
-fn recipe_text(execution: &Execution) -> String {
-    let lines = execution.recipe.iter();
+fn recipe_text(recipe: &[Entry]) -> String {
+    let lines = recipe.iter();
     lines
         .map(|(path, value)| format!("{path} = {value}\n"))
         .collect()

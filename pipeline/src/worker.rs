@@ -7,16 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tinylm_registry::{Digest, KeyRecord, names};
+use tinylm_registry::{Digest, Fetched, KeyRecord, names};
 
 use crate::{
     attempt::{Attempt, Made},
     context::{Kept, Resolve, Sources, recipe},
     error::StageError,
     executor::{Adopted, Claim, Claimed, Exclusive, Stop},
+    fetching::Fetching,
     follow::Follow,
     metrics::Metrics,
-    observe::{Execution, Happened, Outcome, Settled},
+    observe::{Arrived, Execution, Happened, Outcome, Settled},
     recipe::{Entry, changes, explanation, key},
     wish::Wish,
     work::Work,
@@ -59,16 +60,14 @@ impl Worker<'_> {
         // Whoever had the claim may have made it meanwhile.
         let kept = self.kept(&key)?;
         let is_damaged = matches!(kept, Kept::Damaged(_));
-        let kept = match self.fetched(&key, kept) {
-            Kept::Whole(record) => {
-                let hit = self.hit(key, &record);
-                return Ok(Settled {
-                    healed: is_damaged,
-                    ..hit
-                });
-            }
-            kept => kept,
-        };
+        let (kept, arrived) = self.fetched(&key, kept)?;
+        if let Kept::Whole(record) = kept {
+            return Ok(Settled {
+                healed: is_damaged,
+                arrived,
+                ..self.hit(key, &record)
+            });
+        }
         let device = Exclusive::Device(self.work.device());
         let _device = match self.work.stage.kind.heavy {
             true => Some(self.claim(device)?),
@@ -126,11 +125,44 @@ impl Worker<'_> {
         self.work.runner.context.kept(key)
     }
 
-    /// Asks the remote store before a miss.
-    fn fetched(&self, key: &Digest, kept: Kept) -> Kept {
-        match (&kept, self.is_forced()) {
-            (Kept::Whole(_), _) | (_, true) => kept,
-            _ => self.work.runner.context.fetched(key, kept),
+    /// Asks the remote store before a miss. What it has that is not sound is a miss, and so is all
+    /// that it has while it cannot be reached; that it lets us not in is an error.
+    fn fetched(
+        &self,
+        key: &Digest,
+        kept: Kept,
+    ) -> Result<(Kept, Option<Box<Arrived>>), StageError> {
+        let store = &self.work.runner.context.store;
+        let Some(from) = store.remote_address() else {
+            return Ok((kept, None));
+        };
+        if self.is_forced() || matches!(kept, Kept::Whole(_)) {
+            return Ok((kept, None));
+        }
+        match store.fetch(key, &Fetching::new(&self.work, from)) {
+            Fetched::Whole { record, bytes } => {
+                let arrived = Arrived {
+                    from: from.to_owned(),
+                    bytes,
+                    record: (*record).clone(),
+                };
+                Ok((Kept::Whole(record), Some(Box::new(arrived))))
+            }
+            Fetched::Nothing => Ok((kept, None)),
+            Fetched::Refused(why) => Ok(match kept {
+                Kept::Damaged(what) => (Kept::Damaged(format!("{what}; {why}")), None),
+                _ => (Kept::Refused(why), None),
+            }),
+            Fetched::Forbidden(why) => Err(forbidden(from, why)),
+            Fetched::Unreachable(why) => {
+                let message = format!("{from} cannot be asked ({why}): going on without it");
+                self.work.runner.observer.see(&Happened::RemoteFailed {
+                    stage: &self.work.stage.name,
+                    message: &message,
+                });
+                Ok((kept, None))
+            }
+            Fetched::Stopped => Err(StageError::cancelled()),
         }
     }
 
@@ -272,6 +304,17 @@ impl Worker<'_> {
 fn back_off(attempt: u32) -> Duration {
     let seconds = 1_u64 << attempt.saturating_sub(1).min(6);
     Duration::from_secs(seconds).min(BACK_OFF_MAX)
+}
+
+/// Making anew for hours what a team has, because a token has run out, would be no service.
+fn forbidden(from: &str, why: String) -> StageError {
+    StageError::new(format!("the remote store {from} lets us not in"))
+        .cause(why)
+        .help(
+            "look at the credentials (`tinylm doctor` asks too), which must allow to list as well: \
+             else what is absent is forbidden; `TINYLM_REMOTE=none` goes on without it",
+        )
+        .is_final()
 }
 
 /// A bug in this program, told as the failure of the stage that it was working for.

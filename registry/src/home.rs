@@ -273,6 +273,18 @@ impl Home {
             .below(format!("device-{}", device.replace(['/', ':'], "-")))
     }
 
+    /// Keys whose artifacts are still to be given to the remote of this name, a file each.
+    #[must_use]
+    pub fn pushes(&self, remote: &str) -> Place {
+        self.place("pushes").below(remote)
+    }
+
+    /// Held while a key's artifact is being given to a remote.
+    #[must_use]
+    pub fn push_lock(&self, key: &Digest) -> Place {
+        self.locks().below(format!("push-{key}"))
+    }
+
     /// Held by the process that carries out a run: free means dead.
     #[must_use]
     pub fn run_lock(&self, run_id: &str) -> Place {

@@ -59,7 +59,7 @@ pub use locks::Lock;
 pub use place::Place;
 pub use queries::{ALL_STEPS, Point, RunQuery, Series, Thinning};
 pub use records::{Finished, MetricRow, NewExecution, StageRecord};
-pub use remote_store::{RemoteError, RemoteStore};
+pub use remote_store::{Patient, RemoteError, RemoteStore, Watch};
 pub use rows::{
     Event, Execution, LastStage, Metric, Note, Param, Progress, Run, RunSource, SampleRow, StageRow,
 };

@@ -39,6 +39,7 @@ mod remote_store;
 mod running;
 mod server;
 mod serving;
+mod sharing;
 mod speaking;
 mod sweeps;
 mod talk;

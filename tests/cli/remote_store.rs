@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use tinylm_pipeline::{
     Context, Happened, Interrupt, Observer, Outside, Processes, Resolve, RunOptions, Runner,
-    Settled, spec,
+    Settled, pushing::Pusher, spec,
 };
-use tinylm_registry::{Artifact, Digest, Home, KeyRecord, RemoteError, RemoteStore, Store, names};
+use tinylm_registry::{
+    Artifact, Digest, Home, KeyRecord, Place, RemoteError, RemoteStore, Store, Watch, names,
+};
 
 use crate::harness::{Project, copy_folder};
 
@@ -22,31 +24,43 @@ struct Shelf {
 }
 
 impl RemoteStore for Shelf {
-    fn read_key(&self, key: &Digest) -> Result<Option<KeyRecord>, RemoteError> {
+    fn address(&self) -> Option<&str> {
+        Some("shelf")
+    }
+
+    fn read_key(&self, key: &Digest, _: &dyn Watch) -> Result<Option<KeyRecord>, RemoteError> {
         match fs::read(self.folder.join(format!("{key}.json"))) {
-            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+            Ok(json) => Ok(Some(serde_json::from_slice(&json).unwrap())),
             Err(_) => Ok(None),
         }
     }
 
-    fn read_artifact(&self, digest: &Digest, into: &Path) -> Result<bool, RemoteError> {
-        copy_folder(&self.folder.join(digest.to_string()), into);
-        Ok(true)
-    }
-
-    fn write_artifact(&self, artifact: &Artifact, files: &Path) -> Result<(), RemoteError> {
-        self.given.lock().unwrap().push("artifact");
-        copy_folder(files, &self.folder.join(artifact.digest.to_string()));
+    fn read_artifact(
+        &self,
+        record: &KeyRecord,
+        into: &Place,
+        _: &dyn Watch,
+    ) -> Result<(), RemoteError> {
+        copy_folder(&self.folder.join(record.artifact.to_string()), into);
         Ok(())
     }
 
-    fn write_key(&self, record: &KeyRecord) -> Result<(), RemoteError> {
+    fn write_artifact(
+        &self,
+        artifact: &Artifact,
+        files: &Place,
+        _: &dyn Watch,
+    ) -> Result<u64, RemoteError> {
+        self.given.lock().unwrap().push("artifact");
+        copy_folder(files, &self.folder.join(artifact.digest.to_string()));
+        Ok(artifact.bytes)
+    }
+
+    fn write_key(&self, record: &KeyRecord, _: &dyn Watch) -> Result<(), RemoteError> {
         self.given.lock().unwrap().push("key");
-        let json = serde_json::to_vec(record)?;
-        Ok(fs::write(
-            self.folder.join(format!("{}.json", record.key)),
-            json,
-        )?)
+        let json = serde_json::to_vec(record).unwrap();
+        fs::write(self.folder.join(format!("{}.json", record.key)), json).unwrap();
+        Ok(())
     }
 }
 
@@ -69,7 +83,8 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
     let home = Home::at(project.path(".tinylm"));
     home.create().unwrap();
     let mut context = Context::new(home.clone(), Outside::default());
-    context.store = Store::behind(home, shelf.clone());
+    context.store = Store::behind(home.clone(), shelf.clone());
+    context.pusher = Some(Pusher::start(&home, &context.store, "shelf").unwrap());
     let run_id = names::new_id();
     let options = RunOptions {
         run_name: names::run_name(&run_id),
@@ -83,7 +98,7 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
         keep_going: false,
         resolve: Resolve::IfNew,
     };
-    Runner {
+    let settled = Runner {
         context: &context,
         experiment: &experiments[0],
         options: &options,
@@ -92,7 +107,11 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
         interrupt: &Interrupt::default(),
         history: &|_| None,
     }
-    .run()
+    .run();
+    let pusher = context.pusher.as_ref().unwrap();
+    let pushed = pusher.finish(&AtomicBool::new(false), &mut |_| {});
+    assert_eq!(pushed.n_owed, 0, "{pushed:?}");
+    settled
 }
 
 fn outcomes(settled: &[Settled]) -> String {

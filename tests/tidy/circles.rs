@@ -10,8 +10,9 @@ use std::{
 };
 
 /// The folder of each crate's sources.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "registry/src",
+    "registry/remote/src",
     "reports/src",
     "reports/live/src",
     "pipeline/src",

@@ -1,0 +1,117 @@
+//! A store that a team shares: in a bucket of S3, in a folder, or behind a web server.
+//!
+//! It stands behind the doors of a home's own store. What is read is verified while it streams and
+//! never believed further than its digest goes; what is written goes in an order in which every
+//! moment is a good one to be killed in. Nothing rests on a server's conditional writes: of what has
+//! a digest for a name any copy will do, and of two records of one key either is true.
+//!
+//! This crate knows the network and no stage, no run's history and no environment: whoever opens a
+//! remote hands it the variables.
+
+mod address;
+mod circuit;
+mod credentials;
+mod fault;
+mod fetch;
+mod keyfile;
+mod layout;
+mod push;
+mod settings;
+mod wire;
+
+use std::fmt;
+
+use tinylm_registry::{Artifact, Digest, KeyRecord, Place, RemoteError, RemoteStore, Watch};
+
+use address::Address;
+pub use address::OpenError;
+pub use settings::{Mode, Settings};
+use wire::Wire;
+
+/// A shared store.
+pub struct Remote {
+    wire: Wire,
+    mode: Mode,
+    id: String,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.wire.shown();
+        write!(f, "Remote({shown}, {})", self.mode.word())
+    }
+}
+
+impl Remote {
+    /// Opens a remote without asking it anything.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let address = Address::parse(&settings.url)?;
+        if settings.mode == Mode::Write {
+            address.refuse_to_write()?;
+        }
+        // A name for files: two spellings of one password are still one place.
+        let id = Digest::of_bytes(address.shown().as_bytes()).short();
+        Ok(Self {
+            wire: Wire::open(&address, settings)?,
+            mode: settings.mode,
+            id,
+        })
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// A name for this remote among the files of a home.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its address as it may be shown.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.wire.shown()
+    }
+
+    /// Asks for something that nobody has made, and says what is wrong if there is no answer.
+    pub fn reach(&self, watch: &dyn Watch) -> Result<(), RemoteError> {
+        let nobodys = Digest::of_bytes(b"tinylm doctor");
+        self.read_key(&nobodys, watch).map(drop)
+    }
+}
+
+impl RemoteStore for Remote {
+    fn address(&self) -> Option<&str> {
+        Some(self.shown())
+    }
+
+    fn read_key(&self, key: &Digest, watch: &dyn Watch) -> Result<Option<KeyRecord>, RemoteError> {
+        self.wire.block_on(watch, fetch::key(&self.wire, key))
+    }
+
+    fn read_artifact(
+        &self,
+        record: &KeyRecord,
+        into: &Place,
+        watch: &dyn Watch,
+    ) -> Result<(), RemoteError> {
+        let fetched = fetch::artifact(&self.wire, record, into, watch);
+        self.wire.block_on(watch, fetched)
+    }
+
+    fn write_artifact(
+        &self,
+        artifact: &Artifact,
+        files: &Place,
+        watch: &dyn Watch,
+    ) -> Result<u64, RemoteError> {
+        let pushed = push::artifact(&self.wire, artifact, files, watch);
+        self.wire.block_on(watch, pushed)
+    }
+
+    fn write_key(&self, record: &KeyRecord, watch: &dyn Watch) -> Result<(), RemoteError> {
+        self.wire.block_on(watch, push::key(&self.wire, record))
+    }
+}
