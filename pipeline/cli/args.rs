@@ -16,6 +16,7 @@ use crate::{
     init::InitArgs,
     list::ListArgs,
     plan::PlanArgs,
+    push::{PullArgs, PushArgs},
     report::ReportArgs,
     resume::ResumeArgs,
     rm::RmArgs,
@@ -97,6 +98,10 @@ pub(crate) enum Command {
     /// Look after the artifact store
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Give what a run made to the team's store
+    Push(PushArgs),
+    /// Fetch what a run made from the team's store
+    Pull(PullArgs),
     /// Remove what no run needs any more
     Gc(GcArgs),
     /// Write a first experiment file

@@ -1,12 +1,12 @@
 //! `tinylm cache`: looking into the artifact store.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
-use tinylm_registry::{Condition, Digest, Store, keys};
+use tinylm_registry::{Condition, Digest, Patient, Store, keys};
 use tinylm_reports::{bytes, thousands};
 
 use crate::{
-    failure::{DAMAGED, Failure},
+    failure::{DAMAGED, Failure, STAGE_FAILED},
     list::ListArgs,
     lookup::find_stage,
     output::{print_json, print_line},
@@ -20,7 +20,17 @@ pub(crate) enum CacheCommand {
     /// Print where a stage's artifact is: RUN/STAGE, a key or a digest
     Path { what: String },
     /// Say how much room the store takes
-    Du(ListArgs),
+    Du(DuArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Of the team's store, which is listed whole
+    #[arg(long)]
+    pub(crate) remote: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 pub(crate) fn cache(project: &Project, command: &CacheCommand) -> Result<(), Failure> {
@@ -121,7 +131,10 @@ fn find_digest(
     }
 }
 
-fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
+fn du(project: &Project, args: &DuArgs) -> Result<(), Failure> {
+    if args.remote {
+        return du_remote(project, args.json);
+    }
     let home = project.checked_home()?;
     let usage = Store::new(home.clone()).usage()?;
     if args.json {
@@ -133,6 +146,35 @@ fn du(project: &Project, args: &ListArgs) -> Result<(), Failure> {
         bytes(usage.bytes),
         thousands(usage.n_artifacts),
         project.shown(&home.artifacts())
+    ));
+    Ok(())
+}
+
+fn du_remote(project: &Project, as_json: bool) -> Result<(), Failure> {
+    let remote = project.remote_to_read()?;
+    let usage = remote.usage(&Patient).map_err(|error| {
+        Failure::new(
+            STAGE_FAILED,
+            format!("{} cannot be listed: {error}", remote.shown()),
+        )
+    })?;
+    if as_json {
+        print_json(&json!([{
+            "remote": remote.shown(),
+            "n_keys": usage.n_keys,
+            "n_artifacts": usage.n_artifacts,
+            "n_objects": usage.n_objects,
+            "bytes": usage.bytes,
+        }]));
+        return Ok(());
+    }
+    print_line(format!(
+        "{} in {} artifacts under {} keys, {} objects in {}",
+        bytes(usage.bytes),
+        thousands(usage.n_artifacts),
+        thousands(usage.n_keys),
+        thousands(usage.n_objects),
+        remote.shown()
     ));
     Ok(())
 }

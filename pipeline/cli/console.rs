@@ -138,11 +138,16 @@ impl Console {
         }
     }
 
-    pub(crate) fn pushed(&self, to: &str, pushed: &Pushed) {
-        if let Some(running) = self.running().remove("push") {
+    /// Takes away the bar of a stage.
+    pub(crate) fn forget(&self, stage: &str) {
+        if let Some(running) = self.running().remove(stage) {
             running.bar.finish_and_clear();
             self.bars.remove(&running.bar);
         }
+    }
+
+    pub(crate) fn pushed(&self, to: &str, pushed: &Pushed) {
+        self.forget("push");
         if pushed.n_pushed > 0 {
             let (n, size) = (counted(pushed.n_pushed), bytes(pushed.bytes));
             self.say(&format!("pushed {n} to {to}, {size} sent"));
@@ -262,10 +267,7 @@ impl Console {
     }
 
     fn settled(&self, settled: &Settled) {
-        if let Some(running) = self.running().remove(&settled.stage) {
-            running.bar.finish_and_clear();
-            self.bars.remove(&running.bar);
-        }
+        self.forget(&settled.stage);
         if !self.global.quiet {
             let label = Shown::from(self.label.as_str());
             self.result(label.then(self.summary_line(settled)));

@@ -1,14 +1,14 @@
 //! `tinylm gc`: removing what no run needs.
 
-use std::sync::atomic::AtomicBool;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use clap::Args;
 use serde_json::json;
-use tinylm_registry::{Home, Lock, Registry, RunQuery, Status, gc};
+use tinylm_registry::{Home, Lock, Patient, Registry, RunQuery, Status, gc};
 use tinylm_reports::bytes;
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, STAGE_FAILED},
     output::{eprint, print_json, print_line},
     project::Project,
 };
@@ -25,9 +25,18 @@ pub(crate) struct GcArgs {
     /// and are gone for good
     #[arg(long)]
     pub(crate) abandoned: bool,
+    /// Of the team's store instead: what no key speaks of, if it is older than a week
+    #[arg(long, conflicts_with = "abandoned")]
+    pub(crate) remote: bool,
+    /// With --remote: the keys too that were pushed more than so many days ago
+    #[arg(long, value_name = "DAYS", requires = "remote")]
+    pub(crate) older_than: Option<u32>,
 }
 
 pub(crate) fn gc(project: &Project, args: &GcArgs) -> Result<(), Failure> {
+    if args.remote {
+        return gc_remote(project, args);
+    }
     let plan = swept(project, args)?;
     if args.json {
         print_json(&json!(plan.items));
@@ -120,4 +129,32 @@ fn runs_under_way(registry: &Registry, holder: &str) -> String {
         1 => format!("run {}", names[0]),
         _ => format!("runs {}", names.join(", ")),
     }
+}
+
+/// Removes from the team's store what no key speaks of, or only counts it.
+fn gc_remote(project: &Project, args: &GcArgs) -> Result<(), Failure> {
+    let remote = project.remote_to_write()?;
+    let days = args.older_than.map(u64::from);
+    let keys_older = days.map(|days| Duration::from_secs(days * 24 * 3600));
+    let swept = remote.sweep(keys_older, args.dry_run, &Patient);
+    let swept = swept.map_err(|error| {
+        Failure::new(
+            STAGE_FAILED,
+            format!("{} cannot be swept: {error}", remote.shown()),
+        )
+    })?;
+    if args.json {
+        let (keys, objects) = (swept.n_keys, swept.n_objects);
+        print_json(&json!([{"n_keys": keys, "n_objects": objects, "bytes": swept.bytes}]));
+        return Ok(());
+    }
+    let would = if args.dry_run { "would free" } else { "freed" };
+    print_line(format!(
+        "{would} {} in {} objects of {}, {} of them keys",
+        bytes(swept.bytes),
+        swept.n_objects,
+        remote.shown(),
+        swept.n_keys
+    ));
+    Ok(())
 }

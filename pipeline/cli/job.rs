@@ -18,10 +18,10 @@ use tinylm_pipeline::{
     secrets::Secrets, settings::NotADevice, spec::Experiment,
 };
 use tinylm_registry::{
-    Claim, Claimant, Error, Holder, Home, Lock, Registry, Run, RunSource, Status, names,
+    Claim, Claimant, Error, Holder, Home, Lock, Patient, Registry, Run, RunSource, Status, names,
 };
 
-use tinylm_remote::{Mode, Remote};
+use tinylm_remote::{Mode, Remote, SharedRun, SharedStage};
 
 use crate::{
     console::Console,
@@ -198,7 +198,14 @@ impl Job<'_> {
                 "warning: not all is written for TensorBoard: {why}; {instead} writes all"
             ));
         }
-        let all_is_pushed = self.finish_pushing(&context, &console);
+        let run = SharedRun {
+            id: self.run_id.clone(),
+            name: run_name.clone(),
+            experiment: self.experiment.name.clone(),
+            stages: shared_stages(&settled),
+        };
+        let is_whole = status == Status::Done;
+        let all_is_pushed = self.finish_pushing(&context, &console, is_whole.then_some(&run));
         let is_damage =
             |one: &Settled| matches!(&one.outcome, Outcome::Failed(error) if error.is_damage);
         match settled.iter().any(is_damage) {
@@ -211,7 +218,12 @@ impl Job<'_> {
     }
 
     /// Waits for what is still on its way to the remote store; returns whether all has arrived.
-    fn finish_pushing(&self, context: &Context, console: &Console) -> bool {
+    fn finish_pushing(
+        &self,
+        context: &Context,
+        console: &Console,
+        run: Option<&SharedRun>,
+    ) -> bool {
         let (Some(pusher), Some(to)) = (&context.pusher, context.store.remote_address()) else {
             return true;
         };
@@ -219,6 +231,13 @@ impl Job<'_> {
             console.pushing(to, pushing);
         });
         console.pushed(to, &pushed);
+        // By its name a run can be pulled; one that found all of its stages has nothing new to say.
+        let run = run.filter(|_| pushed.n_pushed > 0 && pushed.n_owed == 0);
+        if let (Some(run), Some(remote)) = (run, &self.ground.remote)
+            && let Err(error) = remote.write_run(run, &Patient)
+        {
+            console.say(&format!("warning: the run's name is not in {to}: {error}"));
+        }
         pushed.n_owed == 0
     }
 
@@ -446,6 +465,17 @@ fn prepare_home(home: &Home) -> Result<bool, Failure> {
         Err(_) if home.root().is_dir() => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+fn shared_stages(settled: &[Settled]) -> Vec<SharedStage> {
+    let made = settled.iter().filter(|one| one.artifact.is_some());
+    let keys = made.filter_map(|one| {
+        Some(SharedStage {
+            name: one.stage.clone(),
+            key: one.key?,
+        })
+    });
+    keys.collect()
 }
 
 fn closing_line(run_name: &str, settled: &[Settled], next: &str) -> String {

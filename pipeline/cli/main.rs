@@ -33,6 +33,7 @@ mod own;
 mod pager;
 mod plan;
 mod project;
+mod push;
 mod report;
 mod resume;
 mod rm;
@@ -134,6 +135,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Cache(command) => cache::cache(&project, command),
+        Command::Push(args) => push::push(&project, args),
+        Command::Pull(args) => push::pull(&project, args),
         Command::Gc(args) => gc::gc(&project, args),
         Command::Init(args) => init::init(&project, args),
         Command::Doctor(args) => doctor::doctor(&project, args),

@@ -37,6 +37,27 @@ impl Project {
         }
     }
 
+    pub(crate) fn remote_to_read(&self) -> Result<Arc<Remote>, Failure> {
+        let none = || {
+            Failure::wrong("there is no shared store to ask").help(
+                "name one: `TINYLM_REMOTE=s3://BUCKET/PREFIX`, or `url` in `tinylm-remote.yaml`",
+            )
+        };
+        self.remote()?.ok_or_else(none)
+    }
+
+    pub(crate) fn remote_to_write(&self) -> Result<Arc<Remote>, Failure> {
+        let remote = self.remote_to_read()?;
+        match remote.mode() {
+            Mode::Write => Ok(remote),
+            Mode::Read => {
+                let message = format!("{} is only read here", remote.shown());
+                Err(Failure::wrong(message)
+                    .help("`TINYLM_REMOTE_MODE=write` for this command; what CI made, people read"))
+            }
+        }
+    }
+
     pub(crate) fn named_remote(&self) -> Result<Named, Failure> {
         let own = variables(URL);
         let text = |name: &str| {

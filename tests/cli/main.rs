@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
 mod adapters;
+mod bucket;
 mod chatting;
 #[allow(dead_code, reason = "the tests of pages use more of it")]
 #[path = "../../reports/tests/browser/chromium.rs"]

@@ -3,10 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use crate::harness::{Output, Project};
+use crate::{
+    bucket::{Bucket, Fault},
+    harness::{Output, Project, signal, wait_until},
+};
+
+const SECRET: &str = "wJalrXUtnFEMI";
 
 /// A chain whose middle stage makes many small files and one that is larger.
 fn project() -> Project {
@@ -90,4 +96,416 @@ fn a_teammate_with_an_empty_home_hits_every_stage() {
     assert_eq!(fresh.stderr.matches("warning").count(), 0, "{fresh}");
     assert!(!fresh.stdout.contains("fetched"), "{fresh}");
     fs::rename(shared.path().with_extension("away"), shared.path()).unwrap();
+}
+
+/// `tinylm` in a project, with a bucket behind its store.
+fn with(bucket: &Bucket, project: &Project, mode: &str, args: &str) -> Command {
+    let words: Vec<&str> = args.split_whitespace().collect();
+    let mut command = project.command(&words);
+    command
+        .env_remove("TINYLM_OFFLINE")
+        .env("TINYLM_REMOTE", "s3://bucket/team")
+        .env("TINYLM_REMOTE_MODE", mode)
+        .env("TINYLM_REMOTE_TIMEOUT", "1")
+        .env("AWS_ENDPOINT_URL", bucket.endpoint())
+        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+        .env("AWS_SECRET_ACCESS_KEY", SECRET);
+    command
+}
+
+fn run_with(bucket: &Bucket, project: &Project, mode: &str) -> Output {
+    project.output(&mut with(bucket, project, mode, "run chain.yaml"))
+}
+
+/// A bucket to which somebody has pushed the chain.
+fn filled() -> Bucket {
+    let (bucket, ours) = (Bucket::start(), project());
+    let made = run_with(&bucket, &ours, "write").success();
+    assert!(made.stderr.contains("pushed 3 artifacts"), "{made}");
+    bucket.asked();
+    bucket
+}
+
+#[test]
+fn a_miss_costs_one_question_a_hit_few_and_what_is_here_none() {
+    let (bucket, ours) = (Bucket::start(), project());
+    run_with(&bucket, &ours, "read").success();
+    let asked = bucket.asked();
+    assert_eq!(asked.len(), 3, "{asked:#?}");
+    let is_key = |line: &String| line.starts_with("GET /bucket/team/v1/keys/");
+    assert!(asked.iter().all(is_key), "{asked:#?}");
+    run_with(&bucket, &ours, "read").success();
+    assert_eq!(bucket.asked(), [] as [String; 0], "all is fresh");
+
+    let bucket = filled();
+    let theirs = project();
+    run_with(&bucket, &theirs, "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
+    // Of each stage its record, its list, its objects: one blob, a pack and a blob, one blob.
+    assert_eq!(bucket.asked().len(), 3 + 3 + 4);
+    run_with(&bucket, &theirs, "write").success();
+    assert_eq!(bucket.asked(), [] as [String; 0], "nothing is owed");
+}
+
+#[test]
+fn what_is_wrong_or_missing_is_a_miss_told_once() {
+    type Spoil = fn(&Bucket, &str);
+    let spoilt: [(&str, Spoil, &str); 6] = [
+        (
+            "packs",
+            |at, part| at.change(part, |bytes| bytes[3] ^= 1),
+            "has a wrong `deep/",
+        ),
+        (
+            "packs",
+            |at, part| at.change(part, |bytes| bytes.truncate(bytes.len() - 1)),
+            "bytes instead of",
+        ),
+        ("packs", |at, part| at.remove(part), "lacks `deep/1`"),
+        (
+            "lists",
+            |at, part| at.change(part, |bytes| bytes[30] ^= 1),
+            "has a list of other files",
+        ),
+        ("lists", |at, part| at.remove(part), "is missing"),
+        (
+            "keys",
+            |at, part| at.change(part, |bytes| bytes[90] ^= 1),
+            "record has other contents",
+        ),
+    ];
+    for (part, spoil, said) in spoilt {
+        let (bucket, theirs) = (filled(), project());
+        spoil(&bucket, part);
+        let made = run_with(&bucket, &theirs, "read").success();
+        assert!(theirs.outcomes().contains("made"), "{part}: {made}");
+        assert!(made.stdout.contains(said), "{said}: {made}");
+        assert_eq!(
+            made.stdout.matches("the remote store's").count(),
+            theirs.outcomes().matches("made").count(),
+            "{made}"
+        );
+        let staging = theirs.path(".tinylm/store/staging");
+        assert_eq!(fs::read_dir(staging).map_or(0, Iterator::count), 0);
+        theirs.tinylm("cache verify").success();
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_gone_on_with_and_one_that_always_does_is_no_hit() {
+    let bucket = filled();
+    let theirs = project();
+    bucket.spoil("GET /bucket/team/v1/packs", Fault::Break);
+    let made = run_with(&bucket, &theirs, "read").success();
+    assert!(theirs.outcomes().contains("sorted made"), "{made}");
+    let asked = bucket.asked();
+    let n_packs = asked.iter().filter(|line| line.contains("/packs/")).count();
+    assert!(n_packs > 1, "{asked:#?}");
+}
+
+#[test]
+fn forbidden_is_an_error_and_shows_no_secret() {
+    let bucket = filled();
+    for status in [401, 403] {
+        let theirs = project();
+        bucket.spoil("GET", Fault::Status(status));
+        let failed = run_with(&bucket, &theirs, "read").failure(1);
+        assert!(failed.stderr.contains("lets us not in"), "{failed}");
+        assert!(failed.stderr.contains("Told: as it was told"), "{failed}");
+        assert!(failed.stderr.contains("TINYLM_REMOTE=none"), "{failed}");
+        assert_eq!(theirs.outcomes().matches("made").count(), 0);
+        bucket.heal();
+    }
+    // What cannot be given is owed, and the run itself is well.
+    let ours = Project::chain();
+    ours.replace("corpus.txt", "cherry", "damson");
+    bucket.spoil("PUT", Fault::Status(403));
+    let made = run_with(&bucket, &ours, "write").success();
+    assert_eq!(made.stderr.matches("warning").count(), 1, "{made}");
+    assert!(
+        made.stderr
+            .contains("3 artifacts not pushed to s3://bucket/team"),
+        "{made}"
+    );
+    bucket.heal();
+    let pushed = ours
+        .output(&mut with(&bucket, &ours, "write", "push"))
+        .success();
+    assert!(pushed.stderr.contains("pushed 3 artifacts"), "{pushed}");
+    let nothing = ours
+        .output(&mut with(&bucket, &ours, "write", "push"))
+        .success();
+    assert!(
+        nothing.stdout.contains("all is in s3://bucket/team"),
+        "{nothing}"
+    );
+
+    for file in files_below(&ours.path(".tinylm")) {
+        let bytes = fs::read(&file).unwrap();
+        let holds = |word: &str| {
+            bytes
+                .windows(word.len())
+                .any(|part| part == word.as_bytes())
+        };
+        assert!(!holds(SECRET) && !holds("AKIDTEST"), "{}", file.display());
+    }
+}
+
+#[test]
+fn a_dead_remote_is_told_once_and_the_run_goes_on() {
+    let dead = |bucket: &Bucket, said: &str| {
+        let theirs = project();
+        let begun = Instant::now();
+        let made = run_with(bucket, &theirs, "write").success();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{made}");
+        assert_eq!(theirs.outcomes(), "corpus made, sorted made, first made");
+        assert_eq!(made.stderr.matches("cannot be asked").count(), 1, "{made}");
+        assert!(made.stderr.contains(said), "{made}");
+        // Once for reading, once for all that is owed.
+        assert_eq!(made.stderr.matches("warning").count(), 2, "{made}");
+        assert!(made.stderr.contains("3 artifacts not pushed"), "{made}");
+        theirs
+    };
+    let bucket = Bucket::start();
+    bucket.spoil("GET", Fault::Status(503));
+    bucket.spoil("PUT", Fault::Status(503));
+    dead(&bucket, "as it was told");
+    let n_asked = bucket.asked().len();
+    assert!(n_asked <= 8, "one question, and its repetitions: {n_asked}");
+    bucket.heal();
+    bucket.spoil("bucket", Fault::Hang);
+    let theirs = dead(&bucket, "nothing came for 1 s");
+    bucket.heal();
+    // What is owed is remembered, and given by the next run that can.
+    let next = run_with(&bucket, &theirs, "write").success();
+    assert!(next.stderr.contains("pushed 3 artifacts"), "{next}");
+}
+
+#[test]
+fn what_a_killed_run_owes_is_given_by_the_next() {
+    let (bucket, ours) = (Bucket::start(), project());
+    bucket.spoil("PUT", Fault::Hang);
+    let mut command = with(&bucket, &ours, "write", "run chain.yaml");
+    command.env("TINYLM_REMOTE_TIMEOUT", "600");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = command.spawn().unwrap();
+    let is_waiting = || bucket.asked().iter().any(|line| line.starts_with("PUT"));
+    wait_until("a push", is_waiting);
+    wait_until("the run's end", || {
+        ours.tinylm("runs").stdout.contains("done")
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    bucket.heal();
+    let next = run_with(&bucket, &ours, "write").success();
+    assert_eq!(ours.outcomes(), "corpus hit, sorted hit, first hit");
+    assert!(next.stderr.contains("pushed 3 artifacts"), "{next}");
+    let theirs = project();
+    run_with(&bucket, &theirs, "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn a_download_can_be_stopped_and_leaves_nothing_half() {
+    let bucket = filled();
+    let theirs = project();
+    bucket.spoil("/blobs/", Fault::Slow(20_000));
+    let mut command = with(&bucket, &theirs, "read", "run chain.yaml");
+    command.env("TINYLM_REMOTE_TIMEOUT", "600");
+    let log = fs::File::create(theirs.path("log")).unwrap();
+    let running = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    theirs.wait_for_words("log", "fetch    sorted");
+    let begun = Instant::now();
+    signal(running.id(), "INT");
+    theirs.wait(running).failure(130);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let staging = theirs.path(".tinylm/store/staging");
+    assert_eq!(fs::read_dir(staging).map_or(0, Iterator::count), 0);
+    assert!(
+        theirs.outcomes().contains("sorted cancelled"),
+        "{}",
+        theirs.outcomes()
+    );
+    bucket.heal();
+    run_with(&bucket, &theirs, "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn what_came_from_elsewhere_is_history_too() {
+    let bucket = filled();
+    let theirs = project();
+    run_with(&bucket, &theirs, "read").success();
+    let shown = theirs.tinylm("show @last/sorted").success();
+    assert!(
+        shown.stdout.contains("fetched from s3://bucket/team"),
+        "{shown}"
+    );
+    assert!(shown.stdout.contains("recipe:"), "{shown}");
+    for command in [
+        "report @last",
+        "runs",
+        "show @last",
+        "gc --dry-run",
+        "doctor",
+    ] {
+        theirs.tinylm(command).success();
+    }
+    theirs.tinylm("gc").success();
+    let whole = theirs.tinylm("cache verify").success();
+    assert!(whole.stdout.contains("3 of 3"), "{whole}");
+}
+
+#[test]
+fn a_run_is_pulled_by_its_name_and_pushed_by_it() {
+    let (bucket, ours) = (Bucket::start(), project());
+    ours.tinylm("run chain.yaml").success();
+    let name = ours.newest();
+    let push = format!("push {name}");
+    let refused = ours
+        .output(&mut with(&bucket, &ours, "read", &push))
+        .failure(2);
+    assert!(refused.stderr.contains("is only read here"), "{refused}");
+    ours.output(&mut with(&bucket, &ours, "write", &push))
+        .success();
+
+    let theirs = project();
+    let pull = |name: &str| with(&bucket, &theirs, "read", &format!("pull {name}"));
+    let pulled = theirs.output(&mut pull(&name)).success();
+    assert_eq!(
+        pulled.stdout,
+        "fetched  corpus  20 B\nfetched  sorted  400 kB\nfetched  first   6 B\n"
+    );
+    let again = theirs.output(&mut pull(&name)).success();
+    assert_eq!(
+        again.stdout,
+        "here     corpus\nhere     sorted\nhere     first\n"
+    );
+    let plan = theirs.tinylm("plan chain.yaml").success();
+    assert_eq!(plan.stdout.matches("fresh").count(), 3, "{plan}");
+    let unknown = theirs.output(&mut pull("no-such-0000")).failure(2);
+    assert!(
+        unknown.stderr.contains("knows a run `no-such-0000`"),
+        "{unknown}"
+    );
+    bucket.remove("/packs/");
+    let lacking = project();
+    let pull = &mut with(&bucket, &lacking, "read", &format!("pull {name}"));
+    let lacking = lacking.output(pull).failure(1);
+    assert!(lacking.stdout.contains("lacking  sorted"), "{lacking}");
+    assert!(
+        lacking.stderr.contains("lacks 1 of 3 artifacts"),
+        "{lacking}"
+    );
+}
+
+#[test]
+fn a_web_server_is_read_only_and_its_password_is_not_shown() {
+    let bucket = filled();
+    let theirs = project();
+    let url = bucket.endpoint().replace("://", "://me:hunter22@") + "/bucket/team";
+    let web = |mode: &str, args: &str| {
+        let mut command = with(&bucket, &theirs, mode, args);
+        theirs.output(command.env("TINYLM_REMOTE", &url))
+    };
+    let refused = web("write", "run chain.yaml").failure(2);
+    assert!(refused.stderr.contains("can only be read"), "{refused}");
+    let hit = web("read", "run chain.yaml").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
+    let doctor = web("read", "doctor");
+    assert!(
+        doctor.stdout.contains("/bucket/team answers; mode read"),
+        "{doctor}"
+    );
+    assert!(!format!("{refused}{hit}{doctor}").contains("hunter22"));
+    for file in files_below(&theirs.path(".tinylm")) {
+        let bytes = fs::read(&file).unwrap();
+        assert!(
+            !bytes.windows(8).any(|part| part == b"hunter22"),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn a_project_names_its_store_in_a_file_and_a_person_can_do_without() {
+    let shared = tempfile::tempdir().unwrap();
+    let ours = project();
+    let url = format!("url: file://{}\nmode: write\n", shared.path().display());
+    ours.write("tinylm-remote.yaml", &url);
+    let plan = ours.tinylm("plan chain.yaml").success();
+    assert!(plan.stdout.contains("was not asked"), "{plan}");
+    let made = ours.tinylm("run chain.yaml").success();
+    assert!(made.stderr.contains("pushed 3 artifacts"), "{made}");
+    let usage = ours.tinylm("cache du --remote").success();
+    assert!(
+        usage.stdout.contains("in 3 artifacts under 3 keys"),
+        "{usage}"
+    );
+    let theirs = project();
+    theirs.write("tinylm-remote.yaml", &url);
+    let mut command = theirs.command(&["run", "chain.yaml"]);
+    theirs
+        .output(command.env("TINYLM_REMOTE", "none"))
+        .success();
+    assert_eq!(theirs.outcomes(), "corpus made, sorted made, first made");
+    theirs.write("tinylm-remote.yaml", "address: s3://bucket\n");
+    let wrong = theirs.tinylm("run chain.yaml").failure(2);
+    assert!(wrong.stderr.contains("`tinylm-remote.yaml`: "), "{wrong}");
+}
+
+#[test]
+fn a_remote_is_swept_of_what_no_key_speaks_of_but_of_nothing_young() {
+    let shared = tempfile::tempdir().unwrap();
+    let ours = project();
+    run(&ours, shared.path(), "write").success();
+    let gc = |args: &str| {
+        let mut command = sharing(
+            &ours,
+            shared.path(),
+            "write",
+            &format!("gc --remote {args}"),
+        );
+        ours.output(&mut command).success().stdout
+    };
+    let keys = shared.path().join("v1/keys");
+    for key in files_below(&keys) {
+        let text = String::from_utf8(fs::read(&key).unwrap()).unwrap();
+        if text.contains("\"stage\":\"sorted\"") {
+            fs::remove_file(key).unwrap();
+        }
+    }
+    let n_files = files_below(shared.path()).len();
+    assert!(
+        gc("").contains("0 objects"),
+        "a push may be about to speak of them"
+    );
+    for file in files_below(shared.path()) {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+        file.set_modified(old).unwrap();
+    }
+    assert!(
+        gc("--dry-run").contains("would free 400"),
+        "its list, its pack, its blob"
+    );
+    // The clock is one more.
+    assert_eq!(files_below(shared.path()).len(), n_files + 1);
+    assert!(gc("").contains("in 3 objects"));
+    assert_eq!(files_below(shared.path()).len(), n_files + 1 - 3);
+    let theirs = project();
+    run(&theirs, shared.path(), "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted made, first hit");
+    // What is old is sent again rather than relied on.
+    let again = sharing(&ours, shared.path(), "write", "push @last");
+    let pushed = ours.output(&mut { again }).success();
+    assert!(pushed.stderr.contains("pushed 3 artifacts"), "{pushed}");
+    assert!(
+        gc("--older-than 0").contains("0 objects"),
+        "all is young again"
+    );
+    let whole = project();
+    run(&whole, shared.path(), "read").success();
+    assert_eq!(whole.outcomes(), "corpus hit, sorted hit, first hit");
 }

@@ -16,16 +16,21 @@ mod fetch;
 mod keyfile;
 mod layout;
 mod push;
+mod runs;
 mod settings;
+mod sweep;
 mod wire;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use tinylm_registry::{Artifact, Digest, KeyRecord, Place, RemoteError, RemoteStore, Watch};
 
 use address::Address;
 pub use address::OpenError;
+pub use push::GRACE;
+pub use runs::{SharedRun, SharedStage};
 pub use settings::{Mode, Settings};
+pub use sweep::{Swept, Usage};
 use wire::Wire;
 
 /// A shared store.
@@ -79,6 +84,39 @@ impl Remote {
     pub fn reach(&self, watch: &dyn Watch) -> Result<(), RemoteError> {
         let nobodys = Digest::of_bytes(b"tinylm doctor");
         self.read_key(&nobodys, watch).map(drop)
+    }
+}
+
+impl Remote {
+    /// The run of this whole name, if somebody pushed it.
+    pub fn read_run(
+        &self,
+        name: &str,
+        watch: &dyn Watch,
+    ) -> Result<Option<SharedRun>, RemoteError> {
+        self.wire.block_on(watch, runs::read(&self.wire, name))
+    }
+
+    /// Takes a run, after all that it is of.
+    pub fn write_run(&self, run: &SharedRun, watch: &dyn Watch) -> Result<(), RemoteError> {
+        self.wire.block_on(watch, runs::write(&self.wire, run))
+    }
+
+    /// How much there is in all, by listing it.
+    pub fn usage(&self, watch: &dyn Watch) -> Result<Usage, RemoteError> {
+        self.wire.block_on(watch, sweep::usage(&self.wire))
+    }
+
+    /// Removes, or only counts, what no record speaks of, and the records older than `keys_older`;
+    /// nothing that is younger than [`GRACE`].
+    pub fn sweep(
+        &self,
+        keys_older: Option<Duration>,
+        is_dry: bool,
+        watch: &dyn Watch,
+    ) -> Result<Swept, RemoteError> {
+        let swept = sweep::sweep(&self.wire, keys_older, is_dry);
+        self.wire.block_on(watch, swept)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What nothing speaks of is kept this long by `gc`: a push may be about to speak of it.
-pub(crate) const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Objects that go at the same time.
 const AT_ONCE: usize = 4;
