@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use tinylm_pipeline::{Happened, Interrupt, Observer, pushing::Pusher};
 use tinylm_registry::{
-    Condition, Digest, Fetched, Home, Lock, Registry, Store, Watch, keys::read_key,
+    Condition, Digest, Fetched, Home, Lock, Place, Registry, Store, Watch, keys::read_key,
 };
 use tinylm_remote::{Remote, SharedRun, SharedStage};
 use tinylm_reports::bytes;
@@ -20,7 +20,17 @@ use crate::{
     signals::{self, listen_for_signals},
 };
 
+const VARIABLES: &str = "\
+The store is named by TINYLM_REMOTE, or by `url` in `tinylm-remote.yaml` beside the home:
+  s3://BUCKET/PREFIX     with the variables and files of AWS (AWS_ENDPOINT_URL, AWS_PROFILE, ...)
+  file:///FOLDER
+  https://HOST/PATH      to read only
+  none                   goes without
+TINYLM_REMOTE_MODE: `read` (the default), or `write`, which gives what is made as well.
+TINYLM_REMOTE_TIMEOUT: seconds in which nothing may come (20).";
+
 #[derive(Debug, Args)]
+#[command(after_help = VARIABLES)]
 pub(crate) struct PushArgs {
     /// The run; without one, what earlier runs still owe
     #[arg(add = completions::runs())]
@@ -28,6 +38,7 @@ pub(crate) struct PushArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = VARIABLES)]
 pub(crate) struct PullArgs {
     /// A run of this home, or the whole name of one that was pushed from another
     #[arg(add = completions::runs())]
@@ -85,8 +96,12 @@ pub(crate) fn pull(project: &Project, args: &PullArgs) -> Result<(), Failure> {
     for stage in &run.stages {
         let watch = Waiting::new(&console, &interrupt, &stage.name, remote.shown());
         let (word, note) = match pulled(&home, &store, &stage.key, &watch)? {
-            Pulled::Here => ("here", String::new()),
-            Pulled::Came(n) => ("fetched", bytes(n)),
+            // The folder is what `chat` and others take where this home knows no such run.
+            Pulled::Here(files) => ("here", project.shown(&files)),
+            Pulled::Came(n, files) => {
+                let files = project.shown(&files);
+                ("fetched", format!("{:>8}  {files}", bytes(n)))
+            }
             Pulled::Lacking(why) => {
                 n_lacking += 1;
                 ("lacking", why)
@@ -162,8 +177,9 @@ fn refused(remote: &str, why: &str) -> Failure {
 
 /// What became of one artifact.
 enum Pulled {
-    Here,
-    Came(u64),
+    /// Where its files stand.
+    Here(Place),
+    Came(u64, Place),
     Lacking(String),
     Refused(String),
     Stopped,
@@ -179,10 +195,10 @@ fn pulled(home: &Home, store: &Store, key: &Digest, watch: &Waiting) -> Result<P
     if let Some(record) = read_key(home, key)?
         && let Condition::Whole(_) = store.condition(&record.artifact)?
     {
-        return Ok(Pulled::Here);
+        return Ok(Pulled::Here(store.files(&record.artifact)));
     }
     Ok(match store.fetch(key, watch) {
-        Fetched::Whole { bytes, .. } => Pulled::Came(bytes),
+        Fetched::Whole { record, bytes } => Pulled::Came(bytes, store.files(&record.artifact)),
         Fetched::Nothing => Pulled::Lacking("it is not there".to_owned()),
         Fetched::Refused(why) => Pulled::Lacking(why),
         Fetched::Forbidden(why) | Fetched::Unreachable(why) => Pulled::Refused(why),

@@ -5,6 +5,7 @@
 //! up by the next run, or by `tinylm push`. A marker for what was never made harms nobody.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -95,11 +96,7 @@ impl Pusher {
             shared,
             thread: Mutex::new(Some(thread.map_err(|error| StageError::no_thread(&error))?)),
         };
-        for key in pusher.owed() {
-            if read_key(home, &key).is_ok_and(|record| record.is_some()) {
-                pusher.push(&key);
-            }
-        }
+        pusher.push_owed();
         Ok(pusher)
     }
 
@@ -125,16 +122,23 @@ impl Pusher {
         }
     }
 
-    fn owed(&self) -> Vec<Digest> {
+    /// Gives what is written down and made, whoever made it.
+    fn push_owed(&self) {
         let markers = self.markers.list().unwrap_or_default();
         let names = markers
             .iter()
             .filter_map(|marker| marker.file_name()?.to_str());
-        names.filter_map(|name| name.parse().ok()).collect()
+        for key in names.filter_map(|name| name.parse().ok()) {
+            if read_key(&self.home, &key).is_ok_and(|record| record.is_some()) {
+                self.push(&key);
+            }
+        }
     }
 
     /// Waits until all is given, or until `stop` is set; tells now and then how far it is.
     pub fn finish(&self, stop: &AtomicBool, tell: &mut dyn FnMut(Pushing)) -> Pushed {
+        // A job of a cluster may have made something that was then only found.
+        self.push_owed();
         self.sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -181,21 +185,23 @@ struct Giver {
 impl Giver {
     fn give_all(mut self, receiver: &mpsc::Receiver<Digest>) -> Pushed {
         let mut pushed = Pushed::default();
+        let mut owed = HashSet::new();
         for key in receiver {
             match self.give(&key) {
-                Ok(Some(bytes)) => {
-                    pushed.n_pushed += 1;
-                    pushed.bytes += bytes;
+                Ok(given) => {
+                    pushed.n_pushed += usize::from(given.is_some());
+                    pushed.bytes += given.unwrap_or(0);
+                    owed.remove(&key);
                 }
-                Ok(None) => {}
                 Err(why) => {
-                    pushed.n_owed += 1;
+                    owed.insert(key);
                     pushed.why.get_or_insert(why);
                 }
             }
             self.shared.n_left.fetch_sub(1, Ordering::Relaxed);
             self.shared.see(0, 0);
         }
+        pushed.n_owed = owed.len();
         pushed
     }
 

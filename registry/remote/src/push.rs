@@ -34,7 +34,7 @@ const AT_ONCE: usize = 4;
 
 /// Larger objects go in parts of this size, or of a nine-thousandth where that is more: a server
 /// takes ten thousand.
-const PART: u64 = 16 << 20;
+const PART: u64 = 8 << 20;
 
 /// Parts of one object that go at the same time.
 const PARTS_AT_ONCE: usize = 4;
