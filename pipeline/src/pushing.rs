@@ -106,6 +106,20 @@ impl Pusher {
         self.markers.below(key.to_string()).replace(b"").ok();
     }
 
+    /// Gives what was made earlier, perhaps before there was a remote, unless it was given or came
+    /// from there.
+    pub(crate) fn offer(&self, key: &Digest) {
+        if !given(&self.markers, key).exists() {
+            self.owe(key);
+            self.push(key);
+        }
+    }
+
+    /// Writes down that the remote has what was made for a key.
+    pub(crate) fn know(&self, key: &Digest) {
+        given(&self.markers, key).replace(b"").ok();
+    }
+
     /// Nothing was made after all.
     pub(crate) fn forgive(&self, key: &Digest) {
         if read_key(&self.home, key).is_ok_and(|record| record.is_none()) {
@@ -172,6 +186,11 @@ impl Pusher {
     }
 }
 
+/// The file that says that the remote has what was made for a key, so that nobody asks again.
+fn given(markers: &Place, key: &Digest) -> Place {
+    markers.below("given").below(key.to_string())
+}
+
 /// What the thread has.
 struct Giver {
     home: Home,
@@ -230,6 +249,8 @@ impl Giver {
         }
         match self.store.push(&record, &*self.shared) {
             Ok(bytes) => {
+                // A word too few is only a question too many.
+                given(&self.markers, key).replace(b"").ok();
                 marker.remove().ok();
                 Ok(Some(bytes))
             }

@@ -336,7 +336,8 @@ impl Recorder {
         let reason = match &settled.outcome {
             Outcome::Hit => match (&settled.made_by, &settled.arrived) {
                 (Some(run), Some(arrived)) => Some(format!("{run}, fetched from {}", arrived.from)),
-                (made_by, _) => made_by.clone(),
+                (None, Some(arrived)) => Some(format!("fetched from {}", arrived.from)),
+                (made_by, None) => made_by.clone(),
             },
             Outcome::Skipped(because) => Some(because.clone()),
             Outcome::Failed(error) => Some(error.message.clone()),

@@ -141,6 +141,9 @@ impl Worker<'_> {
         }
         match store.fetch(key, &Fetching::new(&self.work, from)) {
             Fetched::Whole { record, bytes } => {
+                if let Some(pusher) = &self.work.runner.context.pusher {
+                    pusher.know(key);
+                }
                 let arrived = Arrived {
                     from: from.to_owned(),
                     bytes,
@@ -175,6 +178,9 @@ impl Worker<'_> {
     }
 
     fn hit(&self, key: Digest, record: &KeyRecord) -> Settled {
+        if let Some(pusher) = &self.work.runner.context.pusher {
+            pusher.offer(&key);
+        }
         let is_ours = record.run_id == self.work.runner.options.run_id;
         Settled {
             key: Some(key),
@@ -314,7 +320,6 @@ fn forbidden(from: &str, why: String) -> StageError {
             "look at the credentials (`tinylm doctor` asks too), which must allow to list as well: \
              else what is absent is forbidden; `TINYLM_REMOTE=none` goes on without it",
         )
-        .is_final()
 }
 
 /// A bug in this program, told as the failure of the stage that it was working for.

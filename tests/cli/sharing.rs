@@ -71,10 +71,9 @@ fn a_teammate_with_an_empty_home_hits_every_stage() {
         "{made}"
     );
     assert_eq!(ours.outcomes(), "corpus made, sorted made, first made");
-    assert_eq!(
-        files_below(&ours.path(".tinylm/pushes")),
-        [] as [PathBuf; 0]
-    );
+    let owed = files_below(&ours.path(".tinylm/pushes"));
+    let is_owed = |file: &&PathBuf| !file.parent().unwrap().ends_with("given");
+    assert_eq!(owed.iter().find(is_owed), None);
 
     let theirs = project();
     let hit = run(&theirs, shared.path(), "read").success();
@@ -143,8 +142,32 @@ fn a_miss_costs_one_question_a_hit_few_and_what_is_here_none() {
     assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
     // Of each stage its record, its list, its objects: one blob, a pack and a blob, one blob.
     assert_eq!(bucket.asked().len(), 3 + 3 + 4);
-    run_with(&bucket, &theirs, "write").success();
+    run_with(&bucket, &theirs, "read").success();
+    assert_eq!(bucket.asked(), [] as [String; 0], "nothing is missing");
+    let giving = project();
+    run_with(&bucket, &giving, "write").success();
+    assert_eq!(
+        bucket.asked().len(),
+        3 + 3 + 4,
+        "what came from there is not given back"
+    );
+    run_with(&bucket, &giving, "write").success();
     assert_eq!(bucket.asked(), [] as [String; 0], "nothing is owed");
+}
+
+#[test]
+fn what_was_made_before_there_was_a_remote_is_given_once() {
+    let (bucket, ours) = (Bucket::start(), project());
+    ours.tinylm("run chain.yaml").success();
+    let given = run_with(&bucket, &ours, "write").success();
+    assert_eq!(ours.outcomes(), "corpus hit, sorted hit, first hit");
+    assert!(given.stderr.contains("pushed 3 artifacts"), "{given}");
+    bucket.asked();
+    run_with(&bucket, &ours, "write").success();
+    assert_eq!(bucket.asked(), [] as [String; 0]);
+    let theirs = project();
+    run_with(&bucket, &theirs, "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
 }
 
 #[test]

@@ -54,12 +54,13 @@ impl Remote {
         if settings.mode == Mode::Write {
             address.refuse_to_write()?;
         }
-        // A name for files: two spellings of one password are still one place.
-        let id = Digest::of_bytes(address.shown().as_bytes()).short();
+        let wire = Wire::open(&address, settings)?;
+        // Two buckets of one name on two servers are two places.
+        let place = format!("{}\n{}", wire.shown(), wire.endpoint());
         Ok(Self {
-            wire: Wire::open(&address, settings)?,
+            id: Digest::of_bytes(place.as_bytes()).short(),
+            wire,
             mode: settings.mode,
-            id,
         })
     }
 

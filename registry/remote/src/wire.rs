@@ -14,8 +14,11 @@ use std::{
 
 use futures_util::{StreamExt, stream::BoxStream};
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutPayload, RetryConfig, aws::AmazonS3Builder, http::HttpBuilder, local::LocalFileSystem,
+    BackoffConfig, ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutPayload, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    http::HttpBuilder,
+    local::LocalFileSystem,
     path::Path,
 };
 use tinylm_registry::{RemoteError, Watch};
@@ -110,6 +113,15 @@ impl Wire {
 
     pub(crate) fn shown(&self) -> &str {
         &self.shown
+    }
+
+    /// The server that is asked, where it is not the usual one.
+    pub(crate) fn endpoint(&self) -> String {
+        let Way::S3(builder) = &self.way else {
+            return String::new();
+        };
+        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        endpoint.unwrap_or_default()
     }
 
     /// Waits for `future` as long as somebody waits with us and the remote answers at all.
@@ -265,10 +277,8 @@ impl Way {
         };
         Ok(match self {
             Self::S3(builder) => {
-                let allow_http =
-                    builder.get_config_value(&object_store::aws::AmazonS3ConfigKey::Client(
-                        object_store::ClientConfigKey::AllowHttp,
-                    ));
+                let key = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+                let allow_http = builder.get_config_value(&key);
                 let options = options.with_allow_http(allow_http.as_deref() == Some("true"));
                 let builder = (**builder).clone().with_client_options(options);
                 Arc::new(builder.with_retry(retry).build().map_err(told)?)
