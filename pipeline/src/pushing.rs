@@ -180,7 +180,8 @@ impl Pusher {
             if begun.elapsed() >= NOTICED {
                 tell(now);
             }
-            thread::sleep(LOOK_EVERY);
+            // Most often there is nothing to wait for.
+            thread::sleep(LOOK_EVERY.min(begun.elapsed() / 2));
         }
         thread.join().unwrap_or_default()
     }

@@ -171,7 +171,7 @@ fn what_was_made_before_there_was_a_remote_is_given_once() {
 }
 
 #[test]
-fn what_is_wrong_or_missing_is_a_miss_told_once() {
+fn what_is_wrong_or_missing_is_a_miss_told_once_and_mended_by_the_next_push() {
     type Spoil = fn(&Bucket, &str);
     let spoilt: [(&str, Spoil, &str); 6] = [
         (
@@ -200,7 +200,7 @@ fn what_is_wrong_or_missing_is_a_miss_told_once() {
     for (part, spoil, said) in spoilt {
         let (bucket, theirs) = (filled(), project());
         spoil(&bucket, part);
-        let made = run_with(&bucket, &theirs, "read").success();
+        let made = run_with(&bucket, &theirs, "write").success();
         assert!(theirs.outcomes().contains("made"), "{part}: {made}");
         assert!(made.stdout.contains(said), "{said}: {made}");
         assert_eq!(
@@ -211,6 +211,14 @@ fn what_is_wrong_or_missing_is_a_miss_told_once() {
         let staging = theirs.path(".tinylm/store/staging");
         assert_eq!(fs::read_dir(staging).map_or(0, Iterator::count), 0);
         theirs.tinylm("cache verify").success();
+        // Whoever had to make it gives it whole, and the next finds nothing wrong.
+        let next = project();
+        run_with(&bucket, &next, "read").success();
+        assert_eq!(
+            next.outcomes(),
+            "corpus hit, sorted hit, first hit",
+            "{part}"
+        );
     }
 }
 

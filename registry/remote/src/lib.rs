@@ -21,7 +21,12 @@ mod settings;
 mod sweep;
 mod wire;
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tinylm_registry::{Artifact, Digest, KeyRecord, Place, RemoteError, RemoteStore, Watch};
 
@@ -38,6 +43,8 @@ pub struct Remote {
     wire: Wire,
     mode: Mode,
     id: String,
+    /// Artifacts of which something came wrong: who gives them gives them whole.
+    distrusted: Mutex<HashSet<Digest>>,
 }
 
 impl fmt::Debug for Remote {
@@ -61,6 +68,7 @@ impl Remote {
             id: Digest::of_bytes(place.as_bytes()).short(),
             wire,
             mode: settings.mode,
+            distrusted: Mutex::default(),
         })
     }
 
@@ -79,6 +87,11 @@ impl Remote {
     #[must_use]
     pub fn shown(&self) -> &str {
         self.wire.shown()
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        let distrusted = self.distrusted.lock();
+        distrusted.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for something that nobody has made, and says what is wrong if there is no answer.
@@ -137,7 +150,11 @@ impl RemoteStore for Remote {
         watch: &dyn Watch,
     ) -> Result<(), RemoteError> {
         let fetched = fetch::artifact(&self.wire, record, into, watch);
-        self.wire.block_on(watch, fetched)
+        let fetched = self.wire.block_on(watch, fetched);
+        if let Err(RemoteError::Wrong(_)) = fetched {
+            self.distrusted().insert(record.artifact);
+        }
+        fetched
     }
 
     fn write_artifact(
@@ -146,8 +163,11 @@ impl RemoteStore for Remote {
         files: &Place,
         watch: &dyn Watch,
     ) -> Result<u64, RemoteError> {
-        let pushed = push::artifact(&self.wire, artifact, files, watch);
-        self.wire.block_on(watch, pushed)
+        let is_trusted = !self.distrusted().contains(&artifact.digest);
+        let pushed = push::artifact(&self.wire, artifact, files, is_trusted, watch);
+        let pushed = self.wire.block_on(watch, pushed)?;
+        self.distrusted().remove(&artifact.digest);
+        Ok(pushed)
     }
 
     fn write_key(&self, record: &KeyRecord, watch: &dyn Watch) -> Result<(), RemoteError> {
