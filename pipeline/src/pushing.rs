@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
@@ -53,6 +53,8 @@ pub struct Pusher {
     home: Home,
     markers: Place,
     sender: Mutex<Option<mpsc::Sender<Digest>>>,
+    /// What was sent to the thread.
+    asked: Mutex<HashSet<Digest>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<Pushed>>>,
 }
@@ -93,6 +95,7 @@ impl Pusher {
             home: home.clone(),
             markers: home.pushes(remote),
             sender: Mutex::new(Some(sender)),
+            asked: Mutex::default(),
             shared,
             thread: Mutex::new(Some(thread.map_err(|error| StageError::no_thread(&error))?)),
         };
@@ -129,6 +132,7 @@ impl Pusher {
 
     /// Gives what was made for a key, when its turn comes.
     pub fn push(&self, key: &Digest) {
+        self.asked().insert(*key);
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = sender.as_ref() {
             self.shared.n_left.fetch_add(1, Ordering::Relaxed);
@@ -143,10 +147,15 @@ impl Pusher {
             .iter()
             .filter_map(|marker| marker.file_name()?.to_str());
         for key in names.filter_map(|name| name.parse().ok()) {
-            if read_key(&self.home, &key).is_ok_and(|record| record.is_some()) {
+            let is_made = || read_key(&self.home, &key).is_ok_and(|record| record.is_some());
+            if !self.asked().contains(&key) && is_made() {
                 self.push(&key);
             }
         }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until all is given, or until `stop` is set; tells now and then how far it is.

@@ -337,6 +337,28 @@ fn what_a_killed_run_owes_is_given_by_the_next() {
 }
 
 #[test]
+fn nobody_has_to_wait_for_a_push() {
+    let (bucket, ours) = (Bucket::start(), project());
+    bucket.spoil("PUT", Fault::Hang);
+    let mut command = with(&bucket, &ours, "write", "run chain.yaml");
+    command.env("TINYLM_REMOTE_TIMEOUT", "600");
+    let log = fs::File::create(ours.path("log")).unwrap();
+    let running = command.stdout(Stdio::piped()).stderr(log);
+    let running = running.spawn().unwrap();
+    ours.wait_for_words("log", "pushing 3 artifacts to s3://bucket/team");
+    let begun = Instant::now();
+    signal(running.id(), "INT");
+    ours.wait(running).failure(130);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let said = ours.read("log");
+    assert!(said.contains("3 artifacts not pushed"), "{said}");
+    assert_eq!(ours.last_run("status"), "done");
+    bucket.heal();
+    let pushed = ours.output(&mut with(&bucket, &ours, "write", "push"));
+    assert!(pushed.stderr.contains("pushed 3 artifacts"), "{pushed}");
+}
+
+#[test]
 fn a_download_can_be_stopped_and_leaves_nothing_half() {
     let bucket = filled();
     let theirs = project();
