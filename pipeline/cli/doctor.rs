@@ -190,13 +190,23 @@ fn history(registry: Registry) -> Result<String, String> {
         Ok::<_, tinylm_registry::Error>((registry.count_runs()?, unread))
     };
     let (n_runs, unread) = counted().map_err(|error| error.to_string())?;
+    if let [first, others @ ..] = &registry.faults()[..] {
+        let more = match others.len() {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        return Err(format!(
+            "{n_runs} runs, and journals that cannot be read: {first}{more}"
+        ));
+    }
     match unread {
         (0, 0) => Ok(format!("{n_runs} runs")),
         (0, lines) => Ok(format!(
             "{n_runs} runs; {lines} lines of their journals were torn and are left out"
         )),
-        (runs, _) => Err(format!(
-            "{n_runs} runs, and journals of {runs} more: `tinylm doctor --rebuild` reads them"
+        // Nothing is damaged: it is only known that there is more.
+        (runs, _) => Ok(format!(
+            "{n_runs} runs, and journals of {runs} that say more: `tinylm doctor --rebuild` reads them"
         )),
     }
 }

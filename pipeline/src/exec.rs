@@ -10,7 +10,10 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -31,12 +34,22 @@ pub fn exec_stage(catalog: &[Kind], outside: &Outside) -> i32 {
     }
     let stdout = Mutex::new(io::stdout());
     let send = |event: Event| send_line(&stdout, &event);
-    match read_order().and_then(|order| carry_out(catalog, outside, &order, &send)) {
+    let is_follower = AtomicBool::new(false);
+    let carried_out = read_order().and_then(|order| {
+        let follows = order.assignment.ranks.follows.is_some();
+        is_follower.store(follows, Ordering::Relaxed);
+        carry_out(catalog, outside, &order, &send)
+    });
+    match carried_out {
         Ok(metrics) => {
             send(Event::Finished { metrics });
             0
         }
         Err(error) => {
+            if is_follower.load(Ordering::Relaxed) {
+                // Nobody reads its events, and its standard error is the stage's log.
+                writeln!(io::stderr(), "a process that follows: {error}").ok();
+            }
             send(Event::Failed { error });
             1
         }
@@ -64,6 +77,7 @@ pub fn carry_out(
 fn start_rank(order: &Order, follows: Follows) -> Result<Child, StageError> {
     let ranks = &order.assignment.ranks;
     let (rank, nodes) = (follows.rank, ranks.nodes.max(1));
+    let threads = order.assignment.threads.max(1);
     let mut order = order.clone();
     order.assignment.ranks.follows = Some(follows);
     let unwritable = |error| StageError::new("the order could not be written").cause(error);
@@ -74,8 +88,11 @@ fn start_rank(order: &Order, follows: Follows) -> Result<Child, StageError> {
         0 => Command::new(&program),
         node => {
             let mut srun = Command::new("srun");
+            // What the job was given for each machine is not passed on by itself.
             let relative = format!("--relative={node}");
-            srun.args(["--overlap", "--nodes=1", "--ntasks=1", "--quiet", &relative]);
+            let cpus = format!("--cpus-per-task={threads}");
+            srun.args(["--overlap", "--nodes=1", "--ntasks=1", "--quiet"]);
+            srun.args([relative, cpus]);
             srun.arg(&program);
             srun
         }

@@ -170,6 +170,7 @@ impl Registry {
     ) -> Result<T, Error> {
         let written = || -> Result<T, Failure> {
             let transaction = Transaction::new_unchecked(&self.connection, behavior)?;
+            self.notice_others(&transaction)?;
             let value = write(&transaction).map_err(Into::into)?;
             transaction.commit()?;
             Ok(value)
@@ -182,6 +183,20 @@ impl Registry {
                 Failure::Other(error) => error,
             }
         })
+    }
+
+    /// Forgets the numbers of series if others have written: a registry that was made again gives them out
+    /// anew.
+    fn notice_others(&self, rows: &Transaction<'_>) -> rusqlite::Result<()> {
+        let tide = rows
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        let mut memory = self.memory.borrow_mut();
+        if memory.tide != tide {
+            memory.series.clear();
+            memory.tide = tide;
+        }
+        Ok(())
     }
 
     /// Takes the steps of the schema that are missing, and writes journals for runs that were recorded
@@ -332,7 +347,7 @@ fn create(home: &Home) -> Result<(), Error> {
         return Ok(());
     }
     // Of before the home was shared, or of before there were journals: opened, it writes them.
-    if home.is_shared() && exists(&home.own_registry())? {
+    if home.is_shared() && has_no_journals(home)? {
         drop(Registry::open(&Home::at(home.root()))?);
     }
     // A log whose database was deleted would be played back into the new one.
@@ -347,6 +362,16 @@ fn create(home: &Home) -> Result<(), Error> {
         let _ = remove_logs(&fresh);
     }
     moved
+}
+
+/// Returns whether a registry stands in a home that has not written journals yet, and can.
+fn has_no_journals(home: &Home) -> Result<bool, Error> {
+    let own = Home::at(home.root());
+    if !exists(&own.registry_path())? || !is_writable(&own.registry_path()) {
+        return Ok(false);
+    }
+    let found = Registry::connect_read_only(&own)?.version()?;
+    Ok(found < migrations::FIRST_WITH_JOURNALS)
 }
 
 /// Makes a registry of all that the journals say, with nothing left in its log.

@@ -138,6 +138,11 @@ impl Error {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Returns whether it is about one file and says nothing of others.
+    pub(crate) fn is_of_one_file(&self) -> bool {
+        matches!(self, Error::Io { .. } | Error::Newer { .. })
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Error::io_of(action, path, None, source)
     }

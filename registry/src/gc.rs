@@ -81,6 +81,8 @@ pub fn plan(home: &Home, registry: &Registry) -> Result<Plan, Error> {
 /// Removes what no run needs and returns it. `_store` is the exclusive lock on
 /// [`Home::store_lock`], which no run can hold at the same time.
 pub fn sweep(home: &Home, registry: &Registry, _store: &Lock) -> Result<Plan, Error> {
+    // The lock may have been waited for, and other machines at work meanwhile.
+    registry.read_news(true)?;
     let plan = plan(home, registry)?;
     let store = Store::new(home.clone());
     for item in &plan.items {

@@ -15,12 +15,11 @@ use crate::{
 /// So many points stand in one line.
 const POINTS_MAX: usize = 4096;
 
-/// The lines of a run; none of one that is not known.
+/// The lines of a run. Of one that was carried out elsewhere only executions are known, whose artifacts
+/// came from a shared store.
 pub(crate) fn history_of(rows: &Transaction<'_>, run_id: &str) -> rusqlite::Result<Vec<Entry>> {
-    let Some((begun, last)) = run_lines(rows, run_id)? else {
-        return Ok(Vec::new());
-    };
-    let mut lines = vec![begun];
+    let (begun, last) = run_lines(rows, run_id)?.unzip();
+    let mut lines: Vec<Entry> = begun.into_iter().collect();
     let params = list(
         rows,
         "SELECT name, value, is_default FROM params WHERE run_id = ?1 ORDER BY name",
@@ -70,7 +69,7 @@ pub(crate) fn history_of(rows: &Transaction<'_>, run_id: &str) -> rusqlite::Resu
             })
         },
     )?);
-    lines.extend(last);
+    lines.extend(last.into_iter().flatten());
     Ok(lines)
 }
 

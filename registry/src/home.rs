@@ -149,6 +149,13 @@ impl Home {
         self.place("shared")
     }
 
+    /// Flushes all that was written to the home's file system.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let root = fs::File::open(&self.root);
+        root.and_then(|root| Ok(rustix::fs::syncfs(&root)?))
+            .map_err(|error| Error::io("flush", &self.root, error))
+    }
+
     /// The folders of all runs' journals.
     pub(crate) fn runs(&self) -> Place {
         self.place("runs")

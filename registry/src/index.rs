@@ -24,6 +24,12 @@ use crate::{
 /// How often a reader who asks for news looks at the journals of others.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// And how often at those of runs that have ended: somebody may resume one, or say something of it.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(20);
+
+/// Runs that are read in one transaction.
+const RUNS_AT_ONCE: usize = 20;
+
 /// How often progress is told to other machines.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -111,13 +117,13 @@ impl Registry {
     ) -> Result<(Journal, u64), Failure> {
         let place = self.home.journals(run_id).below(name);
         // Another machine's file may stay unseen under its name, and is there in a list.
-        if !place.is_listed()? {
-            let known = match name == journal::DRIVER {
-                true => history_of(rows, run_id)?,
-                false => Vec::new(),
-            };
-            let made = journal::make(&place, run_id, &known)?;
-            set_position(rows, run_id, name, &made)?;
+        match place.is_listed()? {
+            true => {}
+            false if name == journal::DRIVER => self.write_anew(rows, run_id)?,
+            false => {
+                let made = journal::make(&place, run_id, &[])?;
+                set_position(rows, run_id, name, &made)?;
+            }
         }
         let journal = Journal::open(&place)?;
         let bytes = journal.bytes().unwrap_or(0);
@@ -156,11 +162,20 @@ impl Registry {
         if !self.home.is_shared() {
             return Ok(());
         }
-        let looked = self.memory.borrow().looked;
-        if !of_all && looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+        let is_over = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
+        let (looked, looked_at_all) = {
+            let memory = self.memory.borrow();
+            (memory.looked, memory.looked_at_all)
+        };
+        let of_all = of_all || is_over(looked_at_all, LOOK_AT_ALL_EVERY);
+        if !of_all && !is_over(looked, LOOK_EVERY) {
             return Ok(());
         }
-        self.memory.borrow_mut().looked = Some(Instant::now());
+        let now = Some(Instant::now());
+        self.memory.borrow_mut().looked = now;
+        if of_all {
+            self.memory.borrow_mut().looked_at_all = now;
+        }
         let ended: HashSet<String> = match of_all {
             true => HashSet::new(),
             false => self
@@ -186,11 +201,13 @@ impl Registry {
             return Ok(());
         }
         self.write(|rows| {
-            for run_id in &gone {
-                self.forget_run(rows, run_id)?;
-            }
-            self.read_runs(rows, &behind)
-        })
+            let mut gone = gone.iter();
+            gone.try_for_each(|run_id| self.forget_run(rows, run_id))
+        })?;
+        // Others of this machine write in between.
+        let runs = Registry::in_order(&behind);
+        runs.chunks(RUNS_AT_ONCE)
+            .try_for_each(|runs| self.write(|rows| self.read_runs(rows, runs)))
     }
 
     /// Returns whether it is time to tell other machines how far the work is.
@@ -203,52 +220,100 @@ impl Registry {
         is_time
     }
 
-    /// Reads journals in the order in which their runs were recorded.
-    fn read_runs(&self, rows: &Transaction<'_>, folders: &[Place]) -> Result<(), Failure> {
-        let mut runs: Vec<(i64, &str)> = folders
-            .iter()
-            .filter_map(|folder| Some((order_of(folder), run_id_of(folder)?)))
-            .collect();
+    /// Runs in the order in which they were recorded.
+    fn in_order(folders: &[Place]) -> Vec<String> {
+        let known = folders.iter().filter_map(|folder| {
+            let run_id = run_id_of(folder)?.to_owned();
+            Some((order_of(folder), run_id))
+        });
+        let mut runs: Vec<(i64, String)> = known.collect();
         runs.sort();
-        for (_, run_id) in runs {
-            self.read_run(rows, run_id)?;
+        runs.into_iter().map(|(_, run_id)| run_id).collect()
+    }
+
+    /// Reads on in the journals of some runs. One that cannot be read, because it is somebody else's or
+    /// of a newer version, is passed over and told of; the others are no worse for it.
+    fn read_runs(&self, rows: &Transaction<'_>, run_ids: &[String]) -> Result<(), Failure> {
+        for run_id in run_ids {
+            rows.execute_batch("SAVEPOINT one_run")?;
+            match self.read_run(rows, run_id) {
+                Ok(()) => rows.execute_batch("RELEASE one_run")?,
+                Err(Failure::Other(error)) if error.is_of_one_file() => {
+                    rows.execute_batch("ROLLBACK TO one_run; RELEASE one_run")?;
+                    let mut memory = self.memory.borrow_mut();
+                    memory.series.clear();
+                    memory.faults.push(error.to_string());
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(())
     }
 
-    /// Writes a journal for each run that has none; of one that has, the journal knows best.
-    pub(crate) fn write_missing(&self, rows: &Transaction<'_>) -> Result<(), Failure> {
+    /// What is wrong with journals that could not be read since this registry was opened.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        self.memory.borrow().faults.clone()
+    }
+
+    /// Writes a journal for each run of which more is known here than there: it has none, or one that
+    /// lost its end to a power cut.
+    fn write_missing(&self, rows: &Transaction<'_>) -> Result<(), Failure> {
         for run_id in run_ids(rows)? {
-            let journal = self.home.journals(&run_id).below(journal::DRIVER);
-            if !journal.is_listed()? {
+            if self.knows_more(rows, &run_id)? {
                 self.write_anew(rows, &run_id)?;
             }
         }
         Ok(())
     }
 
-    /// The same for a registry of before there were journals, which may be an old backup.
+    /// Returns whether more of a run stands here than in its journal.
+    fn knows_more(&self, rows: &Transaction<'_>, run_id: &str) -> Result<bool, Failure> {
+        let journal = self.home.journals(run_id).below(journal::DRIVER);
+        if !journal.is_listed()? {
+            return Ok(true);
+        }
+        let known = position(rows, run_id, journal::DRIVER)?;
+        Ok(match journal::mark_of(&journal) {
+            None => true,
+            Some(mark) if mark == known.mark => bytes_of(&journal) < known.bytes,
+            // Written anew elsewhere.
+            Some(_) => false,
+        })
+    }
+
+    /// Writes journals for a registry of before there were any. It may be an old backup, whose runs have
+    /// journals that know more; or an earlier attempt may have left some that are not whole.
     pub(crate) fn begin_journals(&self, rows: &Transaction<'_>) -> Result<(), Failure> {
         let runs = run_ids(rows)?;
-        self.write_missing(rows)?;
+        if runs.is_empty() {
+            return Ok(());
+        }
         for run_id in runs {
-            if position(rows, &run_id, journal::DRIVER)?.mark.is_empty() {
+            let journal = self.home.journals(&run_id).below(journal::DRIVER);
+            let ours = journal::text(&history_of(rows, &run_id)?);
+            if !journal.is_listed()? || journal::is_beginning_of(&journal, &ours) {
+                self.write_anew(rows, &run_id)?;
+            } else {
                 self.forget_run(rows, &run_id)?;
                 self.read_run(rows, &run_id)?;
             }
         }
-        Ok(())
+        // From here on the rows are taken for what the journals say.
+        Ok(self.home.sync()?)
     }
 
-    /// Makes all rows again from the journals; of a run that has none, what is known is written first.
+    /// Makes all rows again from the journals; where more is known here than there, that is written first.
     pub fn rebuild(&self) -> Result<(), Error> {
         self.write(|rows| {
+            let folders = self.home.runs().list()?;
+            self.read_runs(rows, &Registry::in_order(&folders))?;
             self.write_missing(rows)?;
             for table in TABLES.iter().chain(&["journals"]) {
                 rows.execute(&format!("DELETE FROM {table}"), [])?;
             }
             self.memory.borrow_mut().series.clear();
-            self.read_runs(rows, &self.home.runs().list()?)
+            self.read_runs(rows, &Registry::in_order(&self.home.runs().list()?))
         })
     }
 
@@ -259,54 +324,73 @@ impl Registry {
         Ok(unread.into_iter().sum::<i64>() as u64)
     }
 
-    /// How many runs have journals of which nothing stands here, as after a registry's log was cut.
+    /// How many runs have journals that say more than stands here, as after a registry's log was cut.
     pub fn unread_runs(&self) -> Result<usize, Error> {
-        let known = self.texts("SELECT DISTINCT run_id FROM journals")?;
-        let known: HashSet<&str> = known.iter().map(String::as_str).collect();
-        let folders = self.home.runs().list()?;
-        let runs = folders.iter().filter_map(run_id_of);
-        Ok(runs.filter(|run_id| !known.contains(run_id)).count())
+        let mut n = 0;
+        for folder in self.home.runs().list()? {
+            let Some(run_id) = run_id_of(&folder) else {
+                continue;
+            };
+            let known = self.lengths(run_id)?;
+            let says_more = |file: &Place| {
+                let read = known.get(name_of(file)).copied().unwrap_or(0);
+                journal::has_lines_after(file, read)
+            };
+            n += usize::from(journals_in(&folder)?.iter().any(says_more));
+        }
+        Ok(n)
     }
 
     /// Reads all journals there are, into a registry that holds nothing yet of them.
     pub(crate) fn read_all(&self) -> Result<(), Error> {
-        let folders = self.home.runs().list()?;
-        self.write(|rows| self.read_runs(rows, &folders))
+        let runs = Registry::in_order(&self.home.runs().list()?);
+        self.write(|rows| self.read_runs(rows, &runs))
     }
 
-    fn is_behind(&self, run_id: &str, folder: &Place) -> Result<bool, Error> {
+    /// How far each journal of a run has been read.
+    fn lengths(&self, run_id: &str) -> Result<HashMap<String, u64>, Error> {
         let known = self.list(
             "SELECT file, bytes FROM journals WHERE run_id = ?1",
             [run_id],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)),
         )?;
-        let known: HashMap<String, u64> = known.into_iter().collect();
-        let is_news = |file: &Place| {
-            let bytes = std::fs::metadata(file).map_or(0, |about| about.len());
-            known.get(name_of(file)).copied() != Some(bytes)
-        };
-        Ok(journals_in(folder)?.iter().any(is_news))
+        Ok(known.into_iter().collect())
+    }
+
+    fn is_behind(&self, run_id: &str, folder: &Place) -> Result<bool, Error> {
+        let known = self.lengths(run_id)?;
+        let is_news = |file: &Place| known.get(name_of(file)).copied() != Some(bytes_of(file));
+        match journals_in(folder) {
+            Ok(files) => Ok(files.iter().any(is_news)),
+            // Told of when it is read.
+            Err(_) => Ok(true),
+        }
     }
 
     /// Reads on in the journals of one run. If one of them has been written anew, all is read anew.
     pub(crate) fn read_run(&self, rows: &Transaction<'_>, run_id: &str) -> Result<(), Failure> {
         let files = journals_in(&self.home.journals(run_id))?;
-        if self.read_files(rows, run_id, &files)? {
+        let is_new = position(rows, run_id, journal::DRIVER)?.mark.is_empty();
+        if self.read_files(rows, run_id, &files, is_new)? {
             return Ok(());
         }
         self.forget_run(rows, run_id)?;
-        self.read_files(rows, run_id, &files)?;
+        self.read_files(rows, run_id, &files, true)?;
         Ok(())
     }
 
-    /// Returns whether the files are those that were read before, as far as they were.
+    /// Returns whether that is all there is to do: not if a file is not the one that was read before, or if
+    /// words came that may belong before others.
     fn read_files(
         &self,
         rows: &Transaction<'_>,
         run_id: &str,
         files: &[Place],
+        is_new: bool,
     ) -> Result<bool, Failure> {
         let mut words = Vec::new();
+        let speakers = files.iter().filter(|file| name_of(file) != journal::DRIVER);
+        let several_speak = speakers.count() > 1;
         for file in files {
             let name = name_of(file);
             let from = position(rows, run_id, name)?;
@@ -323,6 +407,9 @@ impl Registry {
                 Some(to) if to == from => {}
                 Some(to) => set_position(rows, run_id, name, &to)?,
             }
+        }
+        if !is_new && several_speak && !words.is_empty() {
+            return Ok(false);
         }
         words.sort_by_key(Entry::place_among_words);
         for word in &words {
@@ -396,7 +483,8 @@ const TABLES: [&str; 11] = [
 ];
 
 fn run_ids(rows: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
-    let mut select = rows.prepare("SELECT id FROM runs ORDER BY rowid")?;
+    let select = "SELECT id FROM runs UNION SELECT run_id FROM executions";
+    let mut select = rows.prepare(select)?;
     select.query_map([], |row| row.get(0))?.collect()
 }
 
@@ -441,6 +529,10 @@ fn journals_in(folder: &Place) -> Result<Vec<Place>, Error> {
     files.retain(|file| name_of(file).ends_with(".jsonl") && !name_of(file).starts_with('.'));
     files.sort_by_key(|file| name_of(file) != journal::DRIVER);
     Ok(files)
+}
+
+fn bytes_of(file: &Place) -> u64 {
+    std::fs::metadata(file).map_or(0, |about| about.len())
 }
 
 fn name_of(path: &Path) -> &str {

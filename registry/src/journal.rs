@@ -97,9 +97,7 @@ pub(crate) fn make(place: &Place, run_id: &str, entries: &[Entry]) -> Result<Pos
     };
     let mut text = serde_json::to_vec(&head).unwrap_or_default();
     text.push(b'\n');
-    for entry in entries {
-        write_line(&mut text, entry);
-    }
+    text.extend(self::text(entries));
     place.replace(&text)?;
     Ok(Position {
         mark,
@@ -107,6 +105,35 @@ pub(crate) fn make(place: &Place, run_id: &str, entries: &[Entry]) -> Result<Pos
         lines: entries.len() as u64 + 1,
         unread: 0,
     })
+}
+
+/// Lines as they stand in a journal, below its head.
+pub(crate) fn text(entries: &[Entry]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for entry in entries {
+        write_line(&mut text, entry);
+    }
+    text
+}
+
+/// Returns whether a journal holds no more than the beginning of these lines.
+pub(crate) fn is_beginning_of(path: &Path, lines: &[u8]) -> bool {
+    let text = std::fs::read(path).unwrap_or_default();
+    match text.iter().position(|byte| *byte == b'\n') {
+        Some(end) => lines.starts_with(&text[end + 1..]),
+        None => true,
+    }
+}
+
+/// Returns whether whole lines stand in a journal behind what has been read.
+pub(crate) fn has_lines_after(path: &Path, bytes: u64) -> bool {
+    let rest = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut rest).map(|_| rest)
+    };
+    rest().is_ok_and(|rest| rest.contains(&b'\n'))
 }
 
 fn write_line(text: &mut Vec<u8>, entry: &Entry) {

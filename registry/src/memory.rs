@@ -13,6 +13,11 @@ pub(crate) struct Memory {
     pub(crate) runs: HashMap<String, String>,
     /// When the journals of others were looked at last.
     pub(crate) looked: Option<Instant>,
+    pub(crate) looked_at_all: Option<Instant>,
     /// When progress was told to others last.
     pub(crate) told: Option<Instant>,
+    /// Journals that could not be read, in words.
+    pub(crate) faults: Vec<String>,
+    /// By which it is known whether others have written since.
+    pub(crate) tide: i64,
 }

@@ -62,7 +62,15 @@ impl Registry {
     }
 
     pub fn insert_execution(&self, execution: &NewExecution) -> Result<(), Error> {
-        self.record(&execution.run_id, &Entry::Execution(execution.clone()))
+        // Of two beginnings the later one holds, whatever the clocks of two machines say.
+        let known = self.execution(&execution.id)?;
+        let after = known.filter(|known| known.run_id != execution.run_id);
+        let after = after.map_or(Millis::MIN, |known| known.started_at + 1);
+        let execution = NewExecution {
+            started_at: execution.started_at.max(after),
+            ..execution.clone()
+        };
+        self.record(&execution.run_id.clone(), &Entry::Execution(execution))
     }
 
     pub fn finish_execution(&self, execution_id: &str, end: &Finished) -> Result<(), Error> {

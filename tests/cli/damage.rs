@@ -263,7 +263,7 @@ fn a_truncated_registry_ends_the_command_before_anything_runs() {
 }
 
 #[test]
-fn a_truncated_log_of_the_registry_costs_history_and_nothing_else() {
+fn a_truncated_log_of_the_registry_costs_nothing_that_the_journals_do_not_say() {
     let project = Project::chain();
     project.tinylm("run chain.yaml").success();
     let log = project.path(".tinylm/registry.sqlite-wal");
@@ -277,6 +277,14 @@ fn a_truncated_log_of_the_registry_costs_history_and_nothing_else() {
         project.tinylm(command).success();
     }
     assert_eq!(project.outcomes(), "corpus hit, sorted hit, first hit");
+    let doctor = project.tinylm("doctor").success();
+    assert!(
+        doctor.stdout.contains("`tinylm doctor --rebuild`"),
+        "{doctor}"
+    );
+    let rebuilt = project.tinylm("doctor --rebuild").success();
+    assert!(rebuilt.stdout.contains("2 runs"), "{rebuilt}");
+    assert!(!rebuilt.stdout.contains("--rebuild"), "{rebuilt}");
 }
 
 #[test]

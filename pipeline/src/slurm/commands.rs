@@ -179,7 +179,11 @@ pub(crate) fn asked(resources: &Resources) -> Vec<String> {
     // The scheduler counts in minutes.
     let time = time.map(|time| format!("--time={}", time.from.0.as_secs().div_ceil(60)));
     let nodes = nodes.filter(|nodes| *nodes > 1).into_iter();
-    let nodes = nodes.flat_map(|n| [format!("--nodes={n}"), format!("--ntasks={n}")]);
+    // One that is lost costs a step, not the job.
+    let nodes = nodes.flat_map(|n| {
+        let asked = [format!("--nodes={n}"), format!("--ntasks={n}")];
+        asked.into_iter().chain(["--no-kill".to_owned()])
+    });
     let asked = [cpus, memory, gpus, time].into_iter().flatten();
     asked.chain(nodes).collect()
 }

@@ -345,6 +345,8 @@ fn shared_step(
             true => Ok(()),
             false => Err(TrainError::Cancelled { step: state.step }),
         };
+        // Before anything that may take a while, such as beginning anew with others.
+        keep_going()?;
         let step = (pass, order, spare);
         let taken = together(engine, leaves, step, reduction, &mut keep_going);
         match taken {

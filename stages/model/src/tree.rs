@@ -62,9 +62,15 @@ pub fn join<T>(
     Some(left)
 }
 
-/// The leaves that one of `n_ranks` processes makes.
-pub fn share(n_leaves: usize, rank: usize, n_ranks: usize) -> Range<usize> {
-    rank * n_leaves / n_ranks..(rank + 1) * n_leaves / n_ranks
+/// One of `n_parts` parts of something, in order and as equal as may be; the last is never the smallest.
+pub fn share(n: usize, part: usize, n_parts: usize) -> Range<usize> {
+    part * n / n_parts..(part + 1) * n / n_parts
+}
+
+/// The leaves that one of `n_ranks` processes makes. None makes more than the first: it waits for the
+/// others, and knows by its own share how long they may take.
+pub fn ours(n_leaves: usize, rank: usize, n_ranks: usize) -> Range<usize> {
+    share(n_leaves, n_ranks - 1 - rank, n_ranks)
 }
 
 #[cfg(test)]
@@ -97,7 +103,9 @@ mod tests {
         ) {
             let mut parts = Vec::new();
             for rank in 0..n_ranks {
-                for node in nodes(0..n_leaves, &share(n_leaves, rank, n_ranks)) {
+                let most = ours(n_leaves, 0, n_ranks).len();
+                prop_assert!(ours(n_leaves, rank, n_ranks).len() <= most);
+                for node in nodes(0..n_leaves, &ours(n_leaves, rank, n_ranks)) {
                     let mut leaf = |leaf: usize| Ok::<_, Infallible>(format!("{leaf} "));
                     let made = sum(&node, &mut leaf, &add).unwrap();
                     parts.push((node, made));

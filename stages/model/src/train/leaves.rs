@@ -37,6 +37,9 @@ pub trait Leader {
     fn combine(&mut self, n_leaves: usize, parts: Vec<Part>) -> Result<Part, ReductionError>;
 }
 
+/// More than this are never of use at once, but for a tree of hundreds of leaves.
+const SPARE_MAX: usize = 4;
+
 /// Buffers of gradients that have been added and are free: to ask the system for their pages again for
 /// every leaf costs as much as the leaf.
 #[derive(Debug, Default)]
@@ -50,7 +53,10 @@ impl Spare {
     }
 
     fn give(&self, buffer: Vec<f32>) {
-        self.0.borrow_mut().push(buffer);
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < SPARE_MAX {
+            spare.push(buffer);
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Reduction for Sharing {
     }
 
     fn ours(&self, n_leaves: usize) -> Range<usize> {
-        crate::tree::share(n_leaves, 0, self.n_wanted)
+        crate::tree::ours(n_leaves, 0, self.n_wanted)
     }
 
     fn combine(&mut self, n_leaves: usize, mut parts: Vec<Part>) -> Result<Part, ReductionError> {
@@ -142,7 +142,7 @@ impl Leader for Seen {
     }
 
     fn ours(&self, n_leaves: usize) -> Range<usize> {
-        crate::tree::share(n_leaves, self.share.0, self.share.1)
+        crate::tree::ours(n_leaves, self.share.0, self.share.1)
     }
 
     fn combine(&mut self, _: usize, parts: Vec<Part>) -> Result<Part, ReductionError> {

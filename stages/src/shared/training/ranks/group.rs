@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tinylm_model::{
     engine::{Engine, Tensors, Update},
     reduction::{Order, Part, Reduction, ReductionError, join_parts},
@@ -29,6 +30,8 @@ use super::{
 const COMING: Duration = Duration::from_secs(120);
 /// Silence, beside ten times what our own share of a step took, after which a process is given up.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Those that are told the end may take this long to come to theirs.
+const ENDING: Duration = Duration::from_millis(500);
 /// Losses without a step in between, after which this process goes on alone.
 const LOSSES_MAX: u32 = 3;
 
@@ -40,6 +43,8 @@ pub(crate) struct Group<'a, 'b> {
     band: Option<Band>,
     n_losses: u32,
     began: Instant,
+    /// The longest that our own share of a step has taken.
+    longest: Duration,
 }
 
 /// The others, once they are here.
@@ -60,6 +65,7 @@ impl<'a, 'b> Group<'a, 'b> {
             band: None,
             n_losses: 0,
             began: Instant::now(),
+            longest: Duration::ZERO,
         }
     }
 
@@ -90,7 +96,11 @@ impl<'a, 'b> Group<'a, 'b> {
                 )),
             }
         }
-        let came = gather(&listener, &secret, &mut children);
+        let is_stopped = || self.io.is_cancelled();
+        let came = gather(&listener, &secret, &mut children, &is_stopped);
+        if is_stopped() {
+            return Err(ReductionError::Lost("stopped".to_owned()));
+        }
         let (orders, numbers) = self.introduce(engine, came)?;
         if orders.len() + 1 < self.n_wanted {
             self.io.warn(format!(
@@ -175,7 +185,8 @@ impl<'a, 'b> Group<'a, 'b> {
         for peer in &all_orders {
             let known = peer
                 .link
-                .be_patient(Some(COMING))
+                .wait_for_words(COMING, &|| self.io.is_cancelled())
+                .and_then(|()| peer.link.be_patient(Some(COMING)))
                 .and_then(|()| peer.link.receive::<()>());
             known.map_err(|error| lost(peer, &error))?;
         }
@@ -226,7 +237,8 @@ impl Reduction for Group<'_, '_> {
             let missing = || ReductionError::Refused("a part of the step is missing".to_owned());
             return join_parts(n_leaves, parts).ok_or_else(missing);
         };
-        let patience = Some(SILENCE + 10 * self.began.elapsed());
+        self.longest = self.longest.max(self.began.elapsed());
+        let patience = Some(SILENCE + 10 * self.longest);
         for peer in &band.mesh.peers {
             // A connection without a limit is one that fails in the exchange.
             let _ = peer.link.be_patient(patience);
@@ -246,8 +258,11 @@ impl Reduction for Group<'_, '_> {
             },
         };
         self.n_losses = 0;
-        // Whoever does not hear it is missed in the next step.
-        let _ = self.band.as_ref().map(|band| band.tell(&said));
+        // Without one that does not hear it the others are begun anew, with this update made.
+        if let Some(Err(error)) = self.band.as_ref().map(|band| band.tell(&said)) {
+            self.io.warn(error.to_string());
+            self.band = None;
+        }
     }
 }
 
@@ -284,9 +299,9 @@ impl Band {
 
 impl Drop for Band {
     fn drop(&mut self) {
-        // In the middle of a step nobody hears it, and is ended.
+        // In the middle of a step nobody hears it, and is ended: its connections close after this.
         let _ = self.tell(&Said::End);
-        let until = Instant::now() + Duration::from_millis(500);
+        let until = Instant::now() + ENDING;
         while Instant::now() < until && self.children.are_there() {
             thread::sleep(Duration::from_millis(10));
         }
@@ -299,16 +314,29 @@ impl Children {
         children.any(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    fn ended(&mut self) -> usize {
-        let children = self.0.iter_mut();
-        children
-            .filter_map(|child| child.try_wait().ok().flatten())
-            .count()
+    /// How many are gone of those that are not among these; the first has rank 1.
+    fn ended(&mut self, but: &[usize]) -> usize {
+        let others = self
+            .0
+            .iter_mut()
+            .zip(1..)
+            .filter(|(_, rank)| !but.contains(rank));
+        let gone = others.filter_map(|(child, _)| child.try_wait().ok().flatten());
+        gone.count()
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
+        // `srun` ends what it started on another machine only if it is asked.
+        for child in &self.0 {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        }
+        let until = Instant::now() + ENDING;
+        while Instant::now() < until && self.are_there() {
+            thread::sleep(Duration::from_millis(10));
+        }
         for child in &mut self.0 {
             let _ = child.kill();
             let _ = child.wait();
@@ -321,12 +349,18 @@ fn gather(
     listener: &TcpListener,
     secret: &Secret,
     children: &mut Children,
+    is_stopped: &dyn Fn() -> bool,
 ) -> Vec<(Hello, SocketAddr, Link, Link)> {
     let until = Instant::now() + COMING;
     let mut came: Vec<(Hello, SocketAddr, Link, Link)> = Vec::new();
     let mut waiting: Vec<(Hello, Link)> = Vec::new();
-    // One that has ended comes no more.
-    while came.len() + children.ended() < children.0.len() && Instant::now() < until {
+    loop {
+        let here: Vec<usize> = came.iter().map(|(hello, ..)| hello.rank).collect();
+        // One that has ended comes no more.
+        let are_all = here.len() + children.ended(&here) >= children.0.len();
+        if are_all || is_stopped() || Instant::now() > until {
+            break;
+        }
         let Ok((stream, from)) = listener.accept() else {
             thread::sleep(Duration::from_millis(10));
             continue;

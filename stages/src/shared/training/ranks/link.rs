@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +38,13 @@ impl Secret {
     }
 }
 
+fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
 fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -51,12 +58,13 @@ pub(super) struct Link(TcpStream);
 impl Link {
     /// Greets whoever called.
     pub(super) fn answer(stream: TcpStream, secret: &Secret) -> io::Result<Link> {
-        Link::greet(stream, secret, [b"answers", b"calls  "])
+        // A stranger that says nothing holds up all the others.
+        Link::greet(stream, secret, [b"answers", b"calls  "], 2)
     }
 
     /// Greets whoever answered.
     pub(super) fn call(stream: TcpStream, secret: &Secret) -> io::Result<Link> {
-        Link::greet(stream, secret, [b"calls  ", b"answers"])
+        Link::greet(stream, secret, [b"calls  ", b"answers"], 60)
     }
 
     /// Each sends a number that was never used and proves the secret on the other's.
@@ -64,11 +72,13 @@ impl Link {
         mut stream: TcpStream,
         secret: &Secret,
         [we, they]: [&[u8; 7]; 2],
+        seconds: u64,
     ) -> io::Result<Link> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+        let patience = Some(Duration::from_secs(seconds));
+        stream.set_read_timeout(patience)?;
+        stream.set_write_timeout(patience)?;
         let ours = random()?;
         stream.write_all(&ours)?;
         let mut theirs = [0; 32];
@@ -82,6 +92,36 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, stranger));
         }
         Ok(Link(stream))
+    }
+
+    /// Waits until the other says something, as long as nobody wants to stop.
+    pub(super) fn wait_for_words(
+        &self,
+        patience: Duration,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
+        let until = Instant::now() + patience;
+        self.0.set_read_timeout(Some(Duration::from_millis(200)))?;
+        loop {
+            match self.0.peek(&mut [0]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(()),
+                Err(error) if is_silence(&error) && Instant::now() < until && !is_stopped() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the other has closed the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        let looked = self
+            .0
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .and_then(|()| self.0.peek(&mut [0]));
+        match looked {
+            Ok(n) => n == 0,
+            Err(error) => !is_silence(&error),
+        }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tinylm_model::{
@@ -22,6 +22,8 @@ use super::{
     mesh::{Mesh, Peer},
 };
 
+/// Until all have met.
+const MEETING: Duration = Duration::from_secs(60);
 /// Until a call is answered.
 const CALLING: Duration = Duration::from_secs(10);
 
@@ -47,7 +49,7 @@ impl Member {
                 n_numbers,
                 others: lower,
             } => {
-                let peers = meet(&others, &secret, (rank, n_ranks), &lower);
+                let peers = meet(&others, &secret, (rank, n_ranks), &lower, &orders);
                 let mut peers = peers.map_err(|error| wrong(error.to_string()))?;
                 let link = numbers;
                 let host = "the one that decides".to_owned();
@@ -150,6 +152,7 @@ fn meet(
     secret: &Secret,
     (rank, n_ranks): (usize, usize),
     lower: &[SocketAddr],
+    orders: &Link,
 ) -> io::Result<Vec<Peer>> {
     let mut peers = Vec::new();
     for (idx, at) in lower.iter().enumerate() {
@@ -161,8 +164,16 @@ fn meet(
             link,
         });
     }
+    listener.set_nonblocking(true)?;
+    let until = Instant::now() + MEETING;
     while peers.len() + 2 < n_ranks {
-        let (stream, from) = listener.accept()?;
+        let Ok((stream, from)) = listener.accept() else {
+            if Instant::now() > until || orders.is_closed() {
+                return Err(io::Error::other("the others do not come"));
+            }
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
         let met = Link::answer(stream, secret)
             .and_then(|link| link.receive::<usize>().map(|rank| (rank, link)));
         // A stranger is no concern of this training.

@@ -9,7 +9,7 @@ use std::{io, ops::Range, thread};
 use tinylm_model::{
     engine::LossSum,
     reduction::{Part, ReductionError, add},
-    tree::{join, nodes, share},
+    tree::{join, nodes, ours, share},
 };
 
 use super::link::Link;
@@ -33,7 +33,7 @@ pub(super) struct Mesh {
 impl Mesh {
     /// The leaves that this process makes.
     pub(super) fn ours(&self, n_leaves: usize) -> Range<usize> {
-        share(n_leaves, self.rank, self.n_ranks)
+        ours(n_leaves, self.rank, self.n_ranks)
     }
 
     fn slice(&self, rank: usize) -> Range<usize> {
@@ -80,7 +80,7 @@ impl Mesh {
             Ok(())
         };
         let receive = |peer: &Peer| {
-            let theirs = share(n_leaves, peer.rank, self.n_ranks);
+            let theirs = ours(n_leaves, peer.rank, self.n_ranks);
             let nodes = nodes(0..n_leaves, &theirs).into_iter();
             let part = |leaves| {
                 let [nll, weight] = peer.link.receive_loss()?;
