@@ -10,10 +10,7 @@ use std::{
     io::{self, Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use crate::{
@@ -34,19 +31,16 @@ pub fn exec_stage(catalog: &[Kind], outside: &Outside) -> i32 {
     }
     let stdout = Mutex::new(io::stdout());
     let send = |event: Event| send_line(&stdout, &event);
-    let is_follower = AtomicBool::new(false);
-    let carried_out = read_order().and_then(|order| {
-        let follows = order.assignment.ranks.follows.is_some();
-        is_follower.store(follows, Ordering::Relaxed);
-        carry_out(catalog, outside, &order, &send)
-    });
-    match carried_out {
+    let order = read_order();
+    let follows = |order: &Order| order.assignment.ranks.follows.is_some();
+    let is_follower = order.as_ref().is_ok_and(follows);
+    match order.and_then(|order| carry_out(catalog, outside, &order, &send)) {
         Ok(metrics) => {
             send(Event::Finished { metrics });
             0
         }
         Err(error) => {
-            if is_follower.load(Ordering::Relaxed) {
+            if is_follower {
                 // Nobody reads its events, and its standard error is the stage's log.
                 writeln!(io::stderr(), "a process that follows: {error}").ok();
             }

@@ -621,3 +621,56 @@ fn what_two_machines_say_of_a_run_is_put_in_order_whenever_it_is_heard() {
     }
     assert!(folder.below(name).exists());
 }
+
+#[test]
+fn making_the_registry_again_loses_nothing_that_only_it_knows() {
+    let fixture = Fixture::new();
+    let registry = fixture.open();
+    begin(&registry, "r");
+    registry
+        .append_event("r", None, Level::Info, "said", 1)
+        .unwrap();
+    let recorded = rows(&registry);
+    // As a power cut leaves a file that was never flushed.
+    for n_lost in [1, 2, 100, usize::MAX] {
+        let whole = fs::read(fixture.journal("r")).unwrap();
+        let n_left = whole.len().saturating_sub(n_lost);
+        fs::write(fixture.journal("r"), &whole[..n_left]).unwrap();
+        registry.rebuild().unwrap();
+        assert_eq!(rows(&registry), recorded, "{n_left} bytes left");
+    }
+}
+
+#[test]
+fn a_migration_that_was_cut_short_begins_again_and_an_old_backup_takes_what_the_journals_say() {
+    let older = "DROP TABLE journals; PRAGMA user_version = 4";
+    let fixture = Fixture::new();
+    let registry = fixture.open();
+    begin(&registry, "r");
+    registry
+        .append_event("r", None, Level::Info, "said", 1)
+        .unwrap();
+    let recorded = rows(&registry);
+    registry.rebuild().unwrap();
+    for n_left in [0, 10, 200] {
+        let whole = fs::read(fixture.journal("r")).unwrap();
+        registry.connection.execute_batch(older).unwrap();
+        fs::write(fixture.journal("r"), &whole[..n_left]).unwrap();
+        assert_eq!(rows(&fixture.open()), recorded, "{n_left} bytes left");
+    }
+    // The backup is put back after more has been recorded.
+    let backup = fixture.folder.path().join("backup.sqlite");
+    let copy = format!("VACUUM INTO '{}'", backup.display());
+    registry.connection.execute_batch(&copy).unwrap();
+    registry
+        .append_event("r", None, Level::Info, "later", 2)
+        .unwrap();
+    let later = rows(&registry);
+    drop(registry);
+    fixture.lose_registry();
+    fs::rename(backup, fixture.home().registry_path()).unwrap();
+    let backup = rusqlite::Connection::open(fixture.home().registry_path()).unwrap();
+    backup.execute_batch(older).unwrap();
+    drop(backup);
+    assert_eq!(rows(&fixture.open()), later);
+}

@@ -352,6 +352,8 @@ fn shared_step(
         match taken {
             Err(TrainError::Reduction(ReductionError::Lost(what))) => {
                 engine.discard();
+                // Whoever wishes to stop is told of no step that is taken again.
+                keep_going()?;
                 watcher.warn(format!("{what}; step {} is taken again", pass.step));
             }
             taken => return taken,

@@ -112,12 +112,9 @@ impl Mesh {
             gradient[self.slice(rank)].copy_from_slice(&slice);
         }
         Ok(Part {
+            leaves: sum.leaves.clone(),
+            loss: sum.loss,
             gradient,
-            ..Part {
-                leaves: sum.leaves.clone(),
-                loss: sum.loss,
-                gradient: Vec::new(),
-            }
         })
     }
 
