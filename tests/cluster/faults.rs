@@ -384,10 +384,8 @@ fn divided() -> String {
     TRAINING.replace("lr: 0.003,", "lr: 0.003, leaves: 8,")
 }
 
-#[test]
-fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_one_costs_a_step() {
-    let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
+/// Lets something befall a training that three machines share, and sees that it costs a step and no byte.
+fn costs_a_step(lab: &Lab, befall: impl FnOnce(&str)) {
     let alone = Project::new(lab, &divided());
     alone.tinylm("run x.yaml").success();
     let shared = divided() + "    resources: { nodes: 3 }\n";
@@ -395,35 +393,34 @@ fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_one_cos
     let mut run = project.start("run x.yaml --executor slurm -v");
     project.wait_for_words("3 processes share the work");
     project.wait_for_a_checkpoint();
-    // The step that srun started on another machine.
     let job = job_of_base(&project);
-    lab.slurm("scancel", &["--signal=KILL", &format!("{job}.0")]);
+    befall(&job);
     assert!(run.wait().unwrap().success(), "{}", project.read("log"));
     let log = project.read("log");
     assert!(log.contains("is gone; step"), "{log}");
     assert_eq!(project.artifact("base"), alone.artifact("base"));
+    assert_eq!(job_of_base(&project), job, "the job went on");
+}
+
+#[test]
+fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_process_costs_a_step() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    // The step that srun started on another machine.
+    costs_a_step(lab, |job| {
+        lab.slurm("scancel", &["--signal=KILL", &format!("{job}.0")]);
+    });
 }
 
 #[test]
 fn a_training_that_three_machines_share_outlives_one_of_them() {
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
-    let alone = Project::new(lab, &divided());
-    alone.tinylm("run x.yaml").success();
-    let shared = divided() + "    resources: { nodes: 3 }\n";
-    let project = Project::new(lab, &shared);
-    let mut run = project.start("run x.yaml --executor slurm -v");
-    project.wait_for_words("3 processes share the work");
-    project.wait_for_a_checkpoint();
-    let job = job_of_base(&project);
-    let decides = lab.slurm("squeue", &["--noheader", "--format=%B", "--jobs", &job]);
-    let another = ["n1", "n2", "n3"]
-        .into_iter()
-        .find(|node| *node != decides.trim());
-    let _lost = lab.without_node(another.unwrap());
-    assert!(run.wait().unwrap().success(), "{}", project.read("log"));
-    let log = project.read("log");
-    assert!(log.contains("is gone; step"), "{log}");
-    assert_eq!(project.artifact("base"), alone.artifact("base"));
-    assert_eq!(job_of_base(&project), job, "the job went on");
+    let mut lost = None;
+    costs_a_step(lab, |job| {
+        let decides = lab.slurm("squeue", &["--noheader", "--format=%B", "--jobs", job]);
+        let mut nodes = ["n1", "n2", "n3"].into_iter();
+        let another = nodes.find(|node| *node != decides.trim());
+        lost = another.map(|node| lab.without_node(node));
+    });
 }

@@ -54,8 +54,8 @@ struct Band {
     children: Children,
 }
 
-/// Processes that end with their group.
-struct Children(Vec<Child>);
+/// Processes that end with their group, each with its rank.
+struct Children(Vec<(usize, Child)>);
 
 impl<'a, 'b> Group<'a, 'b> {
     pub(crate) fn new(io: &'a StageIo<'b>, n_wanted: usize) -> Self {
@@ -89,7 +89,7 @@ impl<'a, 'b> Group<'a, 'b> {
                 secret: secret.text(),
             };
             match self.io.start_rank(follows) {
-                Ok(child) => children.0.push(child),
+                Ok(child) => children.0.push((rank, child)),
                 Err(error) => self.io.warn(format!(
                     "process {} could not be started: {error}",
                     rank + 1
@@ -311,17 +311,13 @@ impl Drop for Band {
 impl Children {
     fn are_there(&mut self) -> bool {
         let mut children = self.0.iter_mut();
-        children.any(|child| matches!(child.try_wait(), Ok(None)))
+        children.any(|(_, child)| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// How many are gone of those that are not among these; the first has rank 1.
+    /// How many are gone of those whose ranks are not among these.
     fn ended(&mut self, but: &[usize]) -> usize {
-        let others = self
-            .0
-            .iter_mut()
-            .zip(1..)
-            .filter(|(_, rank)| !but.contains(rank));
-        let gone = others.filter_map(|(child, _)| child.try_wait().ok().flatten());
+        let others = self.0.iter_mut().filter(|(rank, _)| !but.contains(rank));
+        let gone = others.filter_map(|(_, child)| child.try_wait().ok().flatten());
         gone.count()
     }
 }
@@ -329,7 +325,7 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         // `srun` ends what it started on another machine only if it is asked.
-        for child in &self.0 {
+        for (_, child) in &self.0 {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         }
@@ -337,7 +333,7 @@ impl Drop for Children {
         while Instant::now() < until && self.are_there() {
             thread::sleep(Duration::from_millis(10));
         }
-        for child in &mut self.0 {
+        for (_, child) in &mut self.0 {
             let _ = child.kill();
             let _ = child.wait();
         }
