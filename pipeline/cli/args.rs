@@ -121,6 +121,9 @@ pub(crate) enum Command {
         folder: PathBuf,
         linger_seconds: u64,
     },
+    /// Carry out a task of an array, on a node of a cluster
+    #[command(hide = true)]
+    ExecArray { folder: PathBuf },
     /// Carry out the job of a folder, on a node of a cluster
     #[command(hide = true)]
     ExecJob { folder: PathBuf, submission: u32 },

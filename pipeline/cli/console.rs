@@ -358,7 +358,10 @@ impl Observer for Console {
                 total,
             } => self.fetching(stage, from, *done, *total),
             Happened::RemoteFailed { message, .. } => self.say(&format!("warning: {message}")),
+            // Of a part of a stage, the stage's line tells.
+            Happened::Started(execution) if execution.is_part() => {}
             Happened::Started(execution) => self.started(execution),
+            Happened::Said { stage, .. } if stage.contains('/') => {}
             Happened::Said { stage, event, .. } => self.said(stage, event),
             Happened::Ended {
                 execution,
@@ -369,7 +372,7 @@ impl Observer for Console {
                 "{}: {error}; trying again in {pause} s",
                 execution.stage
             )),
-            Happened::Ended { .. } => {}
+            Happened::Ended { .. } | Happened::Kept(_) => {}
             Happened::Settled(settled) => self.settled(settled),
         }
     }

@@ -93,6 +93,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     if let Command::ExecJob { folder, submission } = &cli.command {
         return exec_job(folder, *submission);
     }
+    if let Command::ExecArray { folder } = &cli.command {
+        return exec_array(folder);
+    }
     if let Command::ExecPool {
         folder,
         linger_seconds,
@@ -142,12 +145,27 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::doctor(&project, args),
         Command::Update(args) => update::update(&project, args),
         Command::Completions(args) => completions::print(args),
-        Command::ExecStage | Command::ExecJob { .. } | Command::ExecPool { .. } => Ok(()),
+        Command::ExecStage
+        | Command::ExecJob { .. }
+        | Command::ExecPool { .. }
+        | Command::ExecArray { .. } => Ok(()),
     }
 }
 
 fn exec_job(folder: &Path, submission: u32) -> Result<(), Failure> {
-    let code = tinylm_pipeline::slurm::exec_job(&job::this_program()?, folder, submission)?;
+    let program = job::this_program()?;
+    ended(tinylm_pipeline::slurm::exec_job(
+        &program, folder, submission,
+    )?)
+}
+
+fn exec_array(folder: &Path) -> Result<(), Failure> {
+    let program = job::this_program()?;
+    ended(tinylm_pipeline::slurm::exec_array(&program, folder)?)
+}
+
+/// How a process ends that somebody else watches.
+fn ended(code: i32) -> Result<(), Failure> {
     match u8::try_from(code) {
         Ok(0) => Ok(()),
         code => Err(Failure::said(code.unwrap_or(1))),

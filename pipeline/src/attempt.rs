@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tinylm_registry::{Digest, KeyRecord, Place};
+use tinylm_registry::{Digest, KeyRecord, Link, Place};
 
 use crate::{
     commit::{Draft, Told},
@@ -38,7 +38,7 @@ pub(crate) struct Made {
 }
 
 /// How an attempt came out, and the pause before another one where there will be one.
-type Tried = (Result<Made, StageError>, Option<Duration>);
+pub(crate) type Tried = (Result<Made, StageError>, Option<Duration>);
 
 impl Attempt<'_> {
     /// Carries the attempt out, or goes on listening to the job that is at it already. The outer
@@ -50,30 +50,64 @@ impl Attempt<'_> {
         again: &dyn Fn(&StageError) -> Option<Duration>,
     ) -> Result<Tried, StageError> {
         let started = Instant::now();
-        let folder = self.folder()?;
+        let folder = self.begin()?;
         let assignment = self.assignment(&folder)?;
-        let log = self.work.runner.context.home.log_path(&self.execution.id);
+        let job = match job {
+            Some(job) => job,
+            None => self.submit(&folder, &self.log(), &assignment)?,
+        };
+        let (done, usage, origin) = self.listen(job);
+        let result = self.commit(&folder, &assignment, done, origin.clone(), started);
+        Ok(self.end(&folder, result, usage, origin.as_ref(), again))
+    }
+
+    /// Makes the folder, and tells that the attempt begins.
+    pub(crate) fn begin(&self) -> Result<Place, StageError> {
+        let folder = self.folder()?;
         self.see(&Happened::Started(&self.execution));
         // Written before there is anything to give, so that no moment of a kill can lose it.
         let pusher = self.work.runner.context.pusher.as_ref();
         pusher.inspect(|pusher| pusher.owe(&self.execution.key));
-        let job = match job {
-            Some(job) => job,
-            None => self.submit(&folder, &log, &assignment)?,
-        };
-        let (done, usage, origin) = self.listen(job);
-        let result = self
-            .commit(&folder, &assignment, done, origin.clone(), started)
-            .map(made);
-        self.clean_up(&folder, &log, result.is_ok());
-        match (pusher, &result) {
+        Ok(folder)
+    }
+
+    /// Tidies up, gives what was made to the remote store, and tells how it came out.
+    pub(crate) fn end(
+        &self,
+        folder: &Place,
+        result: Result<KeyRecord, StageError>,
+        usage: Usage,
+        origin: Option<&Value>,
+        again: &dyn Fn(&StageError) -> Option<Duration>,
+    ) -> Tried {
+        let result = result.map(made);
+        self.clean_up(folder, &self.log(), result.is_ok());
+        match (self.work.runner.context.pusher.as_ref(), &result) {
             (Some(pusher), Ok(_)) => pusher.push(&self.execution.key),
             (Some(pusher), Err(_)) => pusher.forgive(&self.execution.key),
             (None, _) => {}
         }
         let pause = result.as_ref().err().and_then(again);
-        self.tell_end(&result, usage, origin.as_ref(), pause);
-        Ok((result, pause))
+        self.tell_end(&result, usage, origin, pause);
+        (result, pause)
+    }
+
+    /// Makes files of parts, and those in the folder, the answer to the key.
+    pub(crate) fn gather(
+        &self,
+        folder: &Place,
+        links: &[Link],
+        parts: Vec<Digest>,
+        told: Told,
+    ) -> Result<KeyRecord, StageError> {
+        let home = &self.work.runner.context.home;
+        let draft = self.draft();
+        draft.check_inputs(home, &self.assignment(folder)?.inputs)?;
+        draft.gather(home, &folder.below("out"), links, parts, told)
+    }
+
+    fn log(&self) -> Place {
+        self.work.runner.context.home.log_path(&self.execution.id)
     }
 
     fn submit(
@@ -97,6 +131,7 @@ impl Attempt<'_> {
             work: self.work.folder(&self.execution.key)?,
             folder: folder.clone(),
             log: log.clone(),
+            together: self.work.together.clone(),
         })
     }
 

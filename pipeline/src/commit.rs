@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tinylm_registry::{Condition, Digest, Home, KeyRecord, Place, Store, keys::write_key};
+use tinylm_registry::{
+    Artifact, Condition, Digest, Home, KeyRecord, Link, Place, Store, keys::write_key,
+};
 
 use crate::{clock::now_ms, error::StageError, io::Input, metrics::Metrics, recipe::Entry};
 
@@ -43,7 +45,28 @@ impl Draft {
         told: Told,
     ) -> Result<KeyRecord, StageError> {
         let artifact = Store::new(home.clone()).commit(out)?;
-        let record = KeyRecord {
+        let record = self.record(&artifact, told, Vec::new());
+        write_key(home, &record)?;
+        Ok(record)
+    }
+
+    /// Makes the parts' files, and those in `out`, an artifact, and that the answer to the key.
+    pub(crate) fn gather(
+        &self,
+        home: &Home,
+        out: &Place,
+        links: &[Link],
+        parts: Vec<Digest>,
+        told: Told,
+    ) -> Result<KeyRecord, StageError> {
+        let artifact = Store::new(home.clone()).gather(out, links)?;
+        let record = self.record(&artifact, told, parts);
+        write_key(home, &record)?;
+        Ok(record)
+    }
+
+    fn record(&self, artifact: &Artifact, told: Told, parts: Vec<Digest>) -> KeyRecord {
+        KeyRecord {
             version: KeyRecord::VERSION,
             key: self.key,
             kind: self.kind.clone(),
@@ -60,9 +83,8 @@ impl Draft {
             device: self.device.clone(),
             origin: told.origin,
             metrics: told.metrics.0,
-        };
-        write_key(home, &record)?;
-        Ok(record)
+            parts,
+        }
     }
 
     /// Looks once more at the inputs, so that nothing is recorded, and nothing gone on with, that

@@ -14,6 +14,7 @@ use crate::{
     local,
     lockfile::{LockFile, LockFileError},
     outside::Outside,
+    parts::Part,
     pushing::Pusher,
     recipe::Recipe,
     remote::Remote,
@@ -52,6 +53,18 @@ pub struct Sources {
     pub places: Vec<String>,
     /// Sources without a pin (only with [`Resolve::Never`]).
     pub unpinned: Vec<Remote>,
+}
+
+impl Sources {
+    /// What a part of a stage reads that is not in the store.
+    pub(crate) fn of_part(part: &Part) -> Self {
+        Self {
+            local_files: part.local_files.clone(),
+            pins: Vec::new(),
+            places: Vec::new(),
+            unpinned: Vec::new(),
+        }
+    }
 }
 
 /// The store's answer to a key.

@@ -8,6 +8,7 @@
 
 use std::{
     io::{self, Read, Write},
+    iter,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -59,6 +60,7 @@ pub fn carry_out(
 ) -> Result<Metrics, StageError> {
     let kind = catalog
         .iter()
+        .flat_map(|kind| iter::once(kind).chain(kind.parts))
         .find(|kind| kind.name == order.kind)
         .ok_or_else(|| StageError::new(format!("no stage kind is called `{}`", order.kind)))?;
     let start = |follows: Follows| start_rank(order, follows);

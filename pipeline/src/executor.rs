@@ -36,6 +36,11 @@ pub trait Executor: Sync {
     /// may return early with none. Nobody is told twice.
     fn poll(&self, jobs: &[JobId], patience: Duration) -> Vec<(JobId, News)>;
 
+    /// Whether jobs share the processors of this machine.
+    fn is_here(&self) -> bool {
+        true
+    }
+
     /// Asks a job to stop. One that is over already is no error.
     fn stop(&self, job: &JobId, how: Stop);
 }
@@ -80,6 +85,19 @@ pub struct Job {
     pub folder: Place,
     /// Takes what the stage prints.
     pub log: Place,
+    /// Those that it comes with.
+    pub together: Option<Together>,
+}
+
+/// Jobs that are submitted at one time, so that a scheduler can be asked once for all of them.
+#[derive(Debug, Clone)]
+pub struct Together {
+    /// The same for all of them, and for no others.
+    pub name: String,
+    /// How many there are at most.
+    pub n: usize,
+    /// How many are to be at work at one time.
+    pub at_once: usize,
 }
 
 /// An executor's own name for a job.

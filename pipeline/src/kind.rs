@@ -11,6 +11,7 @@ use crate::{
     io::StageIo,
     metrics::Metrics,
     outside::Outside,
+    parts::{Collection, Conductor},
     remote::{Pin, Remote},
     role::Roles,
     settings::{Device, Setting, SettingError, Settings, plain},
@@ -22,6 +23,7 @@ type TypeFn = fn(&Value) -> Result<Value, SettingError>;
 type ResolveFn = fn(&Value, &Remote, &Outside) -> Result<Pin, StageError>;
 type ShowFn = fn(&Path) -> Result<Vec<String>, StageError>;
 type ForecastFn = fn(&Value, &FindInput) -> Option<Forecast>;
+type ConductFn = fn(&Value, &dyn Conductor) -> Result<Collection, StageError>;
 type RunFn = fn(&Value, &Value, &StageIo) -> Result<Metrics, StageError>;
 
 /// A [`Stage`] with its types erased.
@@ -47,6 +49,10 @@ pub struct Kind {
     pub resolve: ResolveFn,
     pub show: ShowFn,
     pub forecast: ForecastFn,
+    /// The kinds of its parts, if it can be made in parts.
+    pub parts: &'static [Kind],
+    pub is_in_parts: fn(&Value) -> bool,
+    pub conduct: ConductFn,
     pub run: RunFn,
 }
 
@@ -80,8 +86,18 @@ impl Kind {
             resolve: |value, remote, outside| S::resolve(&typed(value)?, remote, outside),
             show: S::show,
             forecast: |value, input| S::forecast(&typed(value).ok()?, input),
+            parts: &[],
+            is_in_parts: |value| typed(value).is_ok_and(|settings| S::is_in_parts(&settings)),
+            conduct: |value, conductor| S::conduct(&typed(value)?, conductor),
             run: |settings, watch, io| S::run(&typed(settings)?, &typed(watch)?, io),
         }
+    }
+
+    /// The kind with those of its parts.
+    #[must_use]
+    pub const fn with_parts(mut self, parts: &'static [Kind]) -> Self {
+        self.parts = parts;
+        self
     }
 
     /// Returns whether a stage of this kind may tell a number of this name.

@@ -44,6 +44,8 @@ pub enum Happened<'a> {
         origin: Option<&'a Value>,
         retry_in_seconds: Option<u64>,
     },
+    /// What this run had begun was made while nobody looked on: by a job that outlived its driver.
+    Kept(&'a KeyRecord),
     /// Nothing more will happen to this stage in this run.
     Settled(&'a Settled),
 }
@@ -61,6 +63,14 @@ pub struct Execution {
     pub device: crate::settings::Device,
     /// Why the stage was not fresh.
     pub why: Vec<String>,
+}
+
+impl Execution {
+    /// Whether it is of a part of a stage, whose name then begins with the stage's.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.stage.contains('/')
+    }
 }
 
 /// How a stage came out of a run.

@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::json;
 use tinylm_registry::{
-    Error, Finished, Level, MetricRow, Millis, NewExecution, Outcome as Recorded, Progress,
-    Registry, StageRecord, Status,
+    Error, Finished, KeyRecord, Level, MetricRow, Millis, NewExecution, Outcome as Recorded,
+    Progress, Registry, StageRecord, Status,
 };
 
 use crate::{
@@ -166,7 +166,7 @@ impl Recorder {
             threads: u32::try_from(execution.threads).ok(),
             recipe: recipe_text(&execution.recipe),
         };
-        let key = execution.key;
+        let (key, is_part) = (execution.key, execution.is_part());
         self.write(move |registry| {
             // Numbers hang on the execution: one that goes on from a dead one's checkpoint
             // begins with its curve, and cuts what it is about to make again.
@@ -177,7 +177,11 @@ impl Recorder {
             if let Some(dead) = dead.filter(|_| !is_adopted) {
                 registry.copy_metrics(&dead, &new.id)?;
             }
-            registry.upsert_stage(&row)
+            // What is part of a stage is no stage of the run.
+            match is_part {
+                true => Ok(()),
+                false => registry.upsert_stage(&row),
+            }
         });
         self.tell(Change::Began {
             execution_id: execution.id.clone(),
@@ -279,6 +283,17 @@ impl Recorder {
         self.tell(Change::Ended { execution_id });
     }
 
+    /// Writes down the end of an execution that nobody saw.
+    fn kept(&self, record: &KeyRecord) {
+        let record = record.clone();
+        self.write(
+            move |registry| match registry.execution(&record.execution_id)? {
+                Some(execution) if execution.status != Status::Done => finish_by(registry, &record),
+                _ => Ok(()),
+            },
+        );
+    }
+
     /// Writes down an execution that this home knows only from the record that came with its
     /// artifact: its final numbers are there, its curve is not.
     fn arrived(&self, stage: &str, arrived: &Arrived) {
@@ -293,35 +308,17 @@ impl Recorder {
             let took = Millis::try_from(took.as_millis()).unwrap_or(0);
             registry.insert_execution(&NewExecution {
                 id: record.execution_id.clone(),
-                run_id: record.run_id,
-                stage: record.stage,
+                run_id: record.run_id.clone(),
+                stage: record.stage.clone(),
                 key: record.key.to_string(),
-                kind: record.kind,
+                kind: record.kind.clone(),
                 attempt: 1,
                 started_at: record.made_at.saturating_sub(took),
-                device: record.device,
+                device: record.device.clone(),
                 threads: None,
                 recipe: recipe_text(&record.recipe),
             })?;
-            let row = |(name, value): (String, f64)| MetricRow {
-                execution_id: record.execution_id.clone(),
-                name,
-                step: None,
-                value,
-                at: record.made_at,
-            };
-            let rows: Vec<MetricRow> = record.metrics.into_iter().map(row).collect();
-            registry.append_metrics(&rows)?;
-            let end = Finished {
-                status: Status::Done,
-                ended_at: record.made_at,
-                cpu_seconds: None,
-                peak_memory_bytes: None,
-                artifact: Some(record.artifact),
-                origin: record.origin.map(|origin| origin.to_string()),
-                error: None,
-            };
-            registry.finish_execution(&record.execution_id, &end)
+            finish_by(registry, &record)
         });
     }
 
@@ -376,6 +373,29 @@ impl Recorder {
     }
 }
 
+/// Writes down the end of an execution as its key record has it.
+fn finish_by(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
+    let row = |(name, value): &(String, f64)| MetricRow {
+        execution_id: record.execution_id.clone(),
+        name: name.clone(),
+        step: None,
+        value: *value,
+        at: record.made_at,
+    };
+    let rows: Vec<MetricRow> = record.metrics.iter().map(row).collect();
+    registry.append_metrics(&rows)?;
+    let end = Finished {
+        status: Status::Done,
+        ended_at: record.made_at,
+        cpu_seconds: None,
+        peak_memory_bytes: None,
+        artifact: Some(record.artifact),
+        origin: record.origin.as_ref().map(ToString::to_string),
+        error: None,
+    };
+    registry.finish_execution(&record.execution_id, &end)
+}
+
 impl Observer for Recorder {
     fn see(&self, happened: &Happened) {
         match happened {
@@ -413,6 +433,7 @@ impl Observer for Recorder {
                 self.event(stage, Level::Warning, (*message).to_owned());
             }
             Happened::Fetching { .. } => {}
+            Happened::Kept(record) => self.kept(record),
             Happened::Settled(settled) => self.settled(settled),
         }
     }

@@ -53,6 +53,8 @@ impl Runner<'_> {
                             stop: &stop,
                             n_threads: n_threads.max(1),
                             inputs: inputs(stage, &settled),
+                            part: None,
+                            together: None,
                         },
                         was_misled: was_misled(stage, &settled),
                     };

@@ -26,6 +26,7 @@ use crate::{
     executor::{Adopted, Claim, Claimed, Exclusive, Executor, Job, JobId, News, Stop},
 };
 
+mod array;
 mod commands;
 mod driver;
 mod fate;
@@ -36,6 +37,7 @@ mod pool;
 mod site;
 mod tracked;
 
+pub use array::exec_array;
 pub use commands::version;
 pub use driver::submit_driver;
 pub use node::exec_job;
@@ -43,11 +45,15 @@ pub use pool::exec_pool;
 use site::Asked;
 pub use site::Site;
 
+use array::Arrays;
 use commands::Row;
 use folder::{JobFile, JobFolder, LIST_EVERY, Last, Submission, Wished};
 use ledger::Ledger;
 use pool::Pool;
 use tracked::Tracked;
+
+/// A pool carries out all that it is given at once, so of more light parts than this an array is made.
+const POOL_PARTS_MAX: usize = 4;
 
 /// Carries stages out as jobs.
 pub struct Slurm {
@@ -56,6 +62,7 @@ pub struct Slurm {
     jobs: Mutex<HashMap<JobId, Tracked>>,
     /// The pool of light stages, once there is one.
     pool: Mutex<Option<Pool>>,
+    arrays: Arrays,
     /// Jobs of other drivers that the scheduler does not know: since when, and since which answer.
     gone: Mutex<HashMap<String, (Instant, u64)>>,
 }
@@ -70,6 +77,7 @@ impl Slurm {
             ledger,
             jobs: Mutex::default(),
             pool: Mutex::default(),
+            arrays: Arrays::default(),
             gone: Mutex::default(),
         })
     }
@@ -169,6 +177,10 @@ impl Drop for Slurm {
 }
 
 impl Executor for Slurm {
+    fn is_here(&self) -> bool {
+        false
+    }
+
     fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
         match claim.what {
             Exclusive::Key(key) => {
@@ -209,9 +221,16 @@ impl Executor for Slurm {
         };
         folder.prepare(&file)?;
         let mut tracked = Tracked::new(folder, file);
-        match job.is_light && self.asked.site.linger.0 > Duration::ZERO {
-            true => self.submit_to_pool(&mut tracked, &job.home)?,
-            false => tracked.submit(&self.asked)?,
+        let is_for_pool = job.is_light && self.asked.site.linger.0 > Duration::ZERO;
+        let pool_max = if is_for_pool { POOL_PARTS_MAX } else { 1 };
+        let together = job.together.as_ref();
+        match together.filter(|together| together.n > pool_max) {
+            Some(together) => {
+                self.arrays
+                    .submit(&job.home, &mut tracked, together, &self.asked)?;
+            }
+            None if is_for_pool => self.submit_to_pool(&mut tracked, &job.home)?,
+            None => tracked.submit(&self.asked)?,
         }
         self.jobs().insert(id.clone(), tracked);
         Ok(id)

@@ -14,6 +14,7 @@ use crate::{
     io::StageIo,
     metrics::Metrics,
     outside::Outside,
+    parts::{Collection, Conductor},
     remote::{Pin, Remote},
     role::Roles,
     settings::{SettingError, Settings},
@@ -79,6 +80,21 @@ pub trait Stage: 'static {
     /// Returns what the stage would make and take, for `tinylm plan -v`, if its kind can tell.
     fn forecast(_settings: &Self::Settings, _input: &FindInput) -> Option<Forecast> {
         None
+    }
+
+    /// Whether these settings ask for parts. Then `conduct` is called and `run` is not.
+    fn is_in_parts(_settings: &Self::Settings) -> bool {
+        false
+    }
+
+    /// Has its parts made, and says what they add up to. What it does must depend on the settings and on
+    /// the parts alone; it may read their small files and should not read their large ones.
+    fn conduct(
+        _settings: &Self::Settings,
+        _conductor: &dyn Conductor,
+    ) -> Result<Collection, StageError> {
+        let message = format!("`{}` is not made in parts", Self::KIND);
+        Err(StageError::new(message).is_final())
     }
 
     /// Does the work: reads `io`'s inputs, writes into `io.out()`.

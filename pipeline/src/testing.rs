@@ -1,5 +1,9 @@
 //! Running one stage in a test, without a graph, a store or a child process.
 
+mod parts;
+
+pub use parts::PartsTest;
+
 use std::{
     fs,
     path::{Path, PathBuf},

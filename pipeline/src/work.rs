@@ -8,7 +8,8 @@ use std::{
 use tinylm_registry::Digest;
 
 use crate::{
-    desk::Desk, error::StageError, runner::Runner, settings::Device, spec::StageSpec, wish::Wish,
+    desk::Desk, error::StageError, executor::Together, parts::Part, runner::Runner,
+    settings::Device, spec::StageSpec, wish::Wish,
 };
 
 pub(crate) struct Work<'a> {
@@ -20,11 +21,19 @@ pub(crate) struct Work<'a> {
     pub(crate) n_threads: usize,
     /// The contents of what it reads, role by role.
     pub(crate) inputs: Vec<(String, Vec<Digest>)>,
+    /// The part of a stage that it is, if it is one.
+    pub(crate) part: Option<&'a Part>,
+    pub(crate) together: Option<Together>,
 }
 
 impl Work<'_> {
     pub(crate) fn wish(&self) -> Wish {
         self.runner.interrupt.wish(self.stop)
+    }
+
+    /// Returns what of its inputs is in the key.
+    pub(crate) fn keyed(&self) -> Vec<(String, Vec<Digest>)> {
+        self.part.map_or_else(|| self.inputs.clone(), Part::keyed)
     }
 
     /// Returns where this stage computes.

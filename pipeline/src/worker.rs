@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     observe::{Arrived, Execution, Happened, Outcome, Settled},
     recipe::{Entry, changes, explanation, key},
+    runner::Runner,
     wish::Wish,
     work::Work,
 };
@@ -49,9 +50,9 @@ impl Worker<'_> {
 
     fn try_carry_out(&self) -> Result<Settled, StageError> {
         let context = self.work.runner.context;
-        self.tell_what_is_asked()?;
-        let sources = context.sources(self.work.stage, self.work.runner.options.resolve)?;
-        let recipe = recipe(self.work.stage, &self.work.inputs, &sources);
+        let sources = self.sources()?;
+        let keyed = self.work.keyed();
+        let recipe = recipe(self.work.stage, &keyed, &sources);
         let key = key(&recipe);
         if let Kept::Whole(record) = self.kept(&key)? {
             return Ok(self.hit(key, &record));
@@ -100,6 +101,17 @@ impl Worker<'_> {
             healed: is_damaged,
             ..Settled::without_artifact(&self.work.stage.name, Outcome::Made)
         })
+    }
+
+    fn sources(&self) -> Result<Sources, StageError> {
+        if let Some(part) = self.work.part {
+            return Ok(Sources::of_part(part));
+        }
+        self.tell_what_is_asked()?;
+        let Runner {
+            context, options, ..
+        } = self.work.runner;
+        context.sources(self.work.stage, options.resolve)
     }
 
     /// Says what this stage is about to ask the outside, which may take long.
@@ -170,11 +182,16 @@ impl Worker<'_> {
     }
 
     fn is_forced(&self) -> bool {
-        self.work
-            .runner
-            .options
-            .force
-            .contains(&self.work.stage.name)
+        // A part's name begins with its stage's.
+        let name = self.work.stage.name.split('/').next();
+        name.is_some_and(|name| {
+            self.work
+                .runner
+                .options
+                .force
+                .iter()
+                .any(|forced| forced == name)
+        })
     }
 
     fn hit(&self, key: Digest, record: &KeyRecord) -> Settled {
@@ -182,6 +199,9 @@ impl Worker<'_> {
             pusher.offer(&key);
         }
         let is_ours = record.run_id == self.work.runner.options.run_id;
+        if is_ours {
+            self.work.runner.observer.see(&Happened::Kept(record));
+        }
         Settled {
             key: Some(key),
             artifact: Some(record.artifact),
@@ -235,6 +255,9 @@ impl Worker<'_> {
         if let Some(loss) = kept.loss() {
             return vec![loss];
         }
+        if self.work.part.is_some() {
+            return vec!["a part that was not there".to_owned()];
+        }
         let Some(last) = (self.work.runner.history)(&self.work.stage.name) else {
             return vec!["never run".to_owned()];
         };
@@ -255,6 +278,8 @@ impl Worker<'_> {
         why: &[String],
         left: Option<Adopted>,
     ) -> Result<Made, StageError> {
+        let stage = self.work.stage;
+        let in_parts = (stage.kind.is_in_parts)(&stage.with);
         let (mut id, mut job) = match left {
             Some(left) => (left.execution_id, Some(left.job)),
             None => (names::new_id(), None),
@@ -276,6 +301,10 @@ impl Worker<'_> {
                     why: why.to_vec(),
                 },
             };
+            if in_parts {
+                let was_misled = self.was_misled;
+                return attempt.conduct(&|work| Worker { work, was_misled }.carry_out());
+            }
             let again = |error: &StageError| self.pause_after(n, error);
             match attempt.carry_out(job.take(), &again)? {
                 (Ok(made), _) => return Ok(made),

@@ -1,7 +1,7 @@
 //! Removing what no run needs.
 //!
-//! Kept are the artifacts that every run which has not been removed made or found, and the
-//! checkpoints of stages that such a run did not finish. A key record counts as its run's even if
+//! Kept are the artifacts that every run which has not been removed made or found, the parts of which
+//! these are made, and the checkpoints of stages that such a run did not finish. A key record counts as its run's even if
 //! the run was killed before it could write down the stage: `resume` must find it. What was
 //! made by a run that the registry has never heard of is kept as well: a lost registry must not
 //! turn into a lost store.
@@ -138,7 +138,7 @@ impl Roots {
 fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> {
     let store = Store::new(home.clone());
     let mut kept: HashSet<Digest> = HashSet::new();
-    let mut records = Vec::new();
+    let (mut records, mut parts) = (Vec::new(), HashSet::new());
     for key in keys::list_keys(home)? {
         let record = keys::read_key(home, &key)?;
         if let Some(record) = &record {
@@ -149,10 +149,14 @@ fn plan_store(home: &Home, roots: &Roots, plan: &mut Plan) -> Result<(), Error> 
             plan.n_unknown += u64::from(is_unknown && !is_root);
             if is_root || is_unknown {
                 kept.insert(record.artifact);
+                parts.extend(record.parts.iter().copied());
             }
         }
         records.push((key, record));
     }
+    let is_part = |(key, _): &&(Digest, Option<keys::KeyRecord>)| parts.contains(key);
+    let of_parts = records.iter().filter(is_part);
+    kept.extend(of_parts.filter_map(|(_, record)| Some(record.as_ref()?.artifact)));
     for (key, record) in &records {
         let from = record
             .as_ref()
@@ -242,7 +246,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Condition,
+        Condition, KeyRecord,
         keys::tests::record,
         records::{NewExecution, StageRecord},
         rows::{Run, RunSource},
@@ -454,6 +458,25 @@ mod tests {
         assert_eq!(plan(&fixture.home, &fixture.registry).unwrap().n_unknown, 1);
         assert_eq!(fixture.sweep(), [What::Attempt]);
         assert!(matches!(fixture.condition(&artifact), Condition::Whole(_)));
+    }
+
+    #[test]
+    fn parts_stay_as_long_as_what_is_made_of_them_whoever_made_them() {
+        let fixture = Fixture::new();
+        let part = fixture.run("a", "one", true);
+        let whole = fixture.run("b", "two", true);
+        let key = Digest::of_bytes(b"key two");
+        let of_parts = KeyRecord {
+            parts: vec![Digest::of_bytes(b"key one")],
+            ..record(key, whole, "b")
+        };
+        keys::write_key(&fixture.home, &of_parts).unwrap();
+        fixture.registry.remove_run("a", 1).unwrap();
+        fixture.sweep();
+        assert!(matches!(fixture.condition(&part), Condition::Whole(_)));
+        fixture.registry.remove_run("b", 1).unwrap();
+        fixture.sweep();
+        assert_eq!(fixture.condition(&part), Condition::Missing);
     }
 
     #[test]

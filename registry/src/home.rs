@@ -67,6 +67,9 @@ impl Home {
         let never = std::sync::atomic::AtomicBool::new(false);
         let _lock = Lock::wait_exclusive(&self.home_lock(), "laying out", &never, |_| {})?;
         if self.check()? != VERSION {
+            // Another machine would go on not seeing them for a while if it looked before they are there.
+            self.artifacts().create_folder()?;
+            self.keys().create_folder()?;
             // Keeps the home out of a repository that did not think of it.
             self.place(".gitignore").write_atomic(b"*\n")?;
             let version = format!("{VERSION}\n");

@@ -40,6 +40,9 @@ pub struct KeyRecord {
     /// The stage's final numbers, so that a lost registry does not lose them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<(String, f64)>,
+    /// The keys of its parts, which are kept as long as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Digest>,
 }
 
 impl KeyRecord {
@@ -56,7 +59,7 @@ struct Versioned {
 pub fn read_key(home: &Home, key: &Digest) -> Result<Option<KeyRecord>, Error> {
     let path = home.key_path(key);
     // Where it is not to be seen, another machine may have made it since it was last looked for.
-    let read = fs::read(&path).or_else(|error| match path.is_listed() {
+    let read = fs::read(&path).or_else(|error| match path.is_found() {
         Ok(true) => fs::read(&path),
         _ => Err(error),
     });
@@ -130,6 +133,7 @@ pub(crate) mod tests {
             device: "cpu".into(),
             origin: Some(serde_json::json!({"url": "https://example.org"})),
             metrics: vec![("documents".into(), 3.0)],
+            parts: vec![Digest::of_bytes(b"a part")],
         }
     }
 

@@ -64,7 +64,7 @@ pub use rows::{
     Event, Execution, LastStage, Metric, Note, Param, Progress, Run, RunSource, SampleRow, StageRow,
 };
 pub use stat_cache::StatCache;
-pub use store::{Condition, Fetched, Manifest, Store};
+pub use store::{Condition, Fetched, Link, Manifest, Store};
 pub use where_filter::{Fact, Filter, FilterError};
 pub use words::{Level, Outcome, Status};
 

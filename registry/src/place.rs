@@ -191,6 +191,22 @@ impl Place {
         is_ours
     }
 
+    /// Gives this file a second name at `to`, where nothing may stand; returns false where the file system
+    /// has no such links, or the file has as many as it can.
+    pub(crate) fn link_to(&self, to: &Place) -> Result<bool, Error> {
+        let target = to.parent().folder(true)?;
+        let Some((folder, name)) = self.found("link")? else {
+            return Err(self.error("link", Errno::NOENT));
+        };
+        match rustix::fs::linkat(&folder, name, &target, to.name()?, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV) => {
+                Ok(false)
+            }
+            Err(errno) => Err(to.error("make", errno)),
+        }
+    }
+
     fn create_with(&self, bytes: &[u8]) -> Result<bool, Error> {
         match self.create_file() {
             Ok(mut file) => file
@@ -210,6 +226,25 @@ impl Place {
     /// Returns whether the folder that this is in lists it.
     pub(crate) fn is_listed(&self) -> Result<bool, Error> {
         Ok(self.parent().list()?.contains(self))
+    }
+
+    /// Returns whether the folders from the home down to this one list each other, and the last of them this.
+    ///
+    /// On a shared file system a name that was looked up before it existed goes on being absent for a while, and
+    /// so does all below it; one that a list has shown is found at once.
+    pub(crate) fn is_found(&self) -> Result<bool, Error> {
+        let mut folder = Place {
+            root: self.root.clone(),
+            path: self.root.clone(),
+        };
+        for name in self.names()? {
+            let next = folder.below(name);
+            if !next.is_listed()? {
+                return Ok(false);
+            }
+            folder = next;
+        }
+        Ok(true)
     }
 
     /// The entries of this folder, in order of the names; none when it is not there.

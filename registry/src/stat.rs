@@ -33,6 +33,13 @@ impl Stat {
         }
     }
 
+    /// Whether nothing but the `ctime` is another: a name came or went, or rights were changed. A write would
+    /// have moved the `mtime`, unless somebody put that back.
+    pub(crate) fn is_same_but_ctime(&self, other: &Self) -> bool {
+        let of = |stat: &Self| (stat.bytes, stat.mtime_ns, stat.inode);
+        of(self) == of(other)
+    }
+
     /// Returns whether a file with this stat had been left alone long enough before `read_at`.
     pub(crate) fn was_settled(&self, read_at_ns: i64) -> bool {
         read_at_ns.saturating_sub(self.ctime_ns) >= TICK_NS

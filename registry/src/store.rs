@@ -10,6 +10,7 @@
 //! one rename, under a lock on its digest, since two keys may make the same bytes at once.
 
 use std::{
+    collections::HashSet,
     fs,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -24,11 +25,12 @@ use crate::{
 mod condition;
 mod contents;
 mod doors;
+mod gather;
 mod look;
 mod manifest;
 mod tree;
 
-pub use self::{condition::Condition, doors::Fetched, manifest::Manifest};
+pub use self::{condition::Condition, doors::Fetched, gather::Link, manifest::Manifest};
 use self::{
     condition::{damaged_or, difference},
     contents::read_contents,
@@ -116,7 +118,13 @@ impl Store {
     /// Tells whether an artifact can be used, reading files only where their stat has changed.
     pub fn condition(&self, digest: &Digest) -> Result<Condition, Error> {
         let root = self.home.artifact_dir(digest);
-        let Some(manifest) = Manifest::read(&root, digest) else {
+        let known = Manifest::read(&root, digest);
+        // Another machine may have made it since it was looked for.
+        let known = known.or_else(|| match root.is_found() {
+            Ok(true) => Manifest::read(&root, digest),
+            _ => None,
+        });
+        let Some(manifest) = known else {
             return self.reread(digest);
         };
         let files = root.join(FILES);
@@ -196,12 +204,21 @@ impl Store {
         )
     }
 
-    /// How much there is in all.
+    /// How much there is in all; a file that several artifacts share counts once.
     pub fn usage(&self) -> Result<Usage, Error> {
         let digests = self.list()?;
+        let mut seen = HashSet::new();
+        let mut bytes = 0;
+        for digest in &digests {
+            let root = self.home.artifact_dir(digest);
+            bytes += match Manifest::read(&root, digest) {
+                Some(manifest) => manifest.bytes_of_new(&mut seen),
+                None => files::folder_bytes(&root.join(FILES)),
+            };
+        }
         Ok(Usage {
             n_artifacts: digests.len() as u64,
-            bytes: digests.iter().map(|digest| self.bytes(digest)).sum(),
+            bytes,
         })
     }
 

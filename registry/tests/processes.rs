@@ -72,6 +72,7 @@ fn record(key: Digest, artifact: Digest, run_id: &str) -> KeyRecord {
         device: String::new(),
         origin: None,
         metrics: Vec::new(),
+        parts: Vec::new(),
     }
 }
 

@@ -70,6 +70,7 @@ impl Rows {
 }
 
 /// What came of asking for a job.
+#[derive(Debug, Clone)]
 pub(crate) enum Submitted {
     Job(String),
     /// It may be in the queue or not: the mark will tell.
@@ -124,8 +125,14 @@ fn flags(request: &Request) -> Vec<String> {
         site, submission, ..
     } = request;
     let mut flags = usual_flags(request.name, request.mark, &request.folder.join(OUTPUT));
-    flags.extend(asked(&submission.resources));
-    flags.push(early(site, submission.resources.time.map(|time| time.from)));
+    flags.extend(flags_of(site, &submission.resources));
+    flags
+}
+
+/// What a job asks for, and what its site asks of every job.
+pub(crate) fn flags_of(site: &Site, resources: &Resources) -> Vec<String> {
+    let mut flags = asked(resources);
+    flags.push(early(site, resources.time.map(|time| time.from)));
     flags.extend(site.options.iter().cloned());
     flags
 }
@@ -208,7 +215,9 @@ pub(crate) fn squeue() -> Result<Rows, String> {
         "--me",
         "--noheader",
         "--states=all",
-        "--format=%A|%T|%N|%r|%k",
+        // Each task of an array on a line of its own.
+        "--array",
+        "--format=%A|%F|%T|%N|%r|%K|%k",
     ]);
     match answer(command, b"") {
         Ok(text) => Ok(Rows(text.lines().filter_map(row).collect())),
@@ -217,14 +226,25 @@ pub(crate) fn squeue() -> Result<Rows, String> {
 }
 
 fn row(line: &str) -> Option<Row> {
-    let mut parts = line.splitn(5, '|').map(|part| part.trim().to_owned());
-    Some(Row {
-        id: parts.next()?,
+    let mut parts = line.splitn(7, '|').map(|part| part.trim().to_owned());
+    let (own, array) = (parts.next()?, parts.next()?);
+    let mut row = Row {
+        id: own,
         state: parts.next()?,
         node: parts.next()?,
         reason: parts.next()?,
-        mark: parts.next()?,
-    })
+        mark: String::new(),
+    };
+    // What is no task of an array has no number there.
+    let task: Option<u32> = parts.next()?.parse().ok();
+    let comment = parts.next()?;
+    row.mark = comment;
+    if let Some(task) = task {
+        // Of a task that waits, the array's own number may stand for all of them.
+        row.id = format!("{array}_{task}");
+        row.mark.push_str(&format!("/{task}"));
+    }
+    Some(row)
 }
 
 /// Cancels a job; `only_pending` leaves one alone that is at work. That it is gone is no error.
@@ -349,9 +369,10 @@ mod tests {
     #[test]
     fn a_job_is_found_by_its_mark_and_by_its_number_and_half_a_line_is_none() {
         let lines = [
-            "17|RUNNING|n1|None|tinylm:01ab:2",
-            "18|TIMEOUT|n2|None|a note | of mine",
-            "19|RUN",
+            "17|17|RUNNING|n1|None|N/A|tinylm:01ab:2",
+            "18|18|TIMEOUT|n2|None|N/A|a note | of mine",
+            "19|19|RUN",
+            "20|20|PENDING||None|7|tinylm:array-02cd:1",
         ];
         let rows = Rows(lines.into_iter().filter_map(row).collect());
         let ours = rows.of_mark(&mark("01ab", 2)).unwrap();
@@ -362,6 +383,7 @@ mod tests {
         assert!(!rows.of_id("18").unwrap().is_alive());
         assert_eq!(rows.of_mark(&mark("01ab", 1)), None);
         assert_eq!(rows.of_id("19"), None);
+        assert_eq!(rows.of_mark("tinylm:array-02cd:1/7").unwrap().id, "20_7");
     }
 
     #[test]

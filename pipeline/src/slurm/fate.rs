@@ -169,6 +169,7 @@ mod tests {
             number,
             resources,
             pool: None,
+            task: None,
             id: None,
         }
     }

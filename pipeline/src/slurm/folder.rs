@@ -41,6 +41,16 @@ pub(crate) struct JobFile {
     pub(crate) resources: Resources,
 }
 
+/// A folder that goes with the last who holds it.
+pub(crate) struct Temporary(pub(crate) Place);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Left over, it is `gc`'s.
+        self.0.remove().ok();
+    }
+}
+
 /// One call of `sbatch` for a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Submission {
@@ -49,6 +59,9 @@ pub(crate) struct Submission {
     /// The mark of the pool that it is in; alone it has a mark of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pool: Option<String>,
+    /// The mark of the array that it is in, and its task there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<String>,
     /// The scheduler's name for it, once it is known.
     #[serde(skip)]
     pub(crate) id: Option<String>,
@@ -63,7 +76,8 @@ impl Submission {
     /// The mark of the job that it is in.
     pub(crate) fn mark(&self, execution_id: &str) -> String {
         let own = || mark(execution_id, self.number);
-        self.pool.clone().unwrap_or_else(own)
+        let shared = self.pool.as_ref().or(self.task.as_ref());
+        shared.cloned().unwrap_or_else(own)
     }
 }
 
@@ -534,6 +548,7 @@ mod tests {
                     number,
                     resources: Resources::default(),
                     pool: None,
+                    task: None,
                     id: None,
                 })
                 .unwrap();

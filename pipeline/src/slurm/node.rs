@@ -187,6 +187,7 @@ impl Here {
             resources: file.resources.clone(),
             is_light: false,
             home: self.home.clone(),
+            together: None,
         })
     }
 

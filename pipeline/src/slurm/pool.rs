@@ -33,9 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// An order for a pool: a job's folder, by its submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    folder: PathBuf,
-    submission: u32,
+pub(crate) struct Entry {
+    pub(crate) folder: PathBuf,
+    pub(crate) submission: u32,
 }
 
 /// A pool as its driver sees it.
@@ -220,7 +220,7 @@ fn is_ours(pool: &Place, name: &str) -> Result<bool, StageError> {
     Ok(by == b"pool")
 }
 
-fn pool_at(folder: &Path) -> Result<Place, StageError> {
+pub(crate) fn pool_at(folder: &Path) -> Result<Place, StageError> {
     let parts = || Some((folder.parent()?.parent()?, folder.file_name()?));
     let (root, name) =
         parts().ok_or_else(|| StageError::new(format!("`{}` is no pool", folder.display())))?;

@@ -1,13 +1,16 @@
 //! One job as its driver sees it: what it has said, whether it lives, and what follows if not.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     commands::{self, Request, Row, Submitted},
     fate::{Death, Fate},
-    folder::{JobFile, JobFolder, LIST_EVERY, Last, Line, Reader, Submission, Wished},
+    folder::{JobFile, JobFolder, LIST_EVERY, Last, Line, Reader, Submission, Temporary, Wished},
     ledger::Answer,
-    pool::Pool,
+    pool::{Entry, Pool},
     site::Asked,
 };
 use crate::{
@@ -36,6 +39,8 @@ pub(crate) struct Tracked {
     usage: Usage,
     /// What stood in the folder of checkpoints when it was submitted.
     saved: Vec<String>,
+    /// The folder of the array that it was submitted with.
+    array: Option<Arc<Temporary>>,
 }
 
 impl Tracked {
@@ -44,6 +49,7 @@ impl Tracked {
             number: 0,
             resources: file.resources.clone(),
             pool: None,
+            task: None,
             id: None,
         };
         Self::adopted(folder, file, submission)
@@ -67,6 +73,7 @@ impl Tracked {
             lost_pool: None,
             last: None,
             usage: Usage::default(),
+            array: None,
         }
     }
 
@@ -82,6 +89,35 @@ impl Tracked {
             name: &format!("{}.{}", self.file.draft.stage, self.file.draft.run_name),
             mark: &self.mark(),
         });
+        self.submitted(submitted)
+    }
+
+    /// Takes a task of an array, and writes down what is about to be asked.
+    pub(crate) fn join(&mut self, mark: String) -> Result<Entry, StageError> {
+        self.submission.task = Some(mark);
+        self.begin_submission(None, None)?;
+        Ok(Entry {
+            folder: self.folder.place().to_path_buf(),
+            submission: self.submission.number,
+        })
+    }
+
+    pub(crate) fn keep(&mut self, array: Arc<Temporary>) {
+        self.array = Some(array);
+    }
+
+    /// Its name without the part that it is of its stage.
+    pub(crate) fn name_of_all(&self) -> String {
+        let stage = self.file.draft.stage.split('/').next().unwrap_or_default();
+        format!("{stage}.{}", self.file.draft.run_name)
+    }
+
+    pub(crate) fn flags(&self, asked: &Asked) -> Vec<String> {
+        commands::flags_of(&asked.site, &self.submission.resources)
+    }
+
+    /// Takes the scheduler's answer.
+    pub(crate) fn submitted(&mut self, submitted: Submitted) -> Result<(), StageError> {
         match submitted {
             Submitted::Job(id) => {
                 self.folder.submitted(self.submission.number, &id)?;
@@ -99,8 +135,17 @@ impl Tracked {
         pool.takes(self.folder.place(), self.submission.number)
     }
 
-    /// Writes down what is about to be asked.
     fn next_submission(
+        &mut self,
+        pool: Option<String>,
+        id: Option<String>,
+    ) -> Result<(), StageError> {
+        self.submission.task = None;
+        self.begin_submission(pool, id)
+    }
+
+    /// Writes down what is about to be asked.
+    fn begin_submission(
         &mut self,
         pool: Option<String>,
         id: Option<String>,
@@ -152,7 +197,13 @@ impl Tracked {
         }
         let since = *self.gone_since.get_or_insert_with(Instant::now);
         match since.elapsed() >= asked.site.settle.0 {
-            true => News::Ended(End::Died(StageError::cancelled()), self.usage),
+            true => {
+                // It may still begin, and would look for its task.
+                if let Some(array) = self.array.take() {
+                    std::mem::forget(array);
+                }
+                News::Ended(End::Died(StageError::cancelled()), self.usage)
+            }
             false => News::Unknown(why.to_owned()),
         }
     }

@@ -103,6 +103,7 @@ fn record(list: &[u8], bytes: u64) -> KeyRecord {
         device: String::new(),
         origin: None,
         metrics: Vec::new(),
+        parts: Vec::new(),
     }
 }
 

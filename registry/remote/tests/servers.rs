@@ -82,6 +82,7 @@ impl Member {
             device: "cpu".to_owned(),
             origin: None,
             metrics: vec![("loss".to_owned(), 1.5)],
+            parts: Vec::new(),
         };
         write_key(&self.home, &record).unwrap();
         record

@@ -56,6 +56,12 @@ fn own(path: &Path, metadata: &Metadata) -> Result<(), Error> {
         .map_err(|error| Error::io_of("flush", path, Some(metadata.len()), error))
 }
 
+/// Copies a file of the store into a folder that is to be an artifact, and flushes it.
+pub(super) fn copy(from: &Path, to: &Path, bytes: u64) -> Result<(), Error> {
+    fs::copy(from, to).map_err(|error| Error::io_of("copy", to, Some(bytes), error))?;
+    files::sync_file(to)
+}
+
 /// Lets us empty the folder one day, which a copy of a read-only one would not; then flushes.
 fn own_folder(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     let mode = metadata.mode();
@@ -70,7 +76,8 @@ pub(super) fn read_file(path: &Path, relative: &str) -> Result<Known, Error> {
     let read_at_ns = now_ns();
     let before = stat(path)?;
     let (digest, bytes) = hash_file(path)?;
-    if stat(path)? != before {
+    let after = stat(path)?;
+    if !after.is_same_but_ctime(&before) {
         return Err(Error::ChangedWhileRead { path: path.into() });
     }
     let path = relative.to_owned();
@@ -79,7 +86,10 @@ pub(super) fn read_file(path: &Path, relative: &str) -> Result<Known, Error> {
         bytes,
         digest,
     };
-    Ok(Known::new(entry, before, read_at_ns))
+    let mut known = Known::new(entry, after, read_at_ns);
+    // Another artifact may have begun to share it.
+    known.settled &= after == before;
+    Ok(known)
 }
 
 pub(super) fn stat(path: &Path) -> Result<Stat, Error> {

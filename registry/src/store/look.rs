@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +37,12 @@ pub(super) fn look(root: &Path, manifest: &Manifest) -> Result<Look, Error> {
         };
         let stat = Stat::of(&metadata);
         if known.settled && known.stat() == stat {
+            continue;
+        }
+        // Whoever shares a file with this artifact moves its ctime by coming and going.
+        if known.settled && metadata.nlink() > 1 && known.stat().is_same_but_ctime(&stat) {
+            known.ctime_ns = stat.ctime_ns;
+            same = false;
             continue;
         }
         if !metadata.is_file() {

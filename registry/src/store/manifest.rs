@@ -3,7 +3,7 @@
 //! It is a cache. One that is lost, torn, of another version or of another artifact counts as none,
 //! and is made anew from the files.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,12 @@ impl Manifest {
     /// The files, sorted by path.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &FileEntry> {
         self.files.iter().map(|known| &known.entry)
+    }
+
+    /// The bytes of those files that are not in `seen` yet, by their inodes, which are put there.
+    pub(super) fn bytes_of_new(&self, seen: &mut HashSet<u64>) -> u64 {
+        let new = self.files.iter().filter(|file| seen.insert(file.inode));
+        new.map(|file| file.entry.bytes).sum()
     }
 
     #[must_use]

@@ -10,6 +10,8 @@ use std::{
 
 use super::{contents::stat, manifest::MANIFEST, *};
 
+mod gather;
+
 struct Fixture {
     folder: tempfile::TempDir,
     store: Store,
