@@ -1,6 +1,8 @@
 //! Runs as a table: who they are, when they ran, and the number that tells most of each.
 
-use tinylm_registry::{Fact, Judge, Metric, Registry, Run};
+use std::collections::BTreeMap;
+
+use tinylm_registry::{Fact, Judge, Metric, Registry, Run, Status};
 
 use crate::{
     Error,
@@ -35,10 +37,13 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
         Column::new("headline", Holds::Figures),
         Column::new("", Holds::Codes),
         Column::new("of its sweep", Holds::Texts),
+        Column::new("at work", Holds::Texts),
         Column::new("tags", Holds::Texts),
     ];
-    let rows = runs.iter().zip(judged).zip(points);
-    let rows = rows.map(|((run, judged), point)| {
+    let at_work: Result<Vec<String>, Error> =
+        runs.iter().map(|run| at_work(registry, run)).collect();
+    let rows = runs.iter().zip(judged).zip(points).zip(at_work?);
+    let rows = rows.map(|(((run, judged), point), at_work)| {
         let seconds = run.ended_at.map(|end| (end - run.started_at) as f64 / 1e3);
         let (value, name) = judged.unzip();
         let tags: Vec<String> = run.tags.iter().map(|tag| format!("#{tag}")).collect();
@@ -53,11 +58,36 @@ pub fn listing(registry: &Registry, runs: &[Run], wanted: &[String]) -> Result<L
                 .unwrap_or_default(),
             Cell::quiet(name.filter(|_| headline.is_none()).unwrap_or_default()),
             Cell::plain(point),
+            Cell::plain(at_work),
             Cell::quiet(tags.join(" ")),
         ]
     });
     let table = Table::new(columns, rows.collect());
     Ok(Listing { table, headline })
+}
+
+/// The jobs of a cluster that a run has at work, or in the queue, by their stages.
+fn at_work(registry: &Registry, run: &Run) -> Result<String, Error> {
+    if run.status != Status::Running {
+        return Ok(String::new());
+    }
+    let mut places: Vec<String> = Vec::new();
+    let mut parts: BTreeMap<String, usize> = BTreeMap::new();
+    for one in registry.executions(&run.id)? {
+        let Some(place) = one.place.filter(|_| one.status == Status::Running) else {
+            continue;
+        };
+        match one.stage.split_once('/') {
+            Some((stage, _)) => *parts.entry(stage.to_owned()).or_default() += 1,
+            None => places.push(format!("{}: {place}", one.stage)),
+        }
+    }
+    let of_parts = parts.iter().map(|(stage, n)| format!("{stage}: {n} parts"));
+    Ok(places
+        .into_iter()
+        .chain(of_parts)
+        .collect::<Vec<_>>()
+        .join("; "))
 }
 
 /// Returns a table with the values that these names have: fields of runs, settings and metrics.

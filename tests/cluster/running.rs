@@ -47,6 +47,10 @@ fn a_driver_that_is_killed_leaves_its_job_at_work_and_resume_adopts_it() {
     let project = Project::new(lab, TRAINING);
     let mut driver = project.start("run x.yaml --executor slurm");
     project.wait_for_a_checkpoint();
+    wait_for("its job in the list of runs", || {
+        let runs = project.tinylm("runs").success();
+        runs.stdout.contains("base: job ")
+    });
     kill(driver.id(), Signal::KILL);
     driver.wait().unwrap();
     let told = project.tinylm("resume @last").success();
