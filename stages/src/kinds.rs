@@ -19,11 +19,11 @@ use tinylm_pipeline::Kind;
 /// Returns every kind; `tinylm stages` and the hints are made from this list.
 pub fn catalog() -> Vec<Kind> {
     vec![
-        Kind::of::<download::Download>(),
-        Kind::of::<normalize::Normalize>(),
-        Kind::of::<dedupe::Dedupe>(),
+        Kind::of::<download::Download>().with_parts(download::PARTS),
+        Kind::of::<normalize::Normalize>().with_parts(normalize::PARTS),
+        Kind::of::<dedupe::Dedupe>().with_parts(dedupe::PARTS),
         Kind::of::<tokenizer::TokenizerStage>(),
-        Kind::of::<binarize::Binarize>(),
+        Kind::of::<binarize::Binarize>().with_parts(binarize::PARTS),
         Kind::of::<pretrain::Pretrain>(),
         Kind::of::<finetune::Finetune>(),
         Kind::of::<import::Import>(),

@@ -21,6 +21,7 @@ pub(crate) mod json;
 pub(crate) mod net;
 pub(crate) mod ngrams;
 pub(crate) mod parallel;
+pub(crate) mod partition;
 pub(crate) mod shown;
 #[cfg(test)]
 pub(crate) mod testing;

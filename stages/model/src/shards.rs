@@ -32,7 +32,7 @@ pub use format::{
 };
 pub use split::{Document, Split, Stretch};
 
-use check::{check_ids, check_records, check_roles, map, read_error};
+use check::{check_ids, check_records, check_roles, check_sources, map, read_error};
 use split::Shard;
 
 /// A shards folder whose `shards.json` has been read.
@@ -131,14 +131,20 @@ impl Shards {
         check_ids(&path, &shard.tokens, self.index.vocab_size)?;
         check_roles(&path.with_extension("roles"), &shard.roles)?;
         let (records, _) = records.as_chunks();
-        let starts = check_records(&idx, records, file.tokens, self.index.sources.len())?;
+        let n_sources = self.index.sources.len();
+        let own = file.sources.as_deref();
+        check_sources(&path, own.unwrap_or_default(), n_sources)?;
+        let n_own = own.map_or(n_sources, <[u32]>::len);
+        let starts = check_records(&idx, records, file.tokens, n_own)?;
         for (document_idx, record) in records.iter().enumerate() {
             let record = DocumentRecord::decode(*record);
             split.documents.push(Document {
                 start: shard.start + record.start,
                 len: (starts[document_idx + 1] - record.start) as u32,
                 bytes: record.bytes,
-                source: record.source,
+                source: own.map_or(u32::from(record.source), |own| {
+                    own[usize::from(record.source)]
+                }),
             });
         }
         split.shards.push(shard);

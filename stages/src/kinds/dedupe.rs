@@ -13,30 +13,38 @@
 //! grows with it (keys, bands, pairs, verdicts) goes to disk when it outgrows `memory_mb`;
 //! besides, there are the row groups at work and two bits a document. Which bytes come out
 //! depends neither on that nor on the number of threads.
+//!
+//! With `partition` the same is found [in parts](parts), which are kept: a corpus that grows
+//! by a file costs that file and what it has to be compared with.
 
 use std::{
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
-use serde_json::json;
 use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
-    Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
-    Stage, StageError, StageIo,
+    Content, FindInput, Forecast, Kind, Metrics, NoSettings, Role as InputRole, Roles,
+    SettingError, Stage, StageError, StageIo,
+    parts::{Collection, Conductor},
 };
 
 use crate::shared::{
-    documents::{Digest, Documents, DocumentsWriter, Encoded, Encoder, Rows},
+    documents::{Documents, DocumentsWriter},
     json::write_json,
     parallel::Turns,
     shown, threads,
 };
 
 mod contamination;
+mod counts;
 mod exact;
+mod filtered;
 mod minhash;
 mod near;
+mod opened;
+mod parts;
+mod records;
 mod report;
 mod settings;
 mod spill;
@@ -44,16 +52,22 @@ mod verdict;
 mod words;
 mod work;
 
+use counts::{Counts, NONE_KEPT, STATS};
 use exact::Seen;
+use filtered::filter;
+use opened::{check_number, nothing_to_avoid, open};
 use report::DuplicatesWriter;
 use settings::Method;
 use spill::Table;
-use verdict::{Dropped, Verdict, Verdicts, Why};
+use verdict::{Dropped, Verdicts, Why};
 use work::Work;
 
 pub use settings::DedupeSettings;
 
 pub struct Dedupe;
+
+/// The kinds of its parts.
+pub(super) const PARTS: &[Kind] = parts::KINDS;
 
 const ROLES: &[InputRole] = &[
     InputRole::many("documents", "what is deduplicated").takes(&[Content::Documents]),
@@ -88,6 +102,17 @@ impl Stage for Dedupe {
         Ok(settings)
     }
 
+    fn is_in_parts(settings: &DedupeSettings) -> bool {
+        settings.partition.is_some()
+    }
+
+    fn conduct(
+        settings: &DedupeSettings,
+        conductor: &dyn Conductor,
+    ) -> Result<Collection, StageError> {
+        parts::conduct(settings, conductor)
+    }
+
     fn show(artifact: &Path) -> Result<Vec<String>, StageError> {
         let mut lines = shown::first_documents(artifact)?;
         lines.extend(report::shown(artifact)?);
@@ -106,9 +131,7 @@ impl Stage for Dedupe {
             true => None,
             false => Some(open(io, "evaluation")?),
         };
-        if documents.n_documents() > u64::from(u32::MAX) {
-            return Err(StageError::new("there are more than 4,294,967,295 documents").is_final());
-        }
+        check_number(&documents)?;
         let pool = threads::pool(io)?;
         pool.install(|| dedupe(&documents, evaluation.as_ref(), settings, io))
     }
@@ -120,11 +143,12 @@ fn dedupe(
     settings: &DedupeSettings,
     io: &StageIo,
 ) -> Result<Metrics, StageError> {
-    let work = Work::new(settings, io)?;
+    let work = Work::new(settings.memory_mb, io)?;
     let mut dropped = Dropped::new(documents, &work);
     let evaluation_ids = match evaluation {
         Some(evaluation) => {
-            let ids = contamination::find(documents, evaluation, &work, &mut dropped)?;
+            let ngram = settings.contamination_ngram;
+            let ids = contamination::find(documents, evaluation, ngram, &work, &mut dropped)?;
             Some(ids)
         }
         None => None,
@@ -138,9 +162,14 @@ fn dedupe(
                 exact::find(documents, &work, &mut dropped)?;
             }
         }
-        Method::Minhash => near::find(documents, &work, &mut dropped)?,
+        Method::Minhash => near::find(documents, settings, &work, &mut dropped)?,
     }
-    write(documents, dropped, seen, evaluation_ids.as_ref(), &work)
+    let counts = write(documents, dropped, seen, evaluation_ids.as_ref(), &work)?;
+    write_json(&io.out().join(STATS), &counts.stats(settings.method))?;
+    if counts.are_all_dropped() {
+        io.warn(NONE_KEPT);
+    }
+    Ok(counts.metrics())
 }
 
 fn check(settings: &DedupeSettings) -> Result<(), SettingError> {
@@ -167,43 +196,6 @@ fn check(settings: &DedupeSettings) -> Result<(), SettingError> {
     Ok(())
 }
 
-fn nothing_to_avoid() -> StageError {
-    StageError::new("`method: contamination` needs an evaluation set")
-        .help("give the stage `inputs: { documents: .., evaluation: .. }`")
-        .is_final()
-}
-
-fn open(io: &StageIo, role: &str) -> Result<Documents, StageError> {
-    let inputs = io.inputs(role);
-    let folders: Vec<&Path> = inputs.iter().map(|input| input.path.as_path()).collect();
-    Documents::open(&folders)
-}
-
-/// The rest of a row group.
-struct Filtered {
-    encoded: Encoded,
-    /// The ids of all its documents.
-    ids: Vec<Digest>,
-    verdicts: Vec<(usize, Verdict)>,
-}
-
-fn filter(
-    rows: Rows,
-    verdicts: Vec<(usize, Verdict)>,
-    encoder: &Encoder,
-) -> Result<Filtered, StageError> {
-    let ids = rows.iter().map(|document| document.id).collect();
-    let kept = match verdicts.is_empty() {
-        true => rows,
-        false => without(&rows, &verdicts),
-    };
-    Ok(Filtered {
-        encoded: encoder.encode(kept)?,
-        ids,
-        verdicts,
-    })
-}
-
 /// Writes what is kept, group by group, and the list of what is not; with `seen`,
 /// documents that say the same are only found here.
 fn write(
@@ -212,7 +204,7 @@ fn write(
     seen: Option<Seen>,
     evaluation_ids: Option<&Table<32>>,
     work: &Work,
-) -> Result<Metrics, StageError> {
+) -> Result<Counts, StageError> {
     let io = work.io;
     let mut writer = DocumentsWriter::create(io.out());
     let mut duplicates = DuplicatesWriter::create(&io.out().join(report::NAME))?;
@@ -224,7 +216,7 @@ fn write(
         true => Some(Table::create(work.scratch.path(), "ids")?),
         false => None,
     };
-    let mut n_dropped = [0; Why::ALL.len()];
+    let mut counts = Counts::default();
     let (seen, turns) = (seen.map(Mutex::new), Turns::default());
     work.each_group_with(
         documents,
@@ -241,9 +233,7 @@ fn write(
             filter(rows, verdicts, &encoder)
         },
         |_, filtered| {
-            for (_, verdict) in &filtered.verdicts {
-                n_dropped[verdict.why as usize] += 1;
-            }
+            counts.add(&filtered.verdicts);
             if let Some(ids) = &mut ids {
                 // A kept document stands before those that are dropped for it, so its id is known then.
                 ids.append(&filtered.ids)?;
@@ -260,38 +250,9 @@ fn write(
         },
     )?;
     duplicates.finish()?;
-    let written = writer.finish()?;
-    let counts = [
-        ("documents_read", documents.n_documents()),
-        ("documents_kept", written.n_documents),
-        ("exact_duplicates", n_dropped[Why::Exact as usize]),
-        ("near_duplicates", n_dropped[Why::Near as usize]),
-        ("contaminated", n_dropped[Why::Contamination as usize]),
-    ];
-    let mut stats = json!({"method": work.settings.method, "bytes_kept": written.n_bytes});
-    let mut metrics = Metrics::default();
-    for (name, count) in counts {
-        stats[name] = json!(count);
-        metrics = metrics.count(name, count);
-    }
-    write_json(&io.out().join("stats.json"), &stats)?;
-    if written.n_documents == 0 && documents.n_documents() > 0 {
-        io.warn("no document is kept");
-    }
-    Ok(metrics)
-}
-
-fn without(rows: &Rows, verdicts: &[(usize, Verdict)]) -> Rows {
-    let mut kept = Rows::default();
-    kept.reserve_for(rows);
-    let mut dropped = verdicts.iter().map(|(row, _)| *row).peekable();
-    for (row, document) in rows.iter().enumerate() {
-        match dropped.next_if_eq(&row) {
-            Some(_) => {}
-            None => kept.push(&document),
-        }
-    }
-    kept
+    counts.written = writer.finish()?;
+    counts.n_read = documents.n_documents();
+    Ok(counts)
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@
 //! that every later stage sees plain files.
 
 mod arrivals;
+mod cut;
 mod hub;
 mod kaggle;
 mod local;
+mod parts;
 mod sample;
 mod settings;
 mod unpack;
@@ -22,8 +24,9 @@ mod url;
 use std::path::Path;
 
 use tinylm_pipeline::{
-    Content, FindInput, Forecast, Metrics, NoSettings, Outside, Pin, Remote, Roles, SettingError,
-    Stage, StageError, StageIo,
+    Content, FindInput, Forecast, Kind, Metrics, NoSettings, Outside, Pin, Remote, Roles,
+    SettingError, Stage, StageError, StageIo,
+    parts::{Collection, Conductor},
 };
 
 use crate::shared::{
@@ -33,8 +36,12 @@ use crate::shared::{
 use arrivals::Arrivals;
 use sample::Sampler;
 pub use settings::DownloadSettings;
+use settings::REVISION;
 
 pub struct Download;
+
+/// The kinds of its parts.
+pub(super) const PARTS: &[Kind] = parts::KINDS;
 
 impl Stage for Download {
     type Settings = DownloadSettings;
@@ -42,7 +49,7 @@ impl Stage for Download {
 
     const KIND: &'static str = "download";
     const ABOUT: &'static str = "brings data in: hub, address, Kaggle, local files or inline rows";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = REVISION;
     const MAKES: Content = Content::Files;
     const ROLES: Roles = Roles::Fixed(&[]);
 
@@ -65,6 +72,9 @@ impl Stage for Download {
             if let Err(error) = glob::Pattern::new(glob) {
                 return Err(SettingError::new(format!("files.{idx}"), error.to_string()));
             }
+        }
+        if settings.partition.is_some() {
+            check_partition(&settings)?;
         }
         if let Some(name) = settings.hub.as_ref().or(settings.kaggle.as_ref()) {
             let place = if settings.hub.is_some() {
@@ -107,6 +117,30 @@ impl Stage for Download {
     ) -> Result<Metrics, StageError> {
         run(settings, io, || net(settings, io.outside()))
     }
+
+    fn is_in_parts(settings: &DownloadSettings) -> bool {
+        settings.partition.is_some()
+    }
+
+    fn conduct(
+        settings: &DownloadSettings,
+        conductor: &dyn Conductor,
+    ) -> Result<Collection, StageError> {
+        parts::conduct(settings, conductor)
+    }
+}
+
+fn check_partition(settings: &DownloadSettings) -> Result<(), SettingError> {
+    if settings.path.is_none() {
+        let message = "only the files of `path` are brought in parts";
+        return Err(SettingError::new("partition", message)
+            .help("`normalize` has the setting too, for whatever was brought"));
+    }
+    if settings.max_samples.is_some() {
+        let message = "counts rows from the start of the corpus, which parts do not know of";
+        return Err(SettingError::new("max_samples", message).help("leave out `partition`"));
+    }
+    Ok(())
 }
 
 fn net(settings: &DownloadSettings, outside: &Outside) -> Result<Net, StageError> {
@@ -152,25 +186,11 @@ fn run(
     sampler.report(io);
     let (n_files, n_bytes) = folder_size(io.out())?;
     if n_files == 0 {
-        return Err(nothing_taken(&settings.files));
+        return Err(local::nothing_taken(&settings.files));
     }
     Ok(Metrics::default()
         .count("files", n_files)
         .count("bytes", n_bytes))
-}
-
-fn nothing_taken(globs: &[String]) -> StageError {
-    let (message, help) = match globs {
-        [] => (
-            "there is not one file to take".to_owned(),
-            "what `path`, the archive or the repository holds is empty",
-        ),
-        globs => (
-            format!("no file fits `files`: {}", globs.join(", ")),
-            "`files: []` takes every file",
-        ),
-    };
-    StageError::new(message).help(help).is_final()
 }
 
 fn check_digest(name: &str, digest: &str, is_for_url: bool) -> Result<(), SettingError> {
@@ -220,3 +240,6 @@ mod tests;
 
 #[cfg(test)]
 mod tests_network;
+
+#[cfg(test)]
+mod tests_parts;

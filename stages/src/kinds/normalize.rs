@@ -37,12 +37,15 @@ mod joiner;
 mod json_layout;
 mod lists;
 mod marked;
+mod outcome;
+mod parts;
 mod personachat;
 mod preferences;
 mod read;
 mod rejected;
 mod row_groups;
 mod rows;
+mod run;
 mod said;
 mod settings;
 pub(crate) mod shapes;
@@ -53,30 +56,24 @@ mod when;
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
 use tinylm_pipeline::{
-    Content, FindInput, Forecast, Metrics, NoSettings, Role as InputRole, Roles, SettingError,
-    Stage, StageError, StageIo,
+    Content, FindInput, Forecast, Kind, Metrics, NoSettings, Role as InputRole, Roles,
+    SettingError, Stage, StageError, StageIo,
+    parts::{Collection, Conductor},
 };
 
-use crate::shared::{
-    documents::{DocumentsWriter, Written},
-    json::write_json,
-    parallel::in_order,
-    shown,
-    template::Role,
-};
-use chunks::Chunks;
-use rejected::Rejections;
-use rows::{Made, Recipe, Tally};
+use crate::shared::{json::write_json, shown, template::Role};
+use run::{REVISION, Run, STATS};
 use settings::{Pairs, SystemPrompts};
 use shapes::Format;
-use source::Source;
 
 pub use examples::{EXAMPLES, Example};
 pub use settings::NormalizeSettings;
 
 pub struct Normalize;
+
+/// The kinds of its parts.
+pub(super) const PARTS: &[Kind] = parts::KINDS;
 
 impl Stage for Normalize {
     type Settings = NormalizeSettings;
@@ -84,7 +81,7 @@ impl Stage for Normalize {
 
     const KIND: &'static str = "normalize";
     const ABOUT: &'static str = "turns data of any shape into documents";
-    const REVISION: u32 = 6;
+    const REVISION: u32 = REVISION;
     const MAKES: Content = Content::Documents;
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
         .takes(&[Content::Files, Content::Documents, Content::Samples])]);
@@ -122,6 +119,12 @@ impl Stage for Normalize {
             let message = "a silence of no length ends every turn";
             return Err(SettingError::new("pause_minutes", message));
         }
+        if settings.partition.is_some() && settings.max_documents.is_some() {
+            let message =
+                "counts documents from the start of the corpus, which parts do not know of";
+            return Err(SettingError::new("max_documents", message)
+                .help("leave out `partition`, or name fewer `files`"));
+        }
         for (idx, glob) in settings.files.iter().enumerate() {
             if let Err(error) = glob::Pattern::new(glob) {
                 return Err(SettingError::new(format!("files.{idx}"), error.to_string()));
@@ -151,7 +154,22 @@ impl Stage for Normalize {
         let assistant = casting::assistant(settings, io, &sources)?;
         let mut run = Run::new(settings, io, &sources, assistant)?;
         run.go()?;
-        run.finish()
+        let outcome = run.finish()?;
+        outcome.check(settings.rejects_max)?;
+        io.note(outcome.summary());
+        write_json(&io.out().join(STATS), &outcome.stats())?;
+        Ok(outcome.metrics())
+    }
+
+    fn is_in_parts(settings: &NormalizeSettings) -> bool {
+        settings.partition.is_some()
+    }
+
+    fn conduct(
+        settings: &NormalizeSettings,
+        conductor: &dyn Conductor,
+    ) -> Result<Collection, StageError> {
+        parts::conduct(settings, conductor)
     }
 }
 
@@ -167,221 +185,6 @@ fn check_system(settings: &NormalizeSettings) -> Result<(), SettingError> {
         }
         _ => Ok(()),
     }
-}
-
-/// One pass over all sources.
-struct Run<'a> {
-    settings: &'a NormalizeSettings,
-    io: &'a StageIo<'a>,
-    sources: &'a [Source],
-    assistant: Option<String>,
-    writer: Option<DocumentsWriter>,
-    rejections: Rejections,
-    tallies: Vec<Tally>,
-    bytes_total: u64,
-    n_left: u64,
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        settings: &'a NormalizeSettings,
-        io: &'a StageIo<'a>,
-        sources: &'a [Source],
-        assistant: Option<String>,
-    ) -> Result<Self, StageError> {
-        Ok(Self {
-            settings,
-            io,
-            sources,
-            assistant,
-            writer: Some(DocumentsWriter::create(io.out())),
-            rejections: Rejections::create(io.out())?,
-            tallies: vec![Tally::default(); sources.len()],
-            bytes_total: sources.iter().map(|source| source.bytes).sum(),
-            n_left: settings.max_documents.unwrap_or(u64::MAX),
-        })
-    }
-
-    fn go(&mut self) -> Result<(), StageError> {
-        let (settings, sources) = (self.settings, self.sources);
-        let assistant = self.assistant.clone();
-        let mut writer = self
-            .writer
-            .take()
-            .ok_or_else(|| StageError::new("the documents are closed"))?;
-        let encoder = writer.encoder();
-        let recipe = Recipe::new(settings);
-        let enough = std::cell::Cell::new(false);
-        let mut chunks = Chunks::new(sources, settings, assistant.as_deref());
-        let outcome = in_order(
-            self.io.threads(),
-            |(_, chunk): &(usize, chunk::Chunk)| chunk.weight(),
-            || {
-                if enough.get() {
-                    return Ok(None);
-                }
-                chunks.next()
-            },
-            |(source_idx, chunk)| recipe.make(&sources[source_idx], source_idx, chunk, &encoder),
-            |made| {
-                self.take(made, &mut writer)?;
-                enough.set(self.n_left == 0);
-                Ok(())
-            },
-        );
-        self.writer = Some(writer);
-        for warning in chunks.warnings() {
-            self.io.warn(warning);
-        }
-        outcome
-    }
-
-    /// Takes what became of one chunk, unless there is enough already.
-    fn take(&mut self, made: Made, writer: &mut DocumentsWriter) -> Result<(), StageError> {
-        if self.n_left == 0 {
-            return Ok(());
-        }
-        let before = self.bytes_before(made.source_idx);
-        self.io
-            .progress(before + made.position, Some(self.bytes_total), "bytes")?;
-        let source = &self.sources[made.source_idx];
-        for rejection in &made.rejected {
-            self.rejections.push(source, rejection)?;
-        }
-        let mut tally = made.tally;
-        tally.documents = 0;
-        for documents in made.documents {
-            tally.documents += match documents {
-                rows::Documents::Encoded(encoded) => {
-                    let n_rows = encoded.n_rows as u64;
-                    writer.push_encoded(encoded)?;
-                    n_rows
-                }
-                rows::Documents::Rows(rows) => {
-                    let left = self.n_left - tally.documents;
-                    let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-                    for row in rows.iter().take(wanted) {
-                        writer.push(&row)?;
-                    }
-                    rows.len().min(wanted) as u64
-                }
-            };
-        }
-        self.n_left -= tally.documents;
-        self.tallies[made.source_idx].add(&tally);
-        Ok(())
-    }
-
-    fn bytes_before(&self, source_idx: usize) -> u64 {
-        self.sources[..source_idx]
-            .iter()
-            .map(|source| source.bytes)
-            .sum()
-    }
-
-    fn finish(self) -> Result<Metrics, StageError> {
-        let mut total = Tally::default();
-        for tally in &self.tallies {
-            total.add(tally);
-        }
-        self.check(&total)?;
-        self.io.note(summary(self.sources, &total));
-        let Some(writer) = self.writer else {
-            return Err(StageError::new("the documents are closed"));
-        };
-        let written = writer.finish()?;
-        self.rejections.finish()?;
-        let stats = stats(self.sources, &self.tallies, &total, written);
-        write_json(&self.io.out().join("stats.json"), &stats)?;
-        Ok(Metrics::default()
-            .count("documents", written.n_documents)
-            .count("bytes", written.n_bytes)
-            .count("turns", total.turns)
-            .count("rows", total.rows)
-            .count("rejected", total.rejected)
-            .count("filtered", total.filtered))
-    }
-
-    /// Refuses a corpus of which too little is left.
-    fn check(&self, total: &Tally) -> Result<(), StageError> {
-        if total.rows == 0 {
-            let message = "the sources hold no rows";
-            return Err(StageError::new(message)
-                .cause(files::listing(self.sources))
-                .is_final());
-        }
-        let share = total.rejected as f64 / total.rows as f64;
-        if total.rejected > 0 && (share > self.settings.rejects_max || total.documents == 0) {
-            let message = format!("{} of {} rows were rejected", total.rejected, total.rows);
-            let examples = self.rejections.examples();
-            let lacks = self.sources.iter().filter_map(|source| source.lack.clone());
-            let mut advice: Vec<String> = lacks.collect();
-            if examples.contains("not UTF-8") {
-                advice.push(input::HINT.to_owned());
-            }
-            if advice.is_empty() {
-                advice.push("name the shape with `format` or `columns`".to_owned());
-            }
-            advice.push("or raise `rejects_max`".to_owned());
-            let list = "`rejects_max: 1.0` keeps the whole list, `rejected.jsonl`";
-            return Err(StageError::new(message)
-                .cause(examples)
-                .help(format!("{}; {list}", advice.join(", ")))
-                .is_final());
-        }
-        if total.documents == 0 {
-            let message = format!("none of {} rows was wanted", total.rows);
-            let why = self.rejections.unwanted();
-            return Err(StageError::new(message).cause(why).is_final());
-        }
-        Ok(())
-    }
-}
-
-/// Says what the files were read as, and what became of their rows.
-fn summary(sources: &[Source], total: &Tally) -> String {
-    let mut formats: Vec<(String, Vec<&str>)> = Vec::new();
-    for source in sources {
-        let format = source.shape.format.name();
-        match formats.iter_mut().find(|(known, _)| *known == format) {
-            Some((_, files)) => files.push(&source.file),
-            None => formats.push((format, vec![&source.file])),
-        }
-    }
-    let read = formats.iter().map(|(format, files)| match files[..] {
-        [file] => format!("`{file}` is read as `{format}`"),
-        _ => format!("{} files are read as `{format}`", files.len()),
-    });
-    let read: Vec<String> = read.collect();
-    let (n_rows, n_rejected) = (total.rows, total.rejected);
-    let mut said = format!("{}: {n_rows} rows, {n_rejected} rejected", read.join(", "));
-    if total.filtered > 0 {
-        said.push_str(&format!(", {} left out", total.filtered));
-    }
-    said
-}
-
-fn stats(sources: &[Source], tallies: &[Tally], total: &Tally, written: Written) -> Value {
-    let files: Vec<Value> = sources
-        .iter()
-        .zip(tallies)
-        .map(|(source, tally)| {
-            let mut entry = Map::new();
-            entry.insert("source".to_owned(), json!(source.name));
-            entry.insert("file".to_owned(), json!(source.file));
-            entry.insert("format".to_owned(), json!(source.shape.format));
-            entry.insert("sureness".to_owned(), json!(source.sureness));
-            tally.write(&mut entry);
-            Value::Object(entry)
-        })
-        .collect();
-    let mut stats = Map::new();
-    stats.insert("version".to_owned(), json!(1));
-    stats.insert("bytes".to_owned(), json!(written.n_bytes));
-    total.write(&mut stats);
-    stats.insert("documents".to_owned(), json!(written.n_documents));
-    stats.insert("files".to_owned(), json!(files));
-    Value::Object(stats)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod rows;
 mod writer;
 
 pub(crate) use document::{Contents, Digest, Document};
-pub(crate) use folder::{Documents, RowGroup};
+pub(crate) use folder::{Documents, RowGroup, holds_documents};
 pub(crate) use rows::Rows;
 pub(crate) use writer::{DocumentsWriter, Encoded, Encoder, GROUP_BYTES, Written};
 

@@ -1,5 +1,6 @@
 //! Documents to ids, roles and targets, in one pass: for shards, and for measuring a model on documents.
 
+use serde::{Deserialize, Serialize};
 use tinylm_model::shards::{ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_TEXT, ROLE_USER, TARGET};
 use tinylm_pipeline::{StageError, StageIo, choices};
 
@@ -83,6 +84,7 @@ pub(crate) struct Encoded {
 }
 
 /// A document that cannot be written with this vocabulary.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Rejected {
     pub(crate) id: String,
     pub(crate) source: String,

@@ -11,6 +11,7 @@ use tinylm_pipeline::{At, StageError};
 
 use super::{
     documents::{Contents, Document, Documents},
+    files::files_below,
     hex::hex,
     template::{Spacing, Template, written},
 };
@@ -65,8 +66,29 @@ pub(crate) fn documents_of(
     Ok(found)
 }
 
-/// Returns the first entries of a list of JSON lines.
-pub(crate) fn first_entries(path: &Path) -> Result<Vec<Value>, StageError> {
+/// Returns the first entries of a list of JSON lines in an artifact, and what to call the files that they are
+/// in: `rejected.jsonl`, or of a stage in parts `rejected-*.jsonl`.
+pub(crate) fn first_entries(
+    artifact: &Path,
+    list: &str,
+) -> Result<(Vec<Value>, String), StageError> {
+    let whole = artifact.join(list);
+    if whole.exists() {
+        return Ok((entries_of(&whole)?, list.to_owned()));
+    }
+    let (stem, ending) = list.split_once('.').unwrap_or((list, ""));
+    let of_part = format!("{stem}-");
+    let mut entries = Vec::new();
+    for (name, path) in files_below(artifact)? {
+        if name.starts_with(&of_part) && name.ends_with(ending) && entries.len() < N_SHOWN {
+            entries.extend(entries_of(&path)?);
+        }
+    }
+    entries.truncate(N_SHOWN);
+    Ok((entries, format!("{stem}-*.{ending}")))
+}
+
+fn entries_of(path: &Path) -> Result<Vec<Value>, StageError> {
     let lines = BufReader::new(File::open(path).at(path)?).lines();
     let entries = lines.take(N_SHOWN).map(|line| {
         let entry = serde_json::from_str(&line.at(path)?);

@@ -58,6 +58,22 @@ pub(super) fn check_roles(path: &Path, roles: &[u8]) -> Result<(), ShardsError> 
     }
 }
 
+/// Checks the places of a file's own sources in the list of all.
+pub(super) fn check_sources(
+    path: &Path,
+    sources: &[u32],
+    n_sources: usize,
+) -> Result<(), ShardsError> {
+    let wrong = sources.iter().find(|source| **source as usize >= n_sources);
+    wrong.map_or(Ok(()), |source| {
+        Err(ShardsError::SourceOfFile {
+            path: path.to_owned(),
+            found: *source,
+            n_sources,
+        })
+    })
+}
+
 /// Returns where each document starts, and at last where the final one ends.
 pub(super) fn check_records(
     path: &Path,

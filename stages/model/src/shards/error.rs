@@ -45,6 +45,12 @@ pub enum ShardsError {
         found: u16,
         n_sources: usize,
     },
+    #[error("the index gives `{path}` the source {found}, and there are {n_sources}")]
+    SourceOfFile {
+        path: PathBuf,
+        found: u32,
+        n_sources: usize,
+    },
     #[error("`{path}` holds id {found} at token {token}, and the vocabulary has {vocab_size}")]
     Id {
         path: PathBuf,

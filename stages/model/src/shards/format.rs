@@ -58,6 +58,9 @@ pub struct ShardFile {
     pub name: String,
     pub tokens: u64,
     pub documents: u64,
+    /// What its records' sources stand for, where it counts its own: places in the list of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<u32>>,
 }
 
 /// One record of an `.idx` file.

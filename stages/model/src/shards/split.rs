@@ -19,7 +19,7 @@ pub struct Document {
     /// Tokens; never 0.
     pub len: u32,
     pub bytes: u32,
-    pub source: u16,
+    pub source: u32,
 }
 
 #[derive(Debug)]

@@ -58,5 +58,6 @@ fn write_file(folder: &Path, name: &str, documents: &[Tokens]) -> ShardFile {
         name: name.to_owned(),
         tokens: roles.len() as u64,
         documents: documents.len() as u64,
+        sources: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tinylm_model::shards::ShardsIndex;
 use tinylm_pipeline::{Metrics, StageError};
@@ -12,7 +13,7 @@ use crate::shared::encode::{Part, Rejected};
 /// How many of the rejected documents are named in `shards.json`.
 const REJECTED_SHOWN: usize = 100;
 
-#[derive(Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Stats {
     n_read: u64,
     n_dialogues: u64,
@@ -32,7 +33,7 @@ pub(super) struct Stats {
     longest: usize,
 }
 
-#[derive(Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 struct Count {
     documents: u64,
     tokens: u64,
@@ -78,6 +79,34 @@ impl Stats {
                 });
             }
         }
+    }
+
+    /// Adds the figures of the documents behind these.
+    pub(super) fn merge(&mut self, next: Self) {
+        self.n_read += next.n_read;
+        self.n_dialogues += next.n_dialogues;
+        self.n_pairs += next.n_pairs;
+        self.n_encoded += next.n_encoded;
+        self.n_empty += next.n_empty;
+        self.n_rejected += next.n_rejected;
+        self.n_words += next.n_words;
+        self.n_content_tokens += next.n_content_tokens;
+        self.n_content_bytes += next.n_content_bytes;
+        self.n_unknown += next.n_unknown;
+        let n_left = REJECTED_SHOWN - self.rejected.len();
+        self.rejected.extend(next.rejected.into_iter().take(n_left));
+        for (source, counts) in next.sources {
+            let known = self.sources.entry(source).or_default();
+            for (count, more) in known.iter_mut().zip(counts) {
+                count.documents += more.documents;
+                count.tokens += more.tokens;
+                count.bytes += more.bytes;
+            }
+        }
+        for (power, n) in next.lengths {
+            *self.lengths.entry(power).or_default() += n;
+        }
+        self.longest = self.longest.max(next.longest);
     }
 
     /// Whether nothing in it is answered by anybody.

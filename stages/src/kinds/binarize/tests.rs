@@ -16,6 +16,8 @@ use crate::shared::{
     testing::{Corpus, train_tokenizer},
 };
 
+mod parts;
+
 /// A corpus, a tokenizer trained on it, and what binarize made of both.
 struct Fixture {
     dir: TempDir,

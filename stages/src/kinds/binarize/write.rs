@@ -77,7 +77,7 @@ impl Writers {
         let sources: Vec<u16> = part
             .sources
             .iter()
-            .map(|name| self.source(name))
+            .map(|name| source_number(&mut self.sources, name))
             .collect::<Result<_, _>>()?;
         for document in part.documents {
             let end = start + document.n_tokens;
@@ -95,17 +95,6 @@ impl Writers {
         Ok(())
     }
 
-    fn source(&mut self, name: &str) -> Result<u16, StageError> {
-        let known = self.sources.iter().position(|source| source == name);
-        let idx = known.unwrap_or_else(|| {
-            self.sources.push(name.to_owned());
-            self.sources.len() - 1
-        });
-        u16::try_from(idx).map_err(|_| {
-            StageError::new("there are more than 65,536 sources in the documents").is_final()
-        })
-    }
-
     /// Closes all files and returns the sources and what each split holds.
     pub(super) fn finish(self) -> Result<(Vec<String>, BTreeMap<String, SplitIndex>), StageError> {
         let mut splits = BTreeMap::new();
@@ -117,6 +106,18 @@ impl Writers {
         }
         Ok((self.sources, splits))
     }
+}
+
+/// Returns the number of a source, which is put behind those that are known if it is new.
+pub(super) fn source_number(known: &mut Vec<String>, name: &str) -> Result<u16, StageError> {
+    let idx = known.iter().position(|source| source == name);
+    let idx = idx.unwrap_or_else(|| {
+        known.push(name.to_owned());
+        known.len() - 1
+    });
+    u16::try_from(idx).map_err(|_| {
+        StageError::new("there are more than 65,536 sources in the documents").is_final()
+    })
 }
 
 impl SplitWriter {
@@ -170,6 +171,7 @@ impl OpenShard {
                 name,
                 tokens: 0,
                 documents: 0,
+                sources: None,
             },
             roles: Output::create(path.with_extension("roles"))?,
             records: Output::create(path.with_extension("idx"))?,

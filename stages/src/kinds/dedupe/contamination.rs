@@ -29,31 +29,37 @@ const GRAM_BYTES: u64 = 40;
 pub(super) fn find(
     documents: &Documents,
     evaluation: &Documents,
+    ngram: usize,
     work: &Work,
     dropped: &mut Dropped,
 ) -> Result<Table<32>, StageError> {
-    let (ids, n_grams) = survey(evaluation, work)?;
+    let (ids, n_grams) = survey(evaluation, ngram, work)?;
     let n_passes = (n_grams * GRAM_BYTES)
         .div_ceil(work.memory(1, 2) as u64)
         .max(1);
     let mut overlaps = work.sorter("overlaps", 1, 8);
     for pass in 0..n_passes {
         let is_of_pass = |gram: u64| gram % n_passes == pass;
-        let held = held(evaluation, is_of_pass, (n_grams / n_passes) as usize, work)?;
-        look_up(documents, &held, is_of_pass, work, &mut overlaps)?;
+        let n_expected = (n_grams / n_passes) as usize;
+        let held = held(evaluation, ngram, is_of_pass, n_expected, work)?;
+        look_up(documents, &held, ngram, is_of_pass, work, &mut overlaps)?;
     }
     drop_overlapping(overlaps, dropped)?;
     Ok(ids)
 }
 
 /// Returns the ids of all documents, and how many n-grams they have.
-fn survey(evaluation: &Documents, work: &Work) -> Result<(Table<32>, u64), StageError> {
+fn survey(
+    evaluation: &Documents,
+    ngram: usize,
+    work: &Work,
+) -> Result<(Table<32>, u64), StageError> {
     let mut ids = Table::create(work.scratch.path(), "evaluation-ids")?;
     let mut n_grams = 0;
     let count = |_: &RowGroup, rows: Rows| {
         let (mut ngrams, mut grams, mut n_grams) = (Ngrams::default(), Vec::new(), 0);
         for document in rows.iter() {
-            ngrams.of(&document, work.settings.contamination_ngram, &mut grams);
+            ngrams.of(&document, ngram, &mut grams);
             n_grams += grams.len() as u64;
         }
         let ids: Vec<Digest> = rows.iter().map(|document| document.id).collect();
@@ -70,6 +76,7 @@ fn survey(evaluation: &Documents, work: &Work) -> Result<(Table<32>, u64), Stage
 /// Returns the n-grams of a pass, each with the first document that has it.
 fn held(
     evaluation: &Documents,
+    ngram: usize,
     is_of_pass: impl Fn(u64) -> bool + Sync,
     n_expected: usize,
     work: &Work,
@@ -78,7 +85,7 @@ fn held(
     let grams_of = |group: &RowGroup, rows: Rows| {
         let (mut ngrams, mut grams, mut of_group) = (Ngrams::default(), Vec::new(), Vec::new());
         for (number, document) in (group.first_row as u32..).zip(rows.iter()) {
-            ngrams.of(&document, work.settings.contamination_ngram, &mut grams);
+            ngrams.of(&document, ngram, &mut grams);
             let of_pass = grams.iter().filter(|gram| is_of_pass(**gram));
             of_group.extend(of_pass.map(|gram| (*gram, number)));
         }
@@ -99,6 +106,7 @@ fn held(
 fn look_up(
     documents: &Documents,
     held: &HashMap<u64, u32>,
+    ngram: usize,
     is_of_pass: impl Fn(u64) -> bool + Sync,
     work: &Work,
     overlaps: &mut Sorter<5>,
@@ -107,7 +115,7 @@ fn look_up(
         let (mut ngrams, mut grams) = (Ngrams::default(), Vec::new());
         let mut found: Vec<[u32; 5]> = Vec::new();
         for (number, document) in (group.first_row as u32..).zip(rows.iter()) {
-            ngrams.of(&document, work.settings.contamination_ngram, &mut grams);
+            ngrams.of(&document, ngram, &mut grams);
             let of_pass = grams.iter().zip(0..).filter(|(gram, _)| is_of_pass(**gram));
             let mut shared = of_pass.filter_map(|(gram, at)| Some((at, *held.get(gram)?)));
             if let Some((at, evaluation)) = shared.next() {

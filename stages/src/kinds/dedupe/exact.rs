@@ -89,7 +89,7 @@ impl Seen {
     }
 }
 
-fn says_the_same(kept: u32) -> Verdict {
+pub(super) fn says_the_same<K>(kept: K) -> Verdict<K> {
     Verdict {
         why: Why::Exact,
         kept,
@@ -154,19 +154,37 @@ impl<'a> Keys<'a> {
     pub(super) fn resolve(self, dropped: &mut Dropped) -> Result<(), StageError> {
         let keys: Sorted<5> = self.sorter.sorted();
         let mut keys = keys.reader()?;
-        let mut first: Option<(Key, u32)> = None;
+        let mut first = FirstOfKey::default();
         while let Some([a, b, c, d, number]) = keys.next()? {
             if dropped.contains(number) {
                 continue;
             }
-            let key = [a, b, c, d];
-            match first {
-                Some((known, kept)) if known == key => {
-                    dropped.add(number, says_the_same(kept))?;
-                }
-                _ => first = Some((key, number)),
+            if let Some(kept) = first.before([a, b, c, d], number) {
+                dropped.add(number, says_the_same(kept))?;
             }
         }
         Ok(())
+    }
+}
+
+/// The first of those that share a key, while documents come by in the order of their keys.
+pub(super) struct FirstOfKey<D>(Option<(Key, D)>);
+
+impl<D> Default for FirstOfKey<D> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<D: Copy> FirstOfKey<D> {
+    /// Returns the first document of this key, unless that is the one that comes by now.
+    pub(super) fn before(&mut self, key: Key, document: D) -> Option<D> {
+        match self.0 {
+            Some((known, first)) if known == key => Some(first),
+            _ => {
+                self.0 = Some((key, document));
+                None
+            }
+        }
     }
 }

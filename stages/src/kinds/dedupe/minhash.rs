@@ -20,12 +20,17 @@ pub(super) struct MinHash {
 
 impl MinHash {
     pub(super) fn new(permutations: usize, threshold: f64) -> Self {
+        Self::of_rows(permutations, rows(permutations, threshold))
+    }
+
+    /// One whose bands have so many rows, which is all that the threshold decides.
+    pub(super) fn of_rows(permutations: usize, n_rows: usize) -> Self {
         let numbers = |from: u64| (0..permutations as u64).map(move |n| mix(from + n));
         Self {
             // Odd, so that different n-grams stay different.
             factors: numbers(0x0010_0000).map(|number| number | 1).collect(),
             offsets: numbers(0x0020_0000).collect(),
-            n_rows: rows(permutations, threshold),
+            n_rows,
         }
     }
 
@@ -62,7 +67,7 @@ impl MinHash {
 }
 
 /// Returns the most rows a band may have for the chance to be reached.
-fn rows(permutations: usize, threshold: f64) -> usize {
+pub(super) fn rows(permutations: usize, threshold: f64) -> usize {
     let chance = |rows: usize| {
         let bands = permutations / rows;
         1.0 - (1.0 - threshold.powi(rows as i32)).powi(bands as i32)

@@ -4,8 +4,9 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{BufWriter, Write},
+    ops::Range,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
@@ -14,6 +15,7 @@ use tinylm_pipeline::{At, StageError};
 use super::{
     exact::{self, Key, Keys},
     minhash::MinHash,
+    settings::DedupeSettings,
     spill::{Numbers, Reader, Sorted, Sorter, Table},
     verdict::{Dropped, Verdict, Why},
     words::jaccard,
@@ -28,7 +30,7 @@ use crate::shared::{
 /// and with so many before it: what everyone shares tells little.
 const GROUP_NEAR: usize = 32;
 /// So many pairs are measured at once on all threads.
-const MEASURED_AT_ONCE: usize = 1 << 16;
+pub(super) const MEASURED_AT_ONCE: usize = 1 << 16;
 
 /// A later document and an earlier one, by number.
 type Pair = (u32, u32);
@@ -36,25 +38,70 @@ type Pair = (u32, u32);
 /// Finds exact repetitions, then those that overlap by the threshold.
 pub(super) fn find(
     documents: &Documents,
+    settings: &DedupeSettings,
     work: &Work,
     dropped: &mut Dropped,
 ) -> Result<(), StageError> {
-    let minhash = MinHash::new(work.settings.permutations, work.settings.threshold);
-    let bands = sign(documents, &minhash, work, dropped)?;
+    let minhash = MinHash::new(settings.permutations, settings.threshold);
+    let bands = sign(documents, &minhash, settings.ngram, work, dropped)?;
     let pairs = propose(bands, work, dropped)?;
     if pairs.is_empty() {
         return Ok(());
     }
-    let grams = Grams::read(documents, &wanted(&pairs, documents)?, work)?;
-    measure(&mut pairs.reader()?, &grams, work, dropped)
+    let (folder, wanted) = (work.scratch.path(), wanted(&pairs, documents)?);
+    Grams::write(folder, documents, &wanted, settings.ngram, work)?;
+    let grams = Grams::open(folder)?;
+    measure(
+        &mut pairs.reader()?,
+        &grams,
+        settings.threshold,
+        work,
+        dropped,
+    )
 }
 
 /// The signatures of one row group: a key and bands for each document.
-struct Signed {
-    keys: Vec<Key>,
+#[derive(Default)]
+pub(super) struct Signed {
+    pub(super) keys: Vec<Key>,
     bands: Vec<u64>,
     /// Whether a document has bands at all: one without words has none.
     has_bands: Vec<bool>,
+}
+
+impl Signed {
+    pub(super) fn of(rows: &Rows, minhash: &MinHash, ngram: usize) -> Self {
+        let mut signed = Self::of_keys(rows);
+        let (mut ngrams, mut grams, mut signature) = (Ngrams::default(), Vec::new(), Vec::new());
+        for document in rows.iter() {
+            ngrams.of(&document, ngram, &mut grams);
+            signed.has_bands.push(!grams.is_empty());
+            if !grams.is_empty() {
+                minhash.sign(&grams, &mut signature);
+                signed.bands.extend(minhash.bands(&signature));
+            }
+        }
+        signed
+    }
+
+    /// Keys without bands.
+    pub(super) fn of_keys(rows: &Rows) -> Self {
+        Self {
+            keys: exact::keys_of(rows),
+            ..Self::default()
+        }
+    }
+
+    /// Returns each band in two halves with its document's number behind it, where the first has this one.
+    pub(super) fn bands(&self, first_row: u32, n_bands: usize) -> impl Iterator<Item = [u32; 3]> {
+        let numbers = (first_row..).zip(&self.has_bands);
+        let numbers = numbers.filter_map(|(number, has_bands)| has_bands.then_some(number));
+        let of_documents = numbers.zip(self.bands.chunks_exact(n_bands));
+        of_documents.flat_map(|(number, bands)| {
+            let halves = move |band: &u64| [(*band >> 32) as u32, *band as u32, number];
+            bands.iter().map(halves)
+        })
+    }
 }
 
 /// Reads all documents, drops exact repetitions and returns the bands, each in two halves
@@ -62,51 +109,20 @@ struct Signed {
 fn sign<'a>(
     documents: &Documents,
     minhash: &MinHash,
+    ngram: usize,
     work: &'a Work,
     dropped: &mut Dropped,
 ) -> Result<Sorter<'a, 3>, StageError> {
     let mut keys = Keys::new(work.sorter("keys", 1, 8));
     let mut bands = work.sorter("bands", 1, 2);
-    let sign_group = |_: &RowGroup, rows: Rows| {
-        let mut signed = Signed {
-            keys: exact::keys_of(&rows),
-            bands: Vec::new(),
-            has_bands: Vec::new(),
-        };
-        let (mut ngrams, mut grams, mut signature) = (Ngrams::default(), Vec::new(), Vec::new());
-        for document in rows.iter() {
-            ngrams.of(&document, work.settings.ngram, &mut grams);
-            signed.has_bands.push(!grams.is_empty());
-            if !grams.is_empty() {
-                minhash.sign(&grams, &mut signature);
-                signed.bands.extend(minhash.bands(&signature));
-            }
-        }
-        Ok(signed)
-    };
+    let sign_group = |_: &RowGroup, rows: Rows| Ok(Signed::of(&rows, minhash, ngram));
     work.each_group(documents, "signing", sign_group, |group, signed| {
         keys.add(group, &signed.keys)?;
-        let mut of_documents = signed.bands.chunks_exact(minhash.n_bands());
-        for (number, has_bands) in (group.first_row as u32..).zip(signed.has_bands) {
-            let of_document = of_documents.next_if(has_bands);
-            for &band in of_document.unwrap_or_default() {
-                bands.push([(band >> 32) as u32, band as u32, number])?;
-            }
-        }
-        Ok(())
+        let mut of_group = signed.bands(group.first_row as u32, minhash.n_bands());
+        of_group.try_for_each(|band| bands.push(band))
     })?;
     keys.resolve(dropped)?;
     Ok(bands)
-}
-
-trait NextIf: Iterator {
-    fn next_if(&mut self, wanted: bool) -> Option<Self::Item>;
-}
-
-impl<I: Iterator> NextIf for I {
-    fn next_if(&mut self, wanted: bool) -> Option<I::Item> {
-        wanted.then(|| self.next()).flatten()
-    }
 }
 
 /// Returns the pairs that share a band, by the later document; one may be there twice.
@@ -125,12 +141,8 @@ fn propose<'a>(
         if dropped.contains(later) {
             continue;
         }
-        same.turn_to((high, low));
-        for &earlier in same.first.iter().chain(&same.near) {
-            // Two bands of one document may be the same number by chance.
-            if earlier != later {
-                pairs.push([later, earlier])?;
-            }
+        for earlier in same.before((high, low), later) {
+            pairs.push([later, earlier])?;
         }
         same.add(later);
     }
@@ -138,31 +150,44 @@ fn propose<'a>(
 }
 
 /// Those that a document is compared with in a band.
-#[derive(Default)]
-struct SameBand {
+pub(super) struct SameBand<D> {
     band: (u32, u32),
-    first: Vec<u32>,
-    near: VecDeque<u32>,
+    first: Vec<D>,
+    near: VecDeque<D>,
 }
 
-impl SameBand {
-    fn turn_to(&mut self, band: (u32, u32)) {
+impl<D> Default for SameBand<D> {
+    fn default() -> Self {
+        Self {
+            band: (0, 0),
+            first: Vec::new(),
+            near: VecDeque::new(),
+        }
+    }
+}
+
+impl<D: Copy + PartialEq> SameBand<D> {
+    /// Returns those that `later` is compared with in this band.
+    pub(super) fn before(&mut self, band: (u32, u32), later: D) -> impl Iterator<Item = D> {
         if band != self.band {
             self.band = band;
             self.first.clear();
             self.near.clear();
         }
+        let before = self.first.iter().chain(&self.near).copied();
+        // Two bands of one document may be the same number by chance.
+        before.filter(move |earlier| *earlier != later)
     }
 
-    fn add(&mut self, number: u32) {
+    pub(super) fn add(&mut self, document: D) {
         if self.first.len() < GROUP_NEAR {
-            self.first.push(number);
+            self.first.push(document);
             return;
         }
         if self.near.len() == GROUP_NEAR {
             self.near.pop_front();
         }
-        self.near.push_back(number);
+        self.near.push_back(document);
     }
 }
 
@@ -182,6 +207,7 @@ fn wanted(pairs: &Sorted<2>, documents: &Documents) -> Result<Numbers, StageErro
 fn measure(
     pairs: &mut Reader<2>,
     grams: &Grams,
+    threshold: f64,
     work: &Work,
     dropped: &mut Dropped,
 ) -> Result<(), StageError> {
@@ -194,7 +220,7 @@ fn measure(
         let same_later: Vec<&[Pair]> = some.chunk_by(|a, b| a.0 == b.0).collect();
         let measured: Vec<Vec<(Pair, f32)>> = same_later
             .par_iter()
-            .map(|pairs| similar(pairs, settled, grams, work, dropped.numbers()))
+            .map(|pairs| similar(pairs, settled, grams, threshold, work, dropped.numbers()))
             .collect::<Result<_, StageError>>()?;
         for ((later, earlier), similarity) in measured.into_iter().flatten() {
             if !dropped.contains(earlier) {
@@ -230,6 +256,7 @@ fn similar(
     pairs: &[Pair],
     settled: u32,
     grams: &Grams,
+    threshold: f64,
     work: &Work,
     dropped: &Numbers,
 ) -> Result<Vec<(Pair, f32)>, StageError> {
@@ -245,8 +272,7 @@ fn similar(
         if dropped.contains(pair.1) {
             continue;
         }
-        let similarity = jaccard(&later, &grams.of(pair.1)?);
-        if similarity >= work.settings.threshold as f32 {
+        if let Some(similarity) = overlap(&later, &grams.of(pair.1)?, threshold) {
             similar.push((pair, similarity));
             if pair.1 < settled {
                 break;
@@ -256,40 +282,61 @@ fn similar(
     Ok(similar)
 }
 
+/// Returns the share of n-grams that two documents have in common, if it is enough.
+pub(super) fn overlap(later: &[u64], earlier: &[u64], threshold: f64) -> Option<f32> {
+    let similarity = jaccard(later, earlier);
+    (similarity >= threshold as f32).then_some(similarity)
+}
+
+/// Returns the numbers of a row group's documents.
+fn group_rows(group: &RowGroup) -> Range<u32> {
+    let first_row = group.first_row as u32;
+    first_row..first_row + group.n_rows as u32
+}
+
 /// Where a set of n-grams begins in the file (eight bytes) and how many there are (four).
 const PLACE_LEN: usize = 12;
+const GRAMS: &str = "grams";
+const PLACES: &str = "places";
 
 /// The sorted n-grams of proposed documents, in a file.
-struct Grams {
+pub(super) struct Grams {
     path: PathBuf,
     file: File,
     places: Table<PLACE_LEN>,
 }
 
 impl Grams {
-    fn read(documents: &Documents, wanted: &Numbers, work: &Work) -> Result<Self, StageError> {
-        let folder = work.scratch.path();
-        let path = folder.join("grams");
+    /// Writes those of the documents that are wanted into a folder.
+    pub(super) fn write(
+        folder: &Path,
+        documents: &Documents,
+        wanted: &Numbers,
+        ngram: usize,
+        work: &Work,
+    ) -> Result<(), StageError> {
+        let path = folder.join(GRAMS);
         let mut file = BufWriter::new(File::create_new(&path).at(&path)?);
-        let mut places = Table::create(folder, "places")?;
+        let mut places: Table<PLACE_LEN> = Table::create(folder, PLACES)?;
         let mut offset: u64 = 0;
+        let is_wanted = |group: &RowGroup| group_rows(group).any(|number| wanted.contains(number));
         let grams_of_group = |group: &RowGroup, rows: Rows| {
-            let mut sets: Vec<Vec<u64>> = Vec::with_capacity(rows.len());
+            let mut sets: Vec<Vec<u64>> = vec![Vec::new(); group.n_rows];
             let mut ngrams = Ngrams::default();
-            for (number, document) in (group.first_row as u32..).zip(rows.iter()) {
-                let mut grams = Vec::new();
+            let documents = group_rows(group).zip(rows.iter());
+            for ((number, document), grams) in documents.zip(&mut sets) {
                 if wanted.contains(number) {
-                    ngrams.of(&document, work.settings.ngram, &mut grams);
+                    ngrams.of(&document, ngram, grams);
                     grams.sort_unstable();
                     grams.dedup();
                 }
-                sets.push(grams);
             }
             Ok(sets)
         };
-        work.each_group(
+        work.each_group_wanted(
             documents,
             "reading proposed pairs",
+            is_wanted,
             grams_of_group,
             |_, sets| {
                 let mut of_group = Vec::with_capacity(sets.len());
@@ -306,12 +353,19 @@ impl Grams {
                 places.append(&of_group)
             },
         )?;
-        file.flush().at(&path)?;
-        let file = File::open(&path).at(&path)?;
-        Ok(Self { path, file, places })
+        file.flush().at(&path)
     }
 
-    fn of(&self, number: u32) -> Result<Vec<u64>, StageError> {
+    pub(super) fn open(folder: &Path) -> Result<Self, StageError> {
+        let path = folder.join(GRAMS);
+        Ok(Self {
+            file: File::open(&path).at(&path)?,
+            path,
+            places: Table::open(folder, PLACES)?,
+        })
+    }
+
+    pub(super) fn of(&self, number: u32) -> Result<Vec<u64>, StageError> {
         let [a, b, c, d, e, f, g, h, count @ ..] = self.places.get(number)?;
         let offset = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let mut bytes = vec![0; 8 * u32::from_le_bytes(count) as usize];

@@ -27,11 +27,11 @@ impl DuplicatesWriter {
         })
     }
 
-    pub(super) fn push(
+    pub(super) fn push<K>(
         &mut self,
         id: Digest,
         kept: Digest,
-        verdict: &Verdict,
+        verdict: &Verdict<K>,
     ) -> Result<(), StageError> {
         let why = match verdict.why {
             Why::Exact => "exact",
@@ -53,14 +53,14 @@ impl DuplicatesWriter {
 
 /// Returns the first duplicates as lines for a person, each with the document kept for it.
 pub(super) fn shown(artifact: &Path) -> Result<Vec<String>, StageError> {
-    let entries = shown::first_entries(&artifact.join(NAME))?;
+    let (entries, name) = shown::first_entries(artifact, NAME)?;
     let word = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let ids: Vec<String> = entries.iter().map(|entry| word(entry, "kept_id")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let found = shown::documents_of(artifact, &ids)?;
     let mut lines = Vec::new();
     if !entries.is_empty() {
-        lines.extend([String::new(), format!("dropped (all are in `{NAME}`):")]);
+        lines.extend([String::new(), format!("dropped (all are in `{name}`):")]);
     }
     for entry in &entries {
         let (reason, kept) = (word(entry, "reason"), word(entry, "kept_id"));

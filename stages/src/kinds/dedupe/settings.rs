@@ -2,6 +2,8 @@
 
 use tinylm_pipeline::{choices, settings};
 
+use crate::shared::partition::Partition;
+
 choices! {
     /// How documents are compared with each other.
     pub enum Method {
@@ -29,5 +31,7 @@ settings! {
         pub contamination_ngram: usize = 13,
         /// Megabytes of memory for comparing; more than that is kept on disk, which changes nothing but time.
         pub memory_mb: usize = 512,
+        /// How much text, as files, is compared as one part (`4GB`), so that a corpus that grows by a file costs that file; without it, all of it is compared at once. What is dropped is the same.
+        pub partition: Option<Partition> = None => neutral None,
     }
 }

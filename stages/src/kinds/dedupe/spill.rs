@@ -10,7 +10,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::{self, File, OpenOptions},
-    io::{BufReader, BufWriter, Read, Write},
+    io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -19,10 +19,12 @@ use std::{
 use rayon::slice::ParallelSliceMut;
 use tinylm_pipeline::{At, StageError};
 
+use super::records::{Records, RecordsWriter};
+
 /// So many runs are merged into one, which bounds the files that are open at once.
 const RUNS_MAX: usize = 64;
 /// The buffer of a file, where the memory allows that much.
-const BUFFER_BYTES: usize = 1 << 18;
+pub(super) const BUFFER_BYTES: usize = 1 << 18;
 const BUFFER_BYTES_MIN: usize = 1 << 12;
 /// A reader looks after so many records whether it should stop.
 const STOP_EVERY: u32 = 1 << 16;
@@ -132,16 +134,13 @@ impl Files<'_> {
     ) -> Result<Run, StageError> {
         let path = self.folder.join(format!("{}-{}", self.name, self.n_made));
         self.n_made += 1;
-        let file = File::create_new(&path).at(&path)?;
-        let mut file = BufWriter::with_capacity(self.buffer_bytes(1), file);
+        let mut file = RecordsWriter::create(&path, self.buffer_bytes(1))?;
         let mut run = Run { path, n_records: 0 };
         while let Some(record) = next()? {
-            for word in record {
-                file.write_all(&word.to_le_bytes()).at(&run.path)?;
-            }
+            file.push(record)?;
             run.n_records += 1;
         }
-        file.flush().at(&run.path)?;
+        file.finish()?;
         Ok(run)
     }
 }
@@ -166,30 +165,17 @@ impl<const N: usize> Sorted<'_, N> {
 /// Merges sorted runs; also where work that should stop does.
 pub(super) struct Reader<'a, const N: usize> {
     held: std::slice::Iter<'a, [u32; N]>,
-    runs: Vec<RunReader<'a>>,
+    runs: Vec<Records<N>>,
     /// The next record of each run, and of what is held behind the last one.
     heads: BinaryHeap<Reverse<([u32; N], usize)>>,
     cancel: &'a AtomicBool,
     n_until_look: u32,
 }
 
-struct RunReader<'a> {
-    path: &'a Path,
-    file: BufReader<File>,
-    n_left: u64,
-}
-
 impl<'a, const N: usize> Reader<'a, N> {
     fn new(files: &Files<'a>, held: &'a [[u32; N]], runs: &'a [Run]) -> Result<Self, StageError> {
         let n_bytes = files.buffer_bytes(runs.len());
-        let open = |run: &'a Run| {
-            let file = File::open(&run.path).at(&run.path)?;
-            Ok(RunReader {
-                path: &run.path,
-                file: BufReader::with_capacity(n_bytes, file),
-                n_left: run.n_records,
-            })
-        };
+        let open = |run: &Run| Records::open(&run.path, n_bytes, 0..run.n_records);
         let mut this = Self {
             held: held.iter(),
             runs: runs.iter().map(open).collect::<Result<_, StageError>>()?,
@@ -234,22 +220,6 @@ impl<'a, const N: usize> Reader<'a, N> {
     }
 }
 
-impl RunReader<'_> {
-    fn next<const N: usize>(&mut self) -> Result<Option<[u32; N]>, StageError> {
-        if self.n_left == 0 {
-            return Ok(None);
-        }
-        self.n_left -= 1;
-        let mut record = [0; N];
-        for word in &mut record {
-            let mut bytes = [0; 4];
-            self.file.read_exact(&mut bytes).at(self.path)?;
-            *word = u32::from_le_bytes(bytes);
-        }
-        Ok(Some(record))
-    }
-}
-
 /// Records of one length in a file, found by number.
 pub(super) struct Table<const LEN: usize> {
     path: PathBuf,
@@ -263,6 +233,14 @@ impl<const LEN: usize> Table<LEN> {
         let file = options.read(true).append(true).create_new(true).open(&path);
         Ok(Self {
             file: file.at(&path)?,
+            path,
+        })
+    }
+
+    pub(super) fn open(folder: &Path, name: &str) -> Result<Self, StageError> {
+        let path = folder.join(name);
+        Ok(Self {
+            file: File::open(&path).at(&path)?,
             path,
         })
     }

@@ -10,11 +10,11 @@ use crate::shared::documents::{Documents, RowGroup};
 
 /// Why a document is dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct Verdict<K = u32> {
     pub(super) why: Why,
-    /// The number of the document that is kept in its place, or of the evaluation
+    /// Names, here by number, the document that is kept in its place, or the evaluation
     /// document that it repeats.
-    pub(super) kept: u32,
+    pub(super) kept: K,
     pub(super) similarity: f32,
 }
 

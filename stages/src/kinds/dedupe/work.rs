@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tinylm_pipeline::{At, StageError, StageIo};
 
-use super::{settings::DedupeSettings, spill::Sorter};
+use super::spill::Sorter;
 use crate::shared::{
     documents::{Documents, RowGroup, Rows},
     parallel::in_order,
@@ -12,8 +12,8 @@ use crate::shared::{
 
 /// Shared by all passes.
 pub(super) struct Work<'a> {
-    pub(super) settings: &'a DedupeSettings,
     pub(super) io: &'a StageIo<'a>,
+    memory_mb: usize,
     /// A folder for what does not fit into memory; emptied at the start and at the end.
     pub(super) scratch: Scratch,
 }
@@ -35,10 +35,7 @@ impl Drop for Scratch {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(
-        settings: &'a DedupeSettings,
-        io: &'a StageIo<'a>,
-    ) -> Result<Self, StageError> {
+    pub(super) fn new(memory_mb: usize, io: &'a StageIo<'a>) -> Result<Self, StageError> {
         let path = io.checkpoints().join("dedupe-scratch");
         if path.exists() {
             std::fs::remove_dir_all(&path).at(&path)?;
@@ -46,8 +43,8 @@ impl<'a> Work<'a> {
         std::fs::create_dir_all(&path).at(&path)?;
         let scratch = Scratch(path);
         Ok(Self {
-            settings,
             io,
+            memory_mb,
             scratch,
         })
     }
@@ -56,7 +53,7 @@ impl<'a> Work<'a> {
     /// whole: verdicts an eighth; of an evaluation set a half and an eighth; for `exact` a
     /// half; for `minhash` an eighth, a half and a quarter.
     pub(super) fn memory(&self, part: usize, of: usize) -> usize {
-        (self.settings.memory_mb << 20) / of * part
+        (self.memory_mb << 20) / of * part
     }
 
     /// Returns what sorts records in such a share.
@@ -78,9 +75,25 @@ impl<'a> Work<'a> {
         work: impl Fn(&RowGroup, Rows) -> Result<R, StageError> + Sync,
         take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
+        self.each_group_wanted(documents, note, |_| true, work, take)
+    }
+
+    /// The same, without reading the row groups that are not wanted; they come without rows.
+    pub(super) fn each_group_wanted<R: Send>(
+        &self,
+        documents: &Documents,
+        note: &str,
+        is_wanted: impl Fn(&RowGroup) -> bool + Sync,
+        work: impl Fn(&RowGroup, Rows) -> Result<R, StageError> + Sync,
+        take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
         let nothing = |_: &RowGroup| Ok(());
-        let work = |group: &RowGroup, rows, ()| work(group, rows);
-        self.each_group_with(documents, note, nothing, work, take)
+        let read = |group: &RowGroup| match is_wanted(group) {
+            true => group.read(),
+            false => Ok(Rows::default()),
+        };
+        let work = |group: &RowGroup, ()| work(group, read(group)?);
+        self.in_turn(documents, note, nothing, work, take)
     }
 
     /// The same with something of one's own for each group, asked for in order.
@@ -88,8 +101,20 @@ impl<'a> Work<'a> {
         &self,
         documents: &Documents,
         note: &str,
-        mut give: impl FnMut(&RowGroup) -> Result<T, StageError>,
+        give: impl FnMut(&RowGroup) -> Result<T, StageError>,
         work: impl Fn(&RowGroup, Rows, T) -> Result<R, StageError> + Sync,
+        take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        let work = |group: &RowGroup, given| work(group, group.read()?, given);
+        self.in_turn(documents, note, give, work, take)
+    }
+
+    fn in_turn<T: Send, R: Send>(
+        &self,
+        documents: &Documents,
+        note: &str,
+        mut give: impl FnMut(&RowGroup) -> Result<T, StageError>,
+        work: impl Fn(&RowGroup, T) -> Result<R, StageError> + Sync,
         mut take: impl FnMut(&RowGroup, R) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         let mut groups = documents.row_groups().iter();
@@ -103,7 +128,7 @@ impl<'a> Work<'a> {
             },
             |(group, given)| match self.io.is_cancelled() {
                 true => Err(StageError::cancelled()),
-                false => Ok((group, work(group, group.read()?, given)?)),
+                false => Ok((group, work(group, given)?)),
             },
             |(group, result)| {
                 let done = group.first_row + group.n_rows as u64;

@@ -31,15 +31,7 @@ pub(super) fn write_rows(
 
 /// Copies the files that `path` names and checks each copy against the digest in the key.
 pub(super) fn copy_files(arrivals: &Arrivals, sampler: &mut Sampler) -> Result<(), StageError> {
-    // Checked when the settings were.
-    let globs: Vec<glob::Pattern> = arrivals
-        .settings
-        .files
-        .iter()
-        .filter_map(|glob| glob::Pattern::new(glob).ok())
-        .collect();
-    let mut files = arrivals.io.local_files("path");
-    files.retain(|file| globs.is_empty() || globs.iter().any(|glob| glob.matches(&file.name)));
+    let files = chosen(arrivals.io.local_files("path"), &arrivals.settings.files);
     let total: u64 = files.iter().map(|file| file.bytes).sum();
     let mut done = 0;
     for file in files {
@@ -51,6 +43,17 @@ pub(super) fn copy_files(arrivals: &Arrivals, sampler: &mut Sampler) -> Result<(
         done += file.bytes;
     }
     arrivals.io.progress(total, Some(total), "bytes")
+}
+
+/// Returns those of the files that one of the globs takes, or all where there is none.
+pub(super) fn chosen<'a>(mut files: Vec<&'a LocalFile>, globs: &[String]) -> Vec<&'a LocalFile> {
+    // Checked when the settings were.
+    let globs = globs
+        .iter()
+        .filter_map(|glob| glob::Pattern::new(glob).ok());
+    let globs: Vec<glob::Pattern> = globs.collect();
+    files.retain(|file| globs.is_empty() || globs.iter().any(|glob| glob.matches(&file.name)));
+    files
 }
 
 fn copy(file: &LocalFile, arrivals: &Arrivals, sampler: &mut Sampler) -> Result<(), StageError> {
@@ -76,4 +79,25 @@ fn make_writable(path: &std::path::Path) -> Result<(), StageError> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).at(path)?;
     }
     Ok(())
+}
+
+pub(super) fn nothing_taken(globs: &[String]) -> StageError {
+    let (message, help) = match globs {
+        [] => (
+            "there is not one file to take".to_owned(),
+            "what `path`, the archive or the repository holds is empty",
+        ),
+        globs => (
+            format!("no file fits `files`: {}", globs.join(", ")),
+            "`files: []` takes every file",
+        ),
+    };
+    StageError::new(message).help(help).is_final()
+}
+
+/// Two files that would have one name once they are opened, or cut.
+pub(super) fn held_twice(name: &str) -> StageError {
+    StageError::new(format!("two of the files hold a `{name}`"))
+        .help("give each a stage of its own, or set `open: false`")
+        .is_final()
 }

@@ -3,7 +3,13 @@
 use serde_json::Value;
 use tinylm_pipeline::{LocalPath, settings};
 
-use crate::shared::hub::{Repo, RepoKind};
+use crate::shared::{
+    hub::{Repo, RepoKind},
+    partition::Partition,
+};
+
+/// Of the whole as of its parts.
+pub(super) const REVISION: u32 = 1;
 
 settings! {
     /// Where the data is.
@@ -27,6 +33,9 @@ settings! {
         pub kaggle: Option<String> = None,
         /// A file, folder or glob on this machine.
         pub path: Option<LocalPath> = None,
+        /// The files of `path` are copied in parts of about so many bytes (`4GB`), and those that are here already are not;
+        /// larger ones of JSON lines are cut into files of that size.
+        pub partition: Option<Partition> = None => neutral None,
         /// The data itself, one row an item.
         pub rows: Option<Vec<Value>> = None,
         /// Stop after so many rows, where the format allows.

@@ -152,7 +152,7 @@ impl Corpus {
                             .map(|idx| role_byte(&stretch, idx))
                             .collect(),
                         n_bytes: u64::from(document.bytes),
-                        source: shards.index().sources[usize::from(document.source)].clone(),
+                        source: shards.index().sources[document.source as usize].clone(),
                     })?;
                     if !go_on {
                         break;

@@ -58,6 +58,34 @@ pub(super) fn assistant(
     }
 }
 
+/// The same of some files of a corpus, where nobody may be chosen who another file would change.
+pub(super) fn assistant_of_part(
+    settings: &NormalizeSettings,
+    sources: &[Source],
+) -> Result<Option<String>, StageError> {
+    let mut roles = sources.iter().flat_map(|source| &source.shape.roles);
+    let by_hand = roles.find(|(_, role)| **role == Role::Assistant);
+    let by_hand = by_hand.map(|(name, _)| name);
+    if let Some(name) = settings.assistant.as_ref().or(by_hand) {
+        return Ok(Some(name.clone()));
+    }
+    for source in sources.iter().filter(|one| one.shape.format.is_gathered()) {
+        let people = people(source, settings)?.filter(|people| people.is_stream);
+        let is_role = |name: &str| role(name, &source.shape.roles).is_some();
+        if people.is_some_and(|people| !people.n_messages.iter().all(|(name, _)| is_role(name))) {
+            let message = format!(
+                "`{}` is a chat, and nobody is said to be the assistant",
+                source.file
+            );
+            return Err(StageError::new(message)
+                .cause("in parts, who wrote most would change with every file that comes to the corpus")
+                .help("name the person: `assistant: NAME`")
+                .is_final());
+        }
+    }
+    Ok(None)
+}
+
 fn has(people: &People, name: &str) -> bool {
     people.n_messages.iter().any(|(known, _)| known == name)
 }

@@ -3,7 +3,10 @@
 use std::{borrow::Cow, path::PathBuf};
 
 use encoding_rs::{Encoding, UTF_8};
-use tinylm_pipeline::{At, StageError, StageIo};
+use tinylm_pipeline::{
+    At, StageError, StageIo,
+    parts::{FileEntry, Whole},
+};
 
 use super::{
     auto::{recognised, share, text_format, text_layout, why_not},
@@ -20,7 +23,7 @@ use super::{
     shapes::{Format, Shape},
     source::{Cells, Source},
 };
-use crate::shared::{files::files_below, template::Role};
+use crate::shared::{files::files_below, partition::NamedFile, template::Role};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -76,41 +79,51 @@ fn is_about_slack(file: &str) -> bool {
     names.contains(&file.rsplit('/').next().unwrap_or(file))
 }
 
+/// The files that these settings want.
+pub(super) struct Wanted(Vec<glob::Pattern>);
+
+impl Wanted {
+    pub(super) fn new(settings: &NormalizeSettings) -> Self {
+        // They were checked when the settings were.
+        let globs = settings.files.iter();
+        Self(
+            globs
+                .filter_map(|glob| glob::Pattern::new(glob).ok())
+                .collect(),
+        )
+    }
+
+    pub(super) fn takes(&self, file: &str) -> bool {
+        self.ending(file).is_some()
+    }
+
+    fn ending(&self, file: &str) -> Option<Ending> {
+        let wanted = self.0.is_empty() || self.0.iter().any(|glob| glob.matches(file));
+        ending(file).filter(|_| wanted)
+    }
+}
+
 /// Returns every file to read, in the order of the inputs and of their names.
 pub(super) fn sources(
     settings: &NormalizeSettings,
     io: &StageIo,
 ) -> Result<Vec<Source>, StageError> {
-    // Both were checked when the settings were.
-    let globs: Vec<glob::Pattern> = settings
-        .files
-        .iter()
-        .filter_map(|glob| glob::Pattern::new(glob).ok())
-        .collect();
+    let wanted = Wanted::new(settings);
     let inputs = io.inputs("sources");
     let mut sources: Vec<Source> = Vec::new();
     let (mut others, mut empty) = (Vec::new(), Vec::new());
     for (idx, input) in inputs.iter().enumerate() {
         let first = sources.len();
         for (file, path) in files_below(&input.path)? {
-            let wanted = globs.is_empty() || globs.iter().any(|glob| glob.matches(&file));
-            let Some(ending) = ending(&file).filter(|_| wanted) else {
+            let Some(ending) = wanted.ending(&file) else {
                 others.push(file);
                 continue;
             };
-            let bytes = std::fs::metadata(&path).at(&path)?.len();
-            if bytes == 0 {
+            let place = Place::new(file.clone(), path, settings)?;
+            if place.bytes == 0 {
                 empty.push(file);
                 continue;
             }
-            let place = Place {
-                file: file.clone(),
-                path,
-                bytes,
-                // It was checked when the settings were.
-                encoding: input::encoding(&settings.encoding).unwrap_or(UTF_8),
-                settings,
-            };
             match place.recognised(ending)? {
                 Some(source) => sources.push(source),
                 None => others.push(file),
@@ -134,6 +147,37 @@ pub(super) fn sources(
         io.info(said(source));
     }
     Ok(sources)
+}
+
+/// Returns those of a part's files that hold rows, each a source of its own.
+pub(super) fn sources_of_part(
+    settings: &NormalizeSettings,
+    io: &StageIo,
+    files: &[NamedFile],
+) -> Result<Vec<Source>, StageError> {
+    let mut sources = Vec::new();
+    for NamedFile { place, name, path } in files {
+        let Some(ending) = ending(name) else {
+            continue;
+        };
+        let file = Place::new(name.clone(), path.clone(), settings)?;
+        if let Some(mut source) = file.recognised(ending)? {
+            source.name = source_name(*place, std::slice::from_ref(&source));
+            io.info(said(&source));
+            sources.push(source);
+        }
+    }
+    Ok(sources)
+}
+
+/// Says why nothing of some artifacts can be read.
+pub(super) fn nothing_in(inputs: &[Whole], wanted: &Wanted) -> StageError {
+    let files = inputs.iter().flat_map(|input| &input.files);
+    let (empty, others): (Vec<_>, Vec<_>) = files.partition(|file| wanted.takes(&file.path));
+    let names = |files: Vec<&FileEntry>| -> Vec<String> {
+        files.into_iter().map(|file| file.path.clone()).collect()
+    };
+    nothing_to_read(&names(others), &names(empty))
 }
 
 /// Returns what the documents of an input name as their source: its place in the list,
@@ -188,9 +232,8 @@ fn nothing_to_read(others: &[String], empty: &[String]) -> StageError {
 }
 
 /// Lists files for a message.
-pub(super) fn listing(sources: &[Source]) -> String {
-    let files: Vec<String> = sources.iter().map(|source| source.file.clone()).collect();
-    format!("read were {}", quoted(&files))
+pub(super) fn listing(files: &[String]) -> String {
+    format!("read were {}", quoted(files))
 }
 
 /// A file of which only the name is known.
@@ -202,7 +245,22 @@ struct Place<'a> {
     settings: &'a NormalizeSettings,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn new(
+        file: String,
+        path: PathBuf,
+        settings: &'a NormalizeSettings,
+    ) -> Result<Self, StageError> {
+        Ok(Self {
+            file,
+            bytes: std::fs::metadata(&path).at(&path)?.len(),
+            path,
+            // It was checked when the settings were.
+            encoding: input::encoding(&settings.encoding).unwrap_or(UTF_8),
+            settings,
+        })
+    }
+
     /// Looks into the file; `None` if it holds labels rather than text.
     fn recognised(self, ending: Ending) -> Result<Option<Source>, StageError> {
         let settings = self.settings;

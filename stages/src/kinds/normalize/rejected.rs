@@ -117,10 +117,10 @@ impl Rejections {
 
 /// Returns the first rejections as lines for a person, if there are any.
 pub(super) fn shown(artifact: &Path) -> Result<Vec<String>, StageError> {
-    let entries = shown::first_entries(&artifact.join(NAME))?;
+    let (entries, name) = shown::first_entries(artifact, NAME)?;
     let mut lines = Vec::new();
     if !entries.is_empty() {
-        lines.extend([String::new(), format!("left out (all are in `{NAME}`):")]);
+        lines.extend([String::new(), format!("left out (all are in `{name}`):")]);
     }
     lines.extend(entries.iter().map(|entry| {
         let word = |name: &str| entry[name].as_str().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tinylm_pipeline::StageError;
 
@@ -53,7 +54,7 @@ pub(super) enum Documents {
 }
 
 /// Counts over rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub(super) rows: u64,
     pub(super) documents: u64,

@@ -9,6 +9,7 @@ use super::{
     columns::Columns,
     shapes::Format,
 };
+use crate::shared::partition::Partition;
 
 choices! {
     /// What happens to system prompts.
@@ -67,6 +68,8 @@ settings! {
         pub max_documents: Option<u64> = None,
         /// The largest share of rows that may be rejected.
         pub rejects_max: f64 = 0.1,
+        /// Files are read in parts of about so many bytes (`4GB`), and a file that comes to the corpus costs its part.
+        pub partition: Option<Partition> = None => neutral None,
         /// A row longer than this is rejected and, but in Parquet, never held in memory.
         pub row_bytes_max: u64 = 16 << 20,
     }

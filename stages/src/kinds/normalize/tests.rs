@@ -13,6 +13,7 @@ use super::*;
 use crate::shared::documents::{Contents, Documents};
 
 mod chats;
+mod parts;
 mod preferences;
 
 /// A corpus in a folder of its own, as `download` would leave it.

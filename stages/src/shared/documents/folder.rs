@@ -54,6 +54,20 @@ impl Documents {
         Ok(documents)
     }
 
+    /// Looks at these files, each with the place of its artifact where there are several.
+    pub(crate) fn of_files(
+        files: impl IntoIterator<Item = (PathBuf, Option<usize>)>,
+    ) -> Result<Self, StageError> {
+        let mut documents = Self {
+            groups: Vec::new(),
+            n_documents: 0,
+        };
+        for (path, place) in files {
+            documents.add_file(&path, place)?;
+        }
+        Ok(documents)
+    }
+
     pub(crate) fn n_documents(&self) -> u64 {
         self.n_documents
     }
@@ -113,13 +127,18 @@ impl Documents {
     }
 }
 
+/// Whether a file of this name is one of documents.
+pub(crate) fn holds_documents(name: &str) -> bool {
+    name.starts_with("documents-") && name.ends_with(".parquet")
+}
+
 /// Returns the document files of an artifact in order.
 fn document_files(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).at(folder)? {
         let path = entry.at(folder)?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with("documents-") && name.ends_with(".parquet")) {
+        if name.is_some_and(holds_documents) {
             files.push(path);
         }
     }

@@ -56,6 +56,7 @@ fn shards(folder: &Path, tokens: &[&str]) -> PathBuf {
             name: format!("{name}-00000.bin"),
             tokens: roles.len() as u64,
             documents: n_documents.into(),
+            sources: None,
         };
         let path = folder.join(&file.name);
         fs::write(&path, bin).unwrap();
