@@ -31,6 +31,7 @@ mod mistakes;
 mod numbers;
 mod older;
 mod outside;
+mod parts;
 mod paths;
 mod preferences;
 mod ranks;

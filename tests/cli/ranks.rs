@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Child};
 
-use crate::harness::{Project, signal, wait_until};
+use crate::harness::{Project, children_of, signal, wait_until};
 
 const SHARED: &str = "
 name: shared
@@ -41,17 +41,6 @@ fn made(project: &Project) -> String {
     let files = project.artifact_folder("base");
     let names: Vec<_> = files.components().rev().skip(1).take(2).collect();
     format!("{names:?}")
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
-    pids.filter(is_child).collect()
 }
 
 /// The processes that follow, once so many share the work.

@@ -7,5 +7,6 @@
 
 mod faults;
 mod lab;
+mod parts;
 mod project;
 mod running;

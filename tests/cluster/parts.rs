@@ -1,0 +1,122 @@
+//! The parts of a stage as tasks of an array job.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use rustix::process::Signal;
+
+use crate::{
+    lab::{kill, lab, wait_for},
+    project::Project,
+};
+
+const PARTS: &str = "
+stages:
+  corpus: { kind: download, with: { path: corpus } }
+  talk: { kind: normalize, inputs: [corpus], with: { partition: 1KB } }
+  clean: { kind: dedupe, inputs: [talk], with: { method: minhash, partition: 1KB } }
+";
+const N_FILES: usize = 12;
+
+fn with_files(project: Project) -> Project {
+    for file in 0..N_FILES {
+        let row = |row: usize| {
+            let of = if row.is_multiple_of(7) { 0 } else { file };
+            format!(
+                "{{\"prompt\": \"what is {row} of {of}\", \"response\": \"it is {} and {}\"}}\n",
+                row * of,
+                row + of
+            )
+        };
+        let rows: String = (0..40).map(row).collect();
+        project.write(&format!("corpus/talk-{file:02}.jsonl"), &rows);
+    }
+    project
+}
+
+/// The artifacts of the two stages in parts when nothing happens to them, on this machine.
+fn undisturbed(lab: &crate::lab::Lab) -> [String; 2] {
+    let here = with_files(Project::new(lab, PARTS));
+    here.tinylm("run x.yaml").success();
+    ["talk", "clean"].map(|stage| here.artifact(stage))
+}
+
+/// The jobs of the parts of a stage, without the tasks.
+fn arrays(project: &Project, stage: &str) -> Vec<String> {
+    let of_stage = project
+        .executions()
+        .into_iter()
+        .filter(|(name, status, _)| name.starts_with(&format!("{stage}/")) && status == "done");
+    of_stage
+        .map(|(name, _, place)| {
+            let job = place.split(' ').nth(1).unwrap_or_default().to_owned();
+            let (array, task) = job
+                .split_once('_')
+                .unwrap_or_else(|| panic!("{name}: `{place}`"));
+            assert!(task.parse::<usize>().is_ok(), "{place}");
+            array.to_owned()
+        })
+        .collect()
+}
+
+/// How many parts of `talk` have a record.
+fn n_made(project: &Project) -> usize {
+    let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+    let folders: Vec<_> = entries(&project.path(".tinylm/store/keys")).collect();
+    let records = folders.iter().flat_map(|folder| entries(&folder.path()));
+    let text = records.map(|record| fs::read_to_string(record.path()).unwrap_or_default());
+    text.filter(|text| text.contains("\"stage\": \"talk/"))
+        .count()
+}
+
+#[test]
+fn parts_are_tasks_of_one_job_and_make_the_same_bytes() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let there = with_files(Project::new(lab, PARTS));
+    there.tinylm("run x.yaml --executor slurm").success();
+    let made = ["talk", "clean"].map(|stage| there.artifact(stage));
+    assert_eq!(made, undisturbed(lab));
+    let jobs = arrays(&there, "talk");
+    assert_eq!(jobs.len(), N_FILES);
+    assert_eq!(jobs.iter().collect::<BTreeSet<_>>().len(), 1, "{jobs:?}");
+    let left = fs::read_dir(there.path(".tinylm/pools")).unwrap();
+    assert_eq!(left.count(), 0, "the lists of tasks go with them");
+}
+
+#[test]
+fn a_driver_that_is_killed_leaves_its_array_at_work_and_nothing_is_made_twice() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = with_files(Project::new(lab, PARTS));
+    let mut driver = project.start("run x.yaml --executor slurm -j 1");
+    wait_for("some parts", || n_made(&project) >= 3);
+    let runs = project.tinylm("runs").success();
+    assert!(
+        runs.stdout.contains("talk: "),
+        "it says what is at work:\n{}",
+        runs.stdout
+    );
+    kill(driver.id(), Signal::KILL);
+    driver.wait().unwrap();
+    assert!(n_made(&project) < N_FILES, "it was killed in the middle");
+    project.tinylm("resume @last").success();
+    let of_talk = project.executions().into_iter();
+    let of_talk = of_talk.filter(|(name, ..)| name.starts_with("talk/"));
+    let status: Vec<String> = of_talk.map(|(_, status, _)| status).collect();
+    assert_eq!(status, ["done"; N_FILES], "nothing twice, nothing missing");
+    let made = ["talk", "clean"].map(|stage| project.artifact(stage));
+    assert_eq!(made, undisturbed(lab));
+}
+
+#[test]
+fn parts_are_found_where_machines_do_not_see_the_same_at_once() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let Some(project) = Project::shared(lab, PARTS) else {
+        return;
+    };
+    let project = with_files(project);
+    project.tinylm("run x.yaml --executor slurm").success();
+    let made = ["talk", "clean"].map(|stage| project.artifact(stage));
+    assert_eq!(made, undisturbed(lab));
+}
