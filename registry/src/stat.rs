@@ -3,6 +3,9 @@
 //! A file can be changed twice within one tick of its file system's clock, and then looks
 //! untouched. So a stat vouches for contents only if the file's last change (`ctime`, which no
 //! program can set) was at least two seconds old when the contents were read.
+//!
+//! A file that several artifacts share is the exception: whoever comes or goes moves its `ctime`, so there the
+//! `mtime` has to do, which a program can put back after a write.
 
 use std::{
     fs::Metadata,

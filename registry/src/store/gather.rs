@@ -6,8 +6,8 @@
 //! copied.
 //!
 //! A link moves the file's `ctime`, by which a manifest knows that nobody changed it. So the manifests on both
-//! sides are brought up to date here: what vouches in between is the `mtime`, which a link leaves alone and
-//! a write does not.
+//! sides are brought up to date here, and of a file with several names `look` goes by the `mtime`, which a
+//! link leaves alone and a write does not.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
