@@ -149,9 +149,7 @@ impl Conducting<'_> {
         }
         match self.work().runner.context.kept(key)? {
             Kept::Whole(record) => {
-                if record.run_id == self.work().runner.options.run_id {
-                    self.work().runner.observer.see(&Happened::Kept(&record));
-                }
+                self.work().runner.see_kept(&record);
                 let metrics = Metrics(record.metrics.clone());
                 Ok(Some(self.whole(&record.artifact, metrics)?))
             }

@@ -44,7 +44,8 @@ pub enum Happened<'a> {
         origin: Option<&'a Value>,
         retry_in_seconds: Option<u64>,
     },
-    /// What this run had begun was made while nobody looked on: by a job that outlived its driver.
+    /// What was begun here is made already, perhaps while nobody looked on: by a job that outlived its
+    /// driver, or by a run that was killed before it could say so.
     Kept(&'a KeyRecord),
     /// Nothing more will happen to this stage in this run.
     Settled(&'a Settled),

@@ -283,15 +283,29 @@ impl Recorder {
         self.tell(Change::Ended { execution_id });
     }
 
-    /// Writes down the end of an execution that nobody saw.
+    /// Writes down what nobody saw of an execution: its end, or that there was one. What another run that is
+    /// at work has made will be written down by that.
     fn kept(&self, record: &KeyRecord) {
-        let record = record.clone();
-        self.write(
-            move |registry| match registry.execution(&record.execution_id)? {
-                Some(execution) if execution.status != Status::Done => finish_by(registry, &record),
-                _ => Ok(()),
-            },
-        );
+        let (record, run_id) = (record.clone(), self.run_id.clone());
+        self.write(move |registry| {
+            let known = registry.execution(&record.execution_id)?;
+            let status = match &known {
+                Some(execution) => execution.status,
+                None => match registry.run(&record.run_id) {
+                    Ok(run) => run.status,
+                    Err(Error::UnknownRun { .. }) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
+            };
+            let may_yet_tell = status == Status::Running && record.run_id != run_id;
+            if status == Status::Done || may_yet_tell {
+                return Ok(());
+            }
+            if known.is_none() {
+                insert_by(registry, &record)?;
+            }
+            finish_by(registry, &record)
+        });
     }
 
     /// Writes down an execution that this home knows only from the record that came with its
@@ -304,20 +318,7 @@ impl Recorder {
             if registry.execution(&record.execution_id)?.is_some() {
                 return Ok(());
             }
-            let took = Duration::try_from_secs_f64(record.seconds).unwrap_or_default();
-            let took = Millis::try_from(took.as_millis()).unwrap_or(0);
-            registry.insert_execution(&NewExecution {
-                id: record.execution_id.clone(),
-                run_id: record.run_id.clone(),
-                stage: record.stage.clone(),
-                key: record.key.to_string(),
-                kind: record.kind.clone(),
-                attempt: 1,
-                started_at: record.made_at.saturating_sub(took),
-                device: record.device.clone(),
-                threads: None,
-                recipe: recipe_text(&record.recipe),
-            })?;
+            insert_by(registry, &record)?;
             finish_by(registry, &record)
         });
     }
@@ -374,6 +375,23 @@ impl Recorder {
 }
 
 /// Writes down the end of an execution as its key record has it.
+fn insert_by(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
+    let took = Duration::try_from_secs_f64(record.seconds).unwrap_or_default();
+    let took = Millis::try_from(took.as_millis()).unwrap_or(0);
+    registry.insert_execution(&NewExecution {
+        id: record.execution_id.clone(),
+        run_id: record.run_id.clone(),
+        stage: record.stage.clone(),
+        key: record.key.to_string(),
+        kind: record.kind.clone(),
+        attempt: 1,
+        started_at: record.made_at.saturating_sub(took),
+        device: record.device.clone(),
+        threads: None,
+        recipe: recipe_text(&record.recipe),
+    })
+}
+
 fn finish_by(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
     let row = |(name, value): &(String, f64)| MetricRow {
         execution_id: record.execution_id.clone(),

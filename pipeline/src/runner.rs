@@ -3,10 +3,12 @@
 //! `schedule` decides which stages may start; everything about one stage (its key, its claim, its
 //! job, its artifact) happens in `worker`, on a thread of its own.
 
+use tinylm_registry::KeyRecord;
+
 use crate::{
     context::{Context, Resolve},
     executor::Executor,
-    observe::Observer,
+    observe::{Happened, Observer},
     plan::History,
     settings::Device,
     spec::Experiment,
@@ -38,4 +40,15 @@ pub struct Runner<'a> {
     pub observer: &'a dyn Observer,
     pub interrupt: &'a Interrupt,
     pub history: &'a History<'a>,
+}
+
+impl Runner<'_> {
+    /// Tells of an artifact that this run, or another one on this machine, has made: whether its history
+    /// knows that is for whoever writes history to find out. Journals of other machines are theirs.
+    pub(crate) fn see_kept(&self, record: &KeyRecord) {
+        let is_ours = record.run_id == self.options.run_id;
+        if is_ours || record.host == self.options.host {
+            self.observer.see(&Happened::Kept(record));
+        }
+    }
 }

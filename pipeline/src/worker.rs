@@ -199,9 +199,7 @@ impl Worker<'_> {
             pusher.offer(&key);
         }
         let is_ours = record.run_id == self.work.runner.options.run_id;
-        if is_ours {
-            self.work.runner.observer.see(&Happened::Kept(record));
-        }
+        self.work.runner.see_kept(record);
         Settled {
             key: Some(key),
             artifact: Some(record.artifact),

@@ -2,6 +2,8 @@
 
 use std::{fs, process::Child};
 
+use rusqlite::Connection;
+
 use crate::harness::{Project, processes_with, signal, wait_until};
 
 /// A stage that says that it runs, and finishes once `go` is there.
@@ -162,6 +164,37 @@ fn killed_at_any_moment_it_leaves_only_what_is_whole() {
     // It is made when something is first put there.
     let left = fs::read_dir(places.join("store/staging")).map_or(0, |left| left.count());
     assert_eq!(left, 0, "gc left something behind");
+}
+
+#[test]
+fn what_a_run_made_that_was_killed_before_it_could_say_so_the_next_run_writes_down() {
+    for last_words in ["{\"ended\"", "{\"execution\""] {
+        let project = Project::chain();
+        project.tinylm("run chain.yaml").success();
+        let run = project.last_run("id");
+        let execution = |field: &str| {
+            let registry = Connection::open(project.path(".tinylm/registry.sqlite")).unwrap();
+            let select =
+                format!("SELECT ifnull({field}, '') FROM executions WHERE stage = 'first'");
+            let value = registry.query_row(&select, [], |row| row.get::<_, String>(0));
+            value.unwrap_or_default()
+        };
+        let made = ["run_id", "status", "artifact", "kind", "key"].map(execution);
+        assert_eq!(made[..2], [run.as_str(), "done"]);
+        // Killed after its last artifact was the answer to its key, and before a word of that.
+        let journal = format!(".tinylm/runs/{run}/journal.jsonl");
+        let whole = project.read(&journal);
+        let heard = whole.rfind(last_words).unwrap();
+        project.write(&journal, &whole[..heard]);
+        for of_index in ["", "-wal", "-shm"] {
+            fs::remove_file(project.path(&format!(".tinylm/registry.sqlite{of_index}"))).ok();
+        }
+        project.tinylm("runs").success();
+        assert_ne!(execution("status"), "done");
+        project.tinylm("run chain.yaml").success();
+        let known = ["run_id", "status", "artifact", "kind", "key"].map(execution);
+        assert_eq!(known, made, "{last_words}");
+    }
 }
 
 #[test]
