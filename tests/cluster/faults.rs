@@ -63,6 +63,55 @@ fn a_training_whose_time_is_nearly_up_saves_and_queues_itself_again() {
 }
 
 #[test]
+fn a_training_whose_time_is_up_while_it_saves_goes_on_from_what_it_had_saved() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let often = TRAINING.replace("checkpoint_every: 20", "checkpoint_every: 1");
+    let project = Project::new(
+        lab,
+        &format!(
+            "{}    resources: {{ time: 1m }}\n",
+            often.trim_end_matches(' ')
+        ),
+    );
+    let mut driver = project.start("run x.yaml --executor slurm -v");
+    project.wait_for_a_checkpoint();
+    let job = job_of_base(&project);
+    let stage = lab.stage_of(&job).expect("the stage's process");
+    // As on a disk that hangs: it neither ends what it writes nor hears that its time is nearly up.
+    let is_amid = || {
+        kill(stage, Signal::STOP);
+        let is_amid = project
+            .checkpoints()
+            .iter()
+            .any(|name| name.starts_with("writing-"));
+        if !is_amid {
+            kill(stage, Signal::CONT);
+        }
+        is_amid
+    };
+    wait_for("a checkpoint that is being written", is_amid);
+    lab.slurm(
+        "scontrol",
+        &["update", &format!("JobId={job}"), "EndTime=now+5"],
+    );
+    // Slurm wakes what it ends.
+    wait_for("the end of the time", || {
+        kill(stage, Signal::STOP);
+        lab.stage_of(&job) != Some(stage)
+    });
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    let log = project.read("log");
+    for words in [
+        "its time was up; submitted again from its last checkpoint",
+        "going on from step",
+    ] {
+        assert!(log.contains(words), "`{words}`: {log}");
+    }
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+}
+
+#[test]
 fn a_training_that_is_preempted_goes_on_when_its_turn_comes_again() {
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
@@ -196,6 +245,44 @@ fn a_stage_that_dies_in_a_shared_job_fails_at_once_and_is_not_made_again() {
         begun.elapsed()
     );
     assert_eq!(project.read("count"), "x\n");
+}
+
+#[test]
+fn a_grandchild_that_the_kernel_kills_for_its_memory_is_no_success() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let Some(node) = lab.confined() else { return };
+    // The shell loses its child and goes on as if nothing were, to exit code 0.
+    let hungry = "python3 -c 'x = bytearray(250 << 20); x[::4096] = b\"1\" * len(x[::4096])'";
+    let stage = |memory: &str| {
+        let line = format!("echo x >> '{{here}}count'; {hungry}; echo half > '{{out}}/x'");
+        let run = serde_json::to_string(&["sh", "-c", &line]).unwrap();
+        format!(
+            "stages:\n  a:\n    kind: command\n    with: {{ run: {run}, outputs: [x] }}\n    resources: {{ memory: {memory} }}\n"
+        )
+    };
+    let project = Project::new(lab, "");
+    let here = project.path("").display().to_string();
+    let site = project.read(".tinylm/site.yaml");
+    project.write(
+        ".tinylm/site.yaml",
+        &format!("{site}  options: [--nodelist={node}]\n"),
+    );
+    project.write("x.yaml", &stage("100M").replace("{here}", &here));
+    let told = project.tinylm("run x.yaml --executor slurm");
+    assert_eq!(told.code, Some(1), "{}\n{}", told.stdout, told.stderr);
+    for words in [
+        "it ran out of memory (100M)",
+        "a program that it started was killed for its memory",
+        "resources: { memory:",
+    ] {
+        assert!(told.stderr.contains(words), "`{words}`: {}", told.stderr);
+    }
+    project.write("x.yaml", &stage("100M..400M").replace("{here}", &here));
+    let told = project.tinylm("run x.yaml --executor slurm").success();
+    let again = "it ran out of memory; submitted again with";
+    assert_eq!(told.stderr.matches(again).count(), 2, "{}", told.stderr);
+    assert_eq!(project.read("count"), "x\n".repeat(4));
 }
 
 #[test]

@@ -19,6 +19,13 @@ use tinylm_pipeline::sys::die_with_parent;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
+/// The node whose jobs are held to their memory by control groups, where the kernel has them; on the others
+/// Slurm looks now and then at how much they take.
+pub(crate) const CONFINED: &str = "n3";
+
+/// Where those groups are.
+const GROUPS: &str = "/sys/fs/cgroup/memory";
+
 /// How long a scheduler may take for what it does at its leisure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -27,6 +34,8 @@ pub(crate) struct Lab {
     daemons: Mutex<Vec<(String, u32)>>,
     /// Whether nodes see `shared` through a mount of their own, whose caches and locks are its own.
     has_mounts: bool,
+    /// Whether the kernel holds jobs of the node `CONFINED` to their memory.
+    has_groups: bool,
     /// Held shared by who only uses the cluster, alone by who breaks it.
     peace: RwLock<()>,
 }
@@ -63,9 +72,11 @@ impl Lab {
             .keep();
         remove_at_our_end(&dir);
         let has_mounts = mount_twice(&dir);
+        let has_groups = has_memory_groups(&dir);
         let lab = Lab {
             dir,
             has_mounts,
+            has_groups,
             daemons: Mutex::default(),
             peace: RwLock::new(()),
         };
@@ -159,7 +170,34 @@ PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 Priority
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 PreemptMode=OFF State=UP
 "
         );
-        fs::write(self.dir.join("slurm.conf"), text).unwrap();
+        fs::write(self.dir.join("slurm.conf"), &text).unwrap();
+        if self.has_groups {
+            let text = text
+                .replace("TaskPlugin=task/none", "TaskPlugin=task/cgroup")
+                .replace("JobAcctGatherParams=OverMemoryKill\n", "");
+            let groups = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nConstrainRAMSpace=yes\nConstrainSwapSpace=yes\nAllowedSwapSpace=0\n";
+            fs::create_dir(self.dir.join("confined")).unwrap();
+            fs::write(self.dir.join("confined/slurm.conf"), text).unwrap();
+            fs::write(self.dir.join("confined/cgroup.conf"), groups).unwrap();
+        }
+    }
+
+    /// What a node is configured with: each its own file, as on a real cluster.
+    fn config_of(&self, node: &str) -> String {
+        match self.has_groups && node == CONFINED {
+            true => self.at("confined/slurm.conf"),
+            false => self.config(),
+        }
+    }
+
+    /// The node whose jobs the kernel holds to their memory.
+    pub(crate) fn confined(&self) -> Option<&'static str> {
+        if !self.has_groups {
+            println!(
+                "SKIPPED: there is no memory control group (version 1) to write to, so no job is killed by the kernel"
+            );
+        }
+        self.has_groups.then_some(CONFINED)
     }
 
     /// Starts a daemon from a thread that stays until it ends: the kernel ties its life to that one.
@@ -209,7 +247,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
     }
 
     fn start_node(&self, node: &str) {
-        let config = self.config();
+        let config = self.config_of(node);
         if !self.has_mounts {
             return self.daemon("slurmd", &["-D", "-f", &config, "-N", node]);
         }
@@ -236,6 +274,18 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
             .then(|| ["shared", "b"].map(|name| self.dir.join(name)))
     }
 
+    /// The process that carries out the stage of a job; none once it is gone.
+    pub(crate) fn stage_of(&self, job: &str) -> Option<u32> {
+        let ours = format!("SLURM_CONF={}", self.config());
+        let processes = processes_in(&[&ours, &format!("SLURM_JOB_ID={job}")]);
+        processes.into_iter().find(|pid| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words
+                .split(|byte| *byte == 0)
+                .any(|word| word == b"exec-stage")
+        })
+    }
+
     fn wait_for_nodes(&self) {
         wait_for("all nodes", || {
             let states = self.slurm("sinfo", &["-h", "-N", "-p", "cpu", "-o", "%T"]);
@@ -250,7 +300,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
     /// Takes a node away with all that runs on it, until what is returned is dropped.
     pub(crate) fn without_node(&self, node: &str) -> impl Drop + use<'_> {
         let mut gone = vec![self.pid(node)];
-        for pid in processes_of_node(node, &self.config()) {
+        for pid in processes_of_node(node, &self.config_of(node)) {
             gone.extend(shepherds(pid));
             gone.push(pid);
         }
@@ -307,22 +357,26 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     }
 }
 
-/// The processes of jobs on one node of this cluster: their environment says so.
+/// The processes of jobs on one node of this cluster.
 fn processes_of_node(node: &str, config: &str) -> Vec<u32> {
-    let wanted = [
-        format!("SLURMD_NODENAME={node}"),
-        format!("SLURM_CONF={config}"),
-    ];
+    processes_in(&[
+        &format!("SLURMD_NODENAME={node}"),
+        &format!("SLURM_CONF={config}"),
+    ])
+}
+
+/// The processes whose environment says all of this.
+fn processes_in(variables: &[&str]) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let has = |wanted: &String| {
+        let has = |wanted: &&str| {
             environment
                 .split(|byte| *byte == 0)
                 .any(|one| one == wanted.as_bytes())
         };
-        wanted.iter().all(has)
+        variables.iter().all(has)
     })
     .collect()
 }
@@ -396,6 +450,15 @@ fn mount_twice(dir: &Path) -> bool {
     })
 }
 
+/// Whether Slurm may make control groups that limit memory. What it makes stands below a name that is known
+/// only to it, and goes with its jobs.
+fn has_memory_groups(dir: &Path) -> bool {
+    let groups = Path::new(GROUPS);
+    let ours = groups.join(dir.file_name().unwrap());
+    let may_make = groups.join("memory.limit_in_bytes").exists() && fs::create_dir(&ours).is_ok();
+    may_make && fs::remove_dir(&ours).is_ok()
+}
+
 /// Whatever becomes of this process, its folder goes, and what is left of its jobs: a step outlives its
 /// node's daemon.
 fn remove_at_our_end(dir: &Path) {
@@ -404,7 +467,7 @@ fn remove_at_our_end(dir: &Path) {
          umount -l '{dir}/a' '{dir}/b' 2>/dev/null; \
          for process in /proc/[0-9]*; do \
            ! grep -qs '{dir}/' $process/environ || kill -9 ${{process#/proc/}} 2>/dev/null; \
-         done; rm -rf --one-file-system '{dir}'",
+         done; rm -rf --one-file-system '{dir}'; rmdir '{GROUPS}/slurm_{CONFINED}' 2>/dev/null",
         pid = std::process::id(),
         dir = dir.display()
     );

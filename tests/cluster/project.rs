@@ -176,20 +176,19 @@ impl<'a> Project<'a> {
     /// Waits until a training has saved a checkpoint.
     #[track_caller]
     pub(crate) fn wait_for_a_checkpoint(&self) {
-        wait_for("a checkpoint", || {
-            let work = fs::read_dir(self.path(".tinylm/work"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            work.filter_map(|key| fs::read_dir(key.path().join("checkpoints")).ok())
-                .any(|saved| {
-                    let names = saved.flatten().map(|one| one.file_name());
-                    // One that is being written has another name.
-                    names
-                        .into_iter()
-                        .any(|name| name.to_string_lossy().starts_with("step-"))
-                })
-        });
+        let is_whole = |name: &String| name.starts_with("step-");
+        wait_for("a checkpoint", || self.checkpoints().iter().any(is_whole));
+    }
+
+    /// The names of what stands among the checkpoints; one that is being written says so before its step.
+    pub(crate) fn checkpoints(&self) -> Vec<String> {
+        let work = fs::read_dir(self.path(".tinylm/work"));
+        let keys = work.into_iter().flatten().flatten();
+        let saved = keys.filter_map(|key| fs::read_dir(key.path().join("checkpoints")).ok());
+        let names = saved.flatten().flatten().map(|one| one.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Column of executions by stage, in the order in which they began.
