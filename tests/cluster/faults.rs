@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{Lab, kill, lab, wait_for},
-    project::{Project, TRAINING, undisturbed},
+    project::{LOST_ANSWER, Project, TRAINING, undisturbed},
 };
 
 /// The scheduler's number of the job that trains.
@@ -336,23 +336,6 @@ fn counting(project: &Project) {
     project.write("x.yaml", &stage);
 }
 
-/// Puts a script before the real `sbatch`, which it knows as `$REAL`.
-fn instead_of_sbatch(project: &Project, script: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let path = std::env::var("PATH").unwrap();
-    let real = std::env::split_paths(&path)
-        .map(|folder| folder.join("sbatch"))
-        .find(|file| file.is_file());
-    let real = real.unwrap().display().to_string();
-    project.write(
-        "bin/sbatch",
-        &format!("#!/bin/sh\nREAL={real}\ncase $1 in --version) exec $REAL $1;; esac\n{script}\n"),
-    );
-    let file = project.path("bin/sbatch");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    format!("{}:{path}", project.path("bin").display())
-}
-
 #[test]
 fn a_driver_that_dies_around_sbatch_neither_loses_a_job_nor_makes_two() {
     let Some(lab) = lab() else { return };
@@ -364,7 +347,7 @@ fn a_driver_that_dies_around_sbatch_neither_loses_a_job_nor_makes_two() {
     for (when, script) in deaths {
         let project = Project::new(lab, "");
         counting(&project);
-        let path = instead_of_sbatch(&project, script);
+        let path = project.instead_of_sbatch(script);
         let mut driver = project
             .command("run x.yaml --executor slurm")
             .env("PATH", path)
@@ -383,8 +366,7 @@ fn an_answer_of_sbatch_that_is_lost_is_found_in_the_queue() {
     let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     counting(&project);
-    let lost = "$REAL \"$@\" >/dev/null; echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1";
-    let path = instead_of_sbatch(&project, lost);
+    let path = project.instead_of_sbatch(LOST_ANSWER);
     let output = project
         .command("run x.yaml --executor slurm")
         .env("PATH", path)

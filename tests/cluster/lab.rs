@@ -276,13 +276,29 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
 
     /// The process that carries out the stage of a job; none once it is gone.
     pub(crate) fn stage_of(&self, job: &str) -> Option<u32> {
-        let ours = format!("SLURM_CONF={}", self.config());
-        let processes = processes_in(&[&ours, &format!("SLURM_JOB_ID={job}")]);
-        processes.into_iter().find(|pid| {
+        let is_of_job = |environment: &Environment| environment.get("SLURM_JOB_ID") == Some(job);
+        self.stages()
+            .find(|(_, environment)| is_of_job(environment))
+            .map(|(pid, _)| pid)
+    }
+
+    /// A process that carries out a part as the task of an array, with the job and the task as Slurm names them.
+    pub(crate) fn part_at_work(&self) -> Option<(u32, String)> {
+        self.stages().find_map(|(pid, environment)| {
+            let array = environment.get("SLURM_ARRAY_JOB_ID")?;
+            let task = environment.get("SLURM_ARRAY_TASK_ID")?;
+            Some((pid, format!("{array}_{task}")))
+        })
+    }
+
+    fn stages(&self) -> impl Iterator<Item = (u32, Environment)> + use<> {
+        let config = self.config();
+        processes().filter(move |(pid, environment)| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words
-                .split(|byte| *byte == 0)
-                .any(|word| word == b"exec-stage")
+            environment.get("SLURM_CONF") == Some(&config)
+                && words
+                    .split(|byte| *byte == 0)
+                    .any(|word| word == b"exec-stage")
         })
     }
 
@@ -343,7 +359,7 @@ impl<F: FnMut()> Drop for Mended<F> {
 }
 
 #[track_caller]
-pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "waited in vain for {what}");
@@ -359,26 +375,34 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
 
 /// The processes of jobs on one node of this cluster.
 fn processes_of_node(node: &str, config: &str) -> Vec<u32> {
-    processes_in(&[
-        &format!("SLURMD_NODENAME={node}"),
-        &format!("SLURM_CONF={config}"),
-    ])
+    let is_there = |environment: &Environment| {
+        environment.get("SLURMD_NODENAME") == Some(node)
+            && environment.get("SLURM_CONF") == Some(config)
+    };
+    let there = processes().filter(|(_, environment)| is_there(environment));
+    there.map(|(pid, _)| pid).collect()
 }
 
-/// The processes whose environment says all of this.
-fn processes_in(variables: &[&str]) -> Vec<u32> {
+/// What a process was started with.
+struct Environment(String);
+
+impl Environment {
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut variables = self.0.split('\0');
+        variables.find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+fn processes() -> impl Iterator<Item = (u32, Environment)> {
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
+    pids.map(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let has = |wanted: &&str| {
-            environment
-                .split(|byte| *byte == 0)
-                .any(|one| one == wanted.as_bytes())
-        };
-        variables.iter().all(has)
+        (
+            pid,
+            Environment(String::from_utf8_lossy(&environment).into_owned()),
+        )
     })
-    .collect()
 }
 
 /// The `slurmstepd`s above a process.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{kill, lab, wait_for},
-    project::Project,
+    project::{LOST_ANSWER, Project},
 };
 
 const PARTS: &str = "
@@ -18,6 +18,10 @@ stages:
 const N_FILES: usize = 12;
 
 fn with_files(project: Project) -> Project {
+    with_rows(project, 40)
+}
+
+fn with_rows(project: Project, n_rows: usize) -> Project {
     for file in 0..N_FILES {
         let row = |row: usize| {
             let of = if row.is_multiple_of(7) { 0 } else { file };
@@ -27,7 +31,7 @@ fn with_files(project: Project) -> Project {
                 row + of
             )
         };
-        let rows: String = (0..40).map(row).collect();
+        let rows: String = (0..n_rows).map(row).collect();
         project.write(&format!("corpus/talk-{file:02}.jsonl"), &rows);
     }
     project
@@ -119,4 +123,67 @@ fn parts_are_found_where_machines_do_not_see_the_same_at_once() {
     project.tinylm("run x.yaml --executor slurm").success();
     let made = ["talk", "clean"].map(|stage| project.artifact(stage));
     assert_eq!(made, undisturbed(lab));
+}
+
+#[test]
+fn an_answer_of_sbatch_that_is_lost_costs_an_array_nothing() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = with_files(Project::new(lab, PARTS));
+    let path = project.instead_of_sbatch(LOST_ANSWER);
+    let mut run = project.command("run x.yaml --executor slurm --until talk");
+    let output = run.env("PATH", path).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let jobs: BTreeSet<String> = arrays(&project, "talk").into_iter().collect();
+    assert_eq!(jobs.len(), 1, "submitted once: {jobs:?}");
+    assert_eq!(project.artifact("talk"), undisturbed(lab)[0]);
+}
+
+#[test]
+fn a_task_that_is_preempted_is_made_when_its_turn_comes_again_and_the_others_are_not() {
+    let Some(lab) = lab() else { return };
+    let _alone = lab.alone();
+    // Long enough to be met at work.
+    let project = || with_rows(Project::new(lab, PARTS), 20_000);
+    let here = project();
+    here.tinylm("run x.yaml --until talk").success();
+    let project = project();
+    let mut driver = project.start("run x.yaml --executor slurm --until talk");
+    let mut held = None;
+    wait_for("a task at work", || {
+        held = lab.part_at_work();
+        held.iter()
+            .for_each(|(stage, _)| kill(*stage, Signal::STOP));
+        held.is_some()
+    });
+    let (stage, task) = held.unwrap();
+    let urgent = [
+        "--partition=urgent",
+        "--nodes=3",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    ];
+    lab.slurm("sbatch", &urgent);
+    let says = |words: &str| {
+        lab.slurm("scontrol", &["show", "job", &task])
+            .contains(words)
+    };
+    wait_for("another job's turn", || {
+        says("PreemptTime=") && !says("PreemptTime=None")
+    });
+    kill(stage, Signal::CONT);
+    wait_for("its second turn", || says("Restarts=1 "));
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    let of_talk = project.executions().into_iter();
+    let of_talk = of_talk.filter(|(name, ..)| name.starts_with("talk/"));
+    let (status, places): (Vec<_>, Vec<_>) =
+        of_talk.map(|(_, status, place)| (status, place)).unzip();
+    assert_eq!(status, ["done"; N_FILES], "nothing twice, nothing missing");
+    assert!(
+        places.iter().any(|place| place.contains(&task)),
+        "{task}: {places:?}"
+    );
+    assert_eq!(project.artifact("talk"), here.artifact("talk"));
 }

@@ -1,7 +1,8 @@
 //! A project whose stages run on the cluster, and the real binary in it.
 
 use std::{
-    fs,
+    env, fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -33,6 +34,10 @@ stages:
       train: { batch: 8, steps: 400, lr: 0.003, validate_every: 200 }
     watch: { log_every: 10, checkpoint_every: 20 }
 ";
+
+/// An `sbatch` that submits, and whose answer does not arrive.
+pub(crate) const LOST_ANSWER: &str = "$REAL \"$@\" >/dev/null; \
+    echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1";
 
 /// The digest of the model that comes out on this machine, undisturbed.
 pub(crate) fn undisturbed(lab: &Lab) -> String {
@@ -127,7 +132,7 @@ impl<'a> Project<'a> {
         command.args(args.split_whitespace());
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+            .env("PATH", env::var_os("PATH").unwrap_or_default());
         command
             .env("SLURM_CONF", self.lab.config())
             .env("TINYLM_INDEX", self.index.path().join(mount))
@@ -189,6 +194,24 @@ impl<'a> Project<'a> {
         names
             .map(|name| name.to_string_lossy().into_owned())
             .collect()
+    }
+
+    /// Puts a script before the real `sbatch`, which it knows as `$REAL`.
+    pub(crate) fn instead_of_sbatch(&self, script: &str) -> String {
+        let path = env::var("PATH").unwrap();
+        let real = env::split_paths(&path)
+            .map(|folder| folder.join("sbatch"))
+            .find(|file| file.is_file());
+        let real = real.unwrap().display().to_string();
+        self.write(
+            "bin/sbatch",
+            &format!(
+                "#!/bin/sh\nREAL={real}\ncase $1 in --version) exec $REAL $1;; esac\n{script}\n"
+            ),
+        );
+        let file = self.path("bin/sbatch");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        format!("{}:{path}", self.path("bin").display())
     }
 
     /// Column of executions by stage, in the order in which they began.

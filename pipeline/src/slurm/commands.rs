@@ -268,6 +268,23 @@ pub(crate) fn requeue_self() -> bool {
     answer(command, b"").is_ok()
 }
 
+/// Whether this very job is told to end because another one needs its node. That signal is the same as the
+/// one before the time is up.
+pub(crate) fn is_preempted() -> bool {
+    let Ok(id) = env::var("SLURM_JOB_ID") else {
+        return false;
+    };
+    let mut command = Command::new("scontrol");
+    command.args(["show", "job", "--oneliner", &id]);
+    answer(command, b"").is_ok_and(|job| says_preempted(&job))
+}
+
+fn says_preempted(job: &str) -> bool {
+    let mut fields = job.split_whitespace();
+    let when = fields.find_map(|field| field.strip_prefix("PreemptTime="));
+    when.is_some_and(|when| !matches!(when, "None" | "Unknown"))
+}
+
 /// The cluster's own name of its version, where jobs can be submitted from here.
 pub fn version() -> Option<String> {
     let mut command = Command::new("sbatch");
@@ -384,6 +401,16 @@ mod tests {
         assert_eq!(rows.of_mark(&mark("01ab", 1)), None);
         assert_eq!(rows.of_id("19"), None);
         assert_eq!(rows.of_mark("tinylm:array-02cd:1/7").unwrap().id, "20_7");
+    }
+
+    #[test]
+    fn a_job_makes_room_for_another_only_where_a_time_of_that_is_said() {
+        let job = |when: &str| {
+            format!("JobId=7 PreemptEligibleTime=2026-11-29T22:39:31 {when} SuspendTime=None")
+        };
+        assert!(says_preempted(&job("PreemptTime=2026-11-29T22:39:32")));
+        assert!(!says_preempted(&job("PreemptTime=None")));
+        assert!(!says_preempted(&job("")));
     }
 
     #[test]

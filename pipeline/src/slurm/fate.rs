@@ -60,6 +60,10 @@ impl Death {
         }
     }
 
+    pub(crate) fn taken_for_another() -> Self {
+        Self::Taken("its node was taken for another job".to_owned())
+    }
+
     /// What a dead job's state says of its death, and its own output where the state says nothing.
     pub(crate) fn of_state(state: &str, tail: &str) -> Self {
         match state {
@@ -73,7 +77,7 @@ impl Death {
             "OUT_OF_MEMORY" => Self::OutOfMemory(None),
             "TIMEOUT" | "DEADLINE" => Self::OutOfTime,
             "NODE_FAIL" | "BOOT_FAIL" => Self::Taken("its node was lost".to_owned()),
-            "PREEMPTED" | "REVOKED" => Self::Taken("its node was taken for another job".to_owned()),
+            "PREEMPTED" | "REVOKED" => Self::taken_for_another(),
             "LAUNCH_FAILED" => Self::Taken("its node could not start it".to_owned()),
             "CANCELLED" => Self::Cancelled,
             state => Self::Silent(format!("the scheduler calls it {state}; {tail}")),

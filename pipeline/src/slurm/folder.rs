@@ -85,9 +85,17 @@ impl Submission {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
-    Began { node: String },
+    Began {
+        node: String,
+        /// The scheduler's name of it, which a driver may not have been told.
+        #[serde(default)]
+        job: Option<String>,
+    },
     Said(Event),
-    Ended { last: Last, usage: Usage },
+    Ended {
+        last: Last,
+        usage: Usage,
+    },
 }
 
 /// The last word of a submission.
@@ -99,6 +107,8 @@ pub(crate) enum Last {
     Died(StageError),
     OutOfMemory(StageError),
     OutOfTime,
+    /// Its node was wanted for another job before there was anything to go on from.
+    Taken,
 }
 
 /// The folder of one job.

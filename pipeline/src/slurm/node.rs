@@ -5,7 +5,8 @@
 //! its last word; how it exits is only for those who read the scheduler's own lists.
 //!
 //! A signal means one of three things. SIGUSR1 comes before the time is up, or before a job that
-//! matters more takes the node: the stage saves what it has and the job asks to be queued again.
+//! matters more takes the node, which the scheduler is then asked about: the stage saves what it has and the
+//! job asks to be queued again. That its time was too short is said only where that was so.
 //! SIGTERM comes from whoever cancels or preempts: the stage saves, and the scheduler knows what
 //! follows. A `stop` in the folder is the driver's wish, which reaches a job also while the scheduler's
 //! controller is away.
@@ -222,6 +223,8 @@ impl Here {
                 let is_queued = has_advanced && commands::requeue_self();
                 (!is_queued).then_some(Last::OutOfTime)
             }
+            // Whoever only makes room begins anew, if need be, as often as that happens.
+            Heard::MakeRoom => (!commands::requeue_self()).then_some(Last::Taken),
             // The scheduler signals every process of a job, so the stage may hear of it first.
             Heard::Terminated | Heard::Nothing => None,
             Heard::Wish => Some(Last::Failed(error)),
@@ -254,6 +257,14 @@ fn node_name() -> String {
     })
 }
 
+/// The name that the scheduler's own programs print: an array's number and the task's, or the job's.
+fn job_name() -> Option<String> {
+    let said = |name: &str| env::var(name).ok();
+    let task = said("SLURM_ARRAY_JOB_ID").zip(said("SLURM_ARRAY_TASK_ID"));
+    let task = task.map(|(array, task)| format!("{array}_{task}"));
+    task.or_else(|| said("SLURM_JOB_ID"))
+}
+
 /// The reports of one start of a job.
 struct Reports {
     folder: JobFolder,
@@ -272,7 +283,10 @@ struct Waiting {
 impl Reports {
     fn begin(folder: &JobFolder, submission: u32) -> Result<Arc<Self>, StageError> {
         let restart = folder.n_begun(submission)?;
-        let began = Line::Began { node: node_name() };
+        let began = Line::Began {
+            node: node_name(),
+            job: job_name(),
+        };
         let waiting = Waiting {
             lines: vec![began],
             written: 0,
@@ -353,13 +367,30 @@ fn is_like(line: &Line, event: &Event) -> bool {
 enum Heard {
     Nothing = 0,
     TimeIsUp = 1,
-    Terminated = 2,
-    Wish = 3,
+    MakeRoom = 2,
+    Terminated = 3,
+    Wish = 4,
 }
 
 impl Heard {
     fn of(number: u32) -> Self {
-        [Self::Nothing, Self::TimeIsUp, Self::Terminated, Self::Wish][number as usize % 4]
+        let all = [
+            Self::Nothing,
+            Self::TimeIsUp,
+            Self::MakeRoom,
+            Self::Terminated,
+            Self::Wish,
+        ];
+        all[number as usize % all.len()]
+    }
+
+    /// One signal says both that the time is nearly up and that another job needs the node. The scheduler
+    /// knows which it was as long as the job is there.
+    fn looked_into(self) -> Self {
+        match self {
+            Self::TimeIsUp if commands::is_preempted() => Self::MakeRoom,
+            heard => heard,
+        }
     }
 }
 
@@ -390,10 +421,10 @@ impl Ears {
         let (over, first) = (Arc::clone(&is_over), Arc::clone(&heard));
         let listen = move || {
             let stop = |why: Heard, signal| {
-                first
-                    .compare_exchange(0, why as u32, Ordering::Relaxed, Ordering::Relaxed)
-                    .ok();
                 sys::signal_group(pid, signal);
+                if first.load(Ordering::Relaxed) == Heard::Nothing as u32 {
+                    first.store(why.looked_into() as u32, Ordering::Relaxed);
+                }
             };
             let mut looked = Instant::now();
             let mut wished = None;

@@ -225,8 +225,11 @@ impl Tracked {
 
     fn passed_on(&mut self, line: Line) -> Vec<News> {
         match line {
-            Line::Began { node } => {
+            Line::Began { node, job } => {
                 let mut news = vec![News::Running];
+                if let (None, Some(job)) = (&self.submission.id, &job) {
+                    self.known_as(job);
+                }
                 if let Some(id) = self.submission.id.clone() {
                     news.extend(self.placed(format!("job {id} on {node}")));
                 }
@@ -248,6 +251,12 @@ impl Tracked {
                 Vec::new()
             }
         }
+    }
+
+    /// The scheduler took it though its answer was lost.
+    fn known_as(&mut self, job: &str) {
+        self.submission.id = Some(job.to_owned());
+        self.folder.submitted(self.submission.number, job).ok();
     }
 
     /// Says where the job is, if that is news.
@@ -294,8 +303,7 @@ impl Tracked {
 
     fn alive(&mut self, row: &Row) -> Vec<News> {
         if self.submission.id.is_none() {
-            self.submission.id = Some(row.id.clone());
-            self.folder.submitted(self.submission.number, &row.id).ok();
+            self.known_as(&row.id);
         }
         let place = match (row.state.as_str(), row.reason.as_str()) {
             ("PENDING", "None") => format!("job {} waits in the queue", row.id),
@@ -316,6 +324,7 @@ impl Tracked {
         let death = match (last, row, &self.submission.id) {
             (Some(Last::OutOfMemory(error)), ..) => Death::OutOfMemory(Some(error)),
             (Some(Last::OutOfTime), ..) => Death::OutOfTime,
+            (Some(Last::Taken), ..) => Death::taken_for_another(),
             (Some(Last::Died(error)), row, _) => {
                 Death::of_its_own(error, row.as_ref().map(|row| row.state.as_str()))
             }
