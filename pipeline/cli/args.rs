@@ -15,6 +15,7 @@ use crate::{
     global::Global,
     init::InitArgs,
     list::ListArgs,
+    pack::{PackArgs, UnpackArgs},
     plan::PlanArgs,
     push::{PullArgs, PushArgs},
     report::ReportArgs,
@@ -30,6 +31,7 @@ use crate::{
     tag::{NoteArgs, TagArgs},
     ui::UiArgs,
     update::UpdateArgs,
+    verify::VerifyArgs,
     watch::WatchArgs,
 };
 
@@ -102,6 +104,12 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Fetch what a run made from the team's store
     Pull(PullArgs),
+    /// Write a run into one file, for whoever shares no store
+    Pack(PackArgs),
+    /// Take a run from a file that `pack` wrote
+    Unpack(UnpackArgs),
+    /// Make a run's stages again and say whether the same comes out
+    Verify(VerifyArgs),
     /// Remove what no run needs any more
     Gc(GcArgs),
     /// Write a first experiment file

@@ -32,6 +32,7 @@ use crate::{
     output::eprint,
     project::{self, Project, now_ms},
     shared,
+    shared_run::{self, Why},
     signals::{self, Ear},
     tensorboard::{Board, Fault},
 };
@@ -100,6 +101,10 @@ impl Ground {
             site,
             remote,
         })
+    }
+
+    pub(crate) fn executor(&self) -> &dyn Executor {
+        &*self.executor
     }
 
     /// How many runs of a sweep go on at the same time: on one machine each has all of it in turn.
@@ -203,6 +208,7 @@ impl Job<'_> {
             name: run_name.clone(),
             experiment: self.experiment.name.clone(),
             stages: shared_stages(&settled),
+            histories: Vec::new(),
         };
         let is_whole = status == Status::Done;
         let all_is_pushed = self.finish_pushing(&context, &console, is_whole.then_some(&run));
@@ -233,8 +239,12 @@ impl Job<'_> {
         console.pushed(to, &pushed);
         // By its name a run can be pulled; one that found all of its stages has nothing new to say.
         let run = run.filter(|_| pushed.n_pushed > 0 && pushed.n_owed == 0);
+        let give = |run: &SharedRun, remote: &Remote| {
+            let registry = Registry::open(&context.home)?;
+            shared_run::give(&registry, remote, run.clone(), &Patient)
+        };
         if let (Some(run), Some(remote)) = (run, &self.ground.remote)
-            && let Err(error) = remote.write_run(run, &Patient)
+            && let Err(Why(error)) = give(run, remote)
         {
             console.say(&format!("warning: the run's name is not in {to}: {error}"));
         }
@@ -373,7 +383,7 @@ impl Job<'_> {
     }
 
     fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
-        let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let n_cores = n_threads();
         let n_at_once = self.ground.site.as_ref().map_or(n_cores, |site| site.jobs);
         Ok(RunOptions {
             run_id: self.run_id.clone(),
@@ -436,9 +446,14 @@ impl Job<'_> {
     }
 }
 
+/// As many as this machine has cores for.
+pub(crate) fn n_threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// Starts the threads that hash files, which otherwise start at first use and panic where the
 /// system allows none. A few are enough to be faster than a disk.
-fn start_hashing_threads() -> Result<(), Failure> {
+pub(crate) fn start_hashing_threads() -> Result<(), Failure> {
     let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_cores.min(8));
     match pool.build_global() {
@@ -591,7 +606,7 @@ fn before_running(error: tinylm_pipeline::StageError) -> Failure {
     Failure::from(error).before_running()
 }
 
-fn device(asked: &str) -> Result<Device, Failure> {
+pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
     // A GPU is taken when it is asked for, until the engine for it has been seen to be right on a card.
     if asked == "auto" {
         return Ok(Device::Cpu);

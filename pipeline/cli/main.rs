@@ -10,6 +10,7 @@ mod completions;
 mod console;
 mod dag;
 mod datasets;
+mod digests;
 mod doctor;
 mod driver;
 mod experiment;
@@ -30,6 +31,7 @@ mod numbers;
 mod outcome;
 mod output;
 mod own;
+mod pack;
 mod pager;
 mod plan;
 mod project;
@@ -44,6 +46,7 @@ mod schema;
 mod serve;
 mod shape;
 mod shared;
+mod shared_run;
 mod show;
 mod signals;
 mod speed;
@@ -54,6 +57,8 @@ mod tag;
 mod tensorboard;
 mod ui;
 mod update;
+mod verdict;
+mod verify;
 mod watch;
 mod wrap;
 
@@ -140,6 +145,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Cache(command) => cache::cache(&project, command),
         Command::Push(args) => push::push(&project, args),
         Command::Pull(args) => push::pull(&project, args),
+        Command::Pack(args) => pack::pack(&project, args),
+        Command::Verify(args) => verify::verify(&project, args),
+        Command::Unpack(args) => pack::unpack(&project, args),
         Command::Gc(args) => gc::gc(&project, args),
         Command::Init(args) => init::init(&project, args),
         Command::Doctor(args) => doctor::doctor(&project, args),

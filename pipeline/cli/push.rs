@@ -1,13 +1,16 @@
 //! `tinylm push` and `tinylm pull`: what a run made goes to the team's store, or comes from there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use clap::Args;
 use tinylm_pipeline::{Happened, Interrupt, Observer, pushing::Pusher};
 use tinylm_registry::{
     Condition, Digest, Fetched, Home, Lock, Place, Registry, Store, Watch, keys::read_key,
 };
-use tinylm_remote::{Remote, SharedRun, SharedStage};
+use tinylm_remote::{Remote, SharedRun};
 use tinylm_reports::bytes;
 
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
     output::{eprint, print_line},
     project::Project,
     shared::store_behind,
+    shared_run::{self, shared_run},
     signals::{self, listen_for_signals},
 };
 
@@ -48,10 +52,12 @@ pub(crate) struct PullArgs {
 pub(crate) fn push(project: &Project, args: &PushArgs) -> Result<(), Failure> {
     let remote = project.remote_to_write()?;
     let (home, run) = (project.checked_home()?, args.run.as_deref());
-    let run = run
-        .map(|run| shared_run(&project.registry()?, run))
-        .transpose()?;
     home.refuse_read_only()?;
+    let registry = run.map(|_| project.registry_to_write()).transpose()?;
+    let known = registry.as_ref().zip(run);
+    let run = known
+        .map(|(registry, run)| shared_run(registry, run))
+        .transpose()?;
     let interrupt = listen_for_signals()?;
     let _store = hold_store(project, &home, "tinylm push", &interrupt.asked)?;
     let store = store_behind(&home, Some(&remote));
@@ -63,10 +69,10 @@ pub(crate) fn push(project: &Project, args: &PushArgs) -> Result<(), Failure> {
     let console = Console::new(&project.global, &[], None);
     let to = remote.shown();
     let pushed = pusher.finish(&interrupt.asked, &mut |now| console.pushing(to, now));
-    if let Some(run) = run.filter(|_| pushed.n_owed == 0) {
+    if let Some((registry, run)) = registry.zip(run).filter(|_| pushed.n_owed == 0) {
         let watch = Waiting::new(&console, &interrupt, "push", to);
-        let written = remote.write_run(&run, &watch);
-        written.map_err(|error| refused(to, &error.to_string()))?;
+        let given = shared_run::give(&registry, &remote, run, &watch);
+        given.map_err(|why| refused(to, &why.0))?;
     }
     console.pushed(to, &pushed);
     match (pushed.n_owed, pushed.n_pushed) {
@@ -88,57 +94,74 @@ pub(crate) fn pull(project: &Project, args: &PullArgs) -> Result<(), Failure> {
     let interrupt = listen_for_signals()?;
     let _store = hold_store(project, &home, "tinylm pull", &interrupt.asked)?;
     let run = run_to_pull(project, &home, &remote, &args.run, &interrupt)?;
-    let names: Vec<&str> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
-    let console = Console::new(&project.global, &names, None);
-    let store = store_behind(&home, Some(&remote));
-    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    let mut n_lacking = 0;
-    for stage in &run.stages {
-        let watch = Waiting::new(&console, &interrupt, &stage.name, remote.shown());
-        let (word, note) = match pulled(&home, &store, &stage.key, &watch)? {
-            // The folder is what `chat` and others take where this home knows no such run.
-            Pulled::Here(files) => ("here", project.shown(&files)),
-            Pulled::Came(n, files) => {
-                let files = project.shown(&files);
-                ("fetched", format!("{:>8}  {files}", bytes(n)))
-            }
-            Pulled::Lacking(why) => {
-                n_lacking += 1;
-                ("lacking", why)
-            }
-            Pulled::Refused(why) => return Err(refused(remote.shown(), &why)),
-            Pulled::Stopped => return Err(Failure::said(signals::exit_code())),
-        };
-        console.forget(&stage.name);
-        console.result(format!("{word:<8} {:width$}  {note}", stage.name).trim_end());
-    }
-    match n_lacking {
-        0 => Ok(()),
-        n => Err(Failure::new(
-            STAGE_FAILED,
-            format!("{} lacks {n} of {} artifacts", remote.shown(), names.len()),
-        )
-        .help("whoever has them: `tinylm push`, or run the experiment, which makes them")),
-    }
+    let taking = Taking {
+        project,
+        home: &home,
+        remote: &remote,
+        from: remote.shown(),
+        interrupt: &interrupt,
+    };
+    taking.take(&run)
 }
 
-/// The keys of a run that this home knows.
-fn shared_run(registry: &Registry, name: &str) -> Result<SharedRun, Failure> {
-    let run = registry.find_run(name)?;
-    let stages = registry.stages(&run.id)?.into_iter().filter_map(|stage| {
-        let key = stage.key?.parse().ok()?;
-        let is_made = stage.artifact.is_some();
-        is_made.then_some(SharedStage {
-            name: stage.name,
-            key,
-        })
-    });
-    Ok(SharedRun {
-        stages: stages.collect(),
-        id: run.id,
-        name: run.name,
-        experiment: run.experiment,
-    })
+/// Whoever takes a run out of a remote into a home.
+pub(crate) struct Taking<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) home: &'a Home,
+    pub(crate) remote: &'a Arc<Remote>,
+    /// What the remote is called.
+    pub(crate) from: &'a str,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Taking<'_> {
+    /// Takes artifacts, each as it comes, and then what is remembered of the run.
+    pub(crate) fn take(&self, run: &SharedRun) -> Result<(), Failure> {
+        let names: Vec<&str> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
+        let console = Console::new(&self.project.global, &names, None);
+        let store = store_behind(self.home, Some(self.remote));
+        let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        let mut n_lacking = 0;
+        for stage in &run.stages {
+            let watch = Waiting::new(&console, self.interrupt, &stage.name, self.from);
+            let (word, note) = match pulled(self.home, &store, &stage.key, &watch)? {
+                // The folder is what others' tools are given.
+                Pulled::Here(files) => ("here", self.project.shown(&files)),
+                Pulled::Came(n, files) => {
+                    let files = self.project.shown(&files);
+                    ("fetched", format!("{:>8}  {files}", bytes(n)))
+                }
+                Pulled::Lacking(why) => {
+                    n_lacking += 1;
+                    ("lacking", why)
+                }
+                Pulled::Refused(why) => return Err(refused(self.from, &why)),
+                Pulled::Stopped => return Err(Failure::said(signals::exit_code())),
+            };
+            console.forget(&stage.name);
+            console.result(format!("{word:<8} {:width$}  {note}", stage.name).trim_end());
+        }
+        self.take_history(run)?;
+        match n_lacking {
+            0 => Ok(()),
+            n => Err(Failure::new(
+                STAGE_FAILED,
+                format!("{} lacks {n} of {} artifacts", self.from, names.len()),
+            )
+            .help("whoever has them: `tinylm push`, or run the experiment, which makes them")),
+        }
+    }
+
+    pub(crate) fn take_history(&self, run: &SharedRun) -> Result<(), Failure> {
+        let console = Console::new(&self.project.global, &[], None);
+        let watch = Waiting::new(&console, self.interrupt, &run.name, self.from);
+        let registry = Registry::open(self.home)?;
+        let taken = shared_run::take(&registry, self.remote, run, &watch);
+        if let Some(name) = taken.map_err(|why| refused(self.from, &why.0))? {
+            console.result(format!("known    {name}: `tinylm show {name}`"));
+        }
+        Ok(())
+    }
 }
 
 /// The run of this name here, or else there.
@@ -207,7 +230,7 @@ fn pulled(home: &Home, store: &Store, key: &Digest, watch: &Waiting) -> Result<P
 }
 
 /// Keeps `gc` away for as long as it is held.
-fn hold_store(
+pub(crate) fn hold_store(
     project: &Project,
     home: &Home,
     who: &str,

@@ -143,6 +143,19 @@ fn resolved(registry: &Registry, run: &Run) -> Result<Value, Failure> {
         .map_err(|error| Failure::wrong(format!("the record of {} is damaged: {error}", run.name)))
 }
 
+/// A run's experiment as it began.
+pub(crate) fn recorded_experiment(
+    project: &Project,
+    registry: &Registry,
+    run: &Run,
+) -> Result<Experiment, Failure> {
+    let resolved = resolved(registry, run)?;
+    let mut experiment = Experiment::from_resolved(&resolved, &project.catalog)
+        .map_err(|error| Failure::wrong(format!("{} cannot be carried out: {error}", run.name)))?;
+    take_secrets(project, &mut experiment);
+    Ok(experiment)
+}
+
 /// Goes on with a run; returns the exit code.
 fn go_on(
     project: &Project,
@@ -154,9 +167,7 @@ fn go_on(
     interrupt: &Arc<Interrupt>,
 ) -> Result<u8, Failure> {
     let resolved = resolved(registry, &run)?;
-    let mut experiment = Experiment::from_resolved(&resolved, &project.catalog)
-        .map_err(|error| Failure::wrong(format!("{} cannot go on: {error}", run.name)))?;
-    take_secrets(project, &mut experiment);
+    let experiment = recorded_experiment(project, registry, &run)?;
     refuse_changed_files(&project.context(), &experiment, &resolved, &run.name)?;
     let job = Job {
         project,

@@ -3,6 +3,7 @@
 //! Data flows one way: experiment file -> spec -> graph -> plan -> run -> events.
 //! This crate knows what a stage is (the [`Stage`] trait) and not one of them.
 
+mod again;
 pub mod apart;
 mod attempt;
 mod claiming;

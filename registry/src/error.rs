@@ -67,6 +67,8 @@ pub enum Error {
         name: String,
         nearest: Option<String>,
     },
+    #[error("{0}")]
+    NoHistory(&'static str),
     #[error(transparent)]
     Filter(#[from] FilterError),
 }

@@ -442,7 +442,7 @@ impl Registry {
     }
 
     /// Takes all rows of a run out: its journals are about to be read anew, or are gone.
-    fn forget_run(&self, rows: &Transaction<'_>, run_id: &str) -> Result<(), Failure> {
+    pub(crate) fn forget_run(&self, rows: &Transaction<'_>, run_id: &str) -> Result<(), Failure> {
         self.memory.borrow_mut().series.clear();
         const OF_RUN: &str = "(SELECT id FROM executions WHERE run_id = ?1)";
         for delete in [

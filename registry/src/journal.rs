@@ -90,14 +90,7 @@ pub(crate) fn words_file() -> String {
 /// Makes a journal that begins with these lines, in the place of one that is there.
 pub(crate) fn make(place: &Place, run_id: &str, entries: &[Entry]) -> Result<Position, Error> {
     let mark = names::unique();
-    let head = Head {
-        tinylm_journal: VERSION,
-        run: run_id.to_owned(),
-        mark: mark.clone(),
-    };
-    let mut text = serde_json::to_vec(&head).unwrap_or_default();
-    text.push(b'\n');
-    text.extend(self::text(entries));
+    let text = with_head(run_id, &mark, entries);
     place.replace(&text)?;
     Ok(Position {
         mark,
@@ -105,6 +98,32 @@ pub(crate) fn make(place: &Place, run_id: &str, entries: &[Entry]) -> Result<Pos
         lines: entries.len() as u64 + 1,
         unread: 0,
     })
+}
+
+fn with_head(run_id: &str, mark: &str, entries: &[Entry]) -> Vec<u8> {
+    let head = Head {
+        tinylm_journal: VERSION,
+        run: run_id.to_owned(),
+        mark: mark.to_owned(),
+    };
+    let mut text = serde_json::to_vec(&head).unwrap_or_default();
+    text.push(b'\n');
+    text.extend(self::text(entries));
+    text
+}
+
+/// A journal to be given away: the same lines are the same bytes.
+pub(crate) fn whole(run_id: &str, entries: &[Entry]) -> Vec<u8> {
+    with_head(run_id, "", entries)
+}
+
+/// The run of a journal that was given, and its lines; nothing if that is not what it is, or if a line of it
+/// cannot be read.
+pub(crate) fn read_whole(text: &[u8]) -> Option<(String, Vec<Entry>)> {
+    let mut lines = text.split_inclusive(|byte| *byte == b'\n');
+    let head: Head = serde_json::from_slice(lines.next()?).ok()?;
+    let lines: Result<Vec<Entry>, _> = lines.map(serde_json::from_slice).collect();
+    (head.tinylm_journal <= VERSION).then_some((head.run, lines.ok()?))
 }
 
 /// Lines as they stand in a journal, below its head.

@@ -181,6 +181,35 @@ fn files_in(folder: &str) -> Vec<String> {
     found
 }
 
+#[test]
+fn published_digests_are_those_that_the_results_tell_of_known_experiments() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let results = read("RESULTS.md");
+    let digests = read("RESULTS.yml");
+    let names: Vec<String> = files_in("")
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let entries = digests.split("- experiment: ").skip(1);
+    assert!(entries.clone().count() > 3);
+    for entry in entries {
+        let name = entry.lines().next().unwrap();
+        let is_its = |text: &String| text.lines().any(|line| line == format!("name: {name}"));
+        assert!(names.iter().any(is_its), "no experiment is called `{name}`");
+        let stages = entry.split(['{', '}']).nth(1).unwrap();
+        for digest in stages
+            .split(',')
+            .map(|pair| pair.split(':').nth(1).unwrap())
+        {
+            let digest = digest.trim().trim_matches('"');
+            assert!(
+                results.contains(&format!("`{digest}`")),
+                "`{digest}` of {name}"
+            );
+        }
+    }
+}
+
 fn top_level() -> Vec<String> {
     let is_top = |file: &String| Path::new(file).parent() == Some(root().as_path());
     files_in("").into_iter().filter(is_top).collect()

@@ -47,3 +47,4 @@ mod sweeps;
 mod talk;
 mod terminal;
 mod training;
+mod verifying;

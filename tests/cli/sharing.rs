@@ -426,24 +426,33 @@ fn a_run_is_pulled_by_its_name_and_pushed_by_it() {
     let theirs = project();
     let pull = |name: &str| with(&bucket, &theirs, "read", &format!("pull {name}"));
     let pulled = theirs.output(&mut pull(&name)).success();
-    let begins = |text: &str, words: [&str; 3]| {
+    let begins = |text: &str, words: &[&str]| {
         let lines: Vec<&str> = text.lines().collect();
-        let is_so = |(line, start): (&&str, &str)| line.starts_with(start);
-        lines.len() == 3 && lines.iter().zip(words).all(is_so)
+        let is_so = |(line, start): (&&str, &&str)| line.starts_with(start);
+        lines.len() == words.len() && lines.iter().zip(words).all(is_so)
     };
+    let known = format!("known    {name}: `tinylm show {name}`");
     let came = [
         "fetched  corpus      20 B  .tinylm/",
         "fetched  sorted    400 kB",
         "fetched  first        6 B",
+        &known,
     ];
-    assert!(begins(&pulled.stdout, came), "{pulled}");
+    assert!(begins(&pulled.stdout, &came), "{pulled}");
+    let shown = |project: &Project| {
+        let shown = project.tinylm(&format!("show {name}")).success().stdout;
+        // Where it was made stays where that was.
+        let ours = ours.path("").display().to_string();
+        shown.replace(ours.trim_end_matches('/'), "[ROOT]")
+    };
+    assert_eq!(shown(&theirs), shown(&ours), "all that is remembered of it");
     let again = theirs.output(&mut pull(&name)).success();
     let here = [
         "here     corpus  .tinylm/",
         "here     sorted",
         "here     first",
     ];
-    assert!(begins(&again.stdout, here), "{again}");
+    assert!(begins(&again.stdout, &here), "{again}");
     let plan = theirs.tinylm("plan chain.yaml").success();
     assert_eq!(plan.stdout.matches("fresh").count(), 3, "{plan}");
     let unknown = theirs.output(&mut pull("no-such-0000")).failure(2);
@@ -455,6 +464,7 @@ fn a_run_is_pulled_by_its_name_and_pushed_by_it() {
     let lacking = project();
     let pull = &mut with(&bucket, &lacking, "read", &format!("pull {name}"));
     let lacking = lacking.output(pull).failure(1);
+    assert!(lacking.stdout.contains("known    "), "{lacking}");
     assert!(lacking.stdout.contains("lacking  sorted"), "{lacking}");
     assert!(
         lacking.stderr.contains("lacks 1 of 3 artifacts"),
@@ -571,4 +581,71 @@ fn a_remote_is_swept_of_what_no_key_speaks_of_but_of_nothing_young() {
     let whole = project();
     run(&whole, shared.path(), "read").success();
     assert_eq!(whole.outcomes(), "corpus hit, sorted hit, first hit");
+}
+
+#[test]
+fn a_run_is_handed_over_as_one_file_whole_or_as_what_it_was() {
+    let ours = project();
+    ours.tinylm("run chain.yaml").success();
+    let name = ours.newest();
+    ours.tinylm("note @last worth-keeping").success();
+    let packed = ours
+        .tinylm(&format!("pack {name} -o run.tar.zst"))
+        .success();
+    assert!(packed.stdout.contains("3 artifacts"), "{packed}");
+    ours.tinylm("pack @last --digests -o digests.tar.zst")
+        .success();
+    let sizes =
+        ["run.tar.zst", "digests.tar.zst"].map(|file| fs::metadata(ours.path(file)).unwrap().len());
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+
+    let theirs = project();
+    fs::copy(ours.path("run.tar.zst"), theirs.path("run.tar.zst")).unwrap();
+    let came = theirs.tinylm("unpack run.tar.zst").success();
+    assert_eq!(came.stdout.matches("fetched ").count(), 3, "{came}");
+    assert!(
+        theirs
+            .tinylm("show @last")
+            .success()
+            .stdout
+            .contains("worth-keeping")
+    );
+    theirs.tinylm("cache verify").success();
+    let plan = theirs.tinylm("plan chain.yaml").success();
+    assert_eq!(plan.stdout.matches("fresh").count(), 3, "{plan}");
+
+    let third = project();
+    fs::copy(ours.path("digests.tar.zst"), third.path("digests.tar.zst")).unwrap();
+    let came = third.tinylm("unpack digests.tar.zst").success();
+    assert!(came.stdout.contains("`tinylm verify"), "{came}");
+    assert!(third.tinylm("runs").success().stdout.contains(&name));
+    let again = third.tinylm("unpack digests.tar.zst").success();
+    assert!(
+        !again.stdout.contains("known "),
+        "it is known already: {again}"
+    );
+
+    // A wrong byte anywhere is found before anything is believed.
+    let whole = fs::read(theirs.path("run.tar.zst")).unwrap();
+    let mut wrong = whole.clone();
+    wrong[whole.len() / 2] ^= 1;
+    let fourth = project();
+    fs::write(fourth.path("wrong.tar.zst"), wrong).unwrap();
+    let refused = fourth.tinylm("unpack wrong.tar.zst").failure(2);
+    assert!(
+        refused.stderr.contains("it is no pack of a run"),
+        "{refused}"
+    );
+    fourth.tinylm("runs").failure(2);
+    let left = fs::read_dir(fourth.path(".tinylm/store/staging")).map_or(0, |left| left.count());
+    assert_eq!(left, 0, "nothing of it stays");
+
+    let lacking = ours.tinylm("unpack no-such-file").failure(2);
+    assert!(
+        lacking.stderr.contains("there is no file `no-such-file`"),
+        "{lacking}"
+    );
+    fs::remove_dir_all(ours.path(".tinylm/store/artifacts")).unwrap();
+    let gone = ours.tinylm("pack @last").failure(2);
+    assert!(gone.stderr.contains("not all that"), "{gone}");
 }

@@ -7,6 +7,7 @@
 //! | `v1/blobs/ab/cdef...` | one file | its digest |
 //! | `v1/packs/ab/cdef...-N` | small files of one artifact, end to end | the artifact's digest |
 //! | `v1/runs/NAME` | which keys a run is of | the run's name |
+//! | `v1/histories/abcdef...` | what is remembered of a run | its digest |
 //!
 //! What is in which pack follows from the list alone, so packs need no index that could lie.
 

@@ -15,6 +15,7 @@ mod fault;
 mod fetch;
 mod keyfile;
 mod layout;
+pub mod pack;
 mod push;
 mod runs;
 mod settings;
@@ -114,6 +115,18 @@ impl Remote {
     /// Takes a run, after all that it is of.
     pub fn write_run(&self, run: &SharedRun, watch: &dyn Watch) -> Result<(), RemoteError> {
         self.wire.block_on(watch, runs::write(&self.wire, run))
+    }
+
+    /// A history that a run speaks of.
+    pub fn read_history(&self, digest: &Digest, watch: &dyn Watch) -> Result<Vec<u8>, RemoteError> {
+        let read = runs::read_history(&self.wire, digest);
+        self.wire.block_on(watch, read)
+    }
+
+    /// Takes a history, before the run that speaks of it.
+    pub fn write_history(&self, bytes: &[u8], watch: &dyn Watch) -> Result<Digest, RemoteError> {
+        let written = runs::write_history(&self.wire, bytes);
+        self.wire.block_on(watch, written)
     }
 
     /// How much there is in all, by listing it.

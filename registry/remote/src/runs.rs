@@ -1,4 +1,7 @@
 //! Which keys a run is of, under the run's name: so that it can be pulled where nobody knows it.
+//!
+//! Its history stands beside, named by its digest: what is said of a run later makes another one, and nobody
+//! reads half of each.
 
 use serde::{Deserialize, Serialize};
 use tinylm_registry::Digest;
@@ -12,12 +15,39 @@ pub struct SharedRun {
     pub name: String,
     pub experiment: String,
     pub stages: Vec<SharedStage>,
+    /// What is remembered of it, and of the runs that made what it found there.
+    #[serde(default)]
+    pub histories: Vec<Digest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedStage {
     pub name: String,
     pub key: Digest,
+}
+
+/// A run has said at most so much: some million numbers.
+const HISTORY_MAX: u64 = 256 << 20;
+
+fn history_path(digest: &Digest) -> String {
+    format!("v1/histories/{digest}")
+}
+
+/// Returns a history if it is what its name says.
+pub(crate) async fn read_history(wire: &Wire, digest: &Digest) -> Result<Vec<u8>, Fault> {
+    let bytes = wire.small(&history_path(digest), HISTORY_MAX).await?;
+    match Digest::of_bytes(&bytes) == *digest {
+        true => Ok(bytes),
+        false => Err(Fault::Wrong(
+            "a history is not what its name says".to_owned(),
+        )),
+    }
+}
+
+pub(crate) async fn write_history(wire: &Wire, bytes: &[u8]) -> Result<Digest, Fault> {
+    let digest = Digest::of_bytes(bytes);
+    wire.put(&history_path(&digest), bytes.to_vec()).await?;
+    Ok(digest)
 }
 
 /// Where a run stands; nothing where no run can have this name.
