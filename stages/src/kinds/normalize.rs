@@ -53,6 +53,7 @@ mod source;
 mod table;
 mod whatsapp;
 mod when;
+mod words;
 
 use std::path::Path;
 

@@ -4,10 +4,15 @@
 //! alone and need no language. Ids are taken before any of this, so that turning a
 //! setting moves no document across a split.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use tinylm_pipeline::settings;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use super::words;
 
 settings! {
     /// What is changed in contents.
@@ -26,6 +31,8 @@ settings! {
         pub spaced: bool = false,
         /// Cuts Project Gutenberg's header and licence off.
         pub gutenberg: bool = false,
+        /// Words and what stands in their place, whatever their case: `{luna: assistant}`.
+        pub words: BTreeMap<String, String> = BTreeMap::new() => neutral BTreeMap::<String, String>::new(),
     }
 }
 
@@ -38,6 +45,7 @@ impl Cleaning {
         dailydialog: false,
         spaced: false,
         gutenberg: false,
+        words: BTreeMap::new(),
     };
 
     /// Returns a content cleaned; the order is from bytes to words.
@@ -51,15 +59,27 @@ impl Cleaning {
             (self.mojibake, repaired),
             (self.nfc, composed),
             (self.control, without_control),
-            (self.dailydialog, unspaced),
+        ] {
+            text = changed(on, step, text);
+        }
+        if let Some(replaced) = words::replaced(&text, &self.words) {
+            text = Cow::Owned(replaced);
+        }
+        for (on, step) in [
+            (self.dailydialog, unspaced as fn(&str) -> Option<String>),
             (self.spaced, spaced),
             (self.whitespace, tidied),
         ] {
-            if on && let Some(changed) = step(&text) {
-                text = Cow::Owned(changed);
-            }
+            text = changed(on, step, text);
         }
         text
+    }
+}
+
+fn changed<'a>(on: bool, step: fn(&str) -> Option<String>, text: Cow<'a, str>) -> Cow<'a, str> {
+    match on.then(|| step(&text)).flatten() {
+        Some(changed) => Cow::Owned(changed),
+        None => text,
     }
 }
 
@@ -324,6 +344,15 @@ mod tests {
         assert!(
             matches!(Cleaning::OFF.clean(Cow::Borrowed(text)), Cow::Borrowed(same) if same == text)
         );
+    }
+
+    #[test]
+    fn words_are_replaced_before_their_case_is_lost() {
+        let text = changed("I'm LUNA!", |cleaning| {
+            cleaning.spaced = true;
+            cleaning.words = BTreeMap::from([("Luna".to_owned(), "Your Friend".to_owned())]);
+        });
+        assert_eq!(text, "i'm your friend !");
     }
 
     #[test]
