@@ -288,6 +288,13 @@ impl Recorder {
     fn kept(&self, record: &KeyRecord) {
         let (record, run_id) = (record.clone(), self.run_id.clone());
         self.write(move |registry| {
+            let is_done = |execution: Option<tinylm_registry::Execution>| {
+                execution.is_some_and(|execution| execution.status == Status::Done)
+            };
+            if is_done(registry.execution(&record.execution_id)?) {
+                return Ok(());
+            }
+            registry.catch_up(&record.run_id)?;
             let known = registry.execution(&record.execution_id)?;
             let status = match &known {
                 Some(execution) => execution.status,

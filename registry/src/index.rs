@@ -210,6 +210,11 @@ impl Registry {
             .try_for_each(|runs| self.write(|rows| self.read_runs(rows, runs)))
     }
 
+    /// Reads on in the journals of one run, of which more may stand there than here.
+    pub fn catch_up(&self, run_id: &str) -> Result<(), Error> {
+        self.write(|rows| self.read_run(rows, run_id))
+    }
+
     /// Returns whether it is time to tell other machines how far the work is.
     pub(crate) fn is_time_to_tell(&self) -> bool {
         let told = &mut self.memory.borrow_mut().told;
