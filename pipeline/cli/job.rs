@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
     Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
-    secrets::Secrets, settings::NotADevice, spec::Experiment,
+    secrets::Secrets, settings::NotADevice, spec::Experiment, threads,
 };
 use tinylm_registry::{
     Claim, Claimant, Error, Holder, Home, Lock, Patient, Registry, Run, RunSource, Status, names,
@@ -455,7 +455,9 @@ pub(crate) fn n_threads() -> usize {
 /// system allows none. A few are enough to be faster than a disk.
 pub(crate) fn start_hashing_threads() -> Result<(), Failure> {
     let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_cores.min(8));
+    let n_threads = n_cores.min(8);
+    threads::room_for(n_threads).map_err(|error| Failure::from(StageError::no_thread(&error)))?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
     match pool.build_global() {
         Err(error) if error.source().is_some() => {
             let error = io::Error::other(error.to_string());

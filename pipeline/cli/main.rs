@@ -75,6 +75,7 @@ use crate::{
 
 fn main() -> ExitCode {
     signals::survive_file_limits();
+    tinylm_pipeline::sys::share_one_heap_where_addresses_are_few();
     clap_complete::CompleteEnv::with_factory(Cli::command)
         .var(completions::ASKS)
         .complete();

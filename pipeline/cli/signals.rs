@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tinylm_pipeline::{Interrupt, StageError};
+use tinylm_pipeline::{Interrupt, StageError, threads};
 use tinylm_registry::{Home, Registry};
 
 use crate::{failure::Failure, output::eprint};
@@ -57,9 +57,7 @@ pub(crate) fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
             thread::sleep(LOOK_EVERY);
         }
     };
-    thread::Builder::new()
-        .spawn(listen)
-        .map_err(|error| Failure::from(StageError::no_thread(&error)))?;
+    threads::spawn(listen).map_err(|error| Failure::from(StageError::no_thread(&error)))?;
     Ok(interrupt)
 }
 

@@ -31,6 +31,7 @@ use crate::{
     recipe::key,
     runner::Runner,
     spec::StageSpec,
+    threads,
     usage::Usage,
     wish::Wish,
     work::Work,
@@ -318,7 +319,7 @@ impl Conductor for Conducting<'_> {
         thread::scope(|scope| {
             for _ in 1..n_at_once {
                 // Where the system has no thread left, there are fewer at once.
-                thread::Builder::new().spawn_scoped(scope, make).ok();
+                threads::spawn_in(scope, make).ok();
             }
             make();
         });

@@ -48,6 +48,7 @@ pub mod spec;
 mod stage;
 pub mod sys;
 pub mod testing;
+pub mod threads;
 mod usage;
 mod using;
 mod wish;

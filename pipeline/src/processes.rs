@@ -10,7 +10,6 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,7 @@ use crate::{
     claiming::claim_key,
     error::StageError,
     executor::{Adopted, Claim, Claimed, End, Exclusive, Executor, Job, JobId, News, Stop},
-    slurm, sys,
+    slurm, sys, threads,
     usage::Usage,
     work::absolute,
 };
@@ -102,9 +101,7 @@ impl Executor for Processes {
             let (end, usage) = panic::catch_unwind(listen).unwrap_or_else(|_| deaf(pid));
             board.tell(&name, News::Ended(end, usage));
         };
-        thread::Builder::new()
-            .spawn(look_after)
-            .map_err(|error| StageError::no_thread(&error))?;
+        threads::spawn(look_after).map_err(|error| StageError::no_thread(&error))?;
         let gone = |_| StageError::new("the thread that starts the stage's process is gone");
         is_started.recv().map_err(gone)?.map(|()| id)
     }

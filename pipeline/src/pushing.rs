@@ -19,7 +19,7 @@ use tinylm_registry::{
     Condition, Digest, Home, Lock, Place, RemoteError, Store, Watch, keys::read_key,
 };
 
-use crate::error::StageError;
+use crate::{error::StageError, threads};
 
 /// How often whoever waits for the end looks whether it is there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -90,7 +90,7 @@ impl Pusher {
             shared: Arc::clone(&shared),
             is_refused: false,
         };
-        let thread = thread::Builder::new().spawn(move || giver.give_all(&receiver));
+        let thread = threads::spawn(move || giver.give_all(&receiver));
         let pusher = Self {
             home: home.clone(),
             markers: home.pushes(remote),

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError, mpsc},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,7 @@ use crate::{
     recipe::Entry,
     secrets::Secrets,
     spec::Experiment,
+    threads,
     using::Using,
 };
 
@@ -94,12 +95,11 @@ impl Recorder {
         let (sender, receiver) = mpsc::channel();
         let stages = stage_records(run_id, experiment);
         let pending = stages.clone();
-        let thread = thread::Builder::new()
-            .spawn(move || {
-                let first = registry.upsert_stages(&pending).err();
-                first.or(write_all(&registry, &receiver, mirror))
-            })
-            .map_err(|error| StageError::no_thread(&error))?;
+        let write = move || {
+            let first = registry.upsert_stages(&pending).err();
+            first.or(write_all(&registry, &receiver, mirror))
+        };
+        let thread = threads::spawn(write).map_err(|error| StageError::no_thread(&error))?;
         Ok(Self {
             run_id: run_id.to_owned(),
             stages,

@@ -22,6 +22,7 @@ use crate::{
     runner::Runner,
     settings::Device,
     spec::StageSpec,
+    threads,
     wish::Wish,
     work::Work,
     worker::Worker,
@@ -59,7 +60,7 @@ impl Runner<'_> {
                         was_misled: was_misled(stage, &settled),
                     };
                     let sender = sender.clone();
-                    let started = thread::Builder::new().spawn_scoped(scope, {
+                    let started = threads::spawn_in(scope, {
                         let sender = sender.clone();
                         move || {
                             // The receiver outlives every worker.

@@ -11,6 +11,40 @@ use std::{io, os::unix::process::CommandExt, process::Command};
 
 use crate::usage::Usage;
 
+/// Where addresses are limited (`ulimit -v`), has all threads share one heap. Each would otherwise take 128 MiB
+/// of them for its own, most of which go back at once: a moment in which another thread may start, find
+/// nothing, and take the process with it.
+pub fn share_one_heap_where_addresses_are_few() {
+    use rustix::process::{Resource, getrlimit};
+    if getrlimit(Resource::As).current.is_none() {
+        return;
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes two numbers; no other thread is there yet to allocate meanwhile.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Fails where the process has no addresses left for so many bytes. They are asked of the kernel and given back:
+/// the allocator might keep them.
+pub(crate) fn find_room(bytes: usize) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let (protection, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a mapping of nothing, at an address of the kernel's choice, touches no other memory.
+    let room = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if room == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was mapped above, as a whole, and nobody else knows of it.
+    match unsafe { libc::munmap(room, bytes) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

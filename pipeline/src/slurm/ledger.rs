@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::commands::{Rows, squeue};
-use crate::error::StageError;
+use crate::{error::StageError, threads};
 
 /// The last answer, by its number: nothing at all before the first.
 #[derive(Clone, Default)]
@@ -30,8 +30,7 @@ impl Ledger {
             last: Mutex::default(),
         });
         let weak = Arc::downgrade(&ledger);
-        thread::Builder::new()
-            .spawn(move || ask_until_nobody_listens(&weak, every))
+        threads::spawn(move || ask_until_nobody_listens(&weak, every))
             .map_err(|error| StageError::no_thread(&error))?;
         Ok(ledger)
     }

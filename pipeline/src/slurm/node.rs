@@ -37,7 +37,7 @@ use crate::{
     executor::{End, Job},
     metrics::Metrics,
     processes::child::{self, Child},
-    sys,
+    sys, threads,
     usage::Usage,
 };
 
@@ -451,7 +451,7 @@ impl Ears {
             }
         };
         // Where no thread is to be had, the job works on and hears nothing.
-        let thread = thread::Builder::new().spawn(listen).ok();
+        let thread = threads::spawn(listen).ok();
         Self {
             is_over,
             heard,

@@ -26,7 +26,7 @@ use super::{
     node,
     site::Asked,
 };
-use crate::error::StageError;
+use crate::{error::StageError, threads};
 
 /// How often a pool looks for orders.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -174,7 +174,7 @@ fn begin(program: &Path, entry: Entry, at_work: &Arc<AtomicUsize>) -> Result<(),
         // What it came to stands in its own last word; a folder that is gone is nobody's any more.
         node::exec_job(&program, &entry.folder, entry.submission).ok();
     };
-    let thread = thread::Builder::new().spawn(carry_out);
+    let thread = threads::spawn(carry_out);
     thread
         .map(drop)
         .map_err(|error| StageError::no_thread(&error))

@@ -28,7 +28,7 @@ use tinylm_pipeline::{
     At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
     copy_file,
     secrets::{MASK, Secrets, is_secret, spellings},
-    settings, sys,
+    settings, sys, threads,
 };
 
 /// How often the program is looked after.
@@ -299,7 +299,7 @@ impl Log {
         let keep = move || {
             copy_masked(BufReader::new(reader), std::io::stderr(), &secrets);
         };
-        let thread = thread::Builder::new().spawn(keep);
+        let thread = threads::spawn(keep);
         let thread = thread.map_err(|error| StageError::no_thread(&error))?;
         Ok(Self { thread })
     }

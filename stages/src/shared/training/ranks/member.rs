@@ -14,7 +14,7 @@ use tinylm_model::{
     reduction::{Order, Part, ReductionError},
     train::{Leader, Told},
 };
-use tinylm_pipeline::{Follows, StageError};
+use tinylm_pipeline::{Follows, StageError, threads};
 
 use super::{
     Errand, Hello, Said, Welcome, host,
@@ -194,7 +194,7 @@ fn listen(orders: Link, mesh: &Mesh) -> io::Result<mpsc::Receiver<io::Result<Tol
     let others: Vec<TcpStream> = others
         .map(|peer| peer.link.stream().try_clone())
         .collect::<Result<_, _>>()?;
-    thread::Builder::new().spawn(move || {
+    threads::spawn(move || {
         loop {
             let told = hear(&orders);
             let is_over = !matches!(&told, Ok(told) if *told != Told::End);
