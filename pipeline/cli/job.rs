@@ -559,6 +559,12 @@ impl Observer for Both<'_> {
 fn params(experiment: &Experiment) -> Vec<(String, String, bool)> {
     let secrets = Secrets::of(&all_settings(experiment));
     let mut params = vec![("seed".to_owned(), experiment.seed.to_string(), false)];
+    // A variable may decide what no setting shows, such as which stage another one reads.
+    for (name, value) in &experiment.sweep_point {
+        if name.starts_with("vars.") {
+            flatten(name, value, value, &mut params);
+        }
+    }
     for stage in &experiment.stages {
         flatten(&stage.name, &stage.with, &stage.given, &mut params);
         flatten(

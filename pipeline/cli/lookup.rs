@@ -1,6 +1,8 @@
 //! Finding runs and stages by the names that a person gives.
 
-use tinylm_registry::{Registry, Run, RunQuery, StageRow};
+use std::collections::HashSet;
+
+use tinylm_registry::{Registry, Run, RunQuery, StageRow, Status};
 
 use crate::{failure::Failure, project::quoted};
 
@@ -65,6 +67,42 @@ pub(crate) fn runs_of_sweep(registry: &Registry, sweep: &str) -> Result<Vec<Run>
     // Runs come newest first.
     runs.reverse();
     Ok(runs)
+}
+
+/// Returns the runs, each followed by the finished ones of its experiment that differ from it only
+/// in their seed: the last of each seed, oldest first.
+pub(crate) fn with_their_seeds(registry: &Registry, runs: Vec<Run>) -> Result<Vec<Run>, Failure> {
+    let is_candidate = |other: &Run| {
+        other.status == Status::Done && runs.iter().any(|run| run.experiment == other.experiment)
+    };
+    let mut others = Vec::new();
+    // Runs come newest first.
+    for run in registry.runs(&RunQuery::default())? {
+        if is_candidate(&run) {
+            others.push((recipe_and_seeds(registry, &run)?, run));
+        }
+    }
+    let mut all = Vec::new();
+    for run in runs {
+        let (recipe, seeds) = recipe_and_seeds(registry, &run)?;
+        let mut seen = HashSet::from([&seeds]);
+        let fits = others
+            .iter()
+            .filter(|((other, seeds), _)| *other == recipe && seen.insert(seeds));
+        let kin: Vec<Run> = fits.map(|(_, other)| other.clone()).collect();
+        all.push(run);
+        all.extend(kin.into_iter().rev());
+    }
+    Ok(all)
+}
+
+fn recipe_and_seeds(registry: &Registry, run: &Run) -> Result<(String, String), Failure> {
+    let settings = registry.params(&run.id)?;
+    let stages = registry.stages(&run.id)?;
+    Ok((
+        tinylm_reports::recipe(&settings, &stages),
+        tinylm_reports::seeds(&settings),
+    ))
 }
 
 /// A run's tags, as people write them.

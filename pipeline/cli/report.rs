@@ -4,16 +4,16 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use tinylm_pipeline::spec::nearest;
-use tinylm_registry::{Filter, Registry, Run, RunQuery};
+use tinylm_registry::{Filter, Registry, Run, RunQuery, Store};
 use tinylm_reports::{
-    Axis, Error, ReportOptions, Selection, Sort, block::Document, data, html, sections,
+    Axis, Error, LOSSES, ReportOptions, Selection, Sort, block::Document, data, html, sections,
     terminal::TerminalOptions,
 };
 
 use crate::{
     completions,
     failure::Failure,
-    lookup::{find_runs, runs_of_its_sweep},
+    lookup::{find_runs, runs_of_its_sweep, with_their_seeds},
     output::{Shown, print_line},
     pager,
     project::{self, Project, quoted},
@@ -31,6 +31,9 @@ pub(crate) struct ReportArgs {
     /// Put all runs of this run's sweep side by side
     #[arg(long, value_name = "RUN", add = completions::runs())]
     pub(crate) sweep: Option<String>,
+    /// With each run, all that differ from it only in their seed
+    #[arg(long)]
+    pub(crate) seeds: bool,
     /// Put all runs for which this holds side by side: 'experiment = "mini" and loss < 3'
     #[arg(long = "where", value_name = "FILTER")]
     pub(crate) filter: Option<String>,
@@ -47,7 +50,7 @@ pub(crate) struct ReportArgs {
     #[arg(long)]
     pub(crate) log: bool,
     /// Follow a run that goes on until it ends; the same as `watch`
-    #[arg(long, conflicts_with_all = ["compare", "sweep", "filter", "html", "json", "csv", "markdown"])]
+    #[arg(long, conflicts_with_all = ["compare", "sweep", "seeds", "filter", "html", "json", "csv", "markdown"])]
     follow: bool,
     /// Write a page for a browser
     #[arg(long, value_name = "FILE")]
@@ -65,7 +68,7 @@ pub(crate) struct ReportArgs {
 
 impl ReportArgs {
     fn is_of_one(&self) -> bool {
-        self.compare.is_empty() && self.sweep.is_none() && self.filter.is_none()
+        self.compare.is_empty() && self.sweep.is_none() && self.filter.is_none() && !self.seeds
     }
 }
 
@@ -100,7 +103,9 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
         metrics: args.metric.clone(),
         sort: args.sort.as_deref().map(Sort::parse),
     };
-    let comparison = tinylm_reports::compare(reports, &selection)?;
+    let mut comparison = tinylm_reports::compare(reports, &selection)?;
+    let store = Store::new(project.home());
+    comparison.pair_documents(&|artifact| losses(&store, artifact));
     let document = sections::of_comparison(&comparison);
     let printed = match (args.json, args.csv) {
         (true, _) => Shown::json(&data::json(&comparison)),
@@ -108,6 +113,12 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
         _ => printed(project, args, &document),
     };
     put(project, args, printed, &document)
+}
+
+/// Returns the losses of an evaluation's documents, if its artifact is here and has them.
+fn losses(store: &Store, artifact: &str) -> Option<String> {
+    let files = store.files(&artifact.parse().ok()?);
+    fs::read_to_string(files.join(LOSSES)).ok()
 }
 
 fn printed(project: &Project, args: &ReportArgs, document: &Document<'_>) -> Shown {
@@ -139,6 +150,12 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     let is_comparison = !args.is_of_one();
     if runs.is_empty() && !is_comparison {
         runs.push(registry.find_run("@last")?);
+    }
+    if args.seeds {
+        if runs.is_empty() {
+            runs.push(registry.find_run("@last")?);
+        }
+        runs = with_their_seeds(registry, runs)?;
     }
     let mut seen = std::collections::HashSet::new();
     runs.retain(|run| seen.insert(run.id.clone()));

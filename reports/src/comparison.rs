@@ -7,18 +7,22 @@
 //!
 //! The first run is the one the others are measured against.
 
+mod documents;
 mod effects;
 mod frame;
 mod gather;
 mod lines;
 mod order;
 pub(crate) mod row;
+mod seeds;
 
 use serde::Serialize;
 
+pub use documents::{DocumentDifference, LOSSES, Unit};
 pub use effects::Effect;
 pub use order::Sort;
 pub use row::{CurveRow, MetricRow, SampleRow, SettingRow, SharedStage};
+pub use seeds::{Group, SeedDifference, Spread, recipe, seeds};
 
 use crate::{
     Error,
@@ -55,6 +59,19 @@ pub struct Comparison {
     pub is_asked: bool,
     /// The effect of each value of each setting on the main metric, in three runs or more of one experiment.
     pub effects: Vec<Effect>,
+    pub noise: Noise,
+}
+
+/// What chance explains: each source by itself.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Noise {
+    pub groups: Vec<Group>,
+    /// Each metric over the seeds of each group, where any group has several.
+    pub spreads: Vec<Spread>,
+    /// Against the first group, over seeds.
+    pub seeds: Vec<SeedDifference>,
+    /// Against the first group, over documents; see [`Comparison::pair_documents`].
+    pub documents: Vec<DocumentDifference>,
 }
 
 /// Puts reports side by side.
@@ -77,11 +94,20 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
         .filter(|_| is_one_experiment)
         .map(|row| effects::of(&settings, row))
         .unwrap_or_default();
+    let groups = seeds::groups(&runs, &settings);
+    let is_asked = !selection.metrics.is_empty();
+    let noise = Noise {
+        spreads: seeds::spreads(&groups, &metrics, is_asked),
+        seeds: seeds::differences(&groups, &metrics, is_asked),
+        documents: Vec::new(),
+        groups,
+    };
     Ok(Comparison {
+        noise,
         costs: runs.iter().map(Report::cost).collect(),
         main: main.map(MetricRow::full_name),
         effects,
-        is_asked: !selection.metrics.is_empty(),
+        is_asked,
         curves: curve_rows(&runs, &lines, &selection.metrics),
         samples: sample_rows(&runs, &lines),
         shared: shared_stages(&runs, &lines),
@@ -131,6 +157,12 @@ impl Comparison {
         }
         wholes.retain(|whole| whole.parts.len() > 1 || whole.by == "task");
         wholes
+    }
+
+    /// Compares evaluations document by document. `read` returns the file [`LOSSES`] of an artifact;
+    /// nothing where it has none, or is no longer there.
+    pub fn pair_documents(&mut self, read: &dyn Fn(&str) -> Option<String>) {
+        self.noise.documents = documents::differences(&self.runs, &self.noise.groups, read);
     }
 
     pub fn main_row(&self) -> Option<&MetricRow> {

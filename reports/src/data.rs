@@ -1,8 +1,8 @@
 //! Reports for programs: JSON and CSV.
 //!
 //! JSON is the value itself. CSV is long rather than wide for one run (a metric a line) and a run a
-//! line for several, settings and metrics as columns, which is what a spreadsheet or a data frame
-//! wants. Numbers are written in full here: rounding is for people.
+//! line for several, settings, metrics and what is known of chance as columns, which is what a
+//! spreadsheet or a data frame wants. Numbers are written in full here: rounding is for people.
 
 use std::fmt::Write;
 
@@ -62,6 +62,8 @@ pub fn comparison_csv(comparison: &Comparison) -> String {
     .to_vec();
     headings.extend(comparison.settings.iter().map(|row| row.name.clone()));
     headings.extend(comparison.metrics.iter().map(MetricRow::full_name));
+    let noise = noise_columns(comparison);
+    headings.extend(noise.iter().map(|(heading, _)| heading.clone()));
     let mut csv = String::new();
     csv_line(&mut csv, &headings);
     for (idx, report) in comparison.runs.iter().enumerate() {
@@ -89,9 +91,59 @@ pub fn comparison_csv(comparison: &Comparison) -> String {
                 .iter()
                 .map(|row| row.values[idx].map(exact).unwrap_or_default()),
         );
+        cells.extend(noise.iter().map(|(_, values)| values[idx].clone()));
         csv_line(&mut csv, &cells);
     }
     csv
+}
+
+/// Returns what is known of chance as further columns: a run has the numbers of its group.
+fn noise_columns(comparison: &Comparison) -> Vec<(String, Vec<String>)> {
+    let noise = &comparison.noise;
+    let mut columns: Vec<(String, Vec<String>)> = Vec::new();
+    let mut put = |group: usize, heading: String, value: String| {
+        let idx = columns.iter().position(|(known, _)| *known == heading);
+        let idx = idx.unwrap_or_else(|| {
+            columns.push((heading, vec![String::new(); comparison.runs.len()]));
+            columns.len() - 1
+        });
+        for &run_idx in &noise.groups[group].runs {
+            columns[idx].1[run_idx].clone_from(&value);
+        }
+    };
+    if !noise.spreads.is_empty() {
+        for (idx, group) in noise.groups.iter().enumerate() {
+            put(idx, "group".to_owned(), group.letters());
+        }
+    }
+    for spread in &noise.spreads {
+        let name = format!("{}.{}", spread.stage, spread.metric);
+        let deviation = spread.deviation.map(exact).unwrap_or_default();
+        put(spread.group, format!("{name}.mean"), exact(spread.mean));
+        put(spread.group, format!("{name}.deviation"), deviation);
+    }
+    let over_seeds = noise.seeds.iter().map(|one| {
+        let name = format!("{}.{}.seeds", one.stage, one.metric);
+        (one.group, name, one.by, one.estimate)
+    });
+    let over_documents = noise.documents.iter().map(|one| {
+        let name = format!("{}.loss.documents", one.stage);
+        (one.group, name, one.estimate.by, Some(one.estimate))
+    });
+    for (group, name, by, estimate) in over_seeds.chain(over_documents) {
+        put(group, format!("{name}.difference"), exact(by));
+        for (end, value) in [
+            ("low", estimate.map(|one| one.low)),
+            ("high", estimate.map(|one| one.high)),
+        ] {
+            put(
+                group,
+                format!("{name}.{end}"),
+                value.map(exact).unwrap_or_default(),
+            );
+        }
+    }
+    columns
 }
 
 /// Writes a number so that reading it gives the same number.

@@ -28,14 +28,16 @@ mod read;
 mod report;
 pub mod sections;
 mod sources;
+mod statistics;
 pub mod tensorboard;
 pub mod terminal;
 mod text;
 
 pub use card::{Card, card};
 pub use comparison::{
-    Comparison, CurveRow, Effect, MetricRow, SampleRow, Selection, SettingRow, SharedStage, Sort,
-    check_metrics, compare,
+    Comparison, CurveRow, DocumentDifference, Effect, Group, LOSSES, MetricRow, Noise, SampleRow,
+    SeedDifference, Selection, SettingRow, SharedStage, Sort, Spread, Unit, check_metrics, compare,
+    recipe, seeds,
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;
@@ -45,6 +47,7 @@ pub use number::{amount, bytes, counted, duration, number, thousands, with_error
 pub use points::{write_csv, write_parquet};
 pub use read::{Fineness, ReportOptions, Tail, read, read_all, window};
 pub use report::{Cost, Final, Report, Sample, Stage};
+pub use statistics::Estimate;
 pub use text::{clean, clean_lines, is_hidden, width, wrapped};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use tinylm_registry::{Fact, Judge, Metric, Registry, Run, Status};
 
 use crate::{
@@ -149,6 +150,19 @@ fn names(metrics: &[Metric]) -> impl Iterator<Item = (&str, &str)> + Clone {
     metrics.iter().map(|metric| (&*metric.stage, &*metric.name))
 }
 
+/// Writes a value of a sweep as `lr=0.001`; of a map each of its values.
+fn words(name: &str, value: &Value) -> Vec<String> {
+    let name = name.rsplit('.').next().unwrap_or_default();
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(name, value)| words(name, value))
+            .collect(),
+        Value::String(text) => vec![format!("{name}={text}")],
+        _ => vec![format!("{name}={value}")],
+    }
+}
+
 /// Returns the settings that make each run a point of its sweep; nothing for a run of its own.
 fn points(registry: &Registry, runs: &[Run]) -> Result<Vec<String>, Error> {
     let mut points = Vec::new();
@@ -157,13 +171,7 @@ fn points(registry: &Registry, runs: &[Run]) -> Result<Vec<String>, Error> {
             Some(_) => registry.sweep_point(&run.id)?,
             None => Vec::new(),
         };
-        let words = point.iter().map(|(name, value)| {
-            let name = name.rsplit('.').next().unwrap_or_default();
-            match value.as_str() {
-                Some(text) => format!("{name}={text}"),
-                None => format!("{name}={value}"),
-            }
-        });
+        let words = point.iter().flat_map(|(name, value)| words(name, value));
         points.push(words.collect::<Vec<_>>().join(" "));
     }
     Ok(points)

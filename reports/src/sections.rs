@@ -4,6 +4,7 @@
 //! settings), then what it rests on. Several runs have a list of their own in `compared`.
 
 mod compared;
+mod noise;
 mod now;
 mod parallel;
 mod stage;

@@ -283,7 +283,7 @@ fn evaluate() {
     let (test, pretrained) = pretrained(dir.path());
     let test = test.input("model", &pretrained.out);
     let measured = test.run::<Evaluate>("{}").unwrap();
-    insta::assert_snapshot!(revision_and_files::<Evaluate>(&measured), @"evaluate 3: evaluation.json");
+    insta::assert_snapshot!(revision_and_files::<Evaluate>(&measured), @"evaluate 4: documents.jsonl evaluation.json");
     let names = [
         "loss",
         "accuracy_top5",

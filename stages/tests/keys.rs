@@ -101,8 +101,8 @@ fn keys_stay_what_they_are() {
     54e5cd04d0e5cdc6 finetune {train: {}}
     bcc74442e6781f20 finetune {train: {steps: 7, batching: sliding, stride: 3, context: 8, long_documents: crop, loss_on: all, schedule: wsd, optimizer: muon, precision: bf16, on_non_finite: skip, on_spike: stop}, optimizer_state: keep, freeze: {blocks: 2}}
     e2e58b2ec6eb3447 finetune {model: {preset: jojo, tied: false}, train: {schedule: constant}}
-    1981e1c534362778 evaluate {}
-    f30549d8112d4166 evaluate {precision: bf16, score: all, split: test}
+    0e00276406e6f6c8 evaluate {}
+    ad6422c233a5d785 evaluate {precision: bf16, score: all, split: test}
     b67737818dd3b0dc sample {prompts: [hi]}
     32af52e052dba574 sample {prompts: [hi], form: chat, precision: bf16}
     ");
@@ -199,7 +199,7 @@ fn defaults_are_spelled_out_in_a_recipe() {
 
     format = tinylm-recipe-1
     kind = evaluate
-    revision = 3
+    revision = 4
     with.continuations = 16
     with.file = null
     with.max_tokens = 96

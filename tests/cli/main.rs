@@ -3,6 +3,7 @@
 
 mod adapters;
 mod bucket;
+mod chance;
 mod chatting;
 #[allow(dead_code, reason = "the tests of pages use more of it")]
 #[path = "../../reports/tests/browser/chromium.rs"]

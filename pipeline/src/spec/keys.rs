@@ -33,7 +33,7 @@ pub const FILE_KEYS: [Key; 9] = [
     ),
     (
         "sweep",
-        "Lists of values by setting, as `STAGE.path.to.setting`: one run for each combination.",
+        "Lists of values by setting, as `STAGE.path.to.setting`, `vars.NAME` or `seed`: one run for each combination.",
     ),
     (
         "watch",

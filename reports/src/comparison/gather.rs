@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     lines::Lines,
     row::{CurveRow, MetricRow, SampleRow, SettingRow, SharedStage},
+    seeds::is_seed,
 };
 use crate::{
     metric::{Better, is_error, is_error_of, selects},
@@ -45,7 +46,22 @@ pub(super) fn setting_rows(runs: &[Report], lines: &Lines) -> Vec<SettingRow> {
         })
         .collect();
     differing.sort_by_key(|(order, _)| *order);
-    differing.into_iter().map(|(_, row)| row).collect()
+    let rows = differing.into_iter().map(|(_, row)| row).collect();
+    without_told_variables(rows)
+}
+
+/// Leaves out a variable of a sweep where a setting tells the runs apart just as it does.
+fn without_told_variables(rows: Vec<SettingRow>) -> Vec<SettingRow> {
+    let is_variable = |row: &SettingRow| row.name.starts_with("vars.");
+    let groups = |row: &SettingRow| -> Vec<Option<usize>> {
+        let first = |value| row.values.iter().position(|other| other == value);
+        row.values.iter().map(first).collect()
+    };
+    let tells = |row: &&SettingRow| !is_variable(row) && !is_seed(&row.name);
+    let told: Vec<_> = rows.iter().filter(tells).map(groups).collect();
+    let mut rows = rows;
+    rows.retain(|row| !is_variable(row) || !told.contains(&groups(row)));
+    rows
 }
 
 /// Returns whether a setting is worth a line: its values differ, or it was changed where others lack it.

@@ -14,11 +14,12 @@ use crate::{
     places,
 };
 
-use super::{graph, is_drawn, parallel, status_cell, value_cell};
+use super::{graph, is_drawn, noise, parallel, status_cell, value_cell};
 
 /// Tells of several runs.
 pub fn of_comparison(comparison: &Comparison) -> Document<'_> {
     let mut sections = vec![Section::new("Runs", vec![Block::ByRun(by_run(comparison))])];
+    sections.extend(noise::sections(comparison));
     sections.extend(parallel::section(comparison));
     sections.extend(effects(comparison));
     sections.extend(curves(comparison));

@@ -431,6 +431,17 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
       H  run-22  2     0.001            1.9200    1.9200        6.8210    4 min 05 s
       I  run-23  3     0.001            1.9300    1.9300        6.8895    4 min 05 s
 
+    Seeds  runs that differ only in their seed are one group
+      perplexity.perplexity
+      runs  group      seeds    mean  deviation     min     max
+      A–C   lr=0.0001      3  9.2076    0.09208  9.1157  9.2999
+      D–F   lr=0.0003      3  7.9251    0.07925  7.8460  8.0045
+      G–I   lr=0.001       3  6.8212    0.06821  6.7531  6.8895
+      D–F       better than A–C by 1.283, 1.251 to 1.314 at 95 %: more than seeds
+                explain (3 seeds, in pairs)
+      G–I       better than A–C by 2.386, 2.327 to 2.446 at 95 %: more than seeds
+                explain (3 seeds, in pairs)
+
     Effect of each setting  on perplexity.perplexity, the largest first
       setting        value   runs    mean    best   behind
       base.train.lr  0.001      3  6.8212  6.7531
@@ -466,6 +477,8 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
 
     Stages shared  the same artifacts, made once
       all       dialogs, shards, base, perplexity, answers
+
+    -v tells more: every metric over the seeds
     "#);
 }
 

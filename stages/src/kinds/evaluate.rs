@@ -17,6 +17,11 @@
 //! `unigram_perplexity` is what knowing nothing but how frequent each token is would
 //! reach on the same tokens: a model that is not far below it has learned no language.
 //!
+//! `documents.jsonl` has a line for each document that was read, in their order: `digest` of its
+//! contents, the `tokens` that were scored, the `bytes` they stand for, and their summed loss in
+//! `nats`. So two evaluations can be held against each other document by document, also of models
+//! with different tokenizers (`evaluate/losses.rs`).
+//!
 //! Of the input `tasks` it measures how well the model answers the questions of known tasks, beside
 //! a text or alone (`evaluate/tasks.rs`).
 
@@ -34,6 +39,7 @@ use crate::shared::speak::Speaker;
 
 mod corpus;
 mod generated;
+mod losses;
 mod report;
 mod size;
 mod tally;
@@ -95,7 +101,7 @@ impl Stage for Evaluate {
 
     const KIND: &'static str = "evaluate";
     const ABOUT: &'static str = "measures how well a model predicts a text";
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     const MAKES: Content = Content::Figures;
     const METRICS: &'static [Key] = report::METRICS;
     const ROLES: Roles = Roles::Fixed(&[
@@ -197,6 +203,7 @@ fn of_text(
         return Err(StageError::new(message).is_final());
     }
 
+    losses::write(&tally.losses, io)?;
     let unigram = unigram_perplexity(corpus.train()?.as_ref(), &tally);
     let generated = continuations(speaker, settings.max_tokens, &beginnings.prompts, io)?;
     let mut report = report(corpus.name(), &tally, unigram, generated);

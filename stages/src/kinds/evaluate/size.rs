@@ -80,7 +80,7 @@ impl Tags {
     }
 
     /// Whether each of a document's tokens is of a content.
-    fn are_contents(&self, ids: &[u16]) -> Vec<bool> {
+    pub(super) fn are_contents(&self, ids: &[u16]) -> Vec<bool> {
         let mut are_contents = vec![true; ids.len()];
         for at in 0..ids.len() {
             if self.marks.contains(&ids[at]) {

@@ -10,6 +10,7 @@ use tinylm_model::{
 use tinylm_pipeline::{StageError, StageIo};
 
 use super::{
+    losses::{DocumentLoss, digest},
     size::{Size, Tags, size},
     text::{Scored, Text},
     windows::rolling_scores,
@@ -60,6 +61,8 @@ pub(super) struct Tally {
     pub(super) all: Sums,
     pub(super) by_source: BTreeMap<String, Sums>,
     pub(super) by_role: BTreeMap<u8, Sums>,
+    /// Of each document, in their order.
+    pub(super) losses: Vec<DocumentLoss>,
     pub(super) n_documents: u64,
     /// Tokens of those documents, also those that are not scored.
     pub(super) n_read: u64,
@@ -76,6 +79,7 @@ impl Tally {
             all: Sums::default(),
             by_source: BTreeMap::new(),
             by_role: BTreeMap::new(),
+            losses: Vec::new(),
             n_documents: 0,
             n_read: 0,
             size: Size::default(),
@@ -105,14 +109,22 @@ pub(super) fn score(
     let before = tally.n_read;
     let progress = |done: usize| io.progress(before + done as u64, n_all, "tokens");
     let scores = rolling_scores(speaker.session(), &text.ids, &progress)?;
+    let mut own = Sums::default();
     for (idx, score) in scores.into_iter().enumerate() {
         if text.is_scored(idx + 1, tally.scored) {
             tally.add(text, idx + 1, score);
+            own.add(score);
         }
     }
     let size = size(speaker.tokenizer(), text, &tally.tags, tally.scored)?;
     tally.size.n_bytes += size.n_bytes;
     tally.size.n_words += size.n_words;
+    tally.losses.push(DocumentLoss {
+        digest: digest(speaker.tokenizer(), text, &tally.tags)?,
+        tokens: own.n,
+        bytes: size.n_bytes,
+        nats: own.nll,
+    });
     tally.n_documents += 1;
     tally.n_read += text.ids.len() as u64;
     Ok(())
