@@ -156,6 +156,15 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
             runs.push(registry.find_run("@last")?);
         }
         runs = with_their_seeds(registry, runs)?;
+        if let [alone] = &runs[..] {
+            let message = format!(
+                "no other finished run differs from `{}` only in its seed",
+                alone.name
+            );
+            return Err(
+                Failure::wrong(message).help("`tinylm run FILE --sweep seed=1,2,3` makes three")
+            );
+        }
     }
     let mut seen = std::collections::HashSet::new();
     runs.retain(|run| seen.insert(run.id.clone()));

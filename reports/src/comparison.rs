@@ -18,7 +18,7 @@ mod seeds;
 
 use serde::Serialize;
 
-pub use documents::{DocumentDifference, LOSSES, Unit};
+pub use documents::{DocumentDifference, LOSSES, Unit, Unpaired};
 pub use effects::Effect;
 pub use order::Sort;
 pub use row::{CurveRow, MetricRow, SampleRow, SettingRow, SharedStage};
@@ -72,6 +72,7 @@ pub struct Noise {
     pub seeds: Vec<SeedDifference>,
     /// Against the first group, over documents; see [`Comparison::pair_documents`].
     pub documents: Vec<DocumentDifference>,
+    pub unpaired: Vec<Unpaired>,
 }
 
 /// Puts reports side by side.
@@ -100,6 +101,7 @@ pub fn compare(runs: Vec<Report>, selection: &Selection) -> Result<Comparison, E
         spreads: seeds::spreads(&groups, &metrics, is_asked),
         seeds: seeds::differences(&groups, &metrics, is_asked),
         documents: Vec::new(),
+        unpaired: Vec::new(),
         groups,
     };
     Ok(Comparison {
@@ -162,7 +164,8 @@ impl Comparison {
     /// Compares evaluations document by document. `read` returns the file [`LOSSES`] of an artifact;
     /// nothing where it has none, or is no longer there.
     pub fn pair_documents(&mut self, read: &dyn Fn(&str) -> Option<String>) {
-        self.noise.documents = documents::differences(&self.runs, &self.noise.groups, read);
+        let noise = &mut self.noise;
+        (noise.documents, noise.unpaired) = documents::differences(&self.runs, &noise.groups, read);
     }
 
     pub fn main_row(&self) -> Option<&MetricRow> {

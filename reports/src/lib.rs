@@ -36,8 +36,8 @@ mod text;
 pub use card::{Card, card};
 pub use comparison::{
     Comparison, CurveRow, DocumentDifference, Effect, Group, LOSSES, MetricRow, Noise, SampleRow,
-    SeedDifference, Selection, SettingRow, SharedStage, Sort, Spread, Unit, check_metrics, compare,
-    recipe, seeds,
+    SeedDifference, Selection, SettingRow, SharedStage, Sort, Spread, Unit, Unpaired,
+    check_metrics, compare, recipe, seeds,
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;

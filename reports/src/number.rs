@@ -40,7 +40,7 @@ pub fn with_error(value: f64, standard_error: f64) -> String {
 /// Writes a difference and the ends of its interval, all to the digits that its width leaves.
 pub(crate) fn with_interval(by: f64, low: f64, high: f64) -> [String; 3] {
     let half = (high - low) / 2.0;
-    if !half.is_finite() || half <= 0.0 {
+    if !half.is_finite() || half <= 0.0 || half >= 1e4 {
         return [by, low, high].map(number);
     }
     let decimals = (1.0 - half.log10().floor()).clamp(0.0, 9.0) as usize;

@@ -6,6 +6,12 @@ use crate::harness::Project;
 
 /// Two rates, of which one learns next to nothing, by three seeds, on numbers in words.
 fn rates_by_seeds() -> Project {
+    let project = rates();
+    project.tinylm("run rates.yaml").success();
+    project
+}
+
+fn rates() -> Project {
     let project = Project::new();
     let digits = ["one", "two", "three", "four", "five", "six", "seven"];
     let said = |n: usize| {
@@ -39,7 +45,6 @@ stages:
     with: { continuations: 0 }
 ",
     );
-    project.tinylm("run rates.yaml").success();
     project
 }
 
@@ -98,6 +103,23 @@ fn seeds_and_documents_are_told_apart_and_each_has_its_interval() {
     );
 }
 
+/// Tokens differ, the text does not: the difference is then one of bits per byte.
+#[test]
+fn documents_are_paired_under_another_tokenizer_too() {
+    let project = rates();
+    let sweep = "run rates.yaml -S model.train.lr=1e-2 -S seed=1 --sweep tokens.vocab_size=270,300";
+    project.tinylm(sweep).success();
+    let report = project.tinylm("report --sweep @last").success();
+    assert!(report.stdout.contains(" bits per byte, "), "{report}");
+    assert!(!report.stdout.contains("nats per token"), "{report}");
+    let lines = project.artifact("perplexity", "documents.jsonl");
+    let n = format!("({} documents)", lines.lines().count());
+    assert!(
+        report.stdout.replace("\n           ", "").contains(&n),
+        "{report}"
+    );
+}
+
 #[test]
 fn a_run_stands_for_all_its_seeds_where_that_is_asked_for() {
     let project = rates_by_seeds();
@@ -123,6 +145,15 @@ fn a_run_stands_for_all_its_seeds_where_that_is_asked_for() {
     let one = project.tinylm(&format!("report --seeds {good}")).success();
     assert!(one.stdout.contains("3 runs side by side"), "{one}");
     assert!(one.stdout.contains("\n  A–C       3 "), "{one}");
+    // A rate of its own has no kin.
+    project
+        .tinylm("run rates.yaml -S seed=4 -S model.train.lr=1e-3")
+        .success();
+    let alone = project.tinylm("report --seeds").failure(2);
+    assert!(
+        alone.stderr.contains("no other finished run differs from"),
+        "{alone}"
+    );
     // The same seed once more is no other seed, and found again it is the same run.
     project
         .tinylm("run rates.yaml -S seed=1 -S model.train.lr=1e-2")

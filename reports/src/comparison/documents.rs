@@ -2,7 +2,8 @@
 //!
 //! `evaluate` writes `documents.jsonl` into its artifact. Documents are paired by their digests, so a
 //! shorter evaluation is compared with the beginning of a longer one, and one with another tokenizer by
-//! bits per byte. Of a group of seeds a document's loss is its mean over the seeds: what the interval
+//! bits per byte. Where one of them lacks a part of the other's documents, nothing is said: those of a
+//! tokenizer without unknown words are the easy ones. Of a group of seeds a document's loss is its mean over the seeds: what the interval
 //! then says is what other documents would do to these very models, and nothing of other seeds.
 
 use std::collections::BTreeMap;
@@ -39,6 +40,14 @@ pub struct DocumentDifference {
     pub estimate: Estimate,
 }
 
+/// An evaluation of which only one of two groups has the losses of its documents.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unpaired {
+    pub stage: String,
+    /// The group that lacks them: collected, on another machine, or measured before they were kept.
+    pub group: usize,
+}
+
 #[derive(Deserialize)]
 struct Line {
     digest: String,
@@ -65,9 +74,9 @@ pub(super) fn differences(
     runs: &[Report],
     groups: &[Group],
     read: &dyn Fn(&str) -> Option<String>,
-) -> Vec<DocumentDifference> {
+) -> (Vec<DocumentDifference>, Vec<Unpaired>) {
     let lines = Lines::of(runs);
-    let mut differences = Vec::new();
+    let (mut differences, mut unpaired) = (Vec::new(), Vec::new());
     for line in lines.lines.iter().filter(|line| line.kind == "evaluate") {
         let artifacts = |group: &Group| -> Vec<String> {
             let stages = group.runs.iter();
@@ -90,7 +99,17 @@ pub(super) fn differences(
             if artifacts == first {
                 continue;
             }
-            let compared = compared(&of_first, &losses(&artifacts));
+            let of_group = losses(&artifacts);
+            if of_first.is_empty() != of_group.is_empty()
+                && !artifacts.is_empty()
+                && !first.is_empty()
+            {
+                unpaired.push(Unpaired {
+                    stage: line.label.clone(),
+                    group: if of_first.is_empty() { 0 } else { idx },
+                });
+            }
+            let compared = compared(&of_first, &of_group);
             differences.extend(compared.map(|compared| DocumentDifference {
                 stage: line.label.clone(),
                 group: idx,
@@ -98,7 +117,8 @@ pub(super) fn differences(
             }));
         }
     }
-    differences
+    unpaired.dedup();
+    (differences, unpaired)
 }
 
 /// Returns what a file says of each document; nothing where it is not such a file.
@@ -119,6 +139,9 @@ fn parse(text: &str) -> Option<Losses> {
     Some(losses)
 }
 
+/// The share of the shortest evaluation's documents that all must have read.
+const SHARED_MIN: f64 = 0.95;
+
 /// Compares the means of two groups of evaluations over the documents that all of them read.
 fn compared(first: &[Losses], second: &[Losses]) -> Option<DocumentDifference> {
     let all = || first.iter().chain(second);
@@ -127,6 +150,10 @@ fn compared(first: &[Losses], second: &[Losses]) -> Option<DocumentDifference> {
         .keys()
         .filter(|document| all().all(|losses| losses.contains_key(*document)))
         .collect();
+    let n_least = all().map(Losses::len).min().unwrap_or(0);
+    if second.is_empty() || (shared.len() as f64) < SHARED_MIN * n_least as f64 {
+        return None;
+    }
     let of = |losses: &[Losses], document: &Document| {
         let mut sum = Loss::default();
         for loss in losses.iter().map(|losses| losses[document]) {
@@ -136,14 +163,10 @@ fn compared(first: &[Losses], second: &[Losses]) -> Option<DocumentDifference> {
         }
         sum
     };
-    let pairs: Vec<[Loss; 2]> = match second.is_empty() {
-        true => return None,
-        false => shared
-            .iter()
-            .map(|document| [of(first, document), of(second, document)])
-            .filter(|[a, b]| a.tokens > 0.0 && b.tokens > 0.0)
-            .collect(),
-    };
+    let pairs = shared.iter();
+    let pairs = pairs.map(|document| [of(first, document), of(second, document)]);
+    let is_scored = |[a, b]: &[Loss; 2]| a.tokens > 0.0 && b.tokens > 0.0;
+    let pairs: Vec<[Loss; 2]> = pairs.filter(is_scored).collect();
     let unit = unit(&pairs)?;
     let sums: Vec<Sums> = pairs.iter().map(|pair| sums(*pair, unit)).collect();
     Some(DocumentDifference {
@@ -229,7 +252,54 @@ mod tests {
     fn a_file_of_something_else_is_no_evaluation() {
         assert_eq!(parse("{\"digest\":1}\n"), None);
         assert_eq!(compared(&[], &[]), None);
-        let other = vec![parse(&file(&[("x", 1, 1.0), ("y", 1, 1.0)])).unwrap()];
-        assert_eq!(compared(&[parse(&file(&FIRST)).unwrap()], &other), None);
+    }
+
+    #[test]
+    fn a_choice_of_documents_is_not_taken_for_all_of_them() {
+        let first = vec![parse(&file(&FIRST)).unwrap()];
+        let against = |documents| compared(&first, &[parse(&file(documents)).unwrap()]);
+        assert_eq!(against(&[("x", 1, 1.0), ("y", 1, 1.0)]), None);
+        assert_eq!(
+            against(&[("a", 4, 1.0), ("b", 2, 1.0), ("y", 1, 1.0)]),
+            None
+        );
+        let beginning = against(&[("a", 4, 1.0), ("b", 2, 1.0)]).unwrap();
+        assert_eq!(beginning.n_documents, 2);
+    }
+
+    #[test]
+    fn whoever_lacks_the_losses_is_named_and_nobody_where_none_has_them() {
+        let mut second = crate::testing::dialogue_slower();
+        second.settings[3].value = "0.1".to_owned();
+        let runs = [crate::testing::dialogue(), second];
+        let group = |idx: usize| Group {
+            name: String::new(),
+            runs: vec![idx],
+            seeds: vec!["1".to_owned()],
+        };
+        let groups = [group(0), group(1)];
+        let artifact = |idx: usize| runs[idx].stage("perplexity").unwrap().row.artifact.clone();
+        let only = |idx: usize| {
+            let read =
+                |digest: &str| (artifact(idx).as_deref() == Some(digest)).then(|| file(&FIRST));
+            differences(&runs, &groups, &read).1
+        };
+        assert_eq!((only(0)[0].group, only(1)[0].group), (1, 0));
+        let (compared, lacking) = differences(&runs, &groups, &|_| Some(file(&FIRST)));
+        assert_eq!((compared.len(), lacking.len()), (1, 0));
+        assert!(!compared[0].estimate.is_beyond_noise());
+        assert_eq!(differences(&runs, &groups, &|_| None).1, []);
+    }
+
+    #[test]
+    fn of_a_group_of_seeds_a_documents_loss_is_the_mean() {
+        let nats = |by: f64| {
+            let documents = FIRST.map(|(digest, tokens, nats)| (digest, tokens, nats + by));
+            parse(&file(&documents)).unwrap()
+        };
+        let one = compared(&[nats(0.0)], &[nats(1.0)]).unwrap();
+        let many = compared(&[nats(-0.5), nats(0.5)], &[nats(0.5), nats(1.5), nats(1.0)]).unwrap();
+        assert_eq!(many.n_runs, [3, 2]);
+        assert!((one.estimate.low - many.estimate.low).abs() < 1e-12);
     }
 }

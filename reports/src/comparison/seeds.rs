@@ -176,10 +176,13 @@ fn names(groups: &[Group], settings: &[SettingRow]) -> Vec<String> {
     groups.iter().map(name).collect()
 }
 
-/// Returns the metrics that can be better or worse, of the whole and not of its parts.
+/// Returns the metrics that can be better or worse, of the whole and not of its parts. How fast a
+/// machine was is no work of a seed.
 fn judging(metrics: &[MetricRow], is_asked: bool) -> impl Iterator<Item = (&MetricRow, Better)> {
     let judged = metrics.iter().filter_map(|row| Some((row, row.better?)));
-    judged.filter(move |(row, _)| is_asked || Part::of(&row.metric).is_none())
+    judged.filter(move |(row, _)| {
+        is_asked || Part::of(&row.metric).is_none() && !row.metric.ends_with("per_second")
+    })
 }
 
 /// Returns the finite values of a metric, with the seed of each.

@@ -157,10 +157,18 @@ fn documents(comparison: &Comparison) -> Option<Section<'_>> {
         blocks.push(Block::Title(title, of_seeds.to_owned()));
         blocks.push(Block::Facts(facts.collect()));
     }
+    for lacking in noise.unpaired.chunk_by(|a, b| a.stage == b.stage) {
+        let told = "its losses of single documents are not here; running it again measures them";
+        let groups = lacking.iter();
+        let facts = groups.map(|one| Fact::text(noise.groups[one.group].letters(), told));
+        let title = format!("{}.loss", lacking[0].stage);
+        blocks.push(Block::Title(title, String::new()));
+        blocks.push(Block::Facts(facts.collect()));
+    }
     if blocks.is_empty() {
         return None;
     }
-    if noise.spreads.is_empty() {
+    if noise.spreads.is_empty() && !noise.documents.is_empty() {
         let told = "one of each: what another seed would change, nobody can say";
         blocks.push(Block::Facts(vec![Fact::text("seeds", told)]));
     }
@@ -198,7 +206,7 @@ fn every_metric(comparison: &Comparison) -> Option<Section<'_>> {
         Column::new("deviation", Holds::Figures),
         Column::new("min", Holds::Figures).spare(),
         Column::new("max", Holds::Figures).spare(),
-        Column::new("from the first", Holds::Texts),
+        Column::new("from the first", Holds::Figures),
     ];
     let row = |spread: &Spread| {
         let is_of = |one: &&SeedDifference| {
@@ -213,9 +221,22 @@ fn every_metric(comparison: &Comparison) -> Option<Section<'_>> {
         cells.push(difference.map_or_else(Cell::default, difference_cell));
         cells
     };
+    // What all groups have from the same artifacts is told of the first.
+    let first = |spread: &Spread| {
+        let mut firsts = noise.spreads.iter().filter(|other| other.group == 0);
+        firsts.find(|other| (&other.stage, &other.metric) == (&spread.stage, &spread.metric))
+    };
+    let is_told = |spread: &&Spread| {
+        let same = first(spread).map(|first| Spread {
+            group: spread.group,
+            ..first.clone()
+        });
+        spread.group == 0 || same.as_ref() != Some(spread)
+    };
+    let told = noise.spreads.iter().filter(is_told);
     let table = Table {
         is_grouped: true,
-        ..Table::new(columns, noise.spreads.iter().map(row).collect())
+        ..Table::new(columns, told.map(row).collect())
     };
     let section = Section::new("Every metric over the seeds", vec![Block::Table(table)]);
     let groups = counted(noise.groups.len(), "group");

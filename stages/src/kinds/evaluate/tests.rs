@@ -422,3 +422,36 @@ fn shards_of_another_tokenizer_are_refused() {
     let error = evaluate(dir.path(), "{split: test}").unwrap_err();
     assert!(error.is_final);
 }
+
+#[test]
+fn the_losses_of_the_documents_add_up_to_the_whole() {
+    let mut documents = documents();
+    // A prompt that nobody answers is read, and nothing of it is scored.
+    documents.push((0, vec![97, 98, 99], vec![0; 3]));
+    // The same text twice has one digest.
+    documents.push(documents[1].clone());
+    let dir = project(&documents);
+    let lines = || -> Vec<Value> {
+        let path = dir.path().join("out-evaluate/documents.jsonl");
+        let text = fs::read_to_string(path).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    for settings in ["{continuations: 0}", "{continuations: 0, score: all}"] {
+        let report = evaluate(dir.path(), settings).unwrap();
+        let lines = lines();
+        let sum =
+            |name: &str| -> f64 { lines.iter().map(|line| line[name].as_f64().unwrap()).sum() };
+        assert_eq!(report["documents"], lines.len());
+        assert_eq!(report["tokens"].as_f64(), Some(sum("tokens")));
+        assert_eq!(report["bytes"].as_f64(), Some(sum("bytes")));
+        close(&report["loss"], sum("nats") / sum("tokens"));
+        assert_eq!(lines[1], lines[4]);
+        let digests: BTreeSet<&str> = lines
+            .iter()
+            .map(|line| line["digest"].as_str().unwrap())
+            .collect();
+        assert_eq!(digests.len(), 4);
+    }
+}
