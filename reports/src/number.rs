@@ -14,7 +14,8 @@ pub fn number(value: f64) -> String {
     }
     let size = value.abs();
     if value == value.trunc() && size < 1e12 {
-        return thousands(value as u64);
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", thousands(size as u64));
     }
     match size {
         _ if size < 1e-3 => scientific(value, 2),
@@ -40,7 +41,10 @@ pub fn with_error(value: f64, standard_error: f64) -> String {
 /// Writes a difference and the ends of its interval, all to the digits that its width leaves.
 pub(crate) fn with_interval(by: f64, low: f64, high: f64) -> [String; 3] {
     let half = (high - low) / 2.0;
-    if !half.is_finite() || half <= 0.0 || half >= 1e4 {
+    if half >= 1e4 {
+        return [by, low, high].map(tick);
+    }
+    if !half.is_finite() || half <= 0.0 {
         return [by, low, high].map(number);
     }
     let decimals = (1.0 - half.log10().floor()).clamp(0.0, 9.0) as usize;
@@ -209,6 +213,17 @@ pub fn amount(done: u64, total: Option<u64>, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_below_zero_keep_their_sign() {
+        assert_eq!(number(-3.0), "-3");
+        assert_eq!(number(-0.0), "0");
+        assert_eq!(with_interval(-2.0, -2.0, -2.0), ["-2"; 3]);
+        assert_eq!(
+            with_interval(-0.031, -0.04, -0.022),
+            ["-0.0310", "-0.0400", "-0.0220"]
+        );
+    }
 
     #[test]
     fn amounts_read_as_people_say_them() {

@@ -96,6 +96,11 @@ fn a_sweep_ends_with_its_runs_below_each_other_at_eighty_columns() {
     for (idx, line) in lines[1..4].iter().enumerate() {
         assert!(line.contains(&format!("n={}", idx + 1)), "{ran}");
     }
+    let found = project
+        .tinylm_words(&["runs", "--where", "vars.n = 2", "--json"])
+        .success();
+    let found: Vec<serde_json::Value> = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(found.len(), 1);
     let runs = project.tinylm("runs").success();
     for line in runs.stdout.lines() {
         assert!(line.chars().count() <= 80, "{runs}");

@@ -280,3 +280,25 @@ pub(super) fn shared_stages(runs: &[Report], lines: &Lines) -> Vec<SharedStage> 
     }
     shared
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_told_where_no_setting_tells_the_same() {
+        let row = |name: &str, values: [&str; 3]| SettingRow {
+            name: name.to_owned(),
+            values: values.map(|value| Some(value.to_owned())).to_vec(),
+        };
+        let rows = vec![
+            row("seed", ["1", "2", "2"]),
+            row("vars.model", ["one", "two", "two"]),
+            row("vars.width", ["32", "32", "64"]),
+            row("model.d_model", ["32", "32", "64"]),
+        ];
+        let told = without_told_variables(rows);
+        let names: Vec<&str> = told.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["seed", "vars.model", "model.d_model"]);
+    }
+}

@@ -84,7 +84,9 @@ impl Group {
 /// Returns all that decides what a run makes but its seeds: equal for runs of one group.
 pub fn recipe<'a>(settings: &[Param], stages: impl IntoIterator<Item = &'a StageRow>) -> String {
     let mut recipe = String::new();
-    let mut settings: Vec<&Param> = settings.iter().filter(|one| decides(&one.name)).collect();
+    // What a variable decides stands in settings and inputs.
+    let decides = |one: &&Param| decides(&one.name) && !one.name.starts_with("vars.");
+    let mut settings: Vec<&Param> = settings.iter().filter(decides).collect();
     settings.sort_by(|a, b| a.name.cmp(&b.name));
     for setting in settings {
         let _ = writeln!(recipe, "{:?} {:?}", setting.name, setting.value);
@@ -281,4 +283,116 @@ fn difference(
             false => unpaired(&these, &those),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{dialogue, setting};
+
+    /// A run of a rate with a seed.
+    fn run(rate: &str, seed: &str) -> Report {
+        let mut report = dialogue();
+        report.settings[0] = setting("seed", seed, false);
+        report.settings[3] = setting("base.train.lr", rate, false);
+        report
+    }
+
+    fn row(values: &[f64]) -> MetricRow {
+        let n = values.len();
+        MetricRow {
+            stage: "perplexity".to_owned(),
+            metric: "loss".to_owned(),
+            better: Some(Better::Lower),
+            values: values.iter().map(|value| Some(*value)).collect(),
+            errors: vec![None; n],
+            is_last: vec![false; n],
+            changes: vec![None; n],
+            is_best: vec![false; n],
+        }
+    }
+
+    fn grouped(runs: &[Report]) -> Vec<(String, Vec<usize>)> {
+        let values = runs.iter().map(|run| Some(run.settings[3].value.clone()));
+        let rates = SettingRow {
+            name: "base.train.lr".to_owned(),
+            values: values.collect(),
+        };
+        let groups = groups(runs, &[rates]);
+        let told = groups.into_iter().map(|group| (group.name, group.runs));
+        told.collect()
+    }
+
+    fn group(runs: &[usize], seeds: &[&str]) -> Group {
+        Group {
+            name: String::new(),
+            runs: runs.to_vec(),
+            seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn runs_that_differ_only_in_their_seed_are_one_group_and_a_seed_counts_once() {
+        let mut runs = vec![run("1", "7"), run("2", "7"), run("1", "8"), run("1", "7")];
+        let found = grouped(&runs);
+        assert_eq!(
+            found,
+            [
+                ("lr=1".to_owned(), vec![0, 2]),
+                ("lr=2".to_owned(), vec![1])
+            ]
+        );
+        // What is only watched, and a variable that settings show, are no difference.
+        runs[2]
+            .settings
+            .push(setting("base.watch.log_every", "5", false));
+        runs[2].settings.push(setting("vars.rate", "1", false));
+        assert_eq!(grouped(&runs), found);
+        // Another file of data, or another stage that is read, is.
+        runs[2].stages[0].row.artifact = Some("other".to_owned());
+        assert_eq!(grouped(&runs).len(), 3);
+        let mut other = run("1", "9");
+        other.stages[3].row.inputs = serde_json::json!({ "model": ["answers"] });
+        assert_eq!(grouped(&[run("1", "7"), other]).len(), 2);
+    }
+
+    #[test]
+    fn groups_are_compared_seed_by_seed_where_both_have_them() {
+        let metrics = [row(&[1.0, 2.0, 3.0, 1.1, 2.12, 3.08])];
+        let compared = |seeds: [&str; 3]| {
+            let groups = [
+                group(&[0, 1, 2], &["1", "2", "3"]),
+                group(&[3, 4, 5], &seeds),
+            ];
+            differences(&groups, &metrics, false).remove(0)
+        };
+        let same = compared(["1", "2", "3"]);
+        assert!(same.is_paired && same.estimate.unwrap().is_beyond_noise());
+        assert!((same.by - 0.1).abs() < 1e-12);
+        let others = compared(["4", "5", "6"]);
+        assert!(!others.is_paired && !others.estimate.unwrap().is_beyond_noise());
+        // Two of three are compared as pairs, one of three is not.
+        assert_eq!(compared(["1", "2", "6"]).n_seeds, [2, 2]);
+        assert_eq!(compared(["1", "5", "6"]).n_seeds, [3, 3]);
+    }
+
+    #[test]
+    fn of_one_seed_there_is_a_difference_and_nothing_about_it() {
+        let metrics = [row(&[1.0, 1.1, 2.0])];
+        let groups = [group(&[0, 1], &["1", "2"]), group(&[2], &["1"])];
+        let difference = differences(&groups, &metrics, false).remove(0);
+        assert_eq!((difference.by, difference.estimate), (1.95 - 1.0, None));
+        let spreads = spreads(&groups, &metrics, false);
+        assert_eq!((spreads[0].n_seeds, spreads[1].deviation), (2, None));
+        assert!((spreads[0].deviation.unwrap() - 0.0707).abs() < 1e-4);
+        // Runs of one seed each are no groups of seeds.
+        let alone = [group(&[0], &["1"]), group(&[2], &["1"])];
+        assert_eq!(super::differences(&alone, &metrics, false), []);
+        assert_eq!(super::spreads(&alone, &metrics, false), []);
+    }
+
+    #[test]
+    fn neighbours_are_told_by_the_first_and_the_last() {
+        assert_eq!(group(&[0, 1, 2, 4, 5], &[]).letters(), "A–C E F");
+    }
 }

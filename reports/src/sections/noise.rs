@@ -198,6 +198,18 @@ fn every_metric(comparison: &Comparison) -> Option<Section<'_>> {
     if noise.spreads.is_empty() || comparison.is_asked {
         return None;
     }
+    let mut blocks = Vec::new();
+    for spreads in noise.spreads.chunk_by(|a, b| a.stage == b.stage) {
+        blocks.push(Block::Title(spreads[0].stage.clone(), String::new()));
+        blocks.push(Block::Table(metric_table(spreads, comparison)));
+    }
+    let section = Section::new("Every metric over the seeds", blocks);
+    let groups = counted(noise.groups.len(), "group");
+    Some(section.remark(groups).detail())
+}
+
+fn metric_table(spreads: &[Spread], comparison: &Comparison) -> Table {
+    let noise = &comparison.noise;
     let columns = vec![
         Column::new("metric", Holds::Codes),
         Column::new("runs", Holds::Names),
@@ -213,7 +225,7 @@ fn every_metric(comparison: &Comparison) -> Option<Section<'_>> {
             (&one.stage, &one.metric, one.group) == (&spread.stage, &spread.metric, spread.group)
         };
         let mut cells = vec![
-            Cell::plain(format!("{}.{}", spread.stage, spread.metric)),
+            Cell::plain(spread.metric.clone()),
             Cell::new(noise.groups[spread.group].letters(), Tone::Strong),
         ];
         cells.extend(spread_cells(spread));
@@ -221,26 +233,27 @@ fn every_metric(comparison: &Comparison) -> Option<Section<'_>> {
         cells.push(difference.map_or_else(Cell::default, difference_cell));
         cells
     };
-    // What all groups have from the same artifacts is told of the first.
-    let first = |spread: &Spread| {
-        let mut firsts = noise.spreads.iter().filter(|other| other.group == 0);
-        firsts.find(|other| (&other.stage, &other.metric) == (&spread.stage, &spread.metric))
-    };
-    let is_told = |spread: &&Spread| {
-        let same = first(spread).map(|first| Spread {
-            group: spread.group,
-            ..first.clone()
-        });
-        spread.group == 0 || same.as_ref() != Some(spread)
-    };
-    let told = noise.spreads.iter().filter(is_told);
-    let table = Table {
+    let told = spreads
+        .iter()
+        .filter(|spread| !is_of_the_first(spread, spreads));
+    Table {
         is_grouped: true,
         ..Table::new(columns, told.map(row).collect())
+    }
+}
+
+/// Returns whether a group has a metric from the very artifacts of the first one, of which it is told.
+fn is_of_the_first(spread: &Spread, spreads: &[Spread]) -> bool {
+    let is_same = |first: &Spread| {
+        let group = spread.group;
+        *spread
+            == Spread {
+                group,
+                ..first.clone()
+            }
     };
-    let section = Section::new("Every metric over the seeds", vec![Block::Table(table)]);
-    let groups = counted(noise.groups.len(), "group");
-    Some(section.remark(groups).detail())
+    let mut firsts = spreads.iter().filter(|other| other.group == 0);
+    spread.group > 0 && firsts.any(is_same)
 }
 
 fn difference_cell(difference: &SeedDifference) -> Cell {

@@ -482,6 +482,59 @@ fn a_sweep_is_a_table_with_the_effect_of_each_setting() {
     "#);
 }
 
+/// Forty documents on which the second run is better by three hundredths a token.
+fn losses(digest: &str) -> String {
+    let is_first = dialogue()
+        .stage("perplexity")
+        .unwrap()
+        .row
+        .artifact
+        .as_deref()
+        == Some(digest);
+    let line = |idx: usize| {
+        let nats = 20.0 + (idx % 7) as f64
+            - if is_first {
+                0.0
+            } else {
+                0.2 + 0.05 * (idx % 5) as f64
+            };
+        format!("{{\"digest\":\"{idx}\",\"tokens\":10,\"bytes\":40,\"nats\":{nats}}}\n")
+    };
+    (0..40).map(line).collect()
+}
+
+#[test]
+fn documents_say_what_they_explain_and_of_one_seed_nothing_is_said() {
+    let mut comparison =
+        compare(vec![dialogue(), dialogue_slower()], &Selection::default()).unwrap();
+    comparison.pair_documents(&|digest| Some(losses(digest)));
+    let shown = super::print(&of_comparison(&comparison), &TerminalOptions::default());
+    let documents = shown
+        .split("\n\n")
+        .find(|part| part.starts_with("Documents"))
+        .unwrap();
+    assert_snapshot!(documents, @"
+    Documents  the same ones, drawn again in pairs
+      perplexity.loss
+      B         better than A by 0.0300 nats per token, 0.0279 to 0.0321 at 95 %:
+                more than the choice of documents explains (40 documents)
+      seeds     one of each: what another seed would change, nobody can say
+    ");
+    let first = dialogue().stage("perplexity").unwrap().row.artifact.clone();
+    comparison.pair_documents(&|digest| (first.as_deref() == Some(digest)).then(|| losses(digest)));
+    let shown = super::print(&of_comparison(&comparison), &TerminalOptions::default());
+    let documents = shown
+        .split("\n\n")
+        .find(|part| part.starts_with("Documents"))
+        .unwrap();
+    assert_snapshot!(documents, @"
+    Documents  the same ones, drawn again in pairs
+      perplexity.loss
+      B         its losses of single documents are not here; running it again
+                measures them
+    ");
+}
+
 #[test]
 fn no_line_is_wider_than_the_terminal() {
     for width in (20..=160).step_by(7).chain([40, 60, 80]) {
