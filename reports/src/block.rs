@@ -58,6 +58,7 @@ pub enum Block<'a> {
     Text(String),
     Graph(Graph),
     Parallel(Parallel),
+    Plot(Plot),
     /// Folded: only some readers open it.
     Fold(String, Vec<Block<'a>>),
 }
@@ -254,6 +255,33 @@ pub struct Across {
     pub places: Vec<Option<f64>>,
     /// From 0 for the worst to 1 for the best.
     pub merit: f64,
+}
+
+/// Points in groups, and the line that each group should lie on. Both axes are in decades.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    pub title: String,
+    pub x_title: String,
+    pub y_title: String,
+    pub groups: Vec<PlotGroup>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlotGroup {
+    pub letter: char,
+    pub name: String,
+    pub colour: usize,
+    pub line: Vec<(f64, f64)>,
+    pub dots: Vec<Dot>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Dot {
+    pub x: f64,
+    pub y: f64,
+    pub name: String,
+    /// Where a live page tells more of it.
+    pub at: String,
 }
 
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     comparison::{Comparison, MetricRow},
+    fit::Fit,
     number::moment,
     report::Report,
 };
@@ -144,6 +145,44 @@ fn noise_columns(comparison: &Comparison) -> Vec<(String, Vec<String>)> {
         }
     }
     columns
+}
+
+/// Renders the runs that a law is fitted to and what it says of them, then what it predicts, a line each.
+pub fn fit_csv(fit: &Fit) -> String {
+    let mut csv = String::from("run,weights,tokens,loss,told,error,error_unseen,from,to\n");
+    for run in &fit.runs {
+        let (told, at) = (&run.told, run.told.at);
+        let mut cells = vec![told.run.clone()];
+        let numbers = [
+            at.weights,
+            at.tokens,
+            told.loss,
+            run.fitted,
+            run.error,
+            run.error_unseen,
+        ];
+        cells.extend(numbers.map(exact));
+        cells.extend([String::new(), String::new()]);
+        csv_line(&mut csv, &cells);
+    }
+    for asked in &fit.predictions {
+        let optional = |value: Option<f64>| value.map(exact).unwrap_or_default();
+        csv_line(
+            &mut csv,
+            &[
+                asked.run.clone().unwrap_or_default(),
+                exact(asked.at.weights),
+                exact(asked.at.tokens),
+                optional(asked.came_out),
+                exact(asked.loss),
+                String::new(),
+                optional(asked.error),
+                exact(asked.interval.from),
+                exact(asked.interval.to),
+            ],
+        );
+    }
+    csv
 }
 
 /// Writes a number so that reading it gives the same number.

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::fit::LeftOut;
+
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,6 +17,14 @@ pub enum Error {
     UnknownSort { name: String, known: Vec<String> },
     #[error("`{}`: {}", .0.display(), .1)]
     File(PathBuf, io::Error),
+    #[error("a law of five parameters takes {wanted}; {found}")]
+    TooFewRuns {
+        wanted: &'static str,
+        found: String,
+        left_out: Vec<LeftOut>,
+    },
+    #[error("`{}` cannot be held against a prediction: {}", .0.run, .0.why)]
+    Unpredictable(LeftOut),
     #[error("there is no run to report")]
     NoRuns,
 }

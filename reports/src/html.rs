@@ -11,6 +11,7 @@ mod charts;
 mod escape;
 mod graph;
 mod parallel;
+mod plot;
 mod samples;
 mod table;
 #[cfg(test)]
@@ -211,6 +212,7 @@ fn put_blocks(body: &mut String, blocks: &[Block<'_>]) {
             }
             Block::Graph(graph) => graph::put(body, graph),
             Block::Parallel(parallel) => parallel::put(body, parallel),
+            Block::Plot(plot) => plot::put(body, plot),
             Block::Fold(title, blocks) => {
                 let _ = write!(body, "<details><summary>{}</summary>", escaped(title));
                 put_blocks(body, blocks);

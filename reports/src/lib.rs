@@ -14,6 +14,7 @@ mod comparison;
 mod curve;
 pub mod data;
 mod error;
+pub mod fit;
 mod headline;
 pub mod html;
 mod listing;

@@ -47,6 +47,7 @@ fn put_section(text: &mut String, section: &Section<'_>) {
             Block::Chart(_)
                 | Block::Graph(_)
                 | Block::Parallel(_)
+                | Block::Plot(_)
                 | Block::Fold(..)
                 | Block::Title(..)
         )
@@ -81,7 +82,11 @@ fn put_section(text: &mut String, section: &Section<'_>) {
                 }
                 text.push('\n');
             }
-            Block::Chart(_) | Block::Graph(_) | Block::Parallel(_) | Block::Fold(..) => {}
+            Block::Chart(_)
+            | Block::Graph(_)
+            | Block::Parallel(_)
+            | Block::Plot(_)
+            | Block::Fold(..) => {}
         }
     }
 }

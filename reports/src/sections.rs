@@ -4,12 +4,14 @@
 //! settings), then what it rests on. Several runs have a list of their own in `compared`.
 
 mod compared;
+mod fitted;
 mod noise;
 mod now;
 mod parallel;
 mod stage;
 
 pub use compared::of_comparison;
+pub use fitted::of_fit;
 pub use stage::of_stage;
 
 use tinylm_registry::{Level, Outcome, Param, Status, load::is_load};

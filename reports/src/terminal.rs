@@ -10,6 +10,7 @@
 mod chart;
 mod curves;
 mod options;
+mod plot;
 mod runs;
 mod samples;
 mod screen;
@@ -121,7 +122,10 @@ fn print_section(
         return;
     }
     // Charts carry their names in their legends, runs in their tables.
-    let is_headed = !matches!(section.blocks[0], Block::Chart(_) | Block::ByRun(_));
+    let is_headed = !matches!(
+        section.blocks[0],
+        Block::Chart(_) | Block::ByRun(_) | Block::Plot(_)
+    );
     if is_headed {
         screen.heading_with(&section.title, &section.remark);
     }
@@ -168,6 +172,7 @@ fn print_blocks(
             }
             Block::Table(table) => Grid::of(table, screen.width).print(screen),
             Block::ByRun(runs) => runs::print(screen, runs),
+            Block::Plot(plot) => plot::print(screen, plot),
             Block::Samples(samples) => samples::print(screen, samples, options.is_brief),
             Block::Events(events) => print_events(screen, events),
             Block::Text(text) => {

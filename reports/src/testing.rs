@@ -207,6 +207,31 @@ pub(crate) fn shakespeare_diverging() -> Report {
     report
 }
 
+/// Twelve runs of three sizes and four budgets, as a law says but for some percents by turns.
+pub(crate) fn scaled() -> Vec<Report> {
+    let mut runs = Vec::new();
+    for weights in [1e5_f64, 6e5, 3e6] {
+        for tokens in [5e5_f64, 2e6, 8e6, 3e7] {
+            let turn = [1.004, 0.997, 1.0, 0.994, 1.003][runs.len() % 5];
+            let loss = 1.2 + 20.0 * weights.powf(-0.3) + 250.0 * tokens.powf(-0.42);
+            let mut report = dialogue();
+            report.run.id = format!("0199-{:02}", runs.len());
+            report.run.name = format!("grey-gull-{:04}", runs.len());
+            report.curves.clear();
+            report.finals = vec![
+                last("base", "parameters", weights),
+                last("base", "tokens", tokens),
+                last("base", "epochs", tokens / 1e7),
+                last("perplexity", "loss", loss * turn),
+            ];
+            runs.push(report);
+        }
+    }
+    // One that failed before it was measured.
+    runs[11].finals.pop();
+    runs
+}
+
 /// Names and texts as an enemy would choose them.
 pub(crate) fn hostile() -> Report {
     const EVIL: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b]0;owned\x07\u{202e}\"'&`";

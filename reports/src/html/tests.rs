@@ -74,3 +74,26 @@ fn the_difference_is_written_out() {
         page.contains("calm-heron-02c1</span><span class=\"\"> has the best perplexity.perplexity")
     );
 }
+
+#[test]
+fn a_law_is_drawn_and_hostile_names_stay_text_in_it() {
+    let mut runs = crate::testing::scaled();
+    for report in &mut runs {
+        report.run.name = hostile().run.name;
+        for stage in &mut report.stages {
+            stage.row.name.push_str("<img>");
+        }
+        for last in &mut report.finals {
+            last.stage.push_str("<img>");
+        }
+    }
+    let comparison = compare(runs, &Selection::default()).unwrap();
+    let fit = crate::fit::Fit::of(&comparison, &crate::fit::Wanted::default()).unwrap();
+    let page = super::print(&crate::sections::of_fit(&fit));
+    assert_eq!(page.matches("r=\"4\"").count(), 11 + 3, "runs, and the key");
+    assert!(
+        page.contains("&lt;script&gt;alert(1)"),
+        "the names are there"
+    );
+    assert!(!page.contains("<script>alert") && !page.contains("<img"));
+}
