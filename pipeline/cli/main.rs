@@ -23,6 +23,7 @@ mod host;
 mod init;
 mod job;
 mod language;
+mod law;
 mod list;
 mod lookup;
 mod manner;

@@ -6,13 +6,18 @@ use clap::{Args, ValueEnum};
 use tinylm_pipeline::spec::nearest;
 use tinylm_registry::{Filter, Registry, Run, RunQuery, Store};
 use tinylm_reports::{
-    Axis, Error, LOSSES, ReportOptions, Selection, Sort, block::Document, data, html, sections,
+    Axis, Error, Fineness, LOSSES, ReportOptions, Selection, Sort,
+    block::Document,
+    data,
+    fit::{Fit, Wanted},
+    html, sections,
     terminal::TerminalOptions,
 };
 
 use crate::{
     completions,
     failure::Failure,
+    law,
     lookup::{find_runs, runs_of_its_sweep, with_their_seeds},
     output::{Shown, print_line},
     pager,
@@ -49,6 +54,15 @@ pub(crate) struct ReportArgs {
     /// Draw curves on a logarithmic scale
     #[arg(long)]
     pub(crate) log: bool,
+    /// Fit L = E + A/N^a + B/D^b to the runs: loss by weights and tokens
+    #[arg(long, conflicts_with_all = ["sort", "x", "log", "follow"])]
+    fit: bool,
+    /// With `--fit`: the best size for so many operations, 6 for a weight and a token
+    #[arg(long, value_name = "OPERATIONS", value_delimiter = ',', requires = "fit", value_parser = law::amount)]
+    budget: Vec<f64>,
+    /// With `--fit`: the loss of a run before it is made, `weights=7e6,tokens=2e7`; or of a RUN, which is left out of the fit and held against it
+    #[arg(long, value_name = "WHAT", requires = "fit", add = completions::runs())]
+    predict: Vec<String>,
     /// Follow a run that goes on until it ends; the same as `watch`
     #[arg(long, conflicts_with_all = ["compare", "sweep", "seeds", "filter", "html", "json", "csv", "markdown"])]
     follow: bool,
@@ -86,6 +100,9 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
         return watch::follow(project, &registry, run);
     }
     let read = ReportOptions::for_runs(runs.len(), project::now_ms(), &args.metric);
+    if args.fit {
+        return fitted(project, args, &registry, runs);
+    }
     let mut reports = tinylm_reports::read_all(&registry, &runs, &read)?;
     if args.is_of_one()
         && let Some(report) = reports.pop()
@@ -119,6 +136,38 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
 fn losses(store: &Store, artifact: &str) -> Option<String> {
     let files = store.files(&artifact.parse().ok()?);
     fs::read_to_string(files.join(LOSSES)).ok()
+}
+
+/// Reports the law that the chosen runs follow, and what was asked of it.
+fn fitted(
+    project: &Project,
+    args: &ReportArgs,
+    registry: &Registry,
+    runs: Vec<Run>,
+) -> Result<(), Failure> {
+    let (runs, predictions) = law::asked(registry, runs, &args.predict)?;
+    let read = ReportOptions {
+        points: Fineness::ENDS,
+        ..ReportOptions::for_runs(runs.len(), project::now_ms(), &[])
+    };
+    let reports = tinylm_reports::read_all(registry, &runs, &read)?;
+    let selection = Selection {
+        metrics: args.metric.clone(),
+        sort: None,
+    };
+    let comparison = tinylm_reports::compare(reports, &selection)?;
+    let wanted = Wanted {
+        budgets: args.budget.clone(),
+        predictions,
+    };
+    let fit = Fit::of(&comparison, &wanted)?;
+    let document = sections::of_fit(&fit);
+    let printed = match (args.json, args.csv) {
+        (true, _) => Shown::json(&data::json(&fit)),
+        (_, true) => data::fit_csv(&fit).into(),
+        _ => printed(project, args, &document),
+    };
+    put(project, args, printed, &document)
 }
 
 fn printed(project: &Project, args: &ReportArgs, document: &Document<'_>) -> Shown {
@@ -168,7 +217,7 @@ fn chosen(registry: &Registry, args: &ReportArgs) -> Result<Vec<Run>, Failure> {
     }
     let mut seen = std::collections::HashSet::new();
     runs.retain(|run| seen.insert(run.id.clone()));
-    if is_comparison && runs.len() < 2 {
+    if is_comparison && runs.len() < 2 && !args.fit {
         return Err(
             Failure::wrong("comparing takes two runs or more").help("`tinylm runs` lists them")
         );
@@ -219,10 +268,18 @@ impl From<Error> for Failure {
             Error::UnknownMetric { name, known } | Error::UnknownSort { name, known } => {
                 meant(name, known)
             }
+            Error::TooFewRuns { .. } => Some(
+                "run a sweep of five sizes by four trainings, such as `experiments/scaling.yaml`, \
+                 and name one of its runs: `tinylm report --sweep RUN --fit`"
+                    .to_owned(),
+            ),
             _ => None,
         };
         let failure = match error {
             Error::Registry(error) => Failure::from(error),
+            Error::TooFewRuns { ref left_out, .. } if !left_out.is_empty() => {
+                Failure::wrong(error.to_string()).note("left out", law::shortly(left_out))
+            }
             error => Failure::wrong(error.to_string()),
         };
         match help {

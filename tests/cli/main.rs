@@ -40,6 +40,7 @@ mod readme;
 mod records;
 mod remote_store;
 mod running;
+mod scaling;
 mod server;
 mod serving;
 mod sharing;
