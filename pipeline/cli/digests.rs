@@ -35,13 +35,19 @@ pub(crate) fn held_against<'r>(
     let shown = project.shown(&path);
     let wrong = |why: String| Failure::wrong(format!("`{shown}`: {why}"));
     let bytes = read_plain(&path).map_err(|error| wrong(error.to_string()))?;
-    let all: Vec<Published> =
+    let mut all: Vec<Published> =
         serde_yaml::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    for digest in all.iter_mut().flat_map(|one| one.stages.values_mut()) {
+        digest.make_ascii_lowercase();
+    }
     check(&all).map_err(wrong)?;
     let ours = all.iter().filter(|one| one.experiment == run.experiment);
-    let best = ours
-        .map(|one| held(one, rows))
-        .max_by_key(|told| told.iter().filter(|(_, verdict)| verdict.is_good()).count());
+    let fits = |told: &Vec<(&StageRow, Verdict)>| {
+        let n_good = told.iter().filter(|(_, verdict)| verdict.is_good()).count();
+        (n_good, std::cmp::Reverse(told.len() - n_good))
+    };
+    // Of two that fit as well the first is meant.
+    let best = ours.map(|one| held(one, rows)).rev().max_by_key(fits);
     match best {
         Some(told) if !told.is_empty() => Ok(told),
         Some(_) => Err(wrong(format!("it names no stage that {} made", run.name))),
@@ -71,6 +77,9 @@ fn held<'r>(published: &Published, rows: &[&'r StageRow]) -> Vec<(&'r StageRow, 
         let made = row.artifact.as_deref().unwrap_or_default();
         let verdict = match made.starts_with(digest.as_str()) {
             true => Verdict::Same,
+            false if made.is_empty() => Verdict::Unmade(format!(
+                "{digest} is published{at}, and this run did not make it"
+            )),
             false => {
                 let made = &made[..DIGITS_MIN.min(made.len())];
                 Verdict::Differs(format!("{made}, and {digest} is published{at}"))

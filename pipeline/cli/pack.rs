@@ -4,12 +4,14 @@
 
 use std::{
     fs::File,
-    io::ErrorKind,
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use tinylm_registry::{Condition, Digest, Home, KeyRecord, Patient, Store, keys::read_key};
+use tinylm_registry::{
+    Condition, Digest, Home, KeyRecord, Patient, Registry, Store, keys::read_key, names,
+};
 use tinylm_remote::{
     Mode, Remote, Settings, SharedRun,
     pack::{self, PackError, PackHead},
@@ -51,6 +53,10 @@ pub(crate) fn pack(project: &Project, args: &PackArgs) -> Result<(), Failure> {
     let run = shared_run(&registry, &args.run)?;
     let interrupt = listen_for_signals()?;
     let _store = hold_store(project, &home, "tinylm pack", &interrupt.asked)?;
+    if registry.history(&run.id)?.is_none() {
+        return Err(Failure::wrong(format!("{} is still at work", run.name))
+            .help("pack it when it has ended"));
+    }
     let records = match args.digests {
         true => Vec::new(),
         false => records(&home, &run)?,
@@ -58,6 +64,7 @@ pub(crate) fn pack(project: &Project, args: &PackArgs) -> Result<(), Failure> {
     let out = args.output.clone();
     let out = out.unwrap_or_else(|| PathBuf::from(format!("{}.tar.zst", run.name)));
     let out = project.current_dir.join(out);
+    refuse_to_write_over(project, &out)?;
     let folder = Folder::new(&home, &run.id)?;
     let remote = folder.remote(Mode::Write)?;
     let store = store_behind(&home, Some(&remote));
@@ -94,7 +101,7 @@ fn records(home: &Home, run: &SharedRun) -> Result<Vec<KeyRecord>, Failure> {
         true => Ok(records),
         false => {
             let message = format!(
-                "not all that {} made is still here: {} lack",
+                "not all that {} made is still here, not {}",
                 run.name,
                 quoted(lacking)
             );
@@ -112,13 +119,38 @@ fn kept(home: &Home, store: &Store, key: &Digest) -> Result<Option<KeyRecord>, F
     Ok(matches!(condition, Condition::Whole(_)).then_some(record))
 }
 
+/// A pack may be written anew, and nothing else that is there.
+fn refuse_to_write_over(project: &Project, out: &Path) -> Result<(), Failure> {
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let shown = project.shown(out);
+    let is_there = match std::fs::symlink_metadata(out) {
+        Err(_) => false,
+        Ok(about) if about.is_file() => {
+            let mut start = [0; 4];
+            let read = File::open(out).and_then(|mut file| file.read_exact(&mut start));
+            read.is_err() || start != ZSTD
+        }
+        Ok(_) => true,
+    };
+    let folder = out.parent().filter(|folder| !folder.is_dir());
+    match (is_there, folder) {
+        (true, _) => Err(Failure::wrong(format!("`{shown}` is there and is no pack"))
+            .help("choose another name with `-o`")),
+        (false, Some(folder)) => {
+            let folder = project.shown(folder);
+            Err(Failure::wrong(format!("there is no folder `{folder}`")).help("make it first"))
+        }
+        (false, None) => Ok(()),
+    }
+}
+
 /// Writes the file beside its name first, so that no half of it is ever under it.
 fn write(out: &Path, head: &PackHead, text: &str, remote: &Path) -> Result<u64, Failure> {
     let mut half = out.as_os_str().to_owned();
-    half.push(".part");
+    half.push(format!(".{}.part", names::new_id()));
     let half = PathBuf::from(half);
     let written = || {
-        let file = File::create(&half)?;
+        let file = File::create_new(&half)?;
         pack::write(&file, head, text, remote)?;
         file.sync_all()?;
         std::fs::rename(&half, out)?;
@@ -155,17 +187,18 @@ pub(crate) fn unpack(project: &Project, args: &UnpackArgs) -> Result<(), Failure
         remote: &remote,
         from: &shown,
         interrupt: &interrupt,
+        is_of_run_alone: true,
     };
     if head.has_artifacts {
         return taking.take(&run);
     }
-    taking.take_history(&run)?;
-    let verify = format!(
-        "without artifacts: `tinylm verify {}` makes them again and compares",
-        head.run
-    );
+    let taken = taking.taken(&Registry::open(&home)?, &run)?;
+    let name = taken.unwrap_or(run.name);
     if !project.global.quiet {
-        print_line(verify);
+        print_line(format!("known    {name}: `tinylm show {name}`"));
+        print_line(format!(
+            "without artifacts: `tinylm verify {name}` makes them again and compares"
+        ));
     }
     Ok(())
 }
@@ -188,10 +221,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(home: &Home, name: &str) -> Result<Self, Failure> {
-        let place = home
-            .staging()
-            .below(format!("{name}-{}", std::process::id()));
-        place.remove()?;
+        let place = home.staging().below(format!("{name}-{}", names::new_id()));
         place.create_folder()?;
         let path = std::path::absolute(&place);
         let path = path.map_err(|error| not_packed(&error.to_string()))?;

@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use clap::Args;
-use tinylm_pipeline::{Happened, Interrupt, Observer, pushing::Pusher};
+use tinylm_pipeline::{Happened, Interrupt, Observer, pushing::Pusher, recorder::know_execution};
 use tinylm_registry::{
-    Condition, Digest, Fetched, Home, Lock, Place, Registry, Store, Watch, keys::read_key,
+    Condition, Digest, Fetched, Home, KeyRecord, Lock, Place, Registry, Status, Store, Taken,
+    Watch,
+    keys::{read_key, remove_key},
 };
-use tinylm_remote::{Remote, SharedRun};
+use tinylm_remote::{Remote, SharedRun, SharedStage};
 use tinylm_reports::bytes;
 
 use crate::{
@@ -100,6 +102,7 @@ pub(crate) fn pull(project: &Project, args: &PullArgs) -> Result<(), Failure> {
         remote: &remote,
         from: remote.shown(),
         interrupt: &interrupt,
+        is_of_run_alone: false,
     };
     taking.take(&run)
 }
@@ -112,13 +115,18 @@ pub(crate) struct Taking<'a> {
     /// What the remote is called.
     pub(crate) from: &'a str,
     pub(crate) interrupt: &'a Interrupt,
+    /// Whether records are those of the run itself. In a store that a team shares a key may have been made
+    /// once more since, on another machine, and to other bytes.
+    pub(crate) is_of_run_alone: bool,
 }
 
 impl Taking<'_> {
-    /// Takes artifacts, each as it comes, and then what is remembered of the run.
+    /// Takes what is remembered of the run, and then its artifacts, each as it comes.
     pub(crate) fn take(&self, run: &SharedRun) -> Result<(), Failure> {
         let names: Vec<&str> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
         let console = Console::new(&self.project.global, &names, None);
+        let registry = Registry::open(self.home)?;
+        let taken = self.taken(&registry, run)?;
         let store = store_behind(self.home, Some(self.remote));
         let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
         let mut n_lacking = 0;
@@ -138,10 +146,26 @@ impl Taking<'_> {
                 Pulled::Refused(why) => return Err(refused(self.from, &why)),
                 Pulled::Stopped => return Err(Failure::said(signals::exit_code())),
             };
+            let (word, note) = match self.record_of(&registry, run, stage, word == "fetched")? {
+                Some(record) => {
+                    know_execution(&registry, &record)?;
+                    (word, note)
+                }
+                None if word == "lacking" => (word, note),
+                None => {
+                    n_lacking += 1;
+                    (
+                        "lacking",
+                        "its record is not what the run's history says".to_owned(),
+                    )
+                }
+            };
             console.forget(&stage.name);
             console.result(format!("{word:<8} {:width$}  {note}", stage.name).trim_end());
         }
-        self.take_history(run)?;
+        if let Some(name) = taken {
+            console.result(format!("known    {name}: `tinylm show {name}`"));
+        }
         match n_lacking {
             0 => Ok(()),
             n => Err(Failure::new(
@@ -152,15 +176,41 @@ impl Taking<'_> {
         }
     }
 
-    pub(crate) fn take_history(&self, run: &SharedRun) -> Result<(), Failure> {
+    /// The record of a stage that is here now; one that came and that the run's history gives the lie to goes again.
+    fn record_of(
+        &self,
+        registry: &Registry,
+        run: &SharedRun,
+        stage: &SharedStage,
+        has_come: bool,
+    ) -> Result<Option<KeyRecord>, Failure> {
+        let Some(record) = read_key(self.home, &stage.key)? else {
+            return Ok(None);
+        };
+        let rows = registry.stages(&run.id)?;
+        let row = rows.iter().find(|row| row.name == stage.name);
+        let told = row.and_then(|row| row.artifact.as_deref());
+        let is_other = told.is_some_and(|told| told != record.artifact.to_string());
+        if self.is_of_run_alone && has_come && is_other {
+            remove_key(self.home, &stage.key)?;
+            return Ok(None);
+        }
+        Ok(Some(record))
+    }
+
+    /// Takes what is remembered of a run; returns its name here, if that is news.
+    pub(crate) fn taken(
+        &self,
+        registry: &Registry,
+        run: &SharedRun,
+    ) -> Result<Option<String>, Failure> {
         let console = Console::new(&self.project.global, &[], None);
         let watch = Waiting::new(&console, self.interrupt, &run.name, self.from);
-        let registry = Registry::open(self.home)?;
-        let taken = shared_run::take(&registry, self.remote, run, &watch);
-        if let Some(name) = taken.map_err(|why| refused(self.from, &why.0))? {
-            console.result(format!("known    {name}: `tinylm show {name}`"));
-        }
-        Ok(())
+        let taken = shared_run::take(registry, self.remote, run, &watch);
+        Ok(match taken.map_err(|why| refused(self.from, &why.0))? {
+            Some(Taken::New(name)) => Some(name),
+            Some(Taken::Known(_)) | None => None,
+        })
     }
 }
 
@@ -173,14 +223,22 @@ fn run_to_pull(
     interrupt: &Interrupt,
 ) -> Result<SharedRun, Failure> {
     let registry = Registry::open_to_read(home)?;
-    let here = registry.map(|registry| shared_run(&registry, name));
-    if let Some(Ok(run)) = here {
-        return Ok(run);
-    }
+    let here = registry.map(|registry| -> Result<_, Failure> {
+        let is_done = registry.find_run(name)?.status == Status::Done;
+        Ok((shared_run(&registry, name)?, is_done))
+    });
+    let here = here.and_then(Result::ok);
+    let here = match here {
+        Some((run, true)) => return Ok(run),
+        // Somebody may have gone on with it since.
+        here => here.map(|(run, _)| run),
+    };
+    let name = here.as_ref().map_or(name, |run| run.name.as_str());
     let console = Console::new(&project.global, &[], None);
     let watch = Waiting::new(&console, interrupt, name, remote.shown());
     match remote.read_run(name, &watch) {
         Ok(Some(run)) => Ok(run),
+        Ok(None) if here.is_some() => here.ok_or_else(|| Failure::said(STAGE_FAILED)),
         Ok(None) => {
             let message = format!(
                 "neither this home nor {} knows a run `{name}`",

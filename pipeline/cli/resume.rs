@@ -168,6 +168,7 @@ fn go_on(
 ) -> Result<u8, Failure> {
     let resolved = resolved(registry, &run)?;
     let experiment = recorded_experiment(project, registry, &run)?;
+    refuse_foreign_programs(registry, &experiment, &run)?;
     refuse_changed_files(&project.context(), &experiment, &resolved, &run.name)?;
     let job = Job {
         project,
@@ -188,6 +189,26 @@ fn go_on(
         ),
     };
     job.run()
+}
+
+/// Programs that nobody here has written are not carried out from a record that came with a run.
+fn refuse_foreign_programs(
+    registry: &Registry,
+    experiment: &Experiment,
+    run: &Run,
+) -> Result<(), Failure> {
+    let mut stages = experiment.stages.iter();
+    let program = stages.find(|stage| stage.kind.name == "command");
+    match program.filter(|_| registry.came_from_elsewhere(&run.id).unwrap_or(true)) {
+        None => Ok(()),
+        Some(stage) => {
+            let message = format!(
+                "{} came from another home, and its `{}` runs a program",
+                run.name, stage.name
+            );
+            Err(Failure::wrong(message).help("read its file, then `tinylm run` that"))
+        }
+    }
 }
 
 /// Secrets of addresses were not written down: they are taken from the experiment file, where that

@@ -42,21 +42,31 @@ pub(crate) fn give(
     Ok(remote.write_run(&run, watch)?)
 }
 
-/// Takes what is remembered of a run into a registry; returns its name here, if it was not known before.
+/// Takes what is remembered of a run into a registry, where something is.
 pub(crate) fn take(
     registry: &Registry,
     remote: &Remote,
     run: &SharedRun,
     watch: &dyn Watch,
-) -> Result<Option<String>, Why> {
-    let mut name = None;
+) -> Result<Option<Taken>, Why> {
+    let mut taken = None;
     for digest in &run.histories {
-        name = match registry.take_history(&remote.read_history(digest, watch)?)? {
-            Taken::New(name) => Some(name),
-            Taken::Known(_) => None,
-        };
+        let history = remote.read_history(digest, watch)?;
+        let is_last = Some(digest) == run.histories.last();
+        if is_last && Registry::run_of_history(&history).as_ref() != Some(&run.id) {
+            return Err(Why(format!(
+                "it has no history of {} that can be read here",
+                run.name
+            )));
+        }
+        match registry.take_history(&history) {
+            Ok(history) if is_last => taken = Some(history),
+            Err(error) if is_last => return Err(error.into()),
+            // Without its maker's history a run is known all the same.
+            Ok(_) | Err(_) => {}
+        }
     }
-    Ok(name)
+    Ok(taken)
 }
 
 /// Runs that made what a run found, and last the run itself.

@@ -57,6 +57,23 @@ impl Verdict {
     }
 }
 
+/// Holds the numbers of the same bytes against what was told of them.
+pub(crate) fn same_bytes(then: &Numbers, now: &Numbers) -> Verdict {
+    let told = then.last.iter().filter(|(name, _)| is_result(name));
+    let other = told.filter_map(|(name, then)| {
+        let now = now.last.get(name)?;
+        (distance(*then, *now) > 1e-9).then_some((name, then, now))
+    });
+    match other.into_iter().next() {
+        None => Verdict::Same,
+        Some((name, then, now)) => Verdict::Differs(format!(
+            "its bytes are the same, and `{name}` is {} where {} is recorded",
+            short(*now),
+            short(*then)
+        )),
+    }
+}
+
 /// Holds other bytes against those of then, by their numbers; `files` says where the files part.
 pub(crate) fn by_numbers(then: &Numbers, now: &Numbers, tolerance: f64, files: String) -> Verdict {
     let compared = then.last.iter().filter(|(name, _)| is_result(name));
@@ -112,7 +129,8 @@ fn parting(then: &Numbers, now: &Numbers) -> Option<(String, u64)> {
 
 /// Times and speeds tell of the machine.
 fn is_result(name: &str) -> bool {
-    let is_of_time = name.ends_with("seconds") || name.contains("per_second");
+    let is_of_time =
+        name.ends_with("seconds") || name.contains("per_second") || name == "peak_share";
     !is_of_time && !is_load(name)
 }
 

@@ -52,6 +52,9 @@ pub(crate) struct VerifyArgs {
     /// Make nothing: hold what the run made against a file of digests
     #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "tolerance"])]
     pub(crate) against: Option<PathBuf>,
+    /// Carry out the programs of a run that came from another home
+    #[arg(long)]
+    pub(crate) programs: bool,
     /// Threads
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<std::num::NonZero<usize>>,
@@ -67,11 +70,13 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
     let registry = project.registry()?;
     let run = registry.find_run(&args.run)?;
     let rows = registry.stages(&run.id)?;
-    let wanted = wanted(&rows, &args.stages, &run.name)?;
     if let Some(file) = &args.against {
-        let told = digests::held_against(project, file, &run, &wanted)?;
+        let is_meant = |row: &&StageRow| args.stages.is_empty() || args.stages.contains(&row.name);
+        let meant: Vec<&StageRow> = rows.iter().filter(is_meant).collect();
+        let told = digests::held_against(project, file, &run, &meant)?;
         return tell(project, args, &run, &told);
     }
+    let wanted = wanted(&rows, &args.stages, &run.name)?;
     let experiment = recorded_experiment(project, &registry, &run)?;
     let interrupt = listen_for_signals()?;
     start_hashing_threads()?;
@@ -94,6 +99,8 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
         context: &context,
         listener: &listener,
         tolerance: args.tolerance,
+        is_foreign: registry.came_from_elsewhere(&run.id)?,
+        may_run_programs: args.programs,
     };
     let options = RunOptions {
         run_id: names::new_id(),
@@ -145,10 +152,17 @@ fn wanted<'r>(
         let message = format!("{run} has no stage {}", quoted(unknown));
         return Err(Failure::wrong(message).help(format!("it has {known}")));
     }
-    let made = rows.iter().filter(|row| row.artifact.is_some());
-    let made: Vec<&StageRow> = made
-        .filter(|row| names.is_empty() || names.contains(&row.name))
-        .collect();
+    let is_meant = |row: &&StageRow| names.is_empty() || names.contains(&row.name);
+    let (made, not): (Vec<&StageRow>, Vec<&StageRow>) = rows
+        .iter()
+        .filter(is_meant)
+        .partition(|row| row.artifact.is_some());
+    if let (false, Some(row)) = (names.is_empty(), not.first()) {
+        return Err(Failure::wrong(format!(
+            "`{}` made nothing in {run}",
+            row.name
+        )));
+    }
     match made.is_empty() {
         true => Err(Failure::wrong(format!(
             "{run} made nothing that could be made again"
@@ -211,15 +225,20 @@ struct MakingPlace {
 impl MakingPlace {
     fn new(project: &Project, home: &Home, folder: Option<&Path>) -> Result<Self, Failure> {
         let made = match folder {
-            Some(folder) => Self {
-                home: Home::at(project.current_dir.join(folder)),
-                passing: None,
-            },
+            Some(folder) => {
+                let folder = project.current_dir.join(folder);
+                let is_ours = folder.canonicalize().ok() == home.root().canonicalize().ok();
+                if is_ours && folder.exists() {
+                    let message = "nothing is made again where it was made";
+                    return Err(Failure::wrong(message).help("name another folder with `--in`"));
+                }
+                Self {
+                    home: Home::at(folder),
+                    passing: None,
+                }
+            }
             None => {
-                let place = home
-                    .staging()
-                    .below(format!("verify-{}", std::process::id()));
-                place.remove()?;
+                let place = home.staging().below(format!("verify-{}", names::new_id()));
                 Self {
                     home: Home::at(&*place),
                     passing: Some(place),
@@ -252,6 +271,19 @@ struct Again<'a> {
     context: &'a Context,
     listener: &'a Listener<'a>,
     tolerance: f64,
+    /// Whether nobody here has written the experiment.
+    is_foreign: bool,
+    may_run_programs: bool,
+}
+
+/// The kind that carries out whatever its settings say.
+const COMMAND: &str = "command";
+
+fn final_numbers(settled: &Settled) -> Numbers {
+    Numbers {
+        last: settled.metrics.0.iter().cloned().collect(),
+        ..Numbers::default()
+    }
 }
 
 impl Again<'_> {
@@ -264,6 +296,10 @@ impl Again<'_> {
         else {
             return Ok(Verdict::Unmade("its recipe is not recorded".to_owned()));
         };
+        if self.is_foreign && stage.kind.name == COMMAND && !self.may_run_programs {
+            let why = "it runs a program that came from elsewhere; look at it (`show`), then `--programs`";
+            return Ok(Verdict::Unmade(why.to_owned()));
+        }
         let inputs = match self.inputs(stage)? {
             Ok(inputs) => inputs,
             Err(why) => return Ok(Verdict::Unmade(why)),
@@ -272,7 +308,10 @@ impl Again<'_> {
         let settled = runner.run_one(stage, inputs);
         match (&settled.outcome, settled.artifact, row.artifact.as_deref()) {
             (Outcome::Failed(error), ..) => Ok(Verdict::Unmade(error.to_string())),
-            (_, Some(now), Some(then)) if now.to_string() == then => Ok(Verdict::Same),
+            (_, Some(now), Some(then)) if now.to_string() == then => Ok(verdict::same_bytes(
+                &self.then(row)?,
+                &final_numbers(&settled),
+            )),
             (_, Some(now), Some(then)) => self.other_bytes(row, &settled, then, &now),
             _ => Ok(Verdict::Unmade("it was not made".to_owned())),
         }
@@ -291,7 +330,7 @@ impl Again<'_> {
                 };
                 if !self.is_laid(&digest)? {
                     return Ok(Err(format!(
-                        "what `{name}` made is not kept, and did not come out the same"
+                        "what `{name}` made is not kept, and was not made again the same"
                     )));
                 }
                 digests.push(digest);
@@ -340,7 +379,7 @@ impl Again<'_> {
         }
         let files = self.files(then, now)?;
         let mut numbers = self.listener.heard();
-        numbers.last = settled.metrics.0.iter().cloned().collect();
+        numbers.last = final_numbers(settled).last;
         let then = self.then(row)?;
         Ok(verdict::by_numbers(&then, &numbers, self.tolerance, files))
     }

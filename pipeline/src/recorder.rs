@@ -321,13 +321,7 @@ impl Recorder {
         let message = format!("fetched {} bytes from {}", arrived.bytes, arrived.from);
         self.event(stage, Level::Info, message);
         let record = arrived.record.clone();
-        self.write(move |registry| {
-            if registry.execution(&record.execution_id)?.is_some() {
-                return Ok(());
-            }
-            insert_by(registry, &record)?;
-            finish_by(registry, &record)
-        });
+        self.write(move |registry| know_execution(registry, &record));
     }
 
     fn settled(&self, settled: &Settled) {
@@ -382,6 +376,16 @@ impl Recorder {
 }
 
 /// Writes down the end of an execution as its key record has it.
+/// Writes down an execution that nothing is known of but the record that came with its artifact: its final
+/// numbers are there, its curves are not.
+pub fn know_execution(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
+    if registry.execution(&record.execution_id)?.is_some() {
+        return Ok(());
+    }
+    insert_by(registry, record)?;
+    finish_by(registry, record)
+}
+
 fn insert_by(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
     let took = Duration::try_from_secs_f64(record.seconds).unwrap_or_default();
     let took = Millis::try_from(took.as_millis()).unwrap_or(0);

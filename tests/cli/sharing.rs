@@ -619,10 +619,27 @@ fn a_run_is_handed_over_as_one_file_whole_or_as_what_it_was() {
     let came = third.tinylm("unpack digests.tar.zst").success();
     assert!(came.stdout.contains("`tinylm verify"), "{came}");
     assert!(third.tinylm("runs").success().stdout.contains(&name));
-    let again = third.tinylm("unpack digests.tar.zst").success();
+    third.tinylm("unpack digests.tar.zst").success();
+    let runs = third.tinylm("runs").success().stdout;
+    assert_eq!(runs.matches(&name).count(), 1, "known once: {runs}");
+    // What came from elsewhere and runs programs is looked at first.
+    let unmade = theirs.tinylm("verify @last --stage sorted").failure(1);
+    assert!(unmade.stdout.contains("--programs"), "{unmade}");
+    theirs
+        .tinylm("verify @last --stage sorted --programs")
+        .success();
+
+    // Nothing that is there is written over, but an older pack.
+    ours.tinylm("pack @last -o run.tar.zst").success();
+    let over = ours.tinylm("pack @last -o corpus.txt").failure(2);
     assert!(
-        !again.stdout.contains("known "),
-        "it is known already: {again}"
+        over.stderr.contains("`corpus.txt` is there and is no pack"),
+        "{over}"
+    );
+    let nowhere = ours.tinylm("pack @last -o nowhere/run.tar.zst").failure(2);
+    assert!(
+        nowhere.stderr.contains("there is no folder `nowhere`"),
+        "{nowhere}"
     );
 
     // A wrong byte anywhere is found before anything is believed.
@@ -648,4 +665,49 @@ fn a_run_is_handed_over_as_one_file_whole_or_as_what_it_was() {
     fs::remove_dir_all(ours.path(".tinylm/store/artifacts")).unwrap();
     let gone = ours.tinylm("pack @last").failure(2);
     assert!(gone.stderr.contains("not all that"), "{gone}");
+}
+
+#[test]
+fn a_run_that_somebody_went_on_with_is_pulled_as_it_is_now_and_loses_nothing_here() {
+    let shared = tempfile::tempdir().unwrap();
+    let with = |project: &Project, mode: &str, args: &str| {
+        let mut command = project.shell(&format!("exec tinylm {args}"));
+        command
+            .env(
+                "TINYLM_REMOTE",
+                format!("file://{}", shared.path().display()),
+            )
+            .env("TINYLM_REMOTE_MODE", mode);
+        project.output(&mut command).success()
+    };
+    let (ours, theirs) = (project(), project());
+    ours.tinylm("run chain.yaml").success();
+    let name = ours.newest();
+    // As it was when only its first two stages were made.
+    let registry = rusqlite::Connection::open(ours.path(".tinylm/registry.sqlite")).unwrap();
+    let change = "UPDATE runs SET status = ?1; ";
+    let set = |status: &str, artifact: &str| {
+        registry
+            .execute(change.trim_end_matches("; "), [status])
+            .unwrap();
+        let stage = "UPDATE stages SET artifact = nullif(?1, '') WHERE name = 'first'";
+        registry.execute(stage, [artifact]).unwrap();
+    };
+    let artifact: String = registry
+        .query_row(
+            "SELECT artifact FROM stages WHERE name = 'first'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    set("cancelled", "");
+    with(&ours, "write", &format!("push {name}"));
+    let early = with(&theirs, "read", &format!("pull {name}"));
+    assert!(!early.stdout.contains("first"), "{early}");
+    assert_eq!(theirs.last_run("status"), "cancelled");
+    set("done", &artifact);
+    with(&ours, "write", &format!("push {name}"));
+    let late = with(&theirs, "read", &format!("pull {name}"));
+    assert!(late.stdout.contains("fetched  first"), "{late}");
+    assert_eq!(theirs.last_run("status"), "done");
 }

@@ -120,6 +120,19 @@ fn other_bytes_are_close_if_their_numbers_are_and_differ_if_not() {
 }
 
 #[test]
+fn what_is_told_of_the_same_bytes_has_to_be_true() {
+    let project = project();
+    let registry = rusqlite::Connection::open(project.path(".tinylm/registry.sqlite")).unwrap();
+    let forge = "UPDATE points SET value = 0.9 WHERE step = -1 AND series_id IN
+        (SELECT id FROM series WHERE name = 'bits_per_byte')";
+    assert_eq!(registry.execute(forge, []).unwrap(), 1);
+    let forged = project.tinylm("verify @last --stage perplexity").failure(1);
+    assert!(forged.stdout.contains("where 0.9 is recorded"), "{forged}");
+    let itself = project.tinylm("verify @last --in .tinylm").failure(2);
+    assert!(itself.stderr.contains("where it was made"), "{itself}");
+}
+
+#[test]
 fn a_file_that_was_changed_is_said_to_be_so_and_spoils_no_other_stage() {
     let project = project();
     project.write("corpus.txt", "other\nlines\n");
@@ -203,6 +216,17 @@ fn a_file_of_digests_is_held_against_a_run() {
         other.stdout.contains("00000000 is published (two cores)"),
         "{other}"
     );
+    let shouted = verify(
+        &good
+            .to_uppercase()
+            .replace("- EXPERIMENT: SMALL", "- experiment: small")
+            .replace("OF:", "of:")
+            .replace("STAGES:", "stages:")
+            .replace("SHARDS:", "shards:")
+            .replace("BASE:", "base:"),
+    )
+    .success();
+    assert_eq!(words(&shouted), ["same shards", "same base"], "{shouted}");
     let none = verify(&entry("large", "00000000")).failure(2);
     assert!(none.stderr.contains("says nothing of `small`"), "{none}");
     let short = verify(&entry("small", "0000")).failure(2);

@@ -69,6 +69,8 @@ fn told(registry: &Registry, run_id: &str) -> Vec<String> {
     if let Some(Entry::Begun(begun)) = lines.first_mut() {
         begun.order = 0;
     }
+    let is_mark = |line: &Entry| matches!(line, Entry::Event { message, .. } if message == CAME);
+    lines.retain(|line| !is_mark(line));
     lines.iter().map(|line| format!("{line:?}")).collect()
 }
 
@@ -145,6 +147,8 @@ fn what_speaks_of_others_is_refused_whole() {
         ),
         ("{\"execution\"", "{\"nobody knows\":1}\n{\"execution\""),
         ("\"tinylm_journal\":1", "\"tinylm_journal\":2"),
+        ("\"at\":9", "\"at\":-9223372036854775808"),
+        ("\"experiment\":", "\"name\":\"../evil\",\"experiment\":"),
     ] {
         let forged = text.replace(what, with);
         assert_ne!(forged, text, "{what}");
@@ -167,4 +171,47 @@ fn of_a_run_that_broke_off_what_is_known_can_be_given() {
     giver.insert_run(&run, &RunSource::default()).unwrap();
     assert!(giver.history("r1").unwrap().is_some());
     assert!(giver.history("r9").unwrap().is_none());
+}
+
+#[test]
+fn less_than_is_known_here_takes_nothing_away_and_more_is_taken() {
+    let (_ours, giver) = somebody();
+    let (_theirs, taker) = somebody();
+    record(&giver, "r1", "e1");
+    let whole = giver.history("r1").unwrap().unwrap();
+    // The same run as it was before it came to an end.
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let is_late = |line: &&str| line.contains("\"numbers\"") || line.contains("\"ended\"");
+    let early: Vec<&str> = text.lines().filter(|line| !is_late(line)).collect();
+    let early = early
+        .join("\n")
+        .replace("\"status\":\"done\"", "\"status\":\"cancelled\"")
+        + "\n";
+
+    taker.take_history(early.as_bytes()).unwrap();
+    taker.add_note("r1", "said here", 11).unwrap();
+    assert!(taker.came_from_elsewhere("r1").unwrap());
+    assert!(
+        matches!(taker.take_history(&whole).unwrap(), Taken::New(_)),
+        "it says more"
+    );
+    assert_eq!(taker.final_numbers("e1").unwrap().len(), 1);
+    assert!(
+        taker
+            .notes("r1")
+            .unwrap()
+            .iter()
+            .any(|note| note.text == "said here")
+    );
+    assert!(matches!(
+        taker.take_history(early.as_bytes()).unwrap(),
+        Taken::Known(_)
+    ));
+
+    // Removed here, its numbers are still shown by whoever found its artifacts.
+    taker.remove_run("r1", 12).unwrap();
+    taker.take_history(early.as_bytes()).unwrap();
+    assert_eq!(taker.final_numbers("e1").unwrap().len(), 1);
+    taker.rebuild().unwrap();
+    assert_eq!(taker.final_numbers("e1").unwrap().len(), 1);
 }
