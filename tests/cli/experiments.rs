@@ -195,7 +195,9 @@ fn published_digests_are_those_that_the_results_tell_of_known_experiments() {
     for entry in entries {
         let name = entry.lines().next().unwrap();
         let is_its = |text: &String| text.lines().any(|line| line == format!("name: {name}"));
-        assert!(names.iter().any(is_its), "no experiment is called `{name}`");
+        // Or one that the results quote whole, since what it reads does not ship.
+        let is_known = names.iter().any(is_its) || results.contains(&format!("run {name}.yaml"));
+        assert!(is_known, "no experiment is called `{name}`");
         let stages = entry.split(['{', '}']).nth(1).unwrap();
         for digest in stages
             .split(',')
