@@ -9,7 +9,11 @@ use serde::Deserialize;
 use tinylm_pipeline::read_plain;
 use tinylm_registry::{Run, StageRow};
 
-use crate::{failure::Failure, project::Project, verdict::Verdict};
+use crate::{
+    failure::Failure,
+    project::Project,
+    verdict::{Told, Verdict},
+};
 
 /// Fewer digits than `show` prints tell little.
 const DIGITS_MIN: usize = 8;
@@ -25,12 +29,14 @@ struct Published {
 }
 
 /// Holds what a run made against the entry of its experiment of which it has the most.
-pub(crate) fn held_against<'r>(
+/// Of the stages that are `wanted`; of all where none is.
+pub(crate) fn held_against(
     project: &Project,
     file: &Path,
     run: &Run,
-    rows: &[&'r StageRow],
-) -> Result<Vec<(&'r StageRow, Verdict)>, Failure> {
+    rows: &[StageRow],
+    wanted: &[String],
+) -> Result<Vec<Told>, Failure> {
     let path = project.current_dir.join(file);
     let shown = project.shown(&path);
     let wrong = |why: String| Failure::wrong(format!("`{shown}`: {why}"));
@@ -42,15 +48,21 @@ pub(crate) fn held_against<'r>(
     }
     check(&all).map_err(wrong)?;
     let ours = all.iter().filter(|one| one.experiment == run.experiment);
-    let fits = |told: &Vec<(&StageRow, Verdict)>| {
-        let n_good = told.iter().filter(|(_, verdict)| verdict.is_good()).count();
+    let fits = |told: &Vec<Told>| {
+        let n_good = told.iter().filter(|one| one.verdict.is_good()).count();
         (n_good, std::cmp::Reverse(told.len() - n_good))
     };
     // Of two that fit as well the first is meant.
-    let best = ours.map(|one| held(one, rows)).rev().max_by_key(fits);
+    let best = ours
+        .map(|one| held(one, rows, wanted))
+        .rev()
+        .max_by_key(fits);
     match best {
         Some(told) if !told.is_empty() => Ok(told),
-        Some(_) => Err(wrong(format!("it names no stage that {} made", run.name))),
+        Some(_) => Err(wrong(format!(
+            "it names no such stage of `{}`",
+            run.experiment
+        ))),
         None => Err(wrong(format!("it says nothing of `{}`", run.experiment))),
     }
 }
@@ -67,25 +79,32 @@ fn check(all: &[Published]) -> Result<(), String> {
     Ok(())
 }
 
-fn held<'r>(published: &Published, rows: &[&'r StageRow]) -> Vec<(&'r StageRow, Verdict)> {
+fn held(published: &Published, rows: &[StageRow], wanted: &[String]) -> Vec<Told> {
     let at = published
         .of
         .as_deref()
         .map_or(String::new(), |of| format!(" ({of})"));
-    let named = rows.iter().filter_map(|row| {
-        let digest = published.stages.get(&row.name)?;
-        let made = row.artifact.as_deref().unwrap_or_default();
-        let verdict = match made.starts_with(digest.as_str()) {
-            true => Verdict::Same,
-            false if made.is_empty() => Verdict::Unmade(format!(
-                "{digest} is published{at}, and this run did not make it"
-            )),
-            false => {
-                let made = &made[..DIGITS_MIN.min(made.len())];
-                Verdict::Differs(format!("{made}, and {digest} is published{at}"))
-            }
-        };
-        Some((*row, verdict))
-    });
-    named.collect()
+    let named = published.stages.iter();
+    let named = named.filter(|(stage, _)| wanted.is_empty() || wanted.contains(stage));
+    let mut told: Vec<(usize, Told)> = named
+        .map(|(stage, digest)| {
+            let place = rows.iter().position(|row| row.name == *stage);
+            let made = place.and_then(|place| rows[place].artifact.clone());
+            let verdict = match &made {
+                None => {
+                    Verdict::Unmade(format!("{digest} is published{at}, and this run has none"))
+                }
+                Some(made) if made.starts_with(digest.as_str()) => Verdict::Same,
+                Some(_) => Verdict::Differs(format!("{digest} is published{at}")),
+            };
+            let told = Told {
+                stage: stage.clone(),
+                artifact: made.unwrap_or_default(),
+                verdict,
+            };
+            (place.unwrap_or(usize::MAX), told)
+        })
+        .collect();
+    told.sort_by_key(|(place, _)| *place);
+    told.into_iter().map(|(_, told)| told).collect()
 }

@@ -192,7 +192,8 @@ pub(crate) fn unpack(project: &Project, args: &UnpackArgs) -> Result<(), Failure
     if head.has_artifacts {
         return taking.take(&run);
     }
-    let taken = taking.taken(&Registry::open(&home)?, &run)?;
+    let taken = taking.taken(&Registry::open(&home)?, &run);
+    let taken = taken.map_err(|why| wrong(why.0))?;
     let name = taken.unwrap_or(run.name);
     if !project.global.quiet {
         print_line(format!("known    {name}: `tinylm show {name}`"));

@@ -22,7 +22,7 @@ use crate::{
     output::{eprint, print_line},
     project::Project,
     shared::store_behind,
-    shared_run::{self, shared_run},
+    shared_run::{self, Why, shared_run},
     signals::{self, listen_for_signals},
 };
 
@@ -126,7 +126,18 @@ impl Taking<'_> {
         let names: Vec<&str> = run.stages.iter().map(|stage| stage.name.as_str()).collect();
         let console = Console::new(&self.project.global, &names, None);
         let registry = Registry::open(self.home)?;
-        let taken = self.taken(&registry, run)?;
+        let taken = match self.taken(&registry, run) {
+            Err(Why(why)) if self.is_of_run_alone => return Err(refused(self.from, &why)),
+            // What the team has made is sound whatever is told of it.
+            Err(Why(why)) => {
+                console.say(&format!(
+                    "warning: the history of {} was not taken: {why}",
+                    run.name
+                ));
+                None
+            }
+            Ok(taken) => taken,
+        };
         let store = store_behind(self.home, Some(self.remote));
         let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
         let mut n_lacking = 0;
@@ -203,11 +214,11 @@ impl Taking<'_> {
         &self,
         registry: &Registry,
         run: &SharedRun,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, Why> {
         let console = Console::new(&self.project.global, &[], None);
         let watch = Waiting::new(&console, self.interrupt, &run.name, self.from);
-        let taken = shared_run::take(registry, self.remote, run, &watch);
-        Ok(match taken.map_err(|why| refused(self.from, &why.0))? {
+        let taken = shared_run::take(registry, self.remote, run, &watch)?;
+        Ok(match taken {
             Some(Taken::New(name)) => Some(name),
             Some(Taken::Known(_)) | None => None,
         })

@@ -34,9 +34,12 @@ pub(crate) fn give(
     mut run: SharedRun,
     watch: &dyn Watch,
 ) -> Result<(), Why> {
-    for run_id in with_makers(registry, &run.id)? {
-        if let Some(history) = registry.history(&run_id)? {
-            run.histories.push(remote.write_history(&history, watch)?);
+    // One that is at work has none yet, and its makers' alone would not be its own.
+    if registry.history(&run.id)?.is_some() {
+        for run_id in with_makers(registry, &run.id)? {
+            if let Some(history) = registry.history(&run_id)? {
+                run.histories.push(remote.write_history(&history, watch)?);
+            }
         }
     }
     Ok(remote.write_run(&run, watch)?)

@@ -31,6 +31,22 @@ pub(crate) enum Verdict {
     Unmade(String),
 }
 
+/// A stage that was made then, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) stage: String,
+    /// What it made then; empty where that was nothing.
+    pub(crate) artifact: String,
+    pub(crate) verdict: Verdict,
+}
+
+impl Told {
+    pub(crate) fn json(&self) -> Value {
+        let (verdict, note) = (self.verdict.word(), self.verdict.note());
+        json!({"stage": self.stage, "artifact": self.artifact, "verdict": verdict, "note": note})
+    }
+}
+
 impl Verdict {
     pub(crate) fn word(&self) -> &'static str {
         match self {
@@ -50,10 +66,6 @@ impl Verdict {
 
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Same | Self::Close(_))
-    }
-
-    pub(crate) fn json(&self, stage: &str) -> Value {
-        json!({"stage": stage, "verdict": self.word(), "note": self.note()})
     }
 }
 

@@ -1,10 +1,11 @@
 //! `tinylm verify`: a run's stages made again from their recipes, in an empty place, and held against what they were.
 //!
 //! Each stage is given what it read then, so each answers for itself. What it read comes from the store, and where
-//! that no longer has it, from what was made again, if that is the same. Nothing is written into the home.
+//! that no longer has it, from what was made again, if that is the same. The store and the history stay as they are.
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,6 +20,7 @@ use tinylm_registry::{
     ALL_STEPS, Artifact, Condition, Digest, Home, Place, Registry, Run, StageRow, Store, Thinning,
     names,
 };
+use tinylm_reports::wrapped;
 
 use crate::{
     completions,
@@ -28,11 +30,11 @@ use crate::{
     host::host_name,
     job::{Ground, device, n_threads, start_hashing_threads},
     output::print_json,
-    project::{Project, quoted},
+    project::{self, Project, quoted},
     push::hold_store,
     resume::recorded_experiment,
     signals::{self, listen_for_signals},
-    verdict::{self, Numbers, Verdict},
+    verdict::{self, Numbers, Told, Verdict},
 };
 
 #[derive(Debug, Args)]
@@ -57,7 +59,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) programs: bool,
     /// Threads
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<std::num::NonZero<usize>>,
+    pub(crate) threads: Option<NonZero<usize>>,
     /// Where models are trained: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
@@ -71,9 +73,7 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
     let run = registry.find_run(&args.run)?;
     let rows = registry.stages(&run.id)?;
     if let Some(file) = &args.against {
-        let is_meant = |row: &&StageRow| args.stages.is_empty() || args.stages.contains(&row.name);
-        let meant: Vec<&StageRow> = rows.iter().filter(is_meant).collect();
-        let told = digests::held_against(project, file, &run, &meant)?;
+        let told = digests::held_against(project, file, &run, &rows, &args.stages)?;
         return tell(project, args, &run, &told);
     }
     let wanted = wanted(&rows, &args.stages, &run.name)?;
@@ -102,18 +102,7 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
         is_foreign: registry.came_from_elsewhere(&run.id)?,
         may_run_programs: args.programs,
     };
-    let options = RunOptions {
-        run_id: names::new_id(),
-        run_name: format!("verify {}", run.name),
-        host: host_name(),
-        job: None,
-        force: Vec::new(),
-        n_jobs: 1,
-        n_threads: args.threads.map_or_else(n_threads, std::num::NonZero::get),
-        device: device(&args.device)?,
-        keep_going: true,
-        resolve: Resolve::IfNew,
-    };
+    let options = options(args, &run)?;
     let ground = Ground::of(project, None)?;
     let runner = Runner {
         context: &context,
@@ -131,7 +120,11 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
             return Err(Failure::said(signals::exit_code()));
         }
         console.forget(&row.name);
-        told.push((row, verdict));
+        told.push(Told {
+            stage: row.name.clone(),
+            artifact: row.artifact.clone().unwrap_or_default(),
+            verdict,
+        });
     }
     tell(project, args, &run, &told)
 }
@@ -171,45 +164,63 @@ fn wanted<'r>(
     }
 }
 
+fn options(args: &VerifyArgs, run: &Run) -> Result<RunOptions, Failure> {
+    Ok(RunOptions {
+        run_id: names::new_id(),
+        run_name: format!("verify {}", run.name),
+        host: host_name(),
+        job: None,
+        force: Vec::new(),
+        n_jobs: 1,
+        n_threads: args.threads.map_or_else(n_threads, NonZero::get),
+        device: device(&args.device)?,
+        keep_going: true,
+        resolve: Resolve::IfNew,
+    })
+}
+
 /// Prints what became of each stage; fails if one is not what it was.
-fn tell(
-    project: &Project,
-    args: &VerifyArgs,
-    run: &Run,
-    told: &[(&StageRow, Verdict)],
-) -> Result<(), Failure> {
+fn tell(project: &Project, args: &VerifyArgs, run: &Run, told: &[Told]) -> Result<(), Failure> {
     if args.json {
-        let stages = told.iter().map(|(row, verdict)| verdict.json(&row.name));
-        print_json(&json!({"run": run.name, "stages": stages.collect::<Vec<_>>()}));
+        let stages: Vec<_> = told.iter().map(Told::json).collect();
+        print_json(&json!({"run": run.name, "stages": stages}));
     } else {
         let console = Console::new(&project.global, &[], None);
-        let width = told
-            .iter()
-            .map(|(row, _)| row.name.len())
-            .max()
-            .unwrap_or(0);
-        for (row, verdict) in told {
-            let digest = row.artifact.as_deref().unwrap_or_default();
-            let digest = &digest[..8.min(digest.len())];
-            let (word, note) = (verdict.word(), verdict.note());
-            let line = format!("{word:<8} {:width$}  {digest}  {note}", row.name);
-            console.result(line.trim_end());
+        let width = told.iter().map(|one| one.stage.len()).max().unwrap_or(0);
+        for one in told {
+            let digest = &one.artifact[..DIGITS.min(one.artifact.len())];
+            let start = format!(
+                "{:<8} {:width$}  {digest:DIGITS$}  ",
+                one.verdict.word(),
+                one.stage
+            );
+            // What does not fit beside it goes on below, for people.
+            let room = match project::stdout_is_terminal() {
+                true => project::stdout_width().saturating_sub(start.len()).max(20),
+                false => usize::MAX,
+            };
+            let lines = wrapped(one.verdict.note(), room);
+            let gap = " ".repeat(start.len());
+            console.result(format!("{start}{}", lines.join(&format!("\n{gap}"))).trim_end());
         }
         if !project.global.quiet {
             console.result("");
             console.result(format!("{}: {}", run.name, counted(told)));
         }
     }
-    match told.iter().all(|(_, verdict)| verdict.is_good()) {
+    match told.iter().all(|one| one.verdict.is_good()) {
         true => Ok(()),
         false => Err(Failure::said(STAGE_FAILED)),
     }
 }
 
+/// As many digits of an artifact are shown.
+const DIGITS: usize = 8;
+
 /// How many there are of each word.
-fn counted(told: &[(&StageRow, Verdict)]) -> String {
+fn counted(told: &[Told]) -> String {
     let words = ["same", "close", "differs", "unmade"];
-    let count = |word: &str| told.iter().filter(|(_, one)| one.word() == word).count();
+    let count = |word: &str| told.iter().filter(|one| one.verdict.word() == word).count();
     let counted = words.iter().map(|word| (count(word), word));
     let some = counted.filter(|(n, _)| *n > 0);
     let some: Vec<String> = some.map(|(n, word)| format!("{n} {word}")).collect();
@@ -297,7 +308,7 @@ impl Again<'_> {
             return Ok(Verdict::Unmade("its recipe is not recorded".to_owned()));
         };
         if self.is_foreign && stage.kind.name == COMMAND && !self.may_run_programs {
-            let why = "it runs a program that came from elsewhere; look at it (`show`), then `--programs`";
+            let why = "it runs a program from elsewhere: look at it (`show`), then `--programs`";
             return Ok(Verdict::Unmade(why.to_owned()));
         }
         let inputs = match self.inputs(stage)? {

@@ -2,8 +2,9 @@
 //!
 //! It travels as the lines of its journal, so whatever a run remembers arrives: settings, curves, samples,
 //! what people said of it. Nobody is believed who hands it over: lines that speak of anything but this run and its
-//! own executions are refused, since a line is carried out on whatever it names. A run that is known already
-//! stays as it is: what was said of it here is worth more than a copy.
+//! own executions are refused, since a line is carried out on whatever it names. A run that is known here and done
+//! stays as it is; one that broke off is taken as others brought it to its end. Either way nothing that is known
+//! here is lost to a copy that knows less.
 
 use std::collections::{HashMap, HashSet};
 
@@ -64,6 +65,10 @@ impl Registry {
         self.write(|rows| {
             check(rows, &run_id, &lines)?;
             let mut here = history_of(rows, &run_id)?;
+            let tags = match (here.first(), &known) {
+                (Some(Entry::Begun(begun)), Some(_)) => begun.run.tags.clone(),
+                _ => Vec::new(),
+            };
             if known.is_none() {
                 // Whoever removed it threw away what was said of it.
                 here.retain(|line| execution_of(line).is_some());
@@ -73,6 +78,9 @@ impl Registry {
                 return Err(Failure::Other(not_one_run()));
             };
             settle(rows, begun)?;
+            let is_new = |tag: &String| !begun.run.tags.contains(tag);
+            let tags: Vec<String> = tags.into_iter().filter(is_new).collect();
+            begun.run.tags.extend(tags);
             let (name, at) = (begun.run.name.clone(), begun.run.started_at);
             lines.push(Entry::Event {
                 stage: None,

@@ -25,6 +25,7 @@ mod parts;
 mod phrases;
 mod places;
 mod points;
+mod random;
 mod read;
 mod report;
 pub mod sections;

@@ -8,6 +8,8 @@
 
 use serde::Serialize;
 
+use crate::random::Random;
+
 /// A difference and the interval that holds it 95 times of a hundred.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
@@ -114,7 +116,7 @@ pub(crate) fn bootstrap(documents: &[Sums]) -> Option<Estimate> {
     for (idx, document) in documents.iter().enumerate() {
         lots[idx % n].add(*document);
     }
-    let mut random = Random(0);
+    let mut random = Random::new(0);
     let mut draws: Vec<f64> = (0..DRAWS)
         .map(|_| {
             let mut drawn = Sums::default();
@@ -134,23 +136,6 @@ pub(crate) fn bootstrap(documents: &[Sums]) -> Option<Estimate> {
     };
     let is_finite = [estimate.by, estimate.low, estimate.high].map(f64::is_finite);
     (is_finite == [true; 3]).then_some(estimate)
-}
-
-/// SplitMix64: the same numbers on every machine and in every version.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
 
 /// The 97.5th percentile of Student's t by its degrees of freedom, as tables have it.
@@ -178,7 +163,7 @@ mod tests {
 
     /// Documents of very different difficulty, on each of which the second model is worse by about so much.
     fn planted(n: usize, by: f64) -> Vec<Sums> {
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         let mut unit = || random.next() as f64 / u64::MAX as f64;
         (0..n)
             .map(|_| {
@@ -280,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_interval_holds_the_truth_about_as_often_as_it_says() {
-        let mut random = Random(3);
+        let mut random = Random::new(3);
         let mut n_held = 0;
         for _ in 0..200 {
             let from = planted(100_000, 0.0);

@@ -24,6 +24,7 @@ fn a_run_that_may_not_have_another_thread_says_so_and_ends() {
     // From so little that nothing starts to so much that nothing is missing; more closely where the program
     // fits and not all of its threads do.
     let sizes = (16..400).step_by(12).chain((80..100).step_by(2));
+    let sizes = sizes.chain((140..280).step_by(5));
     for megabytes in sizes {
         let project = Project::chain();
         let line = format!(

@@ -705,6 +705,12 @@ fn a_run_that_somebody_went_on_with_is_pulled_as_it_is_now_and_loses_nothing_her
     let early = with(&theirs, "read", &format!("pull {name}"));
     assert!(!early.stdout.contains("first"), "{early}");
     assert_eq!(theirs.last_run("status"), "cancelled");
+    // Nobody there has read what its programs are.
+    let resumed = theirs.tinylm(&format!("resume {name}")).failure(2);
+    assert!(
+        resumed.stderr.contains("came from another home"),
+        "{resumed}"
+    );
     set("done", &artifact);
     with(&ours, "write", &format!("push {name}"));
     let late = with(&theirs, "read", &format!("pull {name}"));

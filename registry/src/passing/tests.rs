@@ -190,6 +190,7 @@ fn less_than_is_known_here_takes_nothing_away_and_more_is_taken() {
 
     taker.take_history(early.as_bytes()).unwrap();
     taker.add_note("r1", "said here", 11).unwrap();
+    taker.add_tag("r1", "mine").unwrap();
     assert!(taker.came_from_elsewhere("r1").unwrap());
     assert!(
         matches!(taker.take_history(&whole).unwrap(), Taken::New(_)),
@@ -203,6 +204,7 @@ fn less_than_is_known_here_takes_nothing_away_and_more_is_taken() {
             .iter()
             .any(|note| note.text == "said here")
     );
+    assert_eq!(taker.run("r1").unwrap().tags, ["mine"]);
     assert!(matches!(
         taker.take_history(early.as_bytes()).unwrap(),
         Taken::Known(_)
