@@ -470,6 +470,16 @@ fn a_run_is_pulled_by_its_name_and_pushed_by_it() {
         lacking.stderr.contains("lacks 1 of 3 artifacts"),
         "{lacking}"
     );
+    // What is told of it may be lost; what it made is no worse for that.
+    bucket.remove("/histories/");
+    let untold = project();
+    let pull = &mut with(&bucket, &untold, "read", &format!("pull {name}"));
+    let untold = untold.output(pull).failure(1);
+    assert_eq!(untold.stdout.matches("fetched").count(), 2, "{untold}");
+    assert!(
+        untold.stderr.contains("warning: the history of"),
+        "{untold}"
+    );
 }
 
 #[test]
