@@ -120,11 +120,15 @@ impl Stage for Normalize {
             let message = "a silence of no length ends every turn";
             return Err(SettingError::new("pause_minutes", message));
         }
-        if settings.partition.is_some() && settings.max_documents.is_some() {
-            let message =
-                "counts documents from the start of the corpus, which parts do not know of";
-            return Err(SettingError::new("max_documents", message)
-                .help("leave out `partition`, or name fewer `files`"));
+        for (name, max) in [
+            ("max_rows", settings.max_rows),
+            ("max_documents", settings.max_documents),
+        ] {
+            if settings.partition.is_some() && max.is_some() {
+                let message = "counts from the start of the corpus, which parts do not know of";
+                return Err(SettingError::new(name, message)
+                    .help("leave out `partition`, or name fewer `files`"));
+            }
         }
         for (idx, glob) in settings.files.iter().enumerate() {
             if let Err(error) = glob::Pattern::new(glob) {

@@ -109,7 +109,9 @@ impl Repo {
             RepoKind::Model => &MODEL_ENDINGS,
         };
         let ending = base.rsplit_once('.').map_or("", |(_, ending)| ending);
-        !base.starts_with('.') && endings.contains(&ending) && base != "dataset_infos.json"
+        // What stands in `dummy` shows a loading script's tests what its data looks like.
+        let is_of_script = base == "dataset_infos.json" || file.starts_with("dummy/");
+        !base.starts_with('.') && endings.contains(&ending) && !is_of_script
     }
 }
 
@@ -163,12 +165,6 @@ pub(crate) fn resolve_repo(repo: &Repo, net: &Net) -> Result<Pin, StageError> {
     net.check_online(&repo.name)?;
     let commit = commit(repo, net)?;
     let files = list(repo, &commit, net)?;
-    if files.is_empty() {
-        let message = format!("`{}` has no file that is wanted", repo.name);
-        return Err(StageError::new(message)
-            .help("name the files with `files`, for example `files: [\"*.jsonl\"]`")
-            .is_final());
-    }
     let files: Vec<Value> = files.iter().map(RepoFile::to_json).collect();
     Ok(Pin {
         identity: json!({ "commit": commit }),
@@ -316,7 +312,7 @@ fn nearest(repo: &Repo, net: &Net) -> Vec<String> {
     ids.take(3).map(|id| format!("`{id}`")).collect()
 }
 
-/// Lists the wanted files of a commit.
+/// Lists the wanted files of a commit, of which there must be one.
 fn list(repo: &Repo, commit: &str, net: &Net) -> Result<Vec<RepoFile>, StageError> {
     let (kind, name) = (repo.kind_name(), &repo.name);
     let path = format!("api/{kind}s/{name}/tree/{commit}?recursive=true&limit=1000");
@@ -335,7 +331,31 @@ fn list(repo: &Repo, commit: &str, net: &Net) -> Result<Vec<RepoFile>, StageErro
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    match files.is_empty() {
+        true => Err(nothing_wanted(repo, &entries)),
+        false => Ok(files),
+    }
+}
+
+/// Old datasets are often a program that fetches the data from elsewhere, which is not run here.
+fn nothing_wanted(repo: &Repo, entries: &[Value]) -> StageError {
+    let base = repo.name.rsplit('/').next().unwrap_or(&repo.name);
+    let script = format!("{base}.py");
+    let has_script = entries.iter().any(|entry| entry["path"] == script);
+    let (message, help) = match has_script && repo.files.is_empty() {
+        true => (
+            format!(
+                "`{}` holds no data, but `{script}`, which fetches it",
+                repo.name
+            ),
+            "see in that program where the data is, and name its address with `url`".to_owned(),
+        ),
+        false => (
+            format!("`{}` has no file that is wanted", repo.name),
+            "name the files with `files`, for example `files: [\"*.jsonl\"]`".to_owned(),
+        ),
+    };
+    StageError::new(message).help(help).is_final()
 }
 
 fn failed(repo: &Repo, net: &Net, failure: Failure, what: &str) -> StageError {

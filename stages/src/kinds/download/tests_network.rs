@@ -200,6 +200,22 @@ fn globs_say_what_is_wanted() {
 }
 
 #[test]
+fn a_program_that_would_fetch_the_data_is_no_data() {
+    let hub = hub_with(&[
+        ("talk.py", b"_URL = 'https://example.org/talk.json'"),
+        ("dataset_infos.json", b"{}"),
+        ("dummy/talk/1.0.0/dummy_data.zip", b"zip"),
+    ]);
+    let error = Place::new(&hub).resolve(TALK).unwrap_err();
+    let told = "`someone/talk` holds no data, but `talk.py`, which fetches it";
+    assert_eq!(error.message, told);
+    assert!(error.help.unwrap().ends_with("name its address with `url`"));
+    hub.file(REPO, "train.zip", b"zip", false);
+    let pin = Place::new(&hub).resolve(TALK).unwrap();
+    assert_eq!(pin.detail["files"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn other_globs_than_the_lock_was_written_for_are_looked_up_again() {
     let hub = hub_with(&[("a.jsonl", b"{}\n"), ("b.jsonl", b"{}\n")]);
     let place = Place::new(&hub);

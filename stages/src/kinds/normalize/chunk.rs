@@ -42,6 +42,27 @@ pub(super) enum Rows {
     Conversations(Vec<Conversation>),
 }
 
+impl Rows {
+    pub(super) fn len(&self) -> u64 {
+        let n = match self {
+            Self::Units { units, .. } => units.len(),
+            Self::Table { table, .. } => table.num_rows(),
+            Self::Conversations(conversations) => conversations.len(),
+        };
+        n as u64
+    }
+
+    /// Keeps the first `n` rows.
+    pub(super) fn truncate(&mut self, n: u64) {
+        let n = usize::try_from(n).unwrap_or(usize::MAX);
+        match self {
+            Self::Units { units, .. } => units.truncate(n),
+            Self::Table { table, .. } => *table = table.slice(0, n.min(table.num_rows())),
+            Self::Conversations(conversations) => conversations.truncate(n),
+        }
+    }
+}
+
 impl Chunk {
     /// Returns about how many bytes it takes to understand it. A row longer than a chunk
     /// is understood at once and may be a list of very small things.

@@ -9,6 +9,8 @@ pub(super) struct Chunks<'a> {
     settings: &'a NormalizeSettings,
     assistant: Option<&'a str>,
     source_idx: usize,
+    /// How many rows may still come.
+    rows_left: u64,
     open: Option<Gathered>,
     /// Files of which several lists were read, with the names of those.
     merged: Vec<(usize, Vec<String>)>,
@@ -25,18 +27,23 @@ impl<'a> Chunks<'a> {
             settings,
             assistant,
             source_idx: 0,
+            rows_left: settings.max_rows.unwrap_or(u64::MAX),
             open: None,
             merged: Vec::new(),
         }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<(usize, Chunk)>, StageError> {
-        while let Some(source) = self.sources.get(self.source_idx) {
+        while self.rows_left > 0
+            && let Some(source) = self.sources.get(self.source_idx)
+        {
             let mut open = match self.open.take() {
                 Some(open) => open,
                 None => Gathered::open(source, self.settings, self.assistant)?,
             };
-            if let Some(chunk) = open.next()? {
+            if let Some(mut chunk) = open.next()? {
+                chunk.rows.truncate(self.rows_left);
+                self.rows_left -= chunk.rows.len();
                 self.open = Some(open);
                 return Ok(Some((self.source_idx, chunk)));
             }

@@ -2,8 +2,8 @@
 //!
 //! Three things must not follow from which files share a part, or a corpus that grows would change what it
 //! was before: a document's source is its own file, not the first of many; whose turns are the assistant's
-//! has to be said where people talk; and there is no `max_documents`, which counts from the start. Too many
-//! rejected rows fail the whole stage and never a part.
+//! has to be said where people talk; and there is neither `max_rows` nor `max_documents`, which count from
+//! the start. Too many rejected rows fail the whole stage and never a part.
 
 use serde_json::Value;
 use tinylm_pipeline::{

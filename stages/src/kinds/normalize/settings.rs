@@ -64,7 +64,9 @@ settings! {
         pub clean: Cleaning = Cleaning::OFF,
         /// What is kept, by length and by look.
         pub bounds: Bounds = Bounds::OFF,
-        /// Stop after so many documents.
+        /// Stop after so many rows of the sources, such as dialogues.
+        pub max_rows: Option<u64> = None => neutral None,
+        /// Stop after so many documents: of one dialogue, `pairs` makes several.
         pub max_documents: Option<u64> = None,
         /// The largest share of rows that may be rejected.
         pub rejects_max: f64 = 0.1,

@@ -609,6 +609,23 @@ fn it_stops_after_enough_documents_at_any_number_of_threads() {
 }
 
 #[test]
+fn it_stops_after_enough_rows_however_many_documents_they_make() {
+    let row = r#"{"dialog": ["a", "b", "c"]}"#;
+    let rows = format!("{row}\n").repeat(12_000);
+    let list = format!("[{}]", [row; 10].join(","));
+    let corpus = Corpus::new(&[("a.json", list.as_bytes()), ("b.jsonl", rows.as_bytes())]);
+    let mut test = corpus.test();
+    for threads in [1, 4] {
+        test.threads = threads;
+        let settings = "{max_rows: 10010, pairs: sliding}";
+        let outcome = test.run::<Normalize>(settings).unwrap();
+        assert_eq!(outcome.metrics.get("documents"), Some(20_020.0));
+        let outcome = test.run::<Normalize>("max_rows: 3").unwrap();
+        assert_eq!(texts(&outcome).len(), 3);
+    }
+}
+
+#[test]
 fn bounds_leave_out_what_is_not_wanted_and_say_so() {
     let text = "{\"text\": \"short\"}\n{\"text\": \"long enough\"}\n";
     let corpus = Corpus::new(&[("a.jsonl", text.as_bytes())]);

@@ -143,10 +143,12 @@ fn too_much_that_is_rejected_fails_the_whole_and_no_part() {
 #[test]
 fn nothing_is_chosen_that_another_file_would_change() {
     let mut files = Files::new(1);
-    let error = files
-        .conduct("{partition: 1, max_documents: 3}")
-        .unwrap_err();
-    assert!(error.to_string().contains("max_documents"), "{error}");
+    for counted in ["max_documents", "max_rows"] {
+        let error = files
+            .conduct(&format!("{{partition: 1, {counted}: 3}}"))
+            .unwrap_err();
+        assert!(error.to_string().contains(counted), "{error}");
+    }
     fs::remove_file(files.path(0)).unwrap();
     let chat = "12.03.24, 10:00 - Ann: hello\n12.03.24, 10:01 - Bob: hello\n";
     fs::write(files.dir.path().join("in/chat.txt"), chat).unwrap();
