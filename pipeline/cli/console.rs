@@ -16,10 +16,12 @@ use tinylm_pipeline::{
     Event, Happened, Observer, Outcome, Settled,
     observe::Execution,
     pushing::{Pushed, Pushing},
+    spec::Experiment,
 };
 use tinylm_reports::{amount, block::Tone, bytes, clean, duration};
 
 use crate::{
+    experiment::left_out,
     global::Global,
     output::{Shown, eprint, tell},
     project,
@@ -263,6 +265,16 @@ impl Console {
                 self.say(&format!("  {stage}: {message}"));
             }
             _ => {}
+        }
+    }
+
+    /// Tells of the stages that this run does without.
+    pub(crate) fn left_out(&self, experiment: &Experiment) {
+        if !self.global.quiet {
+            for line in left_out(experiment, self.name_width) {
+                let label = Shown::from(self.label.as_str());
+                self.result(label.then(line.as_str()));
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct FileArgs {
     /// The experiment file
     pub(crate) file: PathBuf,
-    /// Override a setting: STAGE.path=value, seed=N, or vars.NAME=value
+    /// Override a setting: STAGE.path=value, seed=N, vars.NAME=value, or without=[STAGE]
     #[arg(short = 'S', long = "set", value_name = "K=V")]
     pub(crate) set: Vec<String>,
     /// One run for each value (for each combination, when given more than once)
@@ -88,6 +88,22 @@ pub(crate) fn sweep_point(experiment: &spec::Experiment) -> Option<String> {
         .map(|(path, value)| masked(&format!("{path}={value}")))
         .collect();
     (!words.is_empty()).then(|| words.join("  "))
+}
+
+/// Returns a line for each stage that is left out, its name as wide as the others'.
+pub(crate) fn left_out(
+    experiment: &spec::Experiment,
+    width: usize,
+) -> impl Iterator<Item = String> {
+    let left_out = &experiment.left_out;
+    let n_named = left_out.named.len();
+    left_out.names().enumerate().map(move |(idx, name)| {
+        let why = match idx < n_named {
+            true => "`without` names it",
+            false => "has nothing left to read",
+        };
+        format!("left out {name:width$}  {why}")
+    })
 }
 
 /// A word as a shell takes it for itself.

@@ -25,6 +25,7 @@ use tinylm_remote::{Mode, Remote, SharedRun, SharedStage};
 
 use crate::{
     console::Console,
+    experiment::shell_word,
     failure::{DAMAGED, Failure, STAGE_FAILED},
     history::last_recipe,
     host::{command_line, git_state, host, host_name},
@@ -164,13 +165,13 @@ impl Job<'_> {
             }) => (Some(recorder), run_name, board_fault),
             None => (None, names::run_name(&self.run_id), Fault::default()),
         };
-        let stage_names: Vec<&str> = self
-            .experiment
-            .stages
-            .iter()
-            .map(|s| s.name.as_str())
+        let stages = self.experiment.stages.iter();
+        let stage_names: Vec<&str> = stages
+            .map(|stage| stage.name.as_str())
+            .chain(self.experiment.left_out.names())
             .collect();
         let console = Console::new(&self.project.global, &stage_names, self.label.as_deref());
+        console.left_out(self.experiment);
         let observer = Both(&console, recorder.as_ref());
         let history = |stage: &str| {
             let registry = Registry::open_to_read(&context.home).ok().flatten()?;
@@ -412,6 +413,10 @@ impl Job<'_> {
                 let mut told = error.clone().addressed(run_name, &one.stage);
                 told.message = format!("stage `{}` failed: {}", one.stage, error.message);
                 let failure = Failure::from(told);
+                let failure = match self.without(&one.stage, settled) {
+                    Some(command) => failure.note("or", format!("leave it out: `{command}`")),
+                    None => failure,
+                };
                 console.say("");
                 eprint(failure.render(project::stderr_has_color()));
             }
@@ -433,6 +438,31 @@ impl Job<'_> {
             }
             console.result(block);
         }
+    }
+
+    /// Returns the command that does without a source that failed, and without the others that did, if
+    /// the experiment can.
+    fn without(&self, stage: &str, settled: &[Settled]) -> Option<String> {
+        let can_go = |name: &str| {
+            let mut stages = self.experiment.stages.iter();
+            let is_source = stages.any(|stage| stage.name == name && stage.inputs.is_empty());
+            is_source && self.experiment.can_do_without(name)
+        };
+        // What a resumed run was told on its command line is not in its file.
+        if self.is_resumed || !can_go(stage) {
+            return None;
+        }
+        let failed = settled
+            .iter()
+            .filter(|one| matches!(one.outcome, Outcome::Failed(_)))
+            .map(|one| one.stage.as_str());
+        let named = self.experiment.left_out.named.iter().map(String::as_str);
+        let names: Vec<&str> = named.chain(failed.filter(|name| can_go(name))).collect();
+        let setting = match names.as_slice() {
+            [name] => format!("without={name}"),
+            names => format!("without=[{}]", names.join(", ")),
+        };
+        Some(format!("{} -S {}", self.anew, shell_word(&setting)))
     }
 
     fn exit_code(&self, status: Status) -> u8 {

@@ -10,7 +10,7 @@ use tinylm_registry::Registry;
 use tinylm_reports::block::Tone;
 
 use crate::{
-    experiment::{FileArgs, sweep_point},
+    experiment::{FileArgs, left_out, sweep_point},
     failure::Failure,
     history::last_recipe,
     output::{Shown, print_json, print_line},
@@ -169,11 +169,17 @@ fn print_stages(
     is_chosen: &dyn Fn(usize) -> bool,
 ) {
     let is_full = project.global.verbose || !std::io::IsTerminal::is_terminal(&std::io::stdout());
-    let widths = stages.iter().map(|stage| stage.name.chars().count());
+    let names = stages.iter().map(|stage| stage.name.as_str());
+    let widths = names
+        .chain(experiment.left_out.names())
+        .map(|name| name.chars().count());
     let width = widths.max().unwrap_or(0);
     let chosen = || (0..stages.len()).filter(|idx| is_chosen(*idx));
     for stage in chosen().map(|idx| &stages[idx]) {
         print_stage(project, stage, width, is_full);
+    }
+    if chosen().next() == Some(0) {
+        left_out(experiment, width).for_each(print_line);
     }
     if project.global.verbose {
         let shapes = Shapes::of(project, experiment, stages);

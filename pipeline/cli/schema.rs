@@ -53,6 +53,9 @@ pub(crate) fn of(catalog: &[Kind]) -> Value {
             "additionalProperties": false,
         }),
         "extends" => json!({ "type": ["string", "null"] }),
+        "without" => {
+            json!({ "type": ["array", "string", "null"], "items": { "type": "string" } })
+        }
         "stages" => {
             json!({ "type": "object", "additionalProperties": { "$ref": "#/definitions/stage" } })
         }

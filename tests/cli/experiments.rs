@@ -87,7 +87,7 @@ const TOLD: [[&str; 2]; 5] = [
 
 /// The recipes that end in a model that talks, and the stages that read their dialogues.
 const TALKING: [(&str, &[&str]); 6] = [
-    ("combined_41m", &["daily", "everyday"]),
+    ("combined_41m", &["daily", "shipped"]),
     ("dialogue_small", &["daily"]),
     ("jojo_chat", &["data", "official_test"]),
     ("quickstart", &["chitchat", "dialogues"]),

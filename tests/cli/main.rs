@@ -10,6 +10,7 @@ mod chatting;
 mod chromium;
 mod claims;
 mod collecting;
+mod combined;
 mod curves;
 mod damage;
 mod documents;

@@ -114,7 +114,21 @@ pub(crate) fn sweeps(
             None => sweeps.push(sweep),
         }
     }
+    sweeps.retain(|sweep| has_same_stages(sweep, wrong));
     sweeps
+}
+
+/// The runs of a sweep are compared stage by stage.
+fn has_same_stages(sweep: &Sweep, wrong: &mut Diagnostics) -> bool {
+    let is_without = sweep.path.last().is_some_and(|part| part.name == "without");
+    if is_without {
+        wrong.push(
+            Diagnostic::new("`without` cannot be swept")
+                .at(&sweep.place, "its runs would have other stages")
+                .help("run the file once for each, with `-S without=[STAGE]`"),
+        );
+    }
+    !is_without
 }
 
 fn sweep_in_file(entry: &Entry, wrong: &mut Diagnostics) -> Option<Sweep> {
@@ -201,7 +215,7 @@ pub(crate) fn apply(
     wrong: &mut Diagnostics,
 ) -> Option<(String, Edit)> {
     let (first, rest) = edit.path.split_first()?;
-    if rest.is_empty() && first.name == "seed" {
+    if rest.is_empty() && matches!(first.name.as_str(), "seed" | "without") {
         tree.insert(entry(first, edit.value.clone()));
         return None;
     }
@@ -305,7 +319,7 @@ fn unknown_target(edit: &Edit, first: &Segment, tree: &Map, catalog: &[Kind]) ->
     let aliases = inside("use").into_iter().flat_map(Map::names);
     let known: Vec<&str> = stages
         .chain(aliases)
-        .chain(["seed", "vars", "watch"])
+        .chain(["seed", "vars", "watch", "without"])
         .collect();
     let name = &first.name;
     let diagnostic = Diagnostic::new(format!("there is no stage `{name}`"))

@@ -21,6 +21,7 @@ pub struct Experiment {
     /// The file as written.
     pub text: String,
     pub seed: u64,
+    pub left_out: LeftOut,
     /// Each after what it reads, otherwise in the order of the file.
     pub stages: Vec<StageSpec>,
     /// The settings of this one of a sweep's combinations.
@@ -59,6 +60,30 @@ impl StageSpec {
     pub fn reads(&self) -> impl Iterator<Item = &str> {
         let names = self.inputs.iter().flat_map(|(_, names)| names);
         names.map(String::as_str)
+    }
+}
+
+/// What is left out of an experiment.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// The stages that `without` names.
+    pub named: Vec<String>,
+    /// Those that have nothing left to read.
+    pub with_them: Vec<String>,
+}
+
+impl LeftOut {
+    /// Returns every stage that is left out.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.iter().chain(&self.with_them).map(String::as_str)
+    }
+
+    /// Takes over what a file under `use` leaves out.
+    pub(crate) fn add(&mut self, prefix: &str, of_file: Self) {
+        let named = |name: String| format!("{prefix}{name}");
+        self.named.extend(of_file.named.into_iter().map(named));
+        self.with_them
+            .extend(of_file.with_them.into_iter().map(named));
     }
 }
 

@@ -13,14 +13,16 @@ use super::{
     check::resolved,
     diagnostic::{Diagnostic, Diagnostics, one_line},
     edit::{self, Edit},
-    experiment::{Experiment, SEED, StageSpec},
+    experiment::{Experiment, LeftOut, SEED, StageSpec},
     extends::merge,
     graph::{self, Unit},
     keys::{FILE_KEYS, names},
     nearest::nearest,
     request::Request,
     tree::{Data, Entry, Map, Node, Place, Source},
-    vars, watch, yaml,
+    vars, watch,
+    without::leave_out,
+    yaml,
 };
 use crate::{kind::Kind, plain_file::open_plain};
 
@@ -64,6 +66,10 @@ impl Loader<'_> {
         let top = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
         let stem = file.path.file_stem().map(|stem| stem.to_string_lossy());
         let stages = graph::stages(&units, self.catalog, wrong);
+        let mut left_out = LeftOut::default();
+        for unit in &mut units {
+            left_out.add(&unit.prefix, std::mem::take(&mut unit.left_out));
+        }
         Experiment {
             name: top
                 .name
@@ -74,6 +80,7 @@ impl Loader<'_> {
             about: about(&file.source.text),
             text: file.source.text.clone(),
             seed: units.first().map_or(SEED, |unit| unit.seed),
+            left_out,
             stages,
             sweep_point,
             file: file.path.clone(),
@@ -99,6 +106,7 @@ impl Loader<'_> {
             .filter_map(|edit| edit::apply(edit, &mut tree, self.catalog, wrong))
             .collect();
         vars::fill(&mut tree, wrong);
+        let left_out = leave_out(&mut tree, self.catalog, wrong);
         let head = head(&tree, &file.source, wrong);
         let idx = units.len();
         units.push(Unit {
@@ -106,6 +114,7 @@ impl Loader<'_> {
             home_file: file.path.clone(),
             seed: head.seed,
             stages: head.stages,
+            left_out,
             uses: Vec::new(),
         });
         inside.push(file.path.clone());

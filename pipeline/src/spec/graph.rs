@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
-    experiment::StageSpec,
+    experiment::{LeftOut, StageSpec},
     keys::{STAGE_KEYS, names},
     limits::{retries, timeout},
     nearest::nearest,
@@ -33,6 +33,7 @@ pub(crate) struct Unit {
     pub(crate) home_file: PathBuf,
     pub(crate) seed: u64,
     pub(crate) stages: Map,
+    pub(crate) left_out: LeftOut,
     /// Aliases under `use` and the units they name; `None` for one that could not be read.
     pub(crate) uses: Vec<(String, Option<usize>)>,
 }

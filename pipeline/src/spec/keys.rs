@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// The keys at the top of a file.
-pub const FILE_KEYS: [Key; 9] = [
+pub const FILE_KEYS: [Key; 10] = [
     (
         "name",
         "The experiment's name in listings and reports; without it, that of the file.",
@@ -38,6 +38,11 @@ pub const FILE_KEYS: [Key; 9] = [
     (
         "watch",
         "What is written while it runs, for other programs to look at: it changes no byte and no key.",
+    ),
+    (
+        "without",
+        "Stages that are left out, such as a source for which there is no key: they leave the inputs of all others, \
+         and what then has nothing left to read goes too. On a command line: `-S without=[NAME, NAME]`.",
     ),
     ("stages", "The stages by their names."),
 ];

@@ -12,6 +12,7 @@
 //! | `extends` | lays one tree over another |
 //! | `edit` | `-S` and sweeps put values into the tree |
 //! | `vars` | `${name}` in values |
+//! | `without` | takes stages out, and what then has nothing left to read |
 //! | `check` | each `with` against what its kind declares |
 //! | `graph` | references between stages, and their order |
 //! | `watch` | what is written while it runs, for others to look at |
@@ -43,13 +44,14 @@ mod roles;
 mod tree;
 mod vars;
 mod watch;
+mod without;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use experiment::{Experiment, SEED, StageSpec};
+pub use experiment::{Experiment, LeftOut, SEED, StageSpec};
 pub use files::load;
 pub(crate) use limits::parse_duration;
 pub use nearest::nearest;

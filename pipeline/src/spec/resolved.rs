@@ -8,7 +8,7 @@ use std::{collections::HashSet, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::experiment::{Experiment, StageSpec};
+use super::experiment::{Experiment, LeftOut, StageSpec};
 use crate::{
     kind::Kind,
     resources::Resources,
@@ -91,6 +91,7 @@ impl Experiment {
             tensorboard: recorded.tensorboard,
             text: String::new(),
             seed: recorded.seed,
+            left_out: LeftOut::default(),
             stages,
             sweep_point: recorded.sweep.into_iter().collect(),
         })

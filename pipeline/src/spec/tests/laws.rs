@@ -164,3 +164,75 @@ fn line_ends_marks_and_aliases_change_nothing() {
     let aliased = loaded(&aliased);
     assert_eq!(aliased.stages[0].with, aliased.stages[1].with);
 }
+
+/// Two sources by their own ways into one corpus, and all that follows.
+const TWO_SOURCES: &str = "
+stages:
+  near:   { kind: download, with: { path: near.jsonl } }
+  far:    { kind: download, with: { hub: someone/far } }
+  one:    { kind: normalize, inputs: [near] }
+  two:    { kind: normalize, inputs: { sources: [far] } }
+  clean:  { kind: normalize, inputs: [one, two] }
+  tokens: { kind: tokenizer, inputs: [clean] }
+  shards: { kind: binarize,  inputs: { documents: clean, tokenizer: tokens } }
+  base:   { kind: pretrain,  inputs: [shards] }
+  lines:  { kind: command, inputs: [one, two], with: { run: [cat], outputs: [lines.txt] } }
+";
+
+#[test]
+fn without_a_source_all_is_as_if_it_had_never_stood_there() {
+    let desk = Desk::new(&[("a.yaml", TWO_SOURCES)]);
+    for setting in ["without=far", "without=[far]", "without=[far, two]"] {
+        let left = desk.load("a.yaml", &[setting]).unwrap();
+        let by_hand = TWO_SOURCES
+            .lines()
+            .filter(|line| {
+                !["far:", "two:", "lines:"]
+                    .iter()
+                    .any(|name| line.contains(name))
+            })
+            .map(|line| line.replace("[one, two]", "[one]"));
+        desk.write("b.yaml", by_hand.collect::<Vec<_>>().join("\n").as_bytes());
+        let by_hand = desk.load("b.yaml", &[]).unwrap();
+        assert_eq!(
+            told(&left).replace("a seed", "b seed"),
+            told(&by_hand),
+            "{setting}"
+        );
+        let mut names: Vec<&str> = left.left_out.names().collect();
+        names.sort_unstable();
+        // A program counts on each of its inputs.
+        assert_eq!(names, ["far", "lines", "two"]);
+    }
+}
+
+#[test]
+fn without_is_replaced_by_who_extends_and_counts_in_its_own_file() {
+    let child = "extends: a.yaml\nwithout: [far]\n";
+    let grandchild = "extends: child.yaml\nwithout: []\n";
+    let user = "use: { b: a.yaml }\nstages:\n  next: { kind: normalize, inputs: [b.near] }\n";
+    let desk = Desk::new(&[
+        ("a.yaml", TWO_SOURCES),
+        ("child.yaml", child),
+        ("grandchild.yaml", grandchild),
+        ("user.yaml", user),
+    ]);
+    let n = |file: &str, set: &[&str]| desk.load(file, set).unwrap().stages.len();
+    assert_eq!(n("child.yaml", &[]), 6);
+    assert_eq!(n("grandchild.yaml", &[]), 9);
+    let used = desk.load("user.yaml", &["b.without=far"]).unwrap();
+    assert_eq!(used.left_out.named, ["b.far"]);
+}
+
+#[test]
+fn an_experiment_can_do_without_what_others_stand_beside() {
+    let experiment = loaded(TWO_SOURCES);
+    let can: Vec<&str> = experiment
+        .stages
+        .iter()
+        .map(|stage| stage.name.as_str())
+        .filter(|name| experiment.can_do_without(name))
+        .collect();
+    assert_eq!(can, ["near", "far", "one", "two"]);
+    assert!(!loaded(EXAMPLE).can_do_without("chat"));
+}

@@ -688,3 +688,49 @@ fn an_own_program_may_fill_any_role() {
 ",
     );
 }
+
+#[test]
+fn what_cannot_be_left_out_is_told() {
+    let stages = "stages:\n  far: { kind: download, with: { hub: a/b } }\n  one: { kind: normalize, inputs: [far] }\n";
+    let told = [
+        format!("without: [fra, 3]\n{stages}"),
+        format!("without: far\n{stages}"),
+        format!("without: {{ far: true }}\n{stages}"),
+        format!("sweep: {{ without: [far, one] }}\n{stages}"),
+    ];
+    assert_snapshot!(told.map(|text| refused(&text)).join("\n\n"), @"
+    error: `without` names `fra`, which is no stage
+     --> a.yaml:1:11
+      |
+    1 | without: [fra, 3]
+      |           ^^^ no stage has this name
+      |
+      = help: did you mean `far`?
+
+    error: `without` must be a list of stages
+     --> a.yaml:1:16
+      |
+    1 | without: [fra, 3]
+      |                ^ this is a whole number
+
+    error: `without` leaves no stage
+     --> a.yaml:1:10
+      |
+    1 | without: far
+      |          ^^^ all others read what is left out
+
+    error: `without` must be a list of stages
+     --> a.yaml:1:10
+      |
+    1 | without: { far: true }
+      |          ^^^^^^^^^^^^^ this is a map
+
+    error: `without` cannot be swept
+     --> a.yaml:1:10
+      |
+    1 | sweep: { without: [far, one] }
+      |          ^^^^^^^ its runs would have other stages
+      |
+      = help: run the file once for each, with `-S without=[STAGE]`
+    ");
+}
