@@ -1,28 +1,65 @@
 //! This machine and this checkout, as a run records them.
 
-use std::{env, num::NonZero, path::Path, process::Command, thread};
+use std::{
+    env,
+    num::NonZero,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
 
 use serde_json::{Value, json};
 
-/// The commit of the repository that the experiment file is in, and whether it is dirty.
-pub(crate) fn git_state(folder: Option<&Path>) -> (Option<String>, Option<bool>) {
-    let git = |args: &[&str]| {
+/// What git says of a folder: asked when a run begins and heard when it is written down, since git
+/// takes as long as the rest of a run that finds all there.
+pub(crate) struct GitState(Option<Child>);
+
+impl GitState {
+    /// Begins to ask, if the folder is in a repository.
+    pub(crate) fn ask(folder: Option<&Path>) -> Self {
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(folder.unwrap_or(Path::new(".")))
-            .args(args)
-            .stderr(std::process::Stdio::null())
-            .output()
-            .ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "HEAD"]) else {
-        return (None, None);
-    };
-    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]);
-    (Some(commit), dirty.map(|lines| !lines.is_empty()))
+        let folder = folder.unwrap_or(Path::new("."));
+        if !is_in_repository(folder) {
+            return Self(None);
+        }
+        let child = Command::new("git")
+            .args(["--no-optional-locks", "-C"])
+            .arg(folder)
+            .args(["status", "--porcelain=v2", "--branch", "--no-ahead-behind"])
+            .arg("--untracked-files=no")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.ok())
+    }
+
+    /// Returns the commit, and whether files differ from it.
+    pub(crate) fn answer(self) -> (Option<String>, Option<bool>) {
+        let output = self.0.and_then(|child| child.wait_with_output().ok());
+        let Some(output) = output.filter(|output| output.status.success()) else {
+            return (None, None);
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut commits = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# branch.oid "));
+        // A repository without a commit says `(initial)`.
+        let Some(commit) = commits.next().filter(|commit| !commit.starts_with('(')) else {
+            return (None, None);
+        };
+        let is_dirty = text.lines().any(|line| !line.starts_with('#'));
+        (Some(commit.to_owned()), Some(is_dirty))
+    }
+}
+
+/// Whether git would find a repository, as far as can be seen without it.
+fn is_in_repository(folder: &Path) -> bool {
+    let folder = folder.canonicalize().unwrap_or_default();
+    env::var_os("GIT_DIR").is_some()
+        || folder
+            .ancestors()
+            .any(|folder| folder.join(".git").exists())
 }
 
 pub(crate) fn host_name() -> String {

@@ -28,7 +28,7 @@ use crate::{
     experiment::shell_word,
     failure::{DAMAGED, Failure, STAGE_FAILED},
     history::last_recipe,
-    host::{command_line, git_state, host, host_name},
+    host::{GitState, command_line, host, host_name},
     outcome,
     output::eprint,
     project::{self, Project, now_ms},
@@ -137,6 +137,7 @@ pub(crate) struct Job<'a> {
 impl Job<'_> {
     /// Runs the experiment, tells how it went, and returns the exit code.
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        let git = self.ask_git();
         self.project.checked_home()?;
         start_hashing_threads()?;
         let mut context = self.project.context();
@@ -153,7 +154,7 @@ impl Job<'_> {
             context.pusher = Some(pusher);
         }
         let _ear = is_writable.then(|| Ear::of(&context.home, &self.run_id));
-        let (recording, unrecorded) = match self.begin_recording(&context, is_writable)? {
+        let (recording, unrecorded) = match self.begin_recording(&context, git, is_writable)? {
             Ok(recording) => (Some(recording), None),
             Err(why) => (None, Some(why)),
         };
@@ -256,7 +257,7 @@ impl Job<'_> {
     pub(crate) fn put_off(&self) -> Result<(), Failure> {
         let context = self.project.context();
         let is_writable = prepare_home(&context.home)?;
-        if let Ok(recording) = self.begin_recording(&context, is_writable)? {
+        if let Ok(recording) = self.begin_recording(&context, self.ask_git(), is_writable)? {
             recording.recorder.finish(Status::Cancelled);
         }
         Ok(())
@@ -288,12 +289,18 @@ impl Job<'_> {
         Ok((claim, [run, store]))
     }
 
+    /// Asks of the repository that the experiment file is in.
+    fn ask_git(&self) -> GitState {
+        GitState::ask(self.experiment.file.parent())
+    }
+
     /// Writes down what is about to run, or says why that cannot be. A registry that is damaged
     /// ends the command before anything runs; one that cannot be written to, or that another
     /// program holds, does not, since it is only history.
     fn begin_recording(
         &self,
         context: &Context,
+        git: GitState,
         is_writable: bool,
     ) -> Result<Result<Recording, String>, Failure> {
         let home = &context.home;
@@ -301,9 +308,9 @@ impl Job<'_> {
             let why = format!("`{}` cannot be written to", home.root().display());
             return Ok(Err(why));
         }
-        let run = self.recorded(context)?;
-        let begun =
-            Registry::open(home).and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
+        let registry = Registry::open(home);
+        let run = self.recorded(context, git)?;
+        let begun = registry.and_then(|registry| Ok((self.record(&registry, &run)?, registry)));
         match begun {
             Ok((run_name, registry)) => {
                 let (mirror, board_fault) = self.board(&run_name);
@@ -329,8 +336,8 @@ impl Job<'_> {
         (Some(Box::new(board)), fault)
     }
 
-    fn recorded(&self, context: &Context) -> Result<(Run, RunSource), Failure> {
-        let (git_commit, git_dirty) = git_state(self.experiment.file.parent());
+    fn recorded(&self, context: &Context, git: GitState) -> Result<(Run, RunSource), Failure> {
+        let (git_commit, git_dirty) = git.answer();
         let secrets = Secrets::of(&all_settings(self.experiment));
         let source = RunSource {
             text: secrets.mask(&self.experiment.text),
