@@ -4,9 +4,9 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use tinylm_pipeline::spec::nearest;
-use tinylm_registry::{Filter, Registry, Run, RunQuery, Store};
+use tinylm_registry::{Filter, Registry, Run, RunQuery};
 use tinylm_reports::{
-    Axis, Error, Fineness, LOSSES, ReportOptions, Selection, Sort,
+    Axis, Error, Fineness, ReportOptions, Selection, Sort,
     block::Document,
     data,
     fit::{Fit, Wanted},
@@ -121,8 +121,8 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
         sort: args.sort.as_deref().map(Sort::parse),
     };
     let mut comparison = tinylm_reports::compare(reports, &selection)?;
-    let store = Store::new(project.home());
-    comparison.pair_documents(&|artifact| losses(&store, artifact));
+    let home = project.home();
+    comparison.pair_documents(&|artifact| tinylm_reports::losses(&home, artifact));
     let document = sections::of_comparison(&comparison);
     let printed = match (args.json, args.csv) {
         (true, _) => Shown::json(&data::json(&comparison)),
@@ -130,12 +130,6 @@ pub(crate) fn run(project: &Project, args: &ReportArgs) -> Result<(), Failure> {
         _ => printed(project, args, &document),
     };
     put(project, args, printed, &document)
-}
-
-/// Returns the losses of an evaluation's documents, if its artifact is here and has them.
-fn losses(store: &Store, artifact: &str) -> Option<String> {
-    let files = store.files(&artifact.parse().ok()?);
-    fs::read_to_string(files.join(LOSSES)).ok()
 }
 
 /// Reports the law that the chosen runs follow, and what was asked of it.

@@ -18,7 +18,7 @@ mod seeds;
 
 use serde::Serialize;
 
-pub use documents::{DocumentDifference, LOSSES, Unit, Unpaired};
+pub use documents::{DocumentDifference, Unit, Unpaired, losses};
 pub use effects::Effect;
 pub use order::Sort;
 pub use row::{CurveRow, MetricRow, SampleRow, SettingRow, SharedStage};
@@ -161,7 +161,7 @@ impl Comparison {
         wholes
     }
 
-    /// Compares evaluations document by document. `read` returns the file [`LOSSES`] of an artifact;
+    /// Compares evaluations document by document. `read` returns the [`losses`] of an artifact;
     /// nothing where it has none, or is no longer there.
     pub fn pair_documents(&mut self, read: &dyn Fn(&str) -> Option<String>) {
         let noise = &mut self.noise;

@@ -37,9 +37,9 @@ mod text;
 
 pub use card::{Card, card};
 pub use comparison::{
-    Comparison, CurveRow, DocumentDifference, Effect, Group, LOSSES, MetricRow, Noise, SampleRow,
+    Comparison, CurveRow, DocumentDifference, Effect, Group, MetricRow, Noise, SampleRow,
     SeedDifference, Selection, SettingRow, SharedStage, Sort, Spread, Unit, Unpaired,
-    check_metrics, compare, recipe, seeds,
+    check_metrics, compare, losses, recipe, seeds,
 };
 pub use curve::{Axis, Curve, Point};
 pub use error::Error;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::Project;
+use crate::{harness::Project, server::Server};
 
 /// Two rates, of which one learns next to nothing, by three seeds, on numbers in words.
 fn rates_by_seeds() -> Project {
@@ -101,6 +101,11 @@ fn seeds_and_documents_are_told_apart_and_each_has_its_interval() {
             .read("page.html")
             .contains("more than seeds explain")
     );
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let page = server.get("/sweep/@last").body;
+    for told in ["more than seeds explain", "more than the choice of documents"] {
+        assert!(page.contains(told), "{told}");
+    }
 }
 
 /// Tokens differ, the text does not: the difference is then one of bits per byte.

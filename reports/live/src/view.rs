@@ -15,7 +15,7 @@ use tinylm_reports::{
     block::{Block, Document, Section},
     compare,
     html::{self, Piece},
-    listing, read, read_all, sections,
+    listing, losses, read, read_all, sections,
 };
 
 use crate::{page::Address, wrong::Wrong};
@@ -24,6 +24,9 @@ use crate::{page::Address, wrong::Wrong};
 const RUNS_AT_ONCE: usize = 50;
 /// Runs that are drawn side by side.
 const COMPARED_MAX: usize = 200;
+/// Of more runs nobody is told how far the choice of documents explains their differences: it takes some
+/// hundredths of a second a run, each time that the page is read.
+const DOCUMENTS_OF_MAX: usize = 32;
 /// Bytes of a log's end.
 const LOG_MAX: u64 = 16 << 10;
 
@@ -126,7 +129,7 @@ impl View {
             View::Compare(names) => {
                 let runs: Result<Vec<Run>, _> =
                     names.iter().map(|name| registry.find_run(name)).collect();
-                see_many(registry, runs?, part, now_ms)
+                see_many(registry, home, runs?, part, now_ms)
             }
             View::Sweep(name) => {
                 let run = registry.find_run(name)?;
@@ -135,7 +138,7 @@ impl View {
                     other.id == run.id || other.sweep.is_some() && other.sweep == run.sweep
                 });
                 runs.reverse();
-                see_many(registry, runs, part, now_ms)
+                see_many(registry, home, runs, part, now_ms)
             }
         }
     }
@@ -223,6 +226,7 @@ fn log_end(home: &Home, execution_id: &str) -> String {
 
 fn see_many(
     registry: &Registry,
+    home: &Home,
     mut runs: Vec<Run>,
     part: Part,
     now_ms: i64,
@@ -233,7 +237,10 @@ fn see_many(
     }
     runs.truncate(COMPARED_MAX);
     let reports = read_all(registry, &runs, &options(runs.len(), part, now_ms))?;
-    let comparison = compare(reports, &Selection::default())?;
+    let mut comparison = compare(reports, &Selection::default())?;
+    if runs.len() <= DOCUMENTS_OF_MAX && part == Part::Words {
+        comparison.pair_documents(&|artifact| losses(home, artifact));
+    }
     let mut document = sections::of_comparison(&comparison);
     if n_runs > runs.len() {
         document.head.question = format!("the first {} of {n_runs} runs", runs.len());

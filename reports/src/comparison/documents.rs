@@ -8,9 +8,10 @@
 //! Of a group of seeds a document's loss is its mean over the seeds: what the interval then says is what
 //! other documents would do to these very models, and nothing of other seeds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use serde::{Deserialize, Serialize};
+use tinylm_registry::Home;
 
 use super::{lines::Lines, seeds::Group};
 use crate::{
@@ -19,7 +20,13 @@ use crate::{
 };
 
 /// The file in an artifact of `evaluate`.
-pub const LOSSES: &str = "documents.jsonl";
+const LOSSES: &str = "documents.jsonl";
+
+/// Returns the losses that an evaluation wrote, if its artifact is in this home and has them.
+pub fn losses(home: &Home, artifact: &str) -> Option<String> {
+    let files = home.artifact_files(&artifact.parse().ok()?);
+    fs::read_to_string(files.join(LOSSES)).ok()
+}
 
 /// What a loss is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
