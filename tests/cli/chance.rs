@@ -103,7 +103,10 @@ fn seeds_and_documents_are_told_apart_and_each_has_its_interval() {
     );
     let server = Server::start(&project, &["ui", "--port", "0"]);
     let page = server.get("/sweep/@last").body;
-    for told in ["more than seeds explain", "more than the choice of documents"] {
+    for told in [
+        "more than seeds explain",
+        "more than the choice of documents",
+    ] {
         assert!(page.contains(told), "{told}");
     }
 }

@@ -90,7 +90,8 @@ fn a_law_is_drawn_and_hostile_names_stay_text_in_it() {
     let comparison = compare(runs, &Selection::default()).unwrap();
     let fit = crate::fit::Fit::of(&comparison, &crate::fit::Wanted::default()).unwrap();
     let page = super::print(&crate::sections::of_fit(&fit));
-    assert_eq!(page.matches("r=\"4\"").count(), 11 + 3, "runs, and the key");
+    let n_dots = page.matches("r=\"4\"").count();
+    assert_eq!(n_dots, 2 * 11 + 3, "runs in two pictures, and the key");
     assert!(
         page.contains("&lt;script&gt;alert(1)"),
         "the names are there"
