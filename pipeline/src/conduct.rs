@@ -27,8 +27,10 @@ use crate::{
     io::LocalFile,
     metrics::Metrics,
     observe::{Happened, Observer, Outcome, Settled},
+    outside::Outside,
     parts::{Collection, Conductor, Part, Whole},
     recipe::key,
+    remote::Pin,
     runner::Runner,
     spec::StageSpec,
     threads,
@@ -266,6 +268,16 @@ impl Conductor for Conducting<'_> {
             .filter(|file| file.setting == setting)
             .cloned()
             .collect()
+    }
+
+    fn pin(&self, id: &str) -> Option<Pin> {
+        let mut pins = self.attempt.sources.pins.iter();
+        pins.find(|known| known.id == id)
+            .map(|known| known.pin.clone())
+    }
+
+    fn outside(&self) -> &Outside {
+        &self.work().runner.context.outside
     }
 
     fn kept(&self, part: &Part) -> Result<Option<Whole>, StageError> {

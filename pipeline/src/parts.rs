@@ -17,7 +17,7 @@ use serde_json::Value;
 // So that a kind need not know the store.
 pub use tinylm_registry::{Digest, FileEntry, Link};
 
-use crate::{error::StageError, io::LocalFile, metrics::Metrics};
+use crate::{error::StageError, io::LocalFile, metrics::Metrics, outside::Outside, remote::Pin};
 
 /// One part, ready to be made.
 #[derive(Debug, Clone)]
@@ -64,6 +64,12 @@ pub trait Conductor {
 
     /// Returns the user's own files that a setting of the stage names.
     fn local_files(&self, setting: &str) -> Vec<LocalFile>;
+
+    /// Returns what a source of the stage outside this machine was when it was pinned.
+    fn pin(&self, id: &str) -> Option<Pin>;
+
+    /// The outside, for what a pin does not say.
+    fn outside(&self) -> &Outside;
 
     /// Returns a part that was made before.
     fn kept(&self, part: &Part) -> Result<Option<Whole>, StageError>;

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use rusqlite::Connection;
 
-use crate::harness::{Project, children_of, signal, wait_until};
+use crate::{
+    harness::{Project, children_of, signal, wait_until},
+    hub::Hub,
+};
 
 const PARTS: &str = "
 name: parts
@@ -33,9 +36,13 @@ fn project(n_files: usize) -> Project {
 }
 
 fn write(project: &Project, file: usize, n_rows: usize) {
-    // A list, which no part cuts.
-    let list = rows(file, n_rows).trim_end().replace('\n', ",");
-    project.write(&format!("corpus/talk-{file:02}.json"), &format!("[{list}]"));
+    project.write(&format!("corpus/talk-{file:02}.json"), &list(file, n_rows));
+}
+
+/// Rows as a list, which no part cuts.
+fn list(file: usize, n_rows: usize) -> String {
+    let rows = rows(file, n_rows).trim_end().replace('\n', ",");
+    format!("[{rows}]")
 }
 
 /// Dialogues, a few of which another file holds too, and some nearly.
@@ -237,5 +244,44 @@ fn whoever_has_a_file_more_fetches_the_parts_that_a_teammate_made() {
         "dedupe-filter",
     ] {
         assert_eq!(made[kind], 1, "{made:?}");
+    }
+}
+
+#[test]
+fn a_file_more_on_the_hub_costs_its_part_too() {
+    let repo = "datasets/someone/talk";
+    let hub = Hub::start();
+    let name = |n: usize| format!("data/part-{n:02}.json");
+    (0..6).for_each(|n| hub.file(repo, &name(n), list(n, 60).as_bytes(), n % 2 == 0));
+    let project = project(1);
+    let of_hub = PARTS.replace("path: corpus", "hub: someone/talk");
+    project.write("x.yaml", &of_hub);
+    let online = |project: &Project, line: &str| {
+        let mut command = project.shell(&format!("exec tinylm {line}"));
+        command.env_remove("TINYLM_OFFLINE");
+        project
+            .output(command.env("HF_ENDPOINT", hub.address()))
+            .success()
+    };
+    online(&project, "run x.yaml");
+    assert_eq!(executions(&project)["download-hub-part"], 6);
+
+    hub.file(repo, &name(6), list(6, 50).as_bytes(), false);
+    hub.commit(repo, &"e".repeat(40));
+    online(&project, "update x.yaml");
+    online(&project, "run x.yaml");
+    let after = executions(&project);
+    assert_eq!(after["download-hub-part"], 7);
+    assert_eq!(after["normalize-part"], 7);
+    let asked = |n: usize| hub.ranges(&name(n)).len();
+    assert_eq!((0..7).map(asked).collect::<Vec<_>>(), [1; 7]);
+
+    let anew = Project::new();
+    for file in ["x.yaml", "x.lock", "sample.jsonl"] {
+        anew.write(file, &project.read(file));
+    }
+    online(&anew, "run x.yaml");
+    for stage in ["corpus", "talk", "clean", "shards", "base"] {
+        assert_eq!(artifact(&project, stage), artifact(&anew, stage), "{stage}");
     }
 }

@@ -13,12 +13,13 @@ use tinylm_registry::{Condition, Digest, Home, Place, Store, names};
 use super::typed_yaml;
 use crate::{
     error::StageError,
-    io::{Assignment, Input, LocalFile, Ranks, StageIo},
+    io::{Assignment, Input, LocalFile, Pinned, Ranks, StageIo},
     kind::Kind,
     metrics::Metrics,
     outside::Outside,
     parts::{Conductor, Part, Whole},
     recipe::{Recipe, key},
+    remote::Pin,
     settings::Device,
     stage::Stage,
 };
@@ -30,6 +31,8 @@ pub struct PartsTest {
     store: Store,
     pub inputs: Vec<(String, Digest)>,
     pub local_files: Vec<LocalFile>,
+    pub pins: Vec<Pinned>,
+    pub outside: Outside,
     pub threads: usize,
     known: Mutex<HashMap<Digest, (Digest, Metrics)>>,
     made: Mutex<Vec<String>>,
@@ -47,6 +50,8 @@ impl PartsTest {
             home,
             inputs: Vec::new(),
             local_files: Vec::new(),
+            pins: Vec::new(),
+            outside: Outside::default(),
             threads: 2,
             known: Mutex::default(),
             made: Mutex::default(),
@@ -161,8 +166,8 @@ impl PartsTest {
             device: Device::Cpu,
             ranks: Ranks::default(),
         };
-        let (outside, cancel) = (Outside::default(), AtomicBool::new(false));
-        let io = StageIo::new(&assignment, &outside, &cancel, &|_| {});
+        let cancel = AtomicBool::new(false);
+        let io = StageIo::new(&assignment, &self.outside, &cancel, &|_| {});
         let metrics = (self.kind(part).run)(&part.settings, &part.watch, &io)?;
         Ok((self.store.commit(&out)?.digest, metrics))
     }
@@ -186,6 +191,16 @@ impl Conductor for PartsTest {
             .filter(|file| file.setting == setting)
             .cloned()
             .collect()
+    }
+
+    fn pin(&self, id: &str) -> Option<Pin> {
+        let mut pins = self.pins.iter();
+        pins.find(|known| known.id == id)
+            .map(|known| known.pin.clone())
+    }
+
+    fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     fn kept(&self, part: &Part) -> Result<Option<Whole>, StageError> {

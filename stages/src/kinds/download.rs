@@ -13,6 +13,7 @@
 mod arrivals;
 mod cut;
 mod hub;
+mod hub_parts;
 mod kaggle;
 mod local;
 mod parts;
@@ -31,7 +32,7 @@ use tinylm_pipeline::{
 
 use crate::shared::{
     hub::{hub_remote, resolve_repo},
-    net::{Limits, Net},
+    net::Net,
 };
 use arrivals::Arrivals;
 use sample::Sampler;
@@ -41,7 +42,10 @@ use settings::REVISION;
 pub struct Download;
 
 /// The kinds of its parts.
-pub(super) const PARTS: &[Kind] = parts::KINDS;
+pub(super) const PARTS: &[Kind] = &[
+    Kind::of::<parts::DownloadPart>(),
+    Kind::of::<hub_parts::HubPart>(),
+];
 
 impl Stage for Download {
     type Settings = DownloadSettings;
@@ -101,7 +105,7 @@ impl Stage for Download {
         _remote: &Remote,
         outside: &Outside,
     ) -> Result<Pin, StageError> {
-        resolve(settings, &net(settings, outside)?)
+        resolve(settings, &settings.net(outside)?)
     }
 
     fn forecast(settings: &DownloadSettings, _: &FindInput) -> Option<Forecast> {
@@ -115,7 +119,7 @@ impl Stage for Download {
         _watch: &NoSettings,
         io: &StageIo,
     ) -> Result<Metrics, StageError> {
-        run(settings, io, || net(settings, io.outside()))
+        run(settings, io, || settings.net(io.outside()))
     }
 
     fn is_in_parts(settings: &DownloadSettings) -> bool {
@@ -126,13 +130,21 @@ impl Stage for Download {
         settings: &DownloadSettings,
         conductor: &dyn Conductor,
     ) -> Result<Collection, StageError> {
-        parts::conduct(settings, conductor)
+        let Some(size) = settings.partition else {
+            return Err(StageError::new("these settings ask for no parts"));
+        };
+        match settings.repo() {
+            Some(repo) => hub_parts::conduct(&repo, size, settings, conductor),
+            None => parts::conduct(size, settings, conductor),
+        }
     }
 }
 
+/// Of `path` and `hub` all files are known by name and digest before any is read; behind an address is
+/// one file, and of Kaggle's nothing is known but a version.
 fn check_partition(settings: &DownloadSettings) -> Result<(), SettingError> {
-    if settings.path.is_none() {
-        let message = "only the files of `path` are brought in parts";
+    if settings.path.is_none() && settings.hub.is_none() {
+        let message = "only the files of `path` and `hub` are brought in parts";
         return Err(SettingError::new("partition", message)
             .help("`normalize` has the setting too, for whatever was brought"));
     }
@@ -141,14 +153,6 @@ fn check_partition(settings: &DownloadSettings) -> Result<(), SettingError> {
         return Err(SettingError::new("max_samples", message).help("leave out `partition`"));
     }
     Ok(())
-}
-
-fn net(settings: &DownloadSettings, outside: &Outside) -> Result<Net, StageError> {
-    let limits = Limits {
-        bytes: settings.bytes_max,
-        ..Limits::default()
-    };
-    Net::with_limits(outside, limits)
 }
 
 fn resolve(settings: &DownloadSettings, net: &Net) -> Result<Pin, StageError> {

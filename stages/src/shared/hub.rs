@@ -410,7 +410,7 @@ impl RepoFile {
         })
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let mut entry = Map::new();
         entry.insert("name".to_owned(), json!(self.name));
         entry.insert("bytes".to_owned(), json!(self.expected.bytes));
@@ -425,7 +425,7 @@ impl RepoFile {
         Value::Object(entry)
     }
 
-    fn from_json(entry: &Value) -> Option<Self> {
+    pub(crate) fn from_json(entry: &Value) -> Option<Self> {
         let mut digests = Vec::new();
         for (name, algorithm) in [("git", Algorithm::Git), ("sha256", Algorithm::Sha256)] {
             if let Some(digest) = entry.get(name).and_then(Value::as_str) {
@@ -455,21 +455,23 @@ pub(crate) struct Pinned<'a> {
     pub(crate) files: Vec<RepoFile>,
 }
 
-impl<'a> Pinned<'a> {
-    pub(crate) fn new(
-        repo: &'a Repo,
-        net: &'a Net,
-        io: &'a StageIo<'a>,
-    ) -> Result<Self, StageError> {
+/// What a pin says of a repository.
+pub(crate) struct Held {
+    pub(crate) commit: String,
+    pub(crate) files: Vec<RepoFile>,
+    /// What a person should know of it.
+    pub(crate) warning: Option<String>,
+}
+
+impl Held {
+    pub(crate) fn of(repo: &Repo, pin: Option<&Pin>, net: &Net) -> Result<Self, StageError> {
         let remote = hub_remote(repo, &[]);
         let unusable = |why: &str| {
             StageError::new(format!("the pin of `{}` cannot be used: {why}", remote.id))
                 .help("`tinylm update` asks the hub again and writes a new one")
                 .is_final()
         };
-        let pin = io
-            .pin(&remote.id)
-            .ok_or_else(|| unusable("there is none"))?;
+        let pin = pin.ok_or_else(|| unusable("there is none"))?;
         let commit = pin.identity.get("commit").and_then(Value::as_str);
         let commit = commit.filter(|commit| is_commit(commit));
         let commit = commit
@@ -478,12 +480,13 @@ impl<'a> Pinned<'a> {
         // The lock keeps what was wanted when it was written; the globs may have changed.
         let is_of_these_globs = pin.detail.get("globs") == Some(&json!(repo.files));
         let listed = pin.detail.get("files").and_then(Value::as_array);
-        if let Some(files) = pin.identity.get("files").and_then(Value::as_array) {
-            io.warn(format!(
+        let of_cache = pin.identity.get("files").and_then(Value::as_array);
+        let warning = of_cache.map(|files| {
+            format!(
                 "`{}` was pinned without the network, to the {} files that the cache held of it; `tinylm update` asks the hub",
                 repo.name, files.len()
-            ));
-        }
+            )
+        });
         let files = match listed.filter(|_| is_of_these_globs) {
             Some(files) => {
                 let files: Option<Vec<_>> = files.iter().map(RepoFile::from_json).collect();
@@ -495,12 +498,39 @@ impl<'a> Pinned<'a> {
             }
         };
         Ok(Self {
+            commit,
+            files,
+            warning,
+        })
+    }
+}
+
+impl<'a> Pinned<'a> {
+    pub(crate) fn new(
+        repo: &'a Repo,
+        net: &'a Net,
+        io: &'a StageIo<'a>,
+    ) -> Result<Self, StageError> {
+        let held = Held::of(repo, io.pin(&hub_remote(repo, &[]).id), net)?;
+        if let Some(warning) = held.warning.clone() {
+            io.warn(warning);
+        }
+        Ok(Self::holding(repo, net, io, held))
+    }
+
+    /// The same of what somebody else has read in the pin.
+    pub(crate) fn holding(repo: &'a Repo, net: &'a Net, io: &'a StageIo<'a>, held: Held) -> Self {
+        Self {
             repo,
             net,
             io,
-            commit,
-            files,
-        })
+            commit: held.commit,
+            files: held.files,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.repo.name
     }
 
     pub(crate) fn origin(&self) {

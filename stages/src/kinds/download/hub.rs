@@ -15,14 +15,22 @@ pub(super) fn fetch(
     arrivals: &Arrivals,
     sampler: &mut Sampler,
 ) -> Result<(), StageError> {
-    let pinned = Pinned::new(repo, net, arrivals.io)?;
+    bring(&Pinned::new(repo, net, arrivals.io)?, arrivals, sampler)
+}
+
+/// Brings the files of a pin, one after the other.
+pub(super) fn bring(
+    pinned: &Pinned,
+    arrivals: &Arrivals,
+    sampler: &mut Sampler,
+) -> Result<(), StageError> {
     pinned.origin();
     let mut before = 0;
     for file in &pinned.files {
         if sampler.is_full() {
             break;
         }
-        let identity = format!("{}@{}/{}", repo.name, pinned.commit, file.name);
+        let identity = format!("{}@{}/{}", pinned.name(), pinned.commit, file.name);
         let partial = arrivals.partial(&identity);
         pinned.bring(file, &partial, sampler.cut(&file.name), before)?;
         arrivals.put(&partial, &file.name, sampler)?;

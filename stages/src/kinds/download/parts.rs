@@ -1,14 +1,11 @@
 //! The user's own files in parts: those that are in the store already are not copied again, and large ones of
 //! JSON lines are cut.
-//!
-//! Only for `path`: what is asked of a hub or an address is one pin, and would have to be asked for again
-//! to know which of its files have changed.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use tinylm_pipeline::{
-    Content, Kind, LocalFile, Metrics, Roles, Stage, StageError, StageIo,
+    Content, LocalFile, Metrics, Roles, Stage, StageError, StageIo,
     parts::{Collection, Conductor, Digest, FileEntry, Link, Part, Whole},
     settings::plain,
 };
@@ -20,9 +17,7 @@ use super::{
     sample::Sampler,
     settings::{DownloadSettings, REVISION},
 };
-use crate::shared::partition::{self, Places};
-
-pub(super) const KINDS: &[Kind] = &[Kind::of::<DownloadPart>()];
+use crate::shared::partition::{self, Partition, Places};
 
 /// One part of `download`.
 pub(super) struct DownloadPart;
@@ -48,12 +43,10 @@ impl Stage for DownloadPart {
 }
 
 pub(super) fn conduct(
+    size: Partition,
     settings: &DownloadSettings,
     conductor: &dyn Conductor,
 ) -> Result<Collection, StageError> {
-    let Some(size) = settings.partition else {
-        return Err(StageError::new("these settings ask for no parts"));
-    };
     let files = conductor.local_files("path");
     let files = local::chosen(files.iter().collect(), &settings.files);
     let keyed = plain(&DownloadSettings {
@@ -112,8 +105,8 @@ fn part(files: impl Iterator<Item = LocalFile>, n: usize, settings: &Value) -> P
     }
 }
 
-/// All files of the parts under their own names, which are those of the user's files.
-fn gathered(parts: &[Whole]) -> Result<Collection, StageError> {
+/// All files of the parts under their own names.
+pub(super) fn gathered(parts: &[Whole]) -> Result<Collection, StageError> {
     let mut collection = Collection::default();
     let (mut names, mut n_bytes) = (HashSet::new(), 0);
     for part in parts {

@@ -1,10 +1,11 @@
 //! The settings of `download`.
 
 use serde_json::Value;
-use tinylm_pipeline::{LocalPath, settings};
+use tinylm_pipeline::{LocalPath, Outside, StageError, settings};
 
 use crate::shared::{
     hub::{Repo, RepoKind},
+    net::{Limits, Net},
     partition::Partition,
 };
 
@@ -33,8 +34,8 @@ settings! {
         pub kaggle: Option<String> = None,
         /// A file, folder or glob on this machine.
         pub path: Option<LocalPath> = None,
-        /// The files of `path` are copied in parts of about so many bytes (`4GB`), and those that are here already are not;
-        /// larger ones of JSON lines are cut into files of that size.
+        /// The files of `path` or `hub` are brought in parts of about so many bytes (`4GB`), and those that are here
+        /// already are not; larger ones of JSON lines are cut into files of that size.
         pub partition: Option<Partition> = None => neutral None,
         /// The data itself, one row an item.
         pub rows: Option<Vec<Value>> = None,
@@ -59,6 +60,15 @@ impl DownloadSettings {
             self.rows.is_some(),
         ];
         given.iter().filter(|given| **given).count()
+    }
+
+    /// Returns the way outside, on which no more comes than these settings allow.
+    pub(super) fn net(&self, outside: &Outside) -> Result<Net, StageError> {
+        let limits = Limits {
+            bytes: self.bytes_max,
+            ..Limits::default()
+        };
+        Net::with_limits(outside, limits)
     }
 
     pub(super) fn repo(&self) -> Option<Repo> {

@@ -13,6 +13,7 @@ use tinylm_pipeline::{
     io::{Assignment, Pinned},
     kind::typed,
     settings::with_defaults,
+    testing::PartsTest,
 };
 
 use serde_json::Value;
@@ -965,4 +966,45 @@ fn a_variable_in_an_address_is_sent_and_not_said() {
         error.message.contains("TINYLM_NO_SUCH, which is not set"),
         "{error}"
     );
+}
+
+#[test]
+fn of_a_new_commit_only_other_files_are_fetched_when_it_comes_in_parts() {
+    let hub = hub_with(&[("a.txt", b"a"), ("b.txt", b"b"), ("c.txt", b"c")]);
+    let place = Place::new(&hub);
+    let text = r#"{"hub": "someone/talk", "partition": 1}"#;
+    let settings = Place::settings(text);
+    let id = Download::remotes(&settings)[0].id.clone();
+    let mut test = PartsTest::new(place.dir.path(), PARTS);
+    test.outside = place.outside.clone();
+    let brought = |test: &mut PartsTest| {
+        test.pins = vec![Pinned {
+            id: id.clone(),
+            pin: place.resolve(text).unwrap(),
+        }];
+        let (folder, metrics) = test.conduct::<Download>(text).unwrap();
+        let read = |name: &str| fs::read(folder.join(name)).ok();
+        (["a.txt", "b.txt", "c.txt", "d.txt"].map(read), metrics)
+    };
+    let is = |text: &[u8]| Some(text.to_vec());
+    let (files, metrics) = brought(&mut test);
+    assert_eq!(files, [is(b"a"), is(b"b"), is(b"c"), None]);
+    assert_eq!(metrics.get("bytes"), Some(3.0));
+    assert_eq!(test.made().len(), 3);
+
+    hub.file(REPO, "b.txt", b"other", false);
+    hub.file(REPO, "d.txt", b"d", false);
+    hub.commit(REPO, &"f".repeat(40));
+    let (files, _) = brought(&mut test);
+    assert_eq!(files, [is(b"a"), is(b"other"), is(b"c"), is(b"d")]);
+    assert_eq!(test.made(), ["part-00001", "part-00003"]);
+    assert_eq!(hub.ranges("a.txt").len(), 1);
+    // One repository more that holds the same file, and nothing is asked of it.
+    hub.file("datasets/other/copy", "a.txt", b"a", false);
+    let text = r#"{"hub": "other/copy", "partition": 1}"#;
+    let id = Download::remotes(&Place::settings(text))[0].id.clone();
+    let pin = place.resolve(text).unwrap();
+    test.pins = vec![Pinned { id, pin }];
+    test.conduct::<Download>(text).unwrap();
+    assert_eq!(test.made(), [""; 0]);
 }
