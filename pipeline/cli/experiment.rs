@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct FileArgs {
     /// The experiment file
     pub(crate) file: PathBuf,
-    /// Override a setting: STAGE.path=value, seed=N, vars.NAME=value, or without=[STAGE]
+    /// Override a setting: STAGE.path=value, seed=N, vars.NAME=value, or without=STAGE
     #[arg(short = 'S', long = "set", value_name = "K=V")]
     pub(crate) set: Vec<String>,
     /// One run for each value (for each combination, when given more than once)
@@ -95,15 +95,8 @@ pub(crate) fn left_out(
     experiment: &spec::Experiment,
     width: usize,
 ) -> impl Iterator<Item = String> {
-    let left_out = &experiment.left_out;
-    let n_named = left_out.named.len();
-    left_out.names().enumerate().map(move |(idx, name)| {
-        let why = match idx < n_named {
-            true => "`without` names it",
-            false => "has nothing left to read",
-        };
-        format!("left out {name:width$}  {why}")
-    })
+    let told = experiment.left_out.told();
+    told.map(move |(name, why)| format!("left out {name:width$}  {why}"))
 }
 
 /// A word as a shell takes it for itself.
@@ -122,6 +115,9 @@ fn check_stages<'a>(
     let known = || experiment.stages.iter().map(|stage| stage.name.as_str());
     let unknown = names.filter(|name| !known().any(|stage| stage == *name));
     let failures = unknown.map(|name| {
+        if experiment.left_out.names().any(|gone| gone == name) {
+            return Failure::wrong(format!("`without` leaves `{name}` out"));
+        }
         let failure = Failure::wrong(format!("`{}` has no stage `{name}`", experiment.name));
         match spec::nearest(name, known()) {
             Some(near) => failure.help(format!("did you mean `{near}`?")),

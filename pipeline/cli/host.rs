@@ -3,7 +3,7 @@
 use std::{
     env,
     num::NonZero,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// What git says of a folder: asked when a run begins and heard when it is written down, since git
 /// takes as long as the rest of a run that finds all there.
-pub(crate) struct GitState(Option<Child>);
+pub(crate) struct GitState(Option<(Child, PathBuf)>);
 
 impl GitState {
     /// Begins to ask, if the folder is in a repository.
@@ -22,23 +22,22 @@ impl GitState {
         if !is_in_repository(folder) {
             return Self(None);
         }
-        let child = Command::new("git")
-            .args(["--no-optional-locks", "-C"])
-            .arg(folder)
+        let child = git(folder)
             .args(["status", "--porcelain=v2", "--branch", "--no-ahead-behind"])
             .arg("--untracked-files=no")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn();
-        Self(child.ok())
+        Self(child.ok().map(|child| (child, folder.to_owned())))
     }
 
     /// Returns the commit, and whether files differ from it.
     pub(crate) fn answer(self) -> (Option<String>, Option<bool>) {
-        let output = self.0.and_then(|child| child.wait_with_output().ok());
-        let Some(output) = output.filter(|output| output.status.success()) else {
+        let Some((child, folder)) = self.0 else {
             return (None, None);
+        };
+        let output = child.wait_with_output().ok();
+        let Some(output) = output.filter(|output| output.status.success()) else {
+            return (commit(&folder), None);
         };
         let text = String::from_utf8_lossy(&output.stdout);
         let mut commits = text
@@ -51,6 +50,20 @@ impl GitState {
         let is_dirty = text.lines().any(|line| !line.starts_with('#'));
         (Some(commit.to_owned()), Some(is_dirty))
     }
+}
+
+/// The commit alone, which git knows of repositories too whose files it cannot compare.
+fn commit(folder: &Path) -> Option<String> {
+    let output = git(folder).args(["rev-parse", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn git(folder: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.args(["--no-optional-locks", "-C"]).arg(folder);
+    git.stdin(Stdio::null()).stderr(Stdio::null());
+    git
 }
 
 /// Whether git would find a repository, as far as can be seen without it.

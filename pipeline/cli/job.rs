@@ -420,13 +420,12 @@ impl Job<'_> {
                 let mut told = error.clone().addressed(run_name, &one.stage);
                 told.message = format!("stage `{}` failed: {}", one.stage, error.message);
                 let failure = Failure::from(told);
-                let failure = match self.without(&one.stage, settled) {
-                    Some(command) => failure.note("or", format!("leave it out: `{command}`")),
-                    None => failure,
-                };
                 console.say("");
                 eprint(failure.render(project::stderr_has_color()));
             }
+        }
+        if let Some(command) = self.command_without_failed(settled) {
+            console.say(&format!("  or leave out what failed: `{command}`"));
         }
         let is_quiet = self.project.global.quiet;
         let mut blocks = match status {
@@ -447,25 +446,26 @@ impl Job<'_> {
         }
     }
 
-    /// Returns the command that does without a source that failed, and without the others that did, if
-    /// the experiment can.
-    fn without(&self, stage: &str, settled: &[Settled]) -> Option<String> {
-        let can_go = |name: &str| {
-            let mut stages = self.experiment.stages.iter();
-            let is_source = stages.any(|stage| stage.name == name && stage.inputs.is_empty());
-            is_source && self.experiment.can_do_without(name)
-        };
+    /// Returns the command that does without the sources that failed, if the experiment can.
+    fn command_without_failed(&self, settled: &[Settled]) -> Option<String> {
         // What a resumed run was told on its command line is not in its file.
-        if self.is_resumed || !can_go(stage) {
+        if self.is_resumed {
             return None;
         }
-        let failed = settled
+        let is_source = |name: &str| {
+            let mut stages = self.experiment.stages.iter();
+            stages.any(|stage| stage.name == name && stage.inputs.is_empty())
+        };
+        let failed: Vec<&str> = settled
             .iter()
-            .filter(|one| matches!(one.outcome, Outcome::Failed(_)))
-            .map(|one| one.stage.as_str());
-        let named = self.experiment.left_out.named.iter().map(String::as_str);
-        let names: Vec<&str> = named.chain(failed.filter(|name| can_go(name))).collect();
-        let setting = match names.as_slice() {
+            .filter(|one| matches!(&one.outcome, Outcome::Failed(error) if !error.is_damage))
+            .map(|one| one.stage.as_str())
+            .filter(|name| is_source(name))
+            .collect();
+        if failed.is_empty() || !self.experiment.can_do_without(&failed) {
+            return None;
+        }
+        let setting = match failed.as_slice() {
             [name] => format!("without={name}"),
             names => format!("without=[{}]", names.join(", ")),
         };

@@ -29,7 +29,8 @@ pub(crate) struct PlanArgs {
     /// `now`), the stages that it `waits_for`, its point of a `sweep`. `forecast` of a stage that trains has
     /// `parameters`, `flops_per_token`, `memory_bytes` and `memory_available_bytes`, `steps`, `epochs`,
     /// `tokens` (`is_counted`, or else estimated), and if it would run the `seconds` that it would take
-    /// at so many `tokens_per_second`, and `because` of what; null is what nobody can tell yet.
+    /// at so many `tokens_per_second`, and `because` of what; null is what nobody can tell yet. A stage that is
+    /// `left_out` has nothing but `why`.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -56,7 +57,10 @@ pub(crate) fn print(
             let numbered = stages.iter().enumerate();
             let rows =
                 numbered.map(|(idx, stage)| stage_json(experiment, stage, shapes.json(idx, stage)));
-            rows.collect::<Vec<_>>()
+            let left_out = experiment.left_out.told().map(|(stage, why)| {
+                json!({ "experiment": experiment.name, "stage": stage, "state": "left_out", "why": [why] })
+            });
+            rows.chain(left_out).collect::<Vec<_>>()
         });
         print_json(&serde_json::Value::Array(stages.collect()));
         return Ok(());

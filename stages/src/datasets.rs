@@ -125,7 +125,7 @@ const DATASETS: [Dataset; 20] = [
     },
     Dataset {
         name: "conv-ai-2",
-        about: "people talking to bots about themselves; on the hub, convai-challenge/conv_ai_2 is a program that fetches this",
+        about: "people and bots about themselves; the hub's convai-challenge/conv_ai_2",
         size: "3,495 dialogues",
         licence: ON_ITS_PAGE,
         shape: "conv-ai-2",
@@ -133,15 +133,15 @@ const DATASETS: [Dataset; 20] = [
     },
     Dataset {
         name: "conv-ai-3",
-        about: "clarifying questions (ClariQ); on the hub, convai-challenge/conv_ai_3 is a program that fetches this",
-        size: "9,176 rows, and 2,313 in `dev.tsv` beside it",
+        about: "questions that clarify; the hub's convai-challenge/conv_ai_3",
+        size: "9,176 rows",
         licence: ON_ITS_PAGE,
         shape: "clariq",
         line: "data: { kind: download, with: { url: \"https://github.com/aliannejadi/ClariQ/raw/master/data/train.tsv\" } }",
     },
     Dataset {
         name: "conv-ai",
-        about: "people and bots on a paragraph (2017); on the hub, convai-challenge/conv_ai is a program that fetches this",
+        about: "people and bots on a paragraph; the hub's convai-challenge/conv_ai",
         size: "2,778 dialogues",
         licence: ON_ITS_PAGE,
         shape: "conv-ai",

@@ -27,12 +27,8 @@ fn the_combined_file_runs_as_it_ships() {
     // Whoever has no key is told what to type, and everything else is there by then.
     let nobody = run(&project, &hub, &["run", FILE, "--keep-going"], None).failure(1);
     let told = format!(
-        "leave it out: `tinylm run {FILE} --set-by-test` \
-         -S without=simple`"
-    );
-    let told = told.replace(
-        "--set-by-test` ",
-        &format!("-S vars.github={} ", hub.address()),
+        "or leave out what failed: `tinylm run {FILE} -S vars.github={} -S without=simple`",
+        hub.address()
     );
     assert!(nobody.stderr.contains(&told), "{told}\n{nobody}");
 
@@ -90,8 +86,8 @@ fn a_source_that_is_left_out_costs_what_reads_it_and_nothing_else() {
     for line in [
         "left out simple          `without` names it\n",
         "left out tinychat        `without` names it\n",
-        "left out simple_chat     has nothing left to read\n",
-        "left out tinychat_chat   has nothing left to read\n",
+        "left out simple_chat     its `sources` is left out\n",
+        "left out tinychat_chat   its `sources` is left out\n",
     ] {
         assert!(left.stdout.contains(line), "{line}{left}");
     }

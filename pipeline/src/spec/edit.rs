@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     deeper::deeper,
     diagnostic::{Diagnostic, Diagnostics},
+    experiment::Experiment,
     extends::{child, settings_shape, unset_others},
     nearest::nearest,
     tree::{Data, Entry, Map, Node, Place, Source},
@@ -114,21 +115,32 @@ pub(crate) fn sweeps(
             None => sweeps.push(sweep),
         }
     }
-    sweeps.retain(|sweep| has_same_stages(sweep, wrong));
     sweeps
 }
 
-/// The runs of a sweep are compared stage by stage.
-fn has_same_stages(sweep: &Sweep, wrong: &mut Diagnostics) -> bool {
-    let is_without = sweep.path.last().is_some_and(|part| part.name == "without");
-    if is_without {
-        wrong.push(
-            Diagnostic::new("`without` cannot be swept")
-                .at(&sweep.place, "its runs would have other stages")
-                .help("run the file once for each, with `-S without=[STAGE]`"),
-        );
+/// The runs of a sweep are compared stage by stage: all have the same ones, and what differs is a
+/// setting of one of them.
+pub(crate) fn check_swept(sweeps: &[Sweep], experiments: &[Experiment], wrong: &mut Diagnostics) {
+    let Some(first) = experiments.first() else {
+        return;
+    };
+    let has_others = |other: &Experiment| other.left_out != first.left_out;
+    let differ = experiments.iter().any(has_others);
+    for sweep in sweeps {
+        let name = names(&sweep.path);
+        if differ && sweep.path.last().is_some_and(|part| part.name == "without") {
+            wrong.push(
+                Diagnostic::new("`without` cannot be swept")
+                    .at(&sweep.place, "its runs would have other stages")
+                    .help("run the file once for each, with `-S without=STAGE`"),
+            );
+        } else if first.left_out.has(&name) {
+            wrong.push(
+                Diagnostic::new(format!("the sweep of `{name}` would make the same runs"))
+                    .at(&sweep.place, "`without` leaves the stage out"),
+            );
+        }
     }
-    !is_without
 }
 
 fn sweep_in_file(entry: &Entry, wrong: &mut Diagnostics) -> Option<Sweep> {
@@ -215,8 +227,12 @@ pub(crate) fn apply(
     wrong: &mut Diagnostics,
 ) -> Option<(String, Edit)> {
     let (first, rest) = edit.path.split_first()?;
-    if rest.is_empty() && matches!(first.name.as_str(), "seed" | "without") {
+    if rest.is_empty() && first.name == "seed" {
         tree.insert(entry(first, edit.value.clone()));
+        return None;
+    }
+    if rest.is_empty() && first.name == "without" {
+        leave_out_too(first, &edit.value, tree);
         return None;
     }
     if first.name == "vars" && !rest.is_empty() {
@@ -242,6 +258,20 @@ pub(crate) fn apply(
     }
     wrong.push(unknown_target(edit, first, tree, catalog));
     None
+}
+
+/// Adds to the stages that the file leaves out; `null` brings them back.
+fn leave_out_too(named: &Segment, value: &Node, tree: &mut Map) {
+    let items = |node: &Node| match &node.data {
+        Data::Null => Vec::new(),
+        Data::List(items) => items.clone(),
+        _ => vec![node.clone()],
+    };
+    let mut node = value.clone();
+    if let (Some(before), false) = (tree.get("without"), value.is_null()) {
+        node.data = Data::List([items(before), items(value)].concat());
+    }
+    tree.insert(entry(named, node));
 }
 
 /// What else stands under `watch` is told when it is read.

@@ -64,26 +64,41 @@ impl StageSpec {
 }
 
 /// What is left out of an experiment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LeftOut {
     /// The stages that `without` names.
     pub named: Vec<String>,
-    /// Those that have nothing left to read.
-    pub with_them: Vec<String>,
+    /// Those that have lost a role by that, and the role.
+    pub with_them: Vec<(String, String)>,
 }
 
 impl LeftOut {
     /// Returns every stage that is left out.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.named.iter().chain(&self.with_them).map(String::as_str)
+        let with_them = self.with_them.iter().map(|(name, _)| name);
+        self.named.iter().chain(with_them).map(String::as_str)
     }
 
-    /// Takes over what a file under `use` leaves out.
-    pub(crate) fn add(&mut self, prefix: &str, of_file: Self) {
-        let named = |name: String| format!("{prefix}{name}");
-        self.named.extend(of_file.named.into_iter().map(named));
-        self.with_them
-            .extend(of_file.with_them.into_iter().map(named));
+    /// Returns every stage that is left out, and why.
+    pub fn told(&self) -> impl Iterator<Item = (&str, String)> {
+        let named = self.named.iter();
+        let named = named.map(|name| (name.as_str(), "`without` names it".to_owned()));
+        let with_them = self.with_them.iter().map(|(name, role)| {
+            let why = match role.parse::<usize>() {
+                Ok(_) => "one of its inputs is left out".to_owned(),
+                Err(_) => format!("its `{role}` is left out"),
+            };
+            (name.as_str(), why)
+        });
+        named.chain(with_them)
+    }
+
+    /// Whether a path such as `stage.setting` is one of something that is left out.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.names().any(|name| {
+            let rest = path.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        })
     }
 }
 

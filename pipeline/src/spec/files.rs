@@ -21,7 +21,7 @@ use super::{
     request::Request,
     tree::{Data, Entry, Map, Node, Place, Source},
     vars, watch,
-    without::leave_out,
+    without::{Without, leave_out},
     yaml,
 };
 use crate::{kind::Kind, plain_file::open_plain};
@@ -45,6 +45,7 @@ pub fn load(request: &Request, catalog: &[Kind]) -> Result<Vec<Experiment>, Diag
         edits.extend(fixed.iter().cloned());
         experiments.push(loader.experiment(&file, &edits, point, &mut wrong));
     }
+    edit::check_swept(&sweeps, &experiments, &mut wrong);
     wrong.or(experiments)
 }
 
@@ -62,21 +63,25 @@ impl Loader<'_> {
         sweep_point: Vec<(String, Value)>,
         wrong: &mut Diagnostics,
     ) -> Experiment {
-        let mut units = Vec::new();
-        let top = self.unit(file, "", edits, &mut units, &mut Vec::new(), wrong);
+        let (mut units, mut without) = (Vec::new(), Vec::new());
+        let top = self.unit(
+            (file, ""),
+            edits,
+            (&mut units, &mut without),
+            &mut Vec::new(),
+            wrong,
+        );
         let stem = file.path.file_stem().map(|stem| stem.to_string_lossy());
-        let stages = graph::stages(&units, self.catalog, wrong);
-        let mut left_out = LeftOut::default();
-        for unit in &mut units {
-            left_out.add(&unit.prefix, std::mem::take(&mut unit.left_out));
-        }
+        let mut stages = graph::stages(&units, self.catalog, wrong);
+        let known: Vec<String> = units.iter().flat_map(Unit::names).collect();
+        let left_out = leave_out(&mut stages, &without, &known, wrong);
         Experiment {
             name: top
                 .name
                 .unwrap_or_else(|| stem.unwrap_or_default().into_owned()),
             headline: top
                 .headline
-                .and_then(|node| checked_headline(&node, &stages, wrong)),
+                .and_then(|node| checked_headline(&node, (&stages, &left_out), wrong)),
             about: about(&file.source.text),
             text: file.source.text.clone(),
             seed: units.first().map_or(SEED, |unit| unit.seed),
@@ -93,10 +98,9 @@ impl Loader<'_> {
     /// `inside` are the files whose `use` led here.
     fn unit(
         &self,
-        file: &File,
-        prefix: &str,
+        (file, prefix): (&File, &str),
         edits: &[Edit],
-        units: &mut Vec<Unit>,
+        (units, without): (&mut Vec<Unit>, &mut Vec<Without>),
         inside: &mut Vec<PathBuf>,
         wrong: &mut Diagnostics,
     ) -> Top {
@@ -106,7 +110,12 @@ impl Loader<'_> {
             .filter_map(|edit| edit::apply(edit, &mut tree, self.catalog, wrong))
             .collect();
         vars::fill(&mut tree, wrong);
-        let left_out = leave_out(&mut tree, self.catalog, wrong);
+        if let Some(entry) = tree.remove("without") {
+            without.push(Without {
+                prefix: prefix.to_owned(),
+                node: entry.node,
+            });
+        }
         let head = head(&tree, &file.source, wrong);
         let idx = units.len();
         units.push(Unit {
@@ -114,7 +123,6 @@ impl Loader<'_> {
             home_file: file.path.clone(),
             seed: head.seed,
             stages: head.stages,
-            left_out,
             uses: Vec::new(),
         });
         inside.push(file.path.clone());
@@ -124,7 +132,8 @@ impl Loader<'_> {
             let prefix = format!("{prefix}{}.", entry.name);
             let used = self.used(entry, inside, wrong).map(|used| {
                 let idx = units.len();
-                self.unit(&used, &prefix, &edits, units, inside, wrong);
+                let so_far = (&mut *units, &mut *without);
+                self.unit((&used, &prefix), &edits, so_far, inside, wrong);
                 idx
             });
             units[idx].uses.push((entry.name.clone(), used));
@@ -390,8 +399,13 @@ fn name(node: &Node, wrong: &mut Diagnostics) -> Option<String> {
     }
 }
 
-/// Returns `STAGE.METRIC` if the stage is one of the experiment's and may tell it.
-fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) -> Option<String> {
+/// Returns `STAGE.METRIC` if the stage is one of the experiment's and may tell it; nothing if it is left
+/// out.
+fn checked_headline(
+    node: &Node,
+    (stages, left_out): (&[StageSpec], &LeftOut),
+    wrong: &mut Diagnostics,
+) -> Option<String> {
     if node.is_broken() {
         return None;
     }
@@ -409,6 +423,9 @@ fn checked_headline(node: &Node, stages: &[StageSpec], wrong: &mut Diagnostics) 
     // `base.eval` may be a stage of a file under `use`, and `base` a stage of this one.
     let of = stages.iter().filter(|stage| is_of(stage));
     let Some(stage) = of.max_by_key(|stage| stage.name.len()) else {
+        if left_out.has(text) {
+            return None;
+        }
         let stage = text.rsplit_once('.').map_or(text, |(stage, _)| stage);
         wrong.push(
             Diagnostic::new("`headline` must be `STAGE.METRIC`")

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     check::{Checked, Declared},
     diagnostic::{Diagnostic, Diagnostics},
-    experiment::{LeftOut, StageSpec},
+    experiment::StageSpec,
     keys::{STAGE_KEYS, names},
     limits::{retries, timeout},
     nearest::nearest,
@@ -33,9 +33,16 @@ pub(crate) struct Unit {
     pub(crate) home_file: PathBuf,
     pub(crate) seed: u64,
     pub(crate) stages: Map,
-    pub(crate) left_out: LeftOut,
     /// Aliases under `use` and the units they name; `None` for one that could not be read.
     pub(crate) uses: Vec<(String, Option<usize>)>,
+}
+
+impl Unit {
+    /// The names of its stages, as the first file sees them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let names = self.stages.names();
+        names.map(|name| format!("{}{name}", self.prefix))
+    }
 }
 
 /// A stage as read, with references resolved but not yet in order.

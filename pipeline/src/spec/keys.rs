@@ -41,8 +41,9 @@ pub const FILE_KEYS: [Key; 10] = [
     ),
     (
         "without",
-        "Stages that are left out, such as a source for which there is no key: they leave the inputs of all others, \
-         and what then has nothing left to read goes too. On a command line: `-S without=[NAME, NAME]`.",
+        "Stages that are left out, such as a source that wants an account: they leave the lists of all others, and \
+         what has lost all that filled one of its roles goes too. `-S without=NAME` adds to them, `-S without=null` \
+         leaves out none.",
     ),
     ("stages", "The stages by their names."),
 ];

@@ -83,7 +83,7 @@ fn put_dot(body: &mut String, dot: &Dot, colour: usize, frame: &Frame) {
 }
 
 fn put_axes(body: &mut String, plot: &Plot, frame: &Frame) {
-    for (value, label) in ticks(frame.x_range) {
+    for (value, label) in apart(ticks(frame.x_range), |value| frame.x(value)) {
         let x = frame.x(value);
         let _ = write!(
             body,
@@ -187,6 +187,21 @@ fn ticks((low, high): Range) -> Vec<(f64, String)> {
     ticks
 }
 
+/// Leaves out the marks whose labels would touch those before them.
+fn apart(ticks: Vec<(f64, String)>, place: impl Fn(f64) -> f64) -> Vec<(f64, String)> {
+    let mut end = f64::NEG_INFINITY;
+    let has_room = |(value, label): &(f64, String)| {
+        let half = 3.6 * label.chars().count() as f64;
+        let begin = place(*value) - half;
+        let has_room = begin > end + 6.0;
+        if has_room {
+            end = begin + 2.0 * half;
+        }
+        has_room
+    };
+    ticks.into_iter().filter(has_room).collect()
+}
+
 /// Four values or more, and no more than ten.
 fn even_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     let most = (high - low) / 5.0;
@@ -215,6 +230,10 @@ mod tests {
                 assert!((3..=11).contains(&n), "{n} from {low} to {}", low * width);
             }
         }
+        let narrow = |value: f64| 56.0 + 286.0 * (value / 1e5).log10() / 4.5f64.log10();
+        let marks = apart(ticks((1e5f64.log10(), 4.5e5f64.log10())), narrow);
+        let labels: Vec<String> = marks.into_iter().map(|(_, label)| label).collect();
+        assert_eq!(labels, ["100k", "150k", "200k", "250k", "350k", "450k"]);
         let labels = ticks((3.13f64.log10(), 3.76f64.log10()));
         let labels: Vec<String> = labels.into_iter().map(|(_, label)| label).collect();
         assert_eq!(labels, ["3.2", "3.3", "3.4", "3.5", "3.6", "3.7"]);

@@ -124,6 +124,9 @@ impl Stage for Normalize {
             ("max_rows", settings.max_rows),
             ("max_documents", settings.max_documents),
         ] {
+            if max == Some(0) {
+                return Err(SettingError::new(name, "leaves nothing to read"));
+            }
             if settings.partition.is_some() && max.is_some() {
                 let message = "counts from the start of the corpus, which parts do not know of";
                 return Err(SettingError::new(name, message)

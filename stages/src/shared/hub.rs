@@ -341,7 +341,10 @@ fn list(repo: &Repo, commit: &str, net: &Net) -> Result<Vec<RepoFile>, StageErro
 fn nothing_wanted(repo: &Repo, entries: &[Value]) -> StageError {
     let base = repo.name.rsplit('/').next().unwrap_or(&repo.name);
     let script = format!("{base}.py");
-    let has_script = entries.iter().any(|entry| entry["path"] == script);
+    let is_script = |path: &str| path.eq_ignore_ascii_case(&script);
+    let has_script = entries
+        .iter()
+        .any(|entry| entry["path"].as_str().is_some_and(is_script));
     let (message, help) = match has_script && repo.files.is_empty() {
         true => (
             format!(

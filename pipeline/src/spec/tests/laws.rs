@@ -206,22 +206,84 @@ fn without_a_source_all_is_as_if_it_had_never_stood_there() {
     }
 }
 
+/// Else a `dedupe` would look for no evaluation set any more, and nobody would have said so.
 #[test]
-fn without_is_replaced_by_who_extends_and_counts_in_its_own_file() {
+fn a_stage_that_loses_all_of_a_role_goes_though_it_could_do_without() {
+    let text = "
+stages:
+  data: { kind: download, with: { path: a.jsonl } }
+  chat: { kind: normalize, inputs: [data] }
+  tokens: { kind: tokenizer, inputs: [chat] }
+  other: { kind: tokenizer, inputs: [chat] }
+";
+    let desk = Desk::new(&[("a.yaml", text)]);
+    let left = desk.load("a.yaml", &["without=chat"]).unwrap();
+    let why: Vec<String> = left.left_out.told().map(|(_, why)| why).collect();
+    assert_eq!(
+        why,
+        [
+            "`without` names it",
+            "its `documents` is left out",
+            "its `documents` is left out"
+        ]
+    );
+}
+
+#[test]
+fn without_is_added_to_on_a_command_line_and_replaced_by_who_extends() {
     let child = "extends: a.yaml\nwithout: [far]\n";
     let grandchild = "extends: child.yaml\nwithout: []\n";
-    let user = "use: { b: a.yaml }\nstages:\n  next: { kind: normalize, inputs: [b.near] }\n";
     let desk = Desk::new(&[
         ("a.yaml", TWO_SOURCES),
         ("child.yaml", child),
         ("grandchild.yaml", grandchild),
-        ("user.yaml", user),
     ]);
-    let n = |file: &str, set: &[&str]| desk.load(file, set).unwrap().stages.len();
-    assert_eq!(n("child.yaml", &[]), 6);
-    assert_eq!(n("grandchild.yaml", &[]), 9);
-    let used = desk.load("user.yaml", &["b.without=far"]).unwrap();
-    assert_eq!(used.left_out.named, ["b.far"]);
+    let left = |file: &str, set: &[&str]| {
+        let loaded = desk.load(file, set).unwrap();
+        loaded.left_out.named.join(" ")
+    };
+    assert_eq!(left("child.yaml", &[]), "far");
+    assert_eq!(left("grandchild.yaml", &[]), "");
+    assert_eq!(left("child.yaml", &["without=base"]), "far base");
+    assert_eq!(
+        left("a.yaml", &["without=far", "without=[base]"]),
+        "far base"
+    );
+    assert_eq!(left("child.yaml", &["without=null"]), "");
+}
+
+#[test]
+fn without_knows_no_borders_between_files() {
+    let user = "
+use: { b: a.yaml }
+stages:
+  next: { kind: normalize, inputs: [b.one, b.two] }
+";
+    let within = format!("without: [far]\n{TWO_SOURCES}");
+    let used_within = user.replace("a.yaml", "within.yaml");
+    let desk = Desk::new(&[
+        ("a.yaml", TWO_SOURCES),
+        ("user.yaml", user),
+        ("within.yaml", &within),
+        ("used.yaml", &used_within),
+    ]);
+    for (file, set) in [
+        ("user.yaml", "without=b.far"),
+        ("user.yaml", "b.without=far"),
+        ("used.yaml", "seed=1"),
+    ] {
+        let loaded = desk.load(file, &[set]).unwrap();
+        let stages: Vec<&str> = loaded
+            .stages
+            .iter()
+            .map(|stage| stage.name.as_str())
+            .collect();
+        assert_eq!(stages, ["b.near", "b.one", "next"], "{file} {set}");
+        assert_eq!(loaded.left_out.named, ["b.far"]);
+    }
+    // What nobody reads any more does not stay for that.
+    let left = desk.load("user.yaml", &["without=b.two"]).unwrap();
+    assert_eq!(left.stages.len(), 3);
 }
 
 #[test]
@@ -231,8 +293,19 @@ fn an_experiment_can_do_without_what_others_stand_beside() {
         .stages
         .iter()
         .map(|stage| stage.name.as_str())
-        .filter(|name| experiment.can_do_without(name))
+        .filter(|name| experiment.can_do_without(&[name]))
         .collect();
     assert_eq!(can, ["near", "far", "one", "two"]);
-    assert!(!loaded(EXAMPLE).can_do_without("chat"));
+    assert!(!experiment.can_do_without(&["near", "far"]));
+    assert!(!loaded(EXAMPLE).can_do_without(&["chat"]));
+}
+
+#[test]
+fn a_headline_that_is_left_out_is_none() {
+    let text = format!("headline: base.loss\n{TWO_SOURCES}");
+    let desk = Desk::new(&[("a.yaml", &text)]);
+    assert_eq!(
+        desk.load("a.yaml", &["without=base"]).unwrap().headline,
+        None
+    );
 }

@@ -691,12 +691,17 @@ fn an_own_program_may_fill_any_role() {
 
 #[test]
 fn what_cannot_be_left_out_is_told() {
-    let stages = "stages:\n  far: { kind: download, with: { hub: a/b } }\n  one: { kind: normalize, inputs: [far] }\n";
+    let stages = "stages:
+  near: { kind: download, with: { path: a } }
+  far: { kind: download, with: { hub: a/b } }
+  one: { kind: normalize, inputs: [near, far] }
+";
     let told = [
         format!("without: [fra, 3]\n{stages}"),
-        format!("without: far\n{stages}"),
+        format!("without: [near, far]\n{stages}"),
         format!("without: {{ far: true }}\n{stages}"),
-        format!("sweep: {{ without: [far, one] }}\n{stages}"),
+        format!("sweep: {{ without: [far, near] }}\n{stages}"),
+        format!("without: far\nsweep: {{ far.hub: [b/c, c/d] }}\n{stages}"),
     ];
     assert_snapshot!(told.map(|text| refused(&text)).join("\n\n"), @"
     error: `without` names `fra`, which is no stage
@@ -716,8 +721,8 @@ fn what_cannot_be_left_out_is_told() {
     error: `without` leaves no stage
      --> a.yaml:1:10
       |
-    1 | without: far
-      |          ^^^ all others read what is left out
+    1 | without: [near, far]
+      |          ^^^^^^^^^^^ all others read what is left out
 
     error: `without` must be a list of stages
      --> a.yaml:1:10
@@ -728,9 +733,15 @@ fn what_cannot_be_left_out_is_told() {
     error: `without` cannot be swept
      --> a.yaml:1:10
       |
-    1 | sweep: { without: [far, one] }
+    1 | sweep: { without: [far, near] }
       |          ^^^^^^^ its runs would have other stages
       |
-      = help: run the file once for each, with `-S without=[STAGE]`
+      = help: run the file once for each, with `-S without=STAGE`
+
+    error: the sweep of `far.hub` would make the same runs
+     --> a.yaml:2:10
+      |
+    2 | sweep: { far.hub: [b/c, c/d] }
+      |          ^^^^^^^ `without` leaves the stage out
     ");
 }

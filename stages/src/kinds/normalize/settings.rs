@@ -64,7 +64,7 @@ settings! {
         pub clean: Cleaning = Cleaning::OFF,
         /// What is kept, by length and by look.
         pub bounds: Bounds = Bounds::OFF,
-        /// Stop after so many rows of the sources, such as dialogues.
+        /// Stop after so many rows of the sources: dialogues, also where a row is a turn.
         pub max_rows: Option<u64> = None => neutral None,
         /// Stop after so many documents: of one dialogue, `pairs` makes several.
         pub max_documents: Option<u64> = None,
