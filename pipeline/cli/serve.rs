@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 use tinylm_model::{config::ReadPrecision, folder::Which};
+use tinylm_pipeline::sys::give_back_freed_memory;
 use tinylm_serve::{Options, Served, serve};
 
 use crate::{
@@ -79,6 +80,7 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
             args.precision,
         )?);
     }
+    give_back_freed_memory();
     let names: Vec<String> = models
         .iter()
         .map(|served| format!("`{}`", served.name))

@@ -191,6 +191,16 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Gives the system what the allocator keeps of memory that was freed: after opening a model, which takes for a
+/// moment as much again as its tokenizer.
+pub fn give_back_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes a number and locks the heap itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Asks the kernel to begin storing what has been written to a file.
 ///
 /// Otherwise it begins when the artifact is complete, and everything waits for the disk: at
