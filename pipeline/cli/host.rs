@@ -3,53 +3,66 @@
 use std::{
     env,
     num::NonZero,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
+    path::Path,
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
 };
 
 use serde_json::{Value, json};
+use tinylm_pipeline::threads;
+
+/// The commit of the repository that a folder is in, and whether files differ from it.
+type Git = (Option<String>, Option<bool>);
 
 /// What git says of a folder: asked when a run begins and heard when it is written down, since git
 /// takes as long as the rest of a run that finds all there.
-pub(crate) struct GitState(Option<(Child, PathBuf)>);
+pub(crate) enum GitState {
+    Asked(JoinHandle<Git>),
+    Known(Git),
+}
 
 impl GitState {
     /// Begins to ask, if the folder is in a repository.
     pub(crate) fn ask(folder: Option<&Path>) -> Self {
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        if !is_in_repository(folder) {
-            return Self(None);
+        let folder = folder.unwrap_or(Path::new(".")).to_owned();
+        if !is_in_repository(&folder) {
+            return Self::Known((None, None));
         }
-        let child = git(folder)
-            .args(["status", "--porcelain=v2", "--branch", "--no-ahead-behind"])
-            .arg("--untracked-files=no")
-            .stdout(Stdio::piped())
-            .spawn();
-        Self(child.ok().map(|child| (child, folder.to_owned())))
+        let asked = folder.clone();
+        match threads::spawn(move || git_of(&asked)) {
+            Ok(thread) => Self::Asked(thread),
+            Err(_) => Self::Known(git_of(&folder)),
+        }
     }
 
-    /// Returns the commit, and whether files differ from it.
-    pub(crate) fn answer(self) -> (Option<String>, Option<bool>) {
-        let Some((child, folder)) = self.0 else {
-            return (None, None);
-        };
-        let output = child.wait_with_output().ok();
-        let Some(output) = output.filter(|output| output.status.success()) else {
-            return (commit(&folder), None);
-        };
-        let text = String::from_utf8_lossy(&output.stdout);
-        let mut commits = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# branch.oid "));
-        // A repository without a commit says `(initial)`.
-        let Some(commit) = commits.next().filter(|commit| !commit.starts_with('(')) else {
-            return (None, None);
-        };
-        let is_dirty = text.lines().any(|line| !line.starts_with('#'));
-        (Some(commit.to_owned()), Some(is_dirty))
+    pub(crate) fn answer(self) -> Git {
+        match self {
+            Self::Asked(thread) => thread.join().unwrap_or_default(),
+            Self::Known(git) => git,
+        }
     }
+}
+
+fn git_of(folder: &Path) -> Git {
+    let status = git(folder)
+        .args(["status", "--porcelain=v2", "--branch", "--no-ahead-behind"])
+        .arg("--untracked-files=no")
+        .output();
+    let status = status.ok().filter(|output| output.status.success());
+    let Some(status) = status else {
+        return (commit(folder), None);
+    };
+    let text = String::from_utf8_lossy(&status.stdout);
+    let mut commits = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# branch.oid "));
+    // A repository without a commit says `(initial)`.
+    let Some(commit) = commits.next().filter(|commit| !commit.starts_with('(')) else {
+        return (None, None);
+    };
+    let is_dirty = text.lines().any(|line| !line.starts_with('#'));
+    (Some(commit.to_owned()), Some(is_dirty))
 }
 
 /// The commit alone, which git knows of repositories too whose files it cannot compare.

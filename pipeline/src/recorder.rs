@@ -43,7 +43,11 @@ enum Message {
     Metric(MetricRow),
     Progress(Progress),
     Using(String, Millis, Using),
+    /// A stage that was there: a run that finds all there has little else to say, and says it at once.
+    Hit(StageRecord),
     Write(Write),
+    /// A write that has nothing to do with what waits to be written.
+    Aside(Write),
 }
 
 /// Somebody who writes down elsewhere what the registry holds, as it changes.
@@ -287,7 +291,7 @@ impl Recorder {
     /// at work has made will be written down by that.
     fn kept(&self, record: &KeyRecord) {
         let (record, run_id) = (record.clone(), self.run_id.clone());
-        self.write(move |registry| {
+        let write = move |registry: &Registry| {
             let is_done = |execution: Option<tinylm_registry::Execution>| {
                 execution.is_some_and(|execution| execution.status == Status::Done)
             };
@@ -312,7 +316,8 @@ impl Recorder {
                 insert_by(registry, &record)?;
             }
             finish_by(registry, &record)
-        });
+        };
+        self.send(Message::Aside(Box::new(move |registry, _| write(registry))));
     }
 
     /// Writes down an execution that this home knows only from the record that came with its
@@ -363,6 +368,10 @@ impl Recorder {
         }
         if let Some(arrived) = &settled.arrived {
             self.arrived(&settled.stage, arrived);
+        }
+        if outcome == Recorded::Hit {
+            self.send(Message::Hit(row));
+            return;
         }
         // The key and execution of a failed attempt were written when it started.
         let keeps_attempt = settled.key.is_none();
@@ -472,6 +481,7 @@ impl Observer for Recorder {
 #[derive(Default)]
 struct Waiting {
     rows: Vec<MetricRow>,
+    hits: Vec<StageRecord>,
     /// The last word of each execution, and whether it is news.
     progress: HashMap<String, (Progress, bool)>,
     loads: HashMap<String, Load>,
@@ -479,9 +489,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn add(&mut self, message: Message) -> Option<Write> {
+    /// Returns what is not to wait, and whether all that waits is to be written before it.
+    fn add(&mut self, message: Message) -> Option<(Write, bool)> {
         match message {
-            Message::Write(write) => return Some(write),
+            Message::Write(write) => return Some((write, true)),
+            Message::Aside(write) => return Some((write, false)),
+            Message::Hit(row) => self.hits.push(row),
             Message::Metric(row) => self.rows.push(row),
             Message::Progress(new) => {
                 let first = || (new.clone(), true);
@@ -531,6 +544,10 @@ impl Waiting {
         mirror: &mut Option<Box<dyn Mirror>>,
     ) -> Result<(), Error> {
         self.oldest = None;
+        if !self.hits.is_empty() {
+            registry.upsert_stages(&self.hits)?;
+            self.hits.clear();
+        }
         registry.append_metrics(&self.rows)?;
         if let Some(mirror) = mirror {
             mirror.wrote(&self.rows);
@@ -560,12 +577,13 @@ fn write_all(
         let is_over = matches!(message, Err(mpsc::RecvTimeoutError::Disconnected));
         let write = message.ok().and_then(|message| waiting.add(message));
         // A write may cut or close the curve that the waiting rows belong to.
-        if (is_over || waiting.is_due() || write.is_some())
+        let is_behind = write.as_ref().is_some_and(|(_, is_behind)| *is_behind);
+        if (is_over || waiting.is_due() || is_behind)
             && let Err(error) = waiting.write(registry, &mut mirror)
         {
             return Some(error);
         }
-        if let Some(Err(error)) = write.map(|write| write(registry, &mut mirror)) {
+        if let Some(Err(error)) = write.map(|(write, _)| write(registry, &mut mirror)) {
             return Some(error);
         }
         if is_over {
