@@ -59,13 +59,10 @@ const QUICKSTART: [(&str, &str); 3] = [
         include_str!("../../experiments/quickstart.yaml"),
     ),
     (
-        "data/chitchat.jsonl",
-        include_str!("../../data/chitchat.jsonl"),
+        "data/smalltalk.txt",
+        include_str!("../../data/smalltalk.txt"),
     ),
-    (
-        "data/dialogues.txt",
-        include_str!("../../data/dialogues.txt"),
-    ),
+    ("data/unseen.txt", include_str!("../../data/unseen.txt")),
 ];
 
 pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {

@@ -34,7 +34,7 @@ pub fn licence_of(hub: &str) -> Option<&'static str> {
 
 const ON_ITS_PAGE: &str = "licence on its page";
 
-const DATASETS: [Dataset; 20] = [
+const DATASETS: [Dataset; 21] = [
     Dataset {
         name: "claude-multiround-30k",
         about: "long dialogues with an assistant",
@@ -164,6 +164,14 @@ const DATASETS: [Dataset; 20] = [
         line: "data: { kind: download, with: { kaggle: grafstor/simple-dialogs-for-chatbot } }",
     },
     Dataset {
+        name: "small-talk",
+        about: "small talk, each dialogue written by itself, by a language model; ships with the project",
+        size: "385 kB, 2,276 dialogues",
+        licence: "MIT",
+        shape: "speakers",
+        line: "data: { kind: download, with: { path: ../data/smalltalk.txt } }",
+    },
+    Dataset {
         name: "chit-chat",
         about: "small talk from templates and word lists; ships with the project",
         size: "248 kB, 1,000 dialogues",
@@ -233,6 +241,7 @@ mod tests {
             "convai/raw/master/2017",
             "cosmosai471/General_Conversation_Mixed_Dataset",
             "grafstor/simple-dialogs-for-chatbot",
+            "smalltalk.txt",
             "chitchat.jsonl",
             "tinyshakespeare",
             "gutenberg.org",

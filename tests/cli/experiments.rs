@@ -90,7 +90,7 @@ const TALKING: [(&str, &[&str]); 6] = [
     ("combined_41m", &["daily", "shipped"]),
     ("dialogue_small", &["daily"]),
     ("jojo_chat", &["data", "official_test"]),
-    ("quickstart", &["chitchat", "dialogues"]),
+    ("quickstart", &["talk"]),
     ("tinylm_two_stage", &["chat_raw"]),
     ("toiny", &["dialogues"]),
 ];

@@ -298,14 +298,14 @@ fn the_quickstart_is_at_hand_without_a_checkout() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for file in [
         "experiments/quickstart.yaml",
-        "data/chitchat.jsonl",
-        "data/dialogues.txt",
+        "data/smalltalk.txt",
+        "data/unseen.txt",
     ] {
         let shipped = std::fs::read_to_string(root.join(file)).unwrap();
         assert_eq!(project.read(file), shipped);
     }
     let run = project.tinylm("run experiments/quickstart.yaml --until shards");
-    assert!(run.success().stdout.contains("6 made"));
+    assert!(run.success().stdout.contains("5 made"));
 }
 
 /// The checker of JSON schemas that is here, if one is.

@@ -189,3 +189,52 @@ fn the_shipped_small_talk_is_what_its_generator_writes() {
         "data/chitchat.jsonl is not what the generator writes"
     );
 }
+
+#[test]
+fn the_shipped_dialogues_keep_their_form_and_say_nothing_twice() {
+    let mut seen = BTreeSet::new();
+    for file in ["data/smalltalk.txt", "data/unseen.txt"] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        assert!(text.is_ascii(), "{file}");
+        let text = text.strip_suffix('\n').unwrap();
+        for dialogue in text.split("\n\n") {
+            let lines: Vec<&str> = dialogue.lines().collect();
+            let is_whole = [2, 4, 6].contains(&lines.len());
+            assert!(is_whole, "{file}: {dialogue}");
+            for (line, who) in lines.iter().zip(["User: ", "Assistant: "].iter().cycle()) {
+                let said = line.strip_prefix(who);
+                let is_plain = said.is_some_and(|said| !said.is_empty() && said == said.trim());
+                assert!(is_plain, "{file}: `{line}`");
+            }
+            assert!(
+                seen.insert(dialogue.to_lowercase()),
+                "{file} repeats {dialogue}"
+            );
+        }
+    }
+    assert!(seen.len() > 2_000);
+}
+
+#[test]
+fn the_quickstart_asks_what_its_model_was_not_told() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let told = words(&read("data/smalltalk.txt"));
+    let experiment = read("experiments/quickstart.yaml");
+    let (_, prompts) = experiment.split_once("prompts:\n").unwrap();
+    let prompts: Vec<String> = prompts.split('"').skip(1).step_by(2).map(words).collect();
+    assert!(prompts.len() >= 5, "{prompts:?}");
+    for prompt in prompts {
+        let asked = format!("\nuser {prompt}\n");
+        assert!(!told.contains(&asked), "`{prompt}` is in the corpus");
+    }
+}
+
+/// The words of each line, without case and marks.
+fn words(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let words = line.split(|c: char| !c.is_alphanumeric() && c != '\'');
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        words.join(" ").to_lowercase()
+    });
+    lines.collect::<Vec<String>>().join("\n")
+}
