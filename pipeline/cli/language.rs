@@ -61,10 +61,10 @@ And another has a run for each combination of values:
     model.train.lr: [1e-3, 3e-4]
     model.train.batch: [8, 16]
 
-On a command line `-S STAGE.path=VALUE` replaces a setting; where only one
-setting ends so, the end is enough: `-S lr=1e-3`. `tinylm init` writes a first
-file, `tinylm plan FILE` says what it would run, and `tinylm schema` is this
-page for editors, which then complete and check.
+On a command line `-S STAGE.path=VALUE` replaces a setting, such as
+`-S model.train.lr=1e-3`; of an end alone, such as `lr`, you are told which are
+meant. `tinylm init` writes a first file, `tinylm plan FILE` says what it would
+run, and `tinylm schema` is this page for editors, which complete and check.
 
 Below stand the keys of a file and of a stage, the presets of models, the
 templates of dialogues, the formats of data, and the kinds of stages with all
