@@ -145,7 +145,7 @@ fn a_task_that_is_preempted_is_made_when_its_turn_comes_again_and_the_others_are
     let Some(lab) = lab() else { return };
     let _alone = lab.alone();
     // Long enough to be met at work.
-    let project = || with_rows(Project::new(lab, PARTS), 20_000);
+    let project = || with_rows(Project::new(lab, PARTS), 100_000);
     let here = project();
     here.tinylm("run x.yaml --until talk").success();
     let project = project();
