@@ -61,7 +61,12 @@ pub(crate) struct Project<'a> {
 }
 
 impl<'a> Project<'a> {
+    /// A project in a folder of its own; with `TINYLM_TEST_MOUNTS=apart`, every story is told through two
+    /// mounts, which takes too long for each time.
     pub(crate) fn new(lab: &'a Lab, experiment: &str) -> Self {
+        if std::env::var_os("TINYLM_TEST_MOUNTS").is_some_and(|mounts| mounts == "apart") {
+            return Self::shared(lab, experiment).expect("two mounts were asked for");
+        }
         Self::in_folder(lab, tempfile::tempdir().unwrap(), None, experiment)
     }
 
