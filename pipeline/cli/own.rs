@@ -36,8 +36,9 @@ const WEIGHTS_A_TOKEN_MAX: f64 = 40.0;
 /// A size of the model: width, heads, layers, rate.
 type Size = (usize, usize, usize, &'static str);
 
-/// With llama's parts and Muon: of a minute on a megabyte of plays they make 2.21 bits per byte, where `mini` and AdamW
-/// at its best rate make 2.39 (2026-11-30; at width 256 and 160 steps 2.40 and 2.66).
+/// With llama's parts and Muon: three epochs of a megabyte of plays make 2.21 bits per byte, where `mini` and AdamW make
+/// 2.39 in seven eighths of the time (at width 256 and 160 steps 2.40 and 2.66, in three quarters; one run each,
+/// 2026-11-30, AMD EPYC).
 const SIZES: [Size; 5] = [
     (128, 4, 4, "5e-3"),
     (192, 6, 6, "4e-3"),

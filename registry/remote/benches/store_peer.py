@@ -3,8 +3,8 @@
     pip install boto3; cargo install s3s-fs --version 0.14.1 --features binary --locked
     python3 registry/remote/benches/store_peer.py target/release/tinylm [rounds]
 
-1 GiB that does not compress, and 2,000 files of 4 kB, are given to a bucket and fetched into an empty home, in turn with
-boto3's own `upload_file` and `download_file` of the same bytes. Prints the medians of the rounds. The requests of a run
+1 GiB that does not compress, and 2,000 files of some 4 kB, are given to a bucket and fetched into an empty home, in turn with
+boto3's own `upload_file` and `download_file` of the 1 GiB alone. Prints the medians of the rounds. The requests of a run
 are counted by a relay between tinylm and the server.
 """
 
@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 import boto3
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 MB = 1_000_000
@@ -112,15 +111,13 @@ def main():
         run("run", "x.yaml", home="home")
         told = {}
         whole = BIG + sum(path.stat().st_size for path in (work / "small").iterdir())
-        transfer = TransferConfig()
         for n in range(rounds):
-            names = [f"plain{n}/{path.name}" for path in (work / "small").iterdir()]
             told.setdefault("boto3, up: 1 GiB", []).append(
-                BIG / MB / took(lambda: client.upload_file(str(work / "big.bin"), "bucket", f"plain{n}/big", Config=transfer)))
+                BIG / MB / took(lambda: client.upload_file(str(work / "big.bin"), "bucket", f"plain{n}/big")))
             told.setdefault("push: 1 GiB and 2,000 files", []).append(
                 whole / MB / took(lambda: run("push", "@last", home="home", prefix=f"r{n}")))
             told.setdefault("boto3, down: 1 GiB", []).append(
-                BIG / MB / took(lambda: client.download_file("bucket", f"plain{n}/big", str(work / "down"), Config=transfer)))
+                BIG / MB / took(lambda: client.download_file("bucket", f"plain{n}/big", str(work / "down"))))
             (work / "down").unlink()
             told.setdefault("a teammate's run: 1 GiB and 2,000 files", []).append(
                 whole / MB / took(lambda: run("run", "x.yaml", home=f"mate{n}", prefix=f"r{n}")))
