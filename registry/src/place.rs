@@ -228,10 +228,12 @@ impl Place {
         Ok(self.parent().list()?.contains(self))
     }
 
-    /// Returns whether the folders from the home down to this one list each other, and the last of them this.
+    /// Returns whether the folders from the home down to this one list each other, and the last of them this;
+    /// what they list is found from then on.
     ///
     /// On a shared file system a name that was looked up before it existed goes on being absent for a while, and
-    /// so does all below it; one that a list has shown is found at once.
+    /// so does all below it. Some forget that when the folder is listed; others only when they are asked to make
+    /// what is there.
     pub(crate) fn is_found(&self) -> Result<bool, Error> {
         let mut folder = Place {
             root: self.root.clone(),
@@ -242,9 +244,23 @@ impl Place {
             if !next.is_listed()? {
                 return Ok(false);
             }
+            next.look_anew()?;
             folder = next;
         }
         Ok(true)
+    }
+
+    /// Has the file system ask its server for a name that is listed and yet not found.
+    fn look_anew(&self) -> Result<(), Error> {
+        if self.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let (folder, name) = (self.parent().folder(false)?, self.name()?);
+        if rustix::fs::mkdirat(&folder, name, Mode::RWXU).is_ok() {
+            // It was removed since it was listed.
+            let _ = rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR);
+        }
+        Ok(())
     }
 
     /// The entries of this folder, in order of the names; none when it is not there.
@@ -335,11 +351,11 @@ impl Place {
 /// Goes from a folder into one that is in it, and not through a link.
 fn step(folder: BorrowedFd, name: &OsStr, path: &Path, create: bool) -> Result<OwnedFd, Error> {
     let inner = match open_folder(folder, name, OFlags::NOFOLLOW) {
-        Err(Errno::NOENT) if create => {
-            match rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o777)) {
-                Ok(()) | Err(Errno::EXIST) => open_folder(folder, name, OFlags::NOFOLLOW),
-                Err(errno) => Err(errno),
-            }
+        Err(Errno::NOENT) if create => make_folder(folder, name),
+        Ok(inner) if create && is_gone(&inner) => {
+            // Asked to remove what is gone, the file system forgets it.
+            let _ = rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
+            make_folder(folder, name)
         }
         inner => inner,
     };
@@ -349,6 +365,26 @@ fn step(folder: BorrowedFd, name: &OsStr, path: &Path, create: bool) -> Result<O
         },
         errno => Error::io(if create { "create" } else { "open" }, path, errno.into()),
     })
+}
+
+fn make_folder(folder: BorrowedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => open_folder(folder, name, OFlags::NOFOLLOW),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Returns whether a folder is remembered by a shared file system although another machine has removed it.
+fn is_gone(folder: &OwnedFd) -> bool {
+    #[cfg(target_os = "linux")]
+    let asked = {
+        use rustix::fs::StatxFlags;
+        let of_the_server = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        rustix::fs::statx(folder, "", of_the_server, StatxFlags::NLINK).map(drop)
+    };
+    #[cfg(not(target_os = "linux"))]
+    let asked = rustix::fs::fstat(folder).map(drop);
+    matches!(asked, Err(Errno::NOENT | Errno::STALE))
 }
 
 fn open_folder(folder: impl AsFd, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {

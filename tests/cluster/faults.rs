@@ -448,6 +448,23 @@ fn a_run_whose_driver_dies_on_one_machine_is_gone_on_with_from_another() {
     );
 }
 
+#[test]
+fn what_one_machine_makes_and_clears_away_another_can_make_again_at_once() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let Some(project) = Project::shared(lab, TRAINING) else {
+        return;
+    };
+    // Each has seen the other's working folders, and remembers what is gone as if it were there.
+    project.tinylm_on("b", "run x.yaml").success();
+    for (mount, place) in [("b", "--executor slurm"), ("a", ""), ("b", ""), ("a", "")] {
+        let args = format!("run x.yaml --force base {place}");
+        let told = project.tinylm_on(mount, &args).success();
+        assert!(told.stdout.contains("1 made, 4 hit"), "{told:?}");
+        assert_eq!(project.artifact("base"), undisturbed(lab));
+    }
+}
+
 /// A training whose steps can be divided.
 fn divided() -> String {
     TRAINING.replace("lr: 0.003,", "lr: 0.003, leaves: 8,")

@@ -263,15 +263,15 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
         format!("mount --bind '{}' '{}'", self.at(mount), self.at("shared"))
     }
 
-    /// The folder that nodes and driver see through different mounts, and the driver's view of it.
-    pub(crate) fn shared(&self) -> Option<[PathBuf; 2]> {
+    /// A folder, where nodes and driver see it through different mounts, and the driver's mount of it.
+    pub(crate) fn shared(&self) -> Option<[PathBuf; 3]> {
         if !self.has_mounts {
             println!(
                 "SKIPPED: there is no `bindfs` that may mount, so no folder is seen through two caches"
             );
         }
         self.has_mounts
-            .then(|| ["shared", "b"].map(|name| self.dir.join(name)))
+            .then(|| ["real", "shared", "b"].map(|name| self.dir.join(name)))
     }
 
     /// The process that carries out the stage of a job; none once it is gone.

@@ -51,13 +51,21 @@ pub(crate) fn undisturbed(lab: &Lab) -> String {
 }
 
 pub(crate) struct Project<'a> {
-    /// Its folder as this test sees it.
+    /// Its folder as this test sees it: as it is.
     dir: tempfile::TempDir,
     /// And as its commands do, where that is through a mount of their own.
-    seen: Option<PathBuf>,
+    seen: Option<Seen>,
     /// Where each machine keeps its registry of a home that it shares.
     index: tempfile::TempDir,
     lab: &'a Lab,
+}
+
+/// A folder that a command sees through a mount that remembers names.
+struct Seen {
+    /// Where every command has it, whichever mount that is.
+    folder: PathBuf,
+    /// The driver's mount of it: what is written here is known there.
+    drivers: PathBuf,
 }
 
 impl<'a> Project<'a> {
@@ -72,16 +80,20 @@ impl<'a> Project<'a> {
 
     /// A project in a folder that the driver and the nodes see through different mounts.
     pub(crate) fn shared(lab: &'a Lab, experiment: &str) -> Option<Self> {
-        let [shared, view] = lab.shared()?;
-        let dir = tempfile::tempdir_in(view).unwrap();
-        let seen = shared.join(dir.path().file_name().unwrap());
+        let [real, shared, drivers] = lab.shared()?;
+        let dir = tempfile::tempdir_in(real).unwrap();
+        let name = dir.path().file_name().unwrap();
+        let seen = Seen {
+            folder: shared.join(name),
+            drivers: drivers.join(name),
+        };
         Some(Self::in_folder(lab, dir, Some(seen), experiment))
     }
 
     fn in_folder(
         lab: &'a Lab,
         dir: tempfile::TempDir,
-        seen: Option<PathBuf>,
+        seen: Option<Seen>,
         experiment: &str,
     ) -> Self {
         let index = tempfile::tempdir().unwrap();
@@ -104,7 +116,8 @@ impl<'a> Project<'a> {
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
+        let drivers = self.seen.as_ref().map(|seen| seen.drivers.as_path());
+        let path = drivers.unwrap_or(self.dir.path()).join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
@@ -128,7 +141,10 @@ impl<'a> Project<'a> {
             }
             Some(seen) => {
                 let own = self.lab.seen_through(mount);
-                let line = format!("{own} && cd '{}' && exec {program} \"$@\"", seen.display());
+                let line = format!(
+                    "{own} && cd '{}' && exec {program} \"$@\"",
+                    seen.folder.display()
+                );
                 let mut command = Command::new("unshare");
                 command.args(["-m", "sh", "-c", &line, "sh"]);
                 command
