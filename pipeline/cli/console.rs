@@ -369,7 +369,7 @@ impl Observer for Console {
                 done,
                 total,
             } => self.fetching(stage, from, *done, *total),
-            Happened::RemoteFailed { message, .. } => self.say(&format!("warning: {message}")),
+            Happened::Warned { message, .. } => self.say(&format!("warning: {message}")),
             // Of a part of a stage, the stage's line tells.
             Happened::Started(execution) if execution.is_part() => {}
             Happened::Started(execution) => self.started(execution),

@@ -1,14 +1,18 @@
 //! `--driver slurm`: this command again, in a job of its own.
+//!
+//! The cluster may start that job more than once. What an earlier start began stands in a file beside the job's
+//! log, so that the next goes on with that run and begins no other.
 
-use std::env;
+use std::{env, fs};
 
-use tinylm_pipeline::slurm::submit_driver;
+use tinylm_pipeline::slurm::{is_driver_job, submit_driver};
+use tinylm_registry::{Home, Place};
 
 use crate::{
     failure::Failure,
     job::{HowArgs, this_program},
     output::print_line,
-    project::Project,
+    project::{Project, scheduler_job},
 };
 
 /// Puts the command into a job, if it is to be there; returns whether that was done.
@@ -31,6 +35,30 @@ pub(crate) fn is_elsewhere(project: &Project, how: &HowArgs) -> Result<bool, Fai
         "the driver is job {job}: `tinylm watch` follows it, `scancel {job}` stops it"
     ));
     Ok(true)
+}
+
+/// Writes down which run the driver of a job begins.
+pub(crate) fn begins(project: &Project, run_id: &str) -> Result<(), Failure> {
+    match begun(&project.checked_home()?) {
+        Some(place) => Ok(place.write_atomic(run_id.as_bytes())?),
+        None => Ok(()),
+    }
+}
+
+/// The run that an earlier start of this driver's job began, if it came to be recorded.
+pub(crate) fn begun_before(project: &Project) -> Result<Option<String>, Failure> {
+    let place = begun(&project.checked_home()?);
+    let Some(run_id) = place.and_then(|place| fs::read_to_string(place).ok()) else {
+        return Ok(None);
+    };
+    let registry = project.registry_to_write();
+    let is_known = registry.is_ok_and(|registry| registry.run(&run_id).is_ok());
+    Ok(is_known.then_some(run_id))
+}
+
+fn begun(home: &Home) -> Option<Place> {
+    let job = scheduler_job().filter(|_| is_driver_job())?;
+    Some(home.logs().below(format!("driver-{job}.run")))
 }
 
 /// The words of a command without those that put it elsewhere, or that say where the home is: that is

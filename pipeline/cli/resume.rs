@@ -47,6 +47,22 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
     if args.sweep {
         return resume_sweep(project, &registry, &run, &args.how);
     }
+    resume_one(project, &registry, run, &args.how)
+}
+
+/// Goes on with the run of this id.
+pub(crate) fn resume_id(project: &Project, id: &str, how: &HowArgs) -> Result<(), Failure> {
+    let registry = project.registry_to_write()?;
+    let run = registry.run(id)?;
+    resume_one(project, &registry, run, how)
+}
+
+fn resume_one(
+    project: &Project,
+    registry: &Registry,
+    run: Run,
+    how: &HowArgs,
+) -> Result<(), Failure> {
     match run.status {
         Status::Done => {
             let told = format!("{} is done: nothing is left to do", run.name);
@@ -59,11 +75,9 @@ pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure
         }
         Status::Failed | Status::Cancelled | Status::Interrupted => {}
     }
-    let ground = ground(project, &registry, &run, &args.how)?;
+    let ground = ground(project, registry, &run, how)?;
     let interrupt = listen_for_signals()?;
-    match go_on(
-        project, &registry, run, &args.how, &ground, None, &interrupt,
-    )? {
+    match go_on(project, registry, run, how, &ground, None, &interrupt)? {
         0 => Ok(()),
         code => Err(Failure::said(code)),
     }

@@ -12,6 +12,7 @@ use crate::{
     output::print_line,
     plan,
     project::Project,
+    resume::resume_id,
     signals::listen_for_signals,
     sweep,
 };
@@ -42,10 +43,21 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let n = experiments.len();
+    // A sweep is gone through again: of the points that had not begun nothing is recorded.
+    if n == 1
+        && args.file.force.is_empty()
+        && let Some(run_id) = driver::begun_before(project)?
+    {
+        return resume_id(project, &run_id, &args.how);
+    }
     let sweep = (n > 1).then(names::new_id);
     let interrupt = listen_for_signals()?;
     let ground = Ground::of(project, args.how.executor.as_deref())?;
     let n_at_once = ground.n_side_by_side(&args.how).min(n);
+    let run_ids: Vec<String> = experiments.iter().map(|_| names::new_id()).collect();
+    if let [run_id] = run_ids.as_slice() {
+        driver::begins(project, run_id)?;
+    }
     let carry_out = |idx: usize, is_stopped: bool| {
         let experiment = &experiments[idx];
         let point = sweep_point(experiment);
@@ -60,7 +72,7 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             } else {
                 Resolve::IfNew
             },
-            run_id: names::new_id(),
+            run_id: run_ids[idx].clone(),
             is_resumed: false,
             sweep: sweep.clone(),
             tags: &args.tag,

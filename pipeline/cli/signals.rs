@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tinylm_pipeline::{Interrupt, StageError, threads};
+use tinylm_pipeline::{Interrupt, StageError, slurm, threads};
 use tinylm_registry::{Home, Registry};
 
 use crate::{failure::Failure, output::eprint};
@@ -24,6 +24,16 @@ pub(crate) fn detach_on_hangup() {
     DETACHES.store(true, Ordering::Relaxed);
 }
 
+/// The time of a driver's job is nearly up, or its node is wanted: it comes again, and what it has begun goes on.
+fn make_way() -> ! {
+    let comes_again = slurm::queue_driver_again();
+    eprint(match comes_again {
+        true => "the driver's job makes way and is queued again: the jobs go on",
+        false => "the driver's job ends: the jobs go on, and `tinylm resume` follows them again",
+    });
+    std::process::exit(0)
+}
+
 fn detach() -> ! {
     eprint("hung up: the jobs go on, and `tinylm resume` follows them again");
     std::process::exit(129)
@@ -36,15 +46,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
     use signal_hook::{consts, iterator::Signals};
     let interrupt = Arc::new(Interrupt::default());
-    let mut signals = Signals::new([consts::SIGINT, consts::SIGTERM, consts::SIGHUP])
+    let mut heard = vec![consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+    if slurm::is_driver_job() {
+        heard.push(consts::SIGUSR1);
+    }
+    let mut signals = Signals::new(heard)
         .map_err(|error| Failure::wrong(format!("signals cannot be heard: {error}")))?;
     let heard = Arc::clone(&interrupt);
     // One thread looks for both: where threads are scarce, each may be one too many.
     let listen = move || {
         loop {
             for signal in signals.pending() {
-                if signal == consts::SIGHUP && DETACHES.load(Ordering::Relaxed) {
-                    detach();
+                match signal {
+                    consts::SIGHUP if DETACHES.load(Ordering::Relaxed) => detach(),
+                    consts::SIGUSR1 => make_way(),
+                    _ => {}
                 }
                 if signal != consts::SIGINT {
                     TERMINATED.store(true, Ordering::Relaxed);

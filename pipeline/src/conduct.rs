@@ -388,8 +388,8 @@ impl Observer for OfPart<'_> {
                 _ => {}
             },
             Happened::Waiting { holder, .. } => observer.see(&Happened::Waiting { stage, holder }),
-            Happened::RemoteFailed { message, .. } => {
-                observer.see(&Happened::RemoteFailed { stage, message });
+            Happened::Warned { message, .. } => {
+                observer.see(&Happened::Warned { stage, message });
             }
             Happened::Ended { result, usage, .. } => {
                 lock(&self.conducting.usage).add(*usage);

@@ -56,6 +56,8 @@ pub struct Claim<'a> {
     pub cancelled: &'a AtomicBool,
     /// Told who has it, again whenever that changes.
     pub on_wait: &'a dyn Fn(&str),
+    /// Told in a sentence why it was taken from somebody of another machine.
+    pub on_loss: &'a dyn Fn(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

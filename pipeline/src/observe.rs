@@ -24,8 +24,9 @@ pub enum Happened<'a> {
         done: u64,
         total: u64,
     },
-    /// The remote store failed, which is told once.
-    RemoteFailed { stage: &'a str, message: &'a str },
+    /// What is not the stage's own and yet to be known of it: the remote store failed, which is told once; a
+    /// claim was taken over.
+    Warned { stage: &'a str, message: &'a str },
     /// An attempt at a stage begins.
     Started(&'a Execution),
     /// A running stage said something.

@@ -467,7 +467,7 @@ impl Observer for Recorder {
                 };
                 self.ended(execution, end, &metrics.0);
             }
-            Happened::RemoteFailed { stage, message } => {
+            Happened::Warned { stage, message } => {
                 self.event(stage, Level::Warning, (*message).to_owned());
             }
             Happened::Fetching { .. } => {}

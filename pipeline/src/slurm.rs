@@ -39,7 +39,7 @@ mod tracked;
 
 pub use array::exec_array;
 pub use commands::version;
-pub use driver::submit_driver;
+pub use driver::{is_driver_job, is_earlier_start, queue_driver_again, submit_driver};
 pub use node::exec_job;
 pub use pool::exec_pool;
 use site::Asked;
@@ -54,6 +54,9 @@ use tracked::Tracked;
 
 /// A pool carries out all that it is given at once, so of more light parts than this an array is made.
 const POOL_PARTS_MAX: usize = 4;
+
+/// Nobody's patience is a reason to ask a controller without a pause.
+const ASK_EVERY_LEAST: Duration = Duration::from_secs(1);
 
 /// Carries stages out as jobs.
 pub struct Slurm {
@@ -71,7 +74,7 @@ impl Slurm {
     /// `program` is this binary, as the nodes find it unless the site says otherwise.
     pub fn new(program: PathBuf, site: Site) -> Result<Self, StageError> {
         commands::check()?;
-        let ledger = Ledger::start(site.ask_every.0)?;
+        let ledger = Ledger::start(site.ask_every.0.max(ASK_EVERY_LEAST))?;
         Ok(Self {
             asked: Asked { site, program },
             ledger,
@@ -110,12 +113,19 @@ impl Slurm {
     }
 
     /// Whether a driver lives: one in a job, on a node that cannot be seen from here, is known to the
-    /// scheduler. Once it is gone from answers that are a while apart, it is dead.
+    /// scheduler. Once it is gone from answers that are a while apart, it is dead. Of another user's jobs
+    /// nothing is known, since the scheduler is asked for one's own, and may tell of no others.
     fn life(&self, holder: &Holder) -> Life {
         let known = holder.life();
         let (Life::Unknown, Some(job)) = (known, &holder.job) else {
             return known;
         };
+        if is_earlier_start(Some(job)) {
+            return Life::Dead;
+        }
+        if !holder.is_of_this_user() {
+            return known;
+        }
         let answer = self.ledger.answer();
         let Some(Ok(rows)) = answer.rows.as_deref() else {
             return Life::Unknown;
@@ -136,6 +146,18 @@ impl Slurm {
         }
     }
 
+    /// The same, and says so where another machine's driver loses its claim by it.
+    fn judge(&self, holder: &Holder, claim: &Claim) -> Life {
+        let life = self.life(holder);
+        if let (Life::Dead, Life::Unknown, Some(job)) = (life, holder.life(), &holder.job) {
+            (claim.on_loss)(format!(
+                "its claim was held by {} in job {job} on {}, which the scheduler says is no more: it is taken over",
+                holder.note, holder.host
+            ));
+        }
+        life
+    }
+
     /// Returns whether what was left in a folder may still be at work, or has done its work. Whoever
     /// left it is dead, so an answer from any time since this executor began tells.
     fn is_of_use(
@@ -147,8 +169,15 @@ impl Slurm {
             return Ok(None);
         };
         let mark = submission.mark(&file.draft.execution_id);
-        let begun = Instant::now();
+        let mut begun = Instant::now();
+        let mut n_reports = None;
         loop {
+            let n_now = folder.n_reports()?;
+            if n_reports.is_some_and(|n| n != n_now) {
+                // Whatever the scheduler says, it speaks.
+                begun = Instant::now();
+            }
+            n_reports = Some(n_now);
             match folder.last_word(submission.number)? {
                 Some(Last::Committed(_)) => return Ok(Some(submission)),
                 Some(_) => return Ok(None),
@@ -184,7 +213,7 @@ impl Executor for Slurm {
     fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {
         match claim.what {
             Exclusive::Key(key) => {
-                let claimed = claim_key(claim, key, &|holder| self.life(holder))?;
+                let claimed = claim_key(claim, key, &|holder| self.judge(holder, claim))?;
                 Ok(claimed.map(|claimed| Box::new(claimed) as Claimed))
             }
             // Each job has the node's devices that it asked for.

@@ -171,7 +171,7 @@ impl Worker<'_> {
             Fetched::Forbidden(why) => Err(forbidden(from, why)),
             Fetched::Unreachable(why) => {
                 let message = format!("{from} cannot be asked ({why}): going on without it");
-                self.work.runner.observer.see(&Happened::RemoteFailed {
+                self.work.runner.observer.see(&Happened::Warned {
                     stage: &self.work.stage.name,
                     message: &message,
                 });
@@ -226,6 +226,12 @@ impl Worker<'_> {
                 holder,
             });
         };
+        let on_loss = |message: String| {
+            runner.observer.see(&Happened::Warned {
+                stage: &stage.name,
+                message: &message,
+            });
+        };
         let claim = Claim {
             home: &runner.context.home,
             what,
@@ -233,6 +239,7 @@ impl Worker<'_> {
             job: runner.options.job.as_deref(),
             cancelled: &runner.interrupt.asked,
             on_wait: &on_wait,
+            on_loss: &on_loss,
         };
         let claimed = runner.executor.claim(&claim)?;
         claimed.ok_or_else(StageError::cancelled)

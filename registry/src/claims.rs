@@ -45,6 +45,9 @@ pub struct Holder {
     pid: u32,
     /// A number is given again; with the moment of its start it is not.
     started: u64,
+    /// Whose process it is: a scheduler may tell of nobody's jobs but one's own.
+    #[serde(default)]
+    user: Option<u32>,
     /// The scheduler's job that the process is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
@@ -150,6 +153,7 @@ impl Holder {
             space: space_of("self"),
             pid,
             started: started(pid).unwrap_or_default(),
+            user: Some(rustix::process::getuid().as_raw()),
             job: who.job.map(str::to_owned),
         }
     }
@@ -168,6 +172,12 @@ impl Holder {
         // The same machine, started anew: nothing of then is left.
         let is_here = self.host == me.host && self.machine == me.machine && !me.machine.is_empty();
         if is_here { Life::Dead } else { Life::Unknown }
+    }
+
+    /// Whether it is of the user that this process is of.
+    #[must_use]
+    pub fn is_of_this_user(&self) -> bool {
+        self.user == Some(rustix::process::getuid().as_raw())
     }
 
     /// Whom others wait for, in words.
@@ -243,6 +253,7 @@ pub fn holder_at(place: &Place) -> Result<Option<Holder>, Error> {
             space: String::new(),
             pid: 0,
             started: 0,
+            user: None,
             job: None,
         }
     })))

@@ -10,3 +10,4 @@ mod lab;
 mod parts;
 mod project;
 mod running;
+mod trust;

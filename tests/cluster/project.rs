@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
 };
@@ -115,11 +115,20 @@ impl<'a> Project<'a> {
         self.dir.path().join(name)
     }
 
-    pub(crate) fn write(&self, name: &str, text: &str) {
+    fn at_the_drivers(&self) -> &Path {
         let drivers = self.seen.as_ref().map(|seen| seen.drivers.as_path());
-        let path = drivers.unwrap_or(self.dir.path()).join(name);
+        drivers.unwrap_or(self.dir.path())
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.at_the_drivers().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// Removes a file, as the driver's machine does.
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.at_the_drivers().join(name)).unwrap();
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -163,7 +172,9 @@ impl<'a> Project<'a> {
         command
             .env("SQUEUE_FORMAT", "%u")
             .env("SQUEUE_STATES", "PENDING")
-            .env("SQUEUE_FORMAT2", "user");
+            .env("SQUEUE_FORMAT2", "user")
+            .env("SQUEUE_QOS", "none-of-that-name")
+            .env("SCANCEL_STATE", "SUSPENDED");
         command.stdin(Stdio::null());
         command
     }
@@ -217,20 +228,25 @@ impl<'a> Project<'a> {
             .collect()
     }
 
-    /// Puts a script before the real `sbatch`, which it knows as `$REAL`.
     pub(crate) fn instead_of_sbatch(&self, script: &str) -> String {
+        self.instead_of("sbatch", script)
+    }
+
+    /// Puts a script before a program of Slurm, which it knows as `$REAL`.
+    pub(crate) fn instead_of(&self, program: &str, script: &str) -> String {
         let path = env::var("PATH").unwrap();
         let real = env::split_paths(&path)
-            .map(|folder| folder.join("sbatch"))
+            .map(|folder| folder.join(program))
             .find(|file| file.is_file());
         let real = real.unwrap().display().to_string();
+        let name = format!("bin/{program}");
         self.write(
-            "bin/sbatch",
+            &name,
             &format!(
                 "#!/bin/sh\nREAL={real}\ncase $1 in --version) exec $REAL $1;; esac\n{script}\n"
             ),
         );
-        let file = self.path("bin/sbatch");
+        let file = self.path(&name);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         format!("{}:{path}", self.path("bin").display())
     }
@@ -279,7 +295,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

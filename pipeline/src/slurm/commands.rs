@@ -26,22 +26,16 @@ use crate::{
 /// A controller that is away lets its clients wait for 18 s before they give up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A person's own formats and filters, which would change what is read here.
-const FOREIGN: [&str; 8] = [
-    "SQUEUE_FORMAT",
-    "SQUEUE_FORMAT2",
-    "SQUEUE_STATES",
-    "SQUEUE_PARTITION",
-    "SQUEUE_USERS",
-    "SQUEUE_SORT",
-    "SQUEUE_ACCOUNT",
-    "SQUEUE_NAMES",
-];
+/// A person's own formats and filters begin so. They would change what is read here: which jobs there are, and
+/// which of them is cancelled.
+const FOREIGN: [&str; 3] = ["SQUEUE_", "SCANCEL_", "SCONTROL_"];
 
 /// A job as the scheduler lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) id: String,
+    /// What the job itself knows it by: of a task of an array another number than its own.
+    number: String,
     pub(crate) state: String,
     pub(crate) node: String,
     pub(crate) reason: String,
@@ -65,7 +59,8 @@ impl Rows {
     }
 
     pub(crate) fn of_id(&self, id: &str) -> Option<&Row> {
-        self.0.iter().find(|row| row.id == id)
+        let mut rows = self.0.iter();
+        rows.find(|row| row.id == id || row.number == id)
     }
 }
 
@@ -229,7 +224,8 @@ fn row(line: &str) -> Option<Row> {
     let mut parts = line.splitn(7, '|').map(|part| part.trim().to_owned());
     let (own, array) = (parts.next()?, parts.next()?);
     let mut row = Row {
-        id: own,
+        id: own.clone(),
+        number: own,
         state: parts.next()?,
         node: parts.next()?,
         reason: parts.next()?,
@@ -324,8 +320,11 @@ fn may_pass(error: &str) -> bool {
 }
 
 fn answer(mut command: Command, input: &[u8]) -> Result<String, Mute> {
-    for name in FOREIGN {
-        command.env_remove(name);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if FOREIGN.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(name);
+        }
     }
     let name = command.get_program().to_string_lossy().into_owned();
     let not_there = |error| Mute::NotThere(format!("`{name}` cannot be started: {error}"));
@@ -390,6 +389,7 @@ mod tests {
             "18|18|TIMEOUT|n2|None|N/A|a note | of mine",
             "19|19|RUN",
             "20|20|PENDING||None|7|tinylm:array-02cd:1",
+            "35|28|RUNNING|n7|None|7|a driver's own array",
         ];
         let rows = Rows(lines.into_iter().filter_map(row).collect());
         let ours = rows.of_mark(&mark("01ab", 2)).unwrap();
@@ -401,6 +401,9 @@ mod tests {
         assert_eq!(rows.of_mark(&mark("01ab", 1)), None);
         assert_eq!(rows.of_id("19"), None);
         assert_eq!(rows.of_mark("tinylm:array-02cd:1/7").unwrap().id, "20_7");
+        // Whoever is in a task knows it by its number alone.
+        assert_eq!(rows.of_id("35").unwrap().id, "28_7");
+        assert_eq!(rows.of_id("28_7").unwrap().id, "28_7");
     }
 
     #[test]

@@ -241,6 +241,11 @@ impl JobFolder {
         Ok(None)
     }
 
+    /// How many reports are there to be read.
+    pub(crate) fn n_reports(&self) -> Result<usize, StageError> {
+        self.names(&self.reports()).map(|names| names.len())
+    }
+
     /// Returns how often reports were begun for this submission.
     pub(crate) fn n_begun(&self, submission: u32) -> Result<u32, StageError> {
         let names = self.names(&self.reports())?;

@@ -26,6 +26,8 @@ pub(crate) struct Tracked {
     reader: Reader,
     submission: Submission,
     listed: Option<Instant>,
+    /// When something was last heard of it.
+    heard: Option<Instant>,
     /// The number of the scheduler's last answer that was looked at.
     looked_at: u64,
     gone_since: Option<Instant>,
@@ -66,6 +68,7 @@ impl Tracked {
             file,
             submission,
             listed: None,
+            heard: None,
             looked_at: 0,
             gone_since: None,
             place: String::new(),
@@ -215,10 +218,13 @@ impl Tracked {
         }
         self.listed = Some(Instant::now());
         match self.reader.news() {
-            Ok(lines) => lines
-                .into_iter()
-                .flat_map(|line| self.passed_on(line))
-                .collect(),
+            Ok(lines) => {
+                if !lines.is_empty() {
+                    self.heard = self.listed;
+                }
+                let news = lines.into_iter().flat_map(|line| self.passed_on(line));
+                news.collect()
+            }
             Err(error) => vec![News::Unknown(error.to_string())],
         }
     }
@@ -277,7 +283,11 @@ impl Tracked {
             self.gone_since = None;
             return self.alive(row);
         }
-        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        let mut since = *self.gone_since.get_or_insert_with(Instant::now);
+        if let (None, Some(heard)) = (&row, self.heard) {
+            // That the scheduler does not name it means nothing as long as it goes on speaking.
+            since = since.max(heard);
+        }
         // Whoever asked it to stop need not wait for words that make no difference.
         let settle = match self.wish {
             Some(_) => asked.site.settle.0.min(LIST_EVERY * 4),

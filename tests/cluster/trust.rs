@@ -1,0 +1,139 @@
+//! What a driver believes of the scheduler and of other drivers: a job that speaks lives, whatever is not said of
+//! it; a claim stands until its holder is known to be gone, and its loss is told.
+
+use std::{process::Child, thread, time::Duration};
+
+use crate::{
+    lab::{Lab, lab, wait_for},
+    project::{Project, TRAINING, Told, undisturbed},
+};
+
+const ONE: &str =
+    "stages:\n  a: { kind: command, with: { outputs: [x], run: [touch, \"{out}/x\"] } }\n";
+
+/// A project whose one key another machine's driver holds, in this job and as this user.
+fn claimed<'a>(lab: &'a Lab, job: &str, user: u32) -> (Project<'a>, String) {
+    let project = Project::new(lab, ONE);
+    project.tinylm("run x.yaml").success();
+    let shown = project.tinylm("show @last/a --json").success().stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let key = shown["stage"]["key"].as_str().expect("its key").to_owned();
+    let holder = serde_json::json!({
+        "note": "`a` of run calm-heron-1234", "nonce": "n", "host": "node7", "machine": "m", "boot": "b",
+        "space": "s", "pid": 7, "started": 7, "user": user, "job": job,
+    });
+    let claim = format!(".tinylm/work/{key}/claim.json");
+    project.write(&claim, &holder.to_string());
+    (project, claim)
+}
+
+fn forced(project: &Project) -> Child {
+    project.start("run x.yaml --executor slurm --force a")
+}
+
+/// Longer than a job may be missing from the scheduler's answers.
+fn settle() {
+    thread::sleep(Duration::from_secs(7));
+}
+
+#[test]
+fn a_driver_in_a_task_of_somebodys_array_keeps_its_claim_until_the_task_is_gone() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let place = tempfile::tempdir().unwrap();
+    let id = place.path().join("id");
+    // What a task calls itself is not what it is listed as.
+    let line = format!("echo $SLURM_JOB_ID > {}; exec sleep 300", id.display());
+    let submitted = lab.slurm(
+        "sbatch",
+        &[
+            "--parsable",
+            "--array=6,7",
+            "--mem=50M",
+            "--output=/dev/null",
+            "--wrap",
+            &line,
+        ],
+    );
+    wait_for("the task's own number", || id.exists());
+    let job = std::fs::read_to_string(&id).unwrap().trim().to_owned();
+    let (project, _) = claimed(lab, &job, rustix::process::getuid().as_raw());
+    let mut driver = forced(&project);
+    project.wait_for_words("calm-heron-1234");
+    settle();
+    assert!(
+        driver.try_wait().unwrap().is_none(),
+        "it waits:\n{}",
+        project.read("log")
+    );
+    lab.slurm("scancel", &[submitted.trim()]);
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    let log = project.read("log");
+    assert!(
+        log.contains(&format!("in job {job} on node7")) && log.contains("is taken over"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_claim_of_another_user_is_waited_for_since_the_scheduler_may_not_tell_of_it() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let (project, claim) = claimed(lab, "999999", 54321);
+    let mut driver = forced(&project);
+    project.wait_for_words("calm-heron-1234");
+    settle();
+    assert!(
+        driver.try_wait().unwrap().is_none(),
+        "it waits:\n{}",
+        project.read("log")
+    );
+    project.remove(&claim);
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    assert!(!project.read("log").contains("is taken over"));
+}
+
+#[test]
+fn a_training_that_speaks_is_at_work_though_the_scheduler_does_not_name_it() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    project.tinylm("run x.yaml --until shards").success();
+    let path = project.instead_of("squeue", "exit 0");
+    let mut command = project.command("run x.yaml --executor slurm");
+    let told = Told::of(&command.env("PATH", path).output().unwrap()).success();
+    assert!(told.stdout.contains("1 made, 4 hit"), "{}", told.stdout);
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    let begun = project.executions().into_iter();
+    assert_eq!(begun.filter(|(stage, ..)| stage == "base").count(), 1);
+}
+
+#[test]
+fn a_driver_whose_node_is_wanted_queues_itself_again_and_its_jobs_go_on() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    let told = project
+        .tinylm("run x.yaml --executor slurm --driver slurm")
+        .success();
+    let driver = told.stdout.split_whitespace().nth(4).unwrap();
+    let driver = driver.trim_end_matches(|c: char| !c.is_ascii_digit());
+    project.wait_for_a_checkpoint();
+    lab.slurm("scancel", &["--batch", "--signal=USR1", driver]);
+    wait_for("the driver's next start", || {
+        let job = lab.slurm("scontrol", &["show", "job", "--oneliner", driver]);
+        job.contains("Restarts=1")
+    });
+    wait_for("the model", || {
+        let all = project.executions();
+        all.iter()
+            .any(|(stage, status, _)| stage == "base" && status == "done")
+    });
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    let begun = project.executions().into_iter();
+    assert_eq!(
+        begun.filter(|(stage, ..)| stage == "base").count(),
+        1,
+        "the training went on under the driver that came again"
+    );
+}
