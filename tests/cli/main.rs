@@ -37,6 +37,7 @@ mod parts;
 mod paths;
 mod preferences;
 mod ranks;
+mod reading;
 mod readme;
 mod records;
 mod remote_store;

@@ -195,6 +195,13 @@
     takePoints(news.points);
   };
 
+  // A browser keeps pages that were left for the way back, their streams open, and opens six connections to one
+  // place: the seventh page would wait for a minute.
+  addEventListener("pagehide", () => source.close());
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
+
   // --- what a reader can do -------------------------------------------------------------------
 
   const models = new Set(live.models);
