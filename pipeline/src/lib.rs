@@ -43,6 +43,9 @@ mod role;
 mod runner;
 mod schedule;
 pub mod secrets;
+#[cfg(test)]
+#[path = "../../tests/skipped/mod.rs"]
+mod skipped;
 pub mod slurm;
 pub mod spec;
 mod stage;

@@ -3,6 +3,9 @@
 //!
 //! The children are this very test binary, started again on one ignored test.
 
+#[path = "../../tests/skipped/mod.rs"]
+mod skipped;
+
 use std::{
     env, fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -12,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use skipped::skipped;
 use tinylm_registry::{
     Condition, Digest, Error, Home, KeyRecord, Lock, MetricRow, Registry, Run, RunQuery, RunSource,
     StatCache, Status, Store, keys, names,
@@ -310,14 +314,6 @@ fn on_a_small_disk(options: &str, child: &str) {
         true => skipped(&format!("a small disk cannot be mounted here: {said}")),
         false => assert!(output.status.success(), "{}: {said}", output.status),
     }
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "a test that a machine cannot carry out says so"
-)]
-fn skipped(reason: &str) {
-    eprintln!("SKIPPED: {reason}");
 }
 
 #[test]

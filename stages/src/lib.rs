@@ -3,6 +3,9 @@
 pub mod datasets;
 pub mod kinds;
 pub mod shared;
+#[cfg(test)]
+#[path = "../../tests/skipped/mod.rs"]
+mod skipped;
 
 pub use kinds::catalog;
 pub use shared::hub::reach_hub;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{chromium::Browser, server::Server, speaking::talker};
+use crate::{chromium::Browser, server::Server, skipped::skipped, speaking::talker};
 
 /// The answers on the page, as they are seen.
 fn answers(browser: &mut Browser) -> Vec<String> {
@@ -44,7 +44,7 @@ fn a_person_talks_on_the_page_and_it_is_safe() {
     let server = Server::start(&project, &["serve", "model", "@last/model", "--port", "0"]);
     let home = format!("http://{}", server.addr);
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium answers here");
+        skipped("no chromium answers here");
         return;
     };
     browser.resize(1_200, 800);

@@ -7,6 +7,7 @@ use crate::{
     harness::Project,
     living::{last_run, learning},
     server::Server,
+    skipped::skipped,
 };
 
 /// The page of a project's last run.
@@ -36,7 +37,7 @@ fn across(browser: &mut Browser) {
 #[test]
 fn a_curve_has_two_points_a_pixel_along_an_axis_of_steps_or_of_decades() {
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium answers here");
+        skipped("no chromium answers here");
         return;
     };
     let browser = &mut browser;
@@ -114,7 +115,7 @@ fn the_machine_by_a_stage_is_drawn_over_time_and_is_none_of_its_results() {
     assert_eq!(std::fs::read_dir(artifact).unwrap().count(), 1);
 
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium answers here");
+        skipped("no chromium answers here");
         return;
     };
     let server = Server::start(&project, &["ui", "--port", "0"]);

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use crate::harness::{Output, Project, copy_for_others};
+use crate::{
+    harness::{Output, Project, copy_for_others},
+    skipped::skipped,
+};
 
 #[test]
 fn a_damaged_artifact_is_a_miss_that_heals() {
@@ -341,7 +344,7 @@ fn a_full_disk_is_one_error_and_the_same_command_succeeds_later() {
         .arg(&home)
         .output();
     if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-        println!("SKIPPED: this user may not mount a small file system");
+        skipped("this user may not mount a small file system");
         return;
     }
     // While `fill` is there, the stage itself fills the disk after it has written its output.
@@ -396,7 +399,7 @@ fn a_read_only_home_serves_hits_and_says_it_was_not_recorded() {
     project.tinylm("run chain.yaml").success();
     copy_for_others(&project, 0o755);
     let Some(output) = as_nobody(&project, "run chain.yaml") else {
-        println!("SKIPPED: this user cannot become another one");
+        skipped("this user cannot become another one");
         return;
     };
     let output = output.success();
@@ -428,7 +431,7 @@ fn what_would_change_a_read_only_home_says_that_it_is_one_and_what_to_do() {
         "resume",
     ] {
         let Some(output) = as_nobody(&project, command) else {
-            println!("SKIPPED: this user cannot become another one");
+            skipped("this user cannot become another one");
             return;
         };
         let output = output.failure(1);
@@ -448,7 +451,7 @@ fn a_home_on_two_file_systems_is_told_by_name_and_leaves_the_store_clean() {
         let mount = format!("mkdir -p .tinylm/{folder} && mount -t tmpfs none .tinylm/{folder}");
         let line = "tinylm run chain.yaml; code=$?; ls .tinylm/store/staging; exit $code";
         let Some(output) = project.with_mount(&mount, line) else {
-            println!("SKIPPED: nothing can be mounted here");
+            skipped("nothing can be mounted here");
             return;
         };
         let output = output.failure(1);
@@ -471,7 +474,7 @@ fn a_copy_that_finds_no_room_names_where_it_was_to_go() {
     project.write("corpus.txt", &"cherry\n".repeat(1 << 19));
     let mount = "mkdir -p .tinylm && mount -t tmpfs -o size=1m none .tinylm";
     let Some(output) = project.with_mount(mount, "tinylm run chain.yaml") else {
-        println!("SKIPPED: nothing can be mounted here");
+        skipped("nothing can be mounted here");
         return;
     };
     let output = output.failure(1);

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Project, copy_for_others};
+use crate::{
+    harness::{Project, copy_for_others},
+    skipped::skipped,
+};
 
 /// Far longer than the three small stages take, far shorter than for ever.
 const LONG: Duration = Duration::from_secs(20);
@@ -64,7 +67,7 @@ fn a_user_who_may_start_few_processes_gets_an_error_and_no_hang() {
             .current_dir(project.path(""));
         let said = ends(command);
         if said.contains("setpriv:") {
-            println!("SKIPPED: this user cannot become another one");
+            skipped("this user cannot become another one");
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::harness::Project;
+use crate::{harness::Project, skipped::skipped};
 
 #[test]
 fn runs_are_filtered_tagged_noted_and_removed() {
@@ -108,7 +108,7 @@ fn runs_that_fit_are_listed_and_removed_only_when_that_is_said() {
 fn completed(project: &Project, shell: &str, words: &str) -> Option<Vec<String>> {
     let version = project.output(&mut project.shell(&format!("{shell} --version")));
     if version.code != Some(0) {
-        println!("SKIPPED: there is no `{shell}`");
+        skipped(&format!("there is no `{shell}`"));
         return None;
     }
     let script = match shell {
@@ -327,7 +327,7 @@ fn the_schema_takes_every_experiment_that_ships_and_no_wrong_one() {
     let stage = &schema["definitions"]["stage"]["properties"];
     assert!(stage["retries"]["description"].is_string());
     let Some(checker) = checker(&project) else {
-        println!("SKIPPED: there is no `check-jsonschema` (PyPI) to hold files against the schema");
+        skipped("there is no `check-jsonschema` (PyPI) to hold files against the schema");
         return;
     };
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments");

@@ -11,6 +11,7 @@ use crate::{
     chromium::Browser,
     harness::{Project, wait_until},
     server::Server,
+    skipped::skipped,
 };
 
 /// A training that takes some seconds and can be made to take longer.
@@ -57,7 +58,7 @@ pub(crate) fn last_run(project: &Project) -> String {
 #[test]
 fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium answers here");
+        skipped("no chromium answers here");
         return;
     };
     let project = learning(12_000);

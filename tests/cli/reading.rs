@@ -13,6 +13,7 @@ use crate::{
     harness::{Project, wait_until},
     living::{last_run, learning},
     server::Server,
+    skipped::skipped,
 };
 
 struct Reader {
@@ -24,7 +25,7 @@ struct Reader {
 impl Reader {
     fn of(project: &Project, more: &[&str]) -> Option<Reader> {
         let Some(browser) = Browser::start() else {
-            println!("SKIPPED: no chromium answers here");
+            skipped("no chromium answers here");
             return None;
         };
         let server = Server::start(project, &[&["ui", "--port", "0"], more].concat());

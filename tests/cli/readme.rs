@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::harness::{Project, copy_folder};
+use crate::{
+    harness::{Project, copy_folder},
+    skipped::skipped,
+};
 
 /// The beginnings of commands that are not run here, and why.
 const NOT_RUN: [(&str, &str); 3] = [
@@ -28,7 +31,7 @@ fn every_command_block_runs_in_the_order_in_which_they_stand() {
     let mut n_run = 0;
     for command in commands(&readme()) {
         if let Some((_, why)) = NOT_RUN.iter().find(|(start, _)| command.starts_with(start)) {
-            println!("SKIPPED: `{command}`: {why}");
+            skipped(&format!("`{command}`: {why}"));
             continue;
         }
         let args = CALLS.iter().find_map(|call| command.strip_prefix(call));

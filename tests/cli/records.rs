@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::Project;
+use crate::{harness::Project, skipped::skipped};
 
 fn json(project: &Project, args: &str) -> Value {
     let output = project.tinylm(args).success();
@@ -71,7 +71,7 @@ fn a_run_remembers_what_it_was_made_from_where_and_at_what_cost() {
     );
 
     if !has_git {
-        println!("SKIPPED: there is no git, so no commit was recorded");
+        skipped("there is no git, so no commit was recorded");
         return;
     }
     assert_eq!(run["git_commit"].as_str().unwrap().len(), 40);
@@ -127,7 +127,7 @@ fn what_is_long_goes_through_a_pager_on_a_terminal_only() {
     };
     let paged = shown("tinylm report");
     if paged.code == Some(127) {
-        println!("SKIPPED: there is no `script` to make a terminal with");
+        skipped("there is no `script` to make a terminal with");
         return;
     }
     assert_eq!(paged.success().stdout, "");
@@ -148,7 +148,7 @@ fn colour_is_for_terminals_and_can_be_forbidden() {
     };
     let colored = plan("NO_COLOR=");
     if colored.code == Some(127) {
-        println!("SKIPPED: there is no `script` to make a terminal with");
+        skipped("there is no `script` to make a terminal with");
         return;
     }
     assert!(colored.success().stdout.contains("\u{1b}[33mdirty"));

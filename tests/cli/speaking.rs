@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Output, Project},
+    skipped::skipped,
     terminal::{CTRL_C, CTRL_D, Terminal},
 };
 
@@ -53,7 +54,7 @@ fn copy_model(project: &Project, name: &str) {
 fn chat(project: &Project, flags: &[&str]) -> Option<Terminal> {
     let args = [&["chat", "model"], flags].concat();
     let Some(mut terminal) = Terminal::open(&project.command(&args)) else {
-        println!("SKIPPED: there is no `script` to make a terminal with");
+        skipped("there is no `script` to make a terminal with");
         return None;
     };
     terminal.wait_for("(talking to `model`: the weights of the last step, 2)");
@@ -210,7 +211,7 @@ fn of_two_models_the_last_is_taken_and_the_screen_says_how_to_take_the_other() {
     let named = project.tinylm(&format!("sample {run}/model --prompt hi -n 4"));
     assert_eq!(named.success().stderr, "");
     let Some(mut chat) = Terminal::open(&project.command(&["chat", "@last"])) else {
-        println!("SKIPPED: there is no `script` to make a terminal with");
+        skipped("there is no `script` to make a terminal with");
         return;
     };
     chat.wait_for(&format!(

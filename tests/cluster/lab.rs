@@ -17,6 +17,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tinylm_pipeline::sys::die_with_parent;
 
+use crate::skipped::skipped;
+
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// The node whose jobs are held to their memory by control groups, where the kernel has them; on the others
@@ -46,7 +48,7 @@ pub(crate) fn lab() -> Option<&'static Lab> {
     match LAB.get_or_init(Lab::start) {
         Ok(lab) => Some(lab),
         Err(why) => {
-            println!("SKIPPED: {why}, so nothing runs on a cluster");
+            skipped(&format!("{why}, so nothing runs on a cluster"));
             None
         }
     }
@@ -193,8 +195,8 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
     /// The node whose jobs the kernel holds to their memory.
     pub(crate) fn confined(&self) -> Option<&'static str> {
         if !self.has_groups {
-            println!(
-                "SKIPPED: there is no memory control group (version 1) to write to, so no job is killed by the kernel"
+            skipped(
+                "there is no memory control group (version 1) to write to, so no job is killed by the kernel",
             );
         }
         self.has_groups.then_some(CONFINED)
@@ -266,9 +268,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
     /// A folder, where nodes and driver see it through different mounts, and the driver's mount of it.
     pub(crate) fn shared(&self) -> Option<[PathBuf; 3]> {
         if !self.has_mounts {
-            println!(
-                "SKIPPED: there is no `bindfs` that may mount, so no folder is seen through two caches"
-            );
+            skipped("there is no `bindfs` that may mount, so no folder is seen through two caches");
         }
         self.has_mounts
             .then(|| ["real", "shared", "b"].map(|name| self.dir.join(name)))

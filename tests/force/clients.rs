@@ -13,7 +13,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::attack::{Clock, Dice, artifact, binary, cut_off, damaged, odd_json, project, run};
+use crate::{
+    attack::{Clock, Dice, artifact, binary, cut_off, damaged, odd_json, project, run},
+    skipped::skipped,
+};
 
 /// What the process may come to, whatever is sent: a small model, bodies and answers within their limits.
 const RESIDENT_KB: u64 = 1_000_000;
@@ -365,10 +368,10 @@ fn clients_that_say_nothing_delay_nobody() {
         })
         .collect();
     if silent.len() < SILENT {
-        println!(
-            "SKIPPED: {} connections are all that this machine allows",
+        skipped(&format!(
+            "{} connections are all that this machine allows",
             silent.len()
-        );
+        ));
         return;
     }
     for _ in 0..20 {
@@ -403,14 +406,14 @@ fn a_server_that_is_the_first_process_ends_when_it_is_asked_to() {
             .arg(&model)
             .args(["--port", "0"]);
         let Ok(mut outer) = command.stdout(Stdio::piped()).spawn() else {
-            println!("SKIPPED: there is no `unshare`");
+            skipped("there is no `unshare`");
             return;
         };
         let mut line = String::new();
         let mut out = BufReader::new(outer.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
         if line.is_empty() {
-            println!("SKIPPED: this machine allows no namespaces");
+            skipped("this machine allows no namespaces");
             return;
         }
         let children = format!("/proc/{0}/task/{0}/children", outer.id());

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use crate::attack::{Clock, Dice, EXPERIMENT, binary};
+use crate::{
+    attack::{Clock, Dice, EXPERIMENT, binary},
+    skipped::skipped,
+};
 
 /// In a mount namespace of its own: the run on a disk of `$1` kB, then with room, then a check.
 const SCRIPT: &str = r#"
@@ -28,14 +31,14 @@ fn a_full_disk_is_told_and_healed_by_room() {
             .env("TINYLM_OFFLINE", "1")
             .output();
         let Ok(output) = output else {
-            println!("SKIPPED: there is no `unshare`");
+            skipped("there is no `unshare`");
             return;
         };
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         let is_refused = output.status.code() == Some(1) && said.contains("unshare:");
         if is_refused || output.status.code() == Some(77) {
-            println!("SKIPPED: no mounts here: {said}");
+            skipped(&format!("no mounts here: {said}"));
             return;
         }
         if output.status.code() == Some(78) {

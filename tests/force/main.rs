@@ -24,3 +24,5 @@ mod imports;
 mod kills;
 mod numbers;
 mod servers;
+#[path = "../skipped/mod.rs"]
+mod skipped;

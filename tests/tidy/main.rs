@@ -1,9 +1,12 @@
 //! Properties of the source tree that no single crate can check.
-#![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
 
 mod circles;
+#[path = "../skipped/mod.rs"]
+mod skipped;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+
+use skipped::skipped;
 
 /// Who may import whom. A new line here is a design change; see `pipeline/DESIGN.md`.
 const LAYERS: [(&str, &[&str]); 11] = [
@@ -75,7 +78,7 @@ fn the_top_level_holds_only_what_was_agreed() {
     let mut git = Command::new("git");
     let listed = git.arg("ls-files").current_dir(root()).output();
     let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else {
-        println!("SKIPPED: this is not a git checkout");
+        skipped("this is not a git checkout");
         return;
     };
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -161,6 +164,43 @@ fn the_program_prints_in_one_place_only() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// What was captured is shown of a test that failed, and these pass.
+#[test]
+fn what_is_skipped_is_told_past_the_capture_and_once() {
+    const INNER: &str = "TINYLM_TEST_SKIPS";
+    if env::var_os(INNER).is_some() {
+        for reason in ["no moon", "no stars\n", "no moon"] {
+            skipped(reason);
+        }
+        return;
+    }
+    let mut inner = Command::new(env::current_exe().unwrap());
+    inner.args([
+        "--exact",
+        "what_is_skipped_is_told_past_the_capture_and_once",
+    ]);
+    let output = inner.env(INNER, "1").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "SKIPPED: no moon\nSKIPPED: no stars\n");
+}
+
+/// A macro's words are captured, so that nobody reads them.
+#[test]
+fn no_test_tells_what_it_skips_by_a_macro() {
+    let mut found = BTreeSet::new();
+    for folder in ["pipeline", "registry", "reports", "stages", "tests"] {
+        visit(&root().join(folder), &mut |path, text| {
+            let is_bench = path.iter().any(|part| part == "benches");
+            if !is_bench && text.contains("\"SKIPPED: ") {
+                found.insert(path.to_owned());
+            }
+        });
+    }
+    let knowing = ["tests/skipped/mod.rs", "tests/tidy/main.rs"];
+    assert_eq!(found, knowing.map(|file| root().join(file)).into());
+}
+
 fn visit(folder: &Path, look: &mut dyn FnMut(&Path, &str)) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -178,7 +218,7 @@ fn the_shipped_small_talk_is_what_its_generator_writes() {
     let shape = ["-v", "n=1000", "-v", "seed=1", "-v", "exchanges=3"];
     awk.args(shape).args(["-f", "data/chitchat.awk"]);
     let Ok(written) = awk.current_dir(root()).output() else {
-        println!("SKIPPED: there is no awk");
+        skipped("there is no awk");
         return;
     };
     assert!(written.status.success());

@@ -3,7 +3,9 @@
 //! What is pushed to them comes back, large objects in parts too. Nothing needs a name to be created
 //! only once: s3s-fs lets several creators win. It is a process rather than a library of this test,
 //! since the features that it wants of shared crates would have all of them compiled twice.
-#![expect(clippy::print_stdout, reason = "what a machine lacks is printed")]
+
+#[path = "../../../tests/skipped/mod.rs"]
+mod skipped;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use skipped::skipped;
 use tinylm_registry::{
     Condition, Digest, Fetched, Home, KeyRecord, Patient, Store, keys::write_key,
 };
@@ -191,7 +194,7 @@ impl Server {
         command.args(args.iter().map(|arg| arg.replace("PORT", &port_word)));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(mut child) = command.spawn() else {
-            println!("SKIPPED: there is no {program}");
+            skipped(&format!("there is no {program}"));
             return None;
         };
         let begun = Instant::now();
@@ -238,7 +241,7 @@ fn moto_keeps_what_it_is_given_and_a_bucket_that_is_not_there_is_no_miss() {
         .arg(format!("{}/bucket", moto.1))
         .status();
     if !made.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: there is no curl to make a bucket with");
+        skipped("there is no curl to make a bucket with");
         return;
     }
     try_out(&moto.1, "any");

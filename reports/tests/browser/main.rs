@@ -3,9 +3,12 @@
 mod chromium;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../tests/skipped/mod.rs"]
+mod skipped;
 
 use chromium::Browser;
 use common::{Recorded, START_MS, record};
+use skipped::skipped;
 use std::path::Path;
 
 use serde_json::json;
@@ -26,10 +29,9 @@ const EVIL: &str =
     "</script><script>window.owned=1</script><img src=x onerror=\"window.owned=1\">'\"&<!--";
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that was skipped says so")]
 fn pages_draw_answer_and_are_safe_in_a_browser() {
     let Some(mut browser) = Browser::start() else {
-        println!("SKIPPED: no chromium answers here");
+        skipped("no chromium answers here");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

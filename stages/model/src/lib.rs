@@ -36,6 +36,9 @@ pub mod reduction;
 pub mod sampler;
 pub mod schedule;
 pub mod shards;
+#[cfg(test)]
+#[path = "../../../tests/skipped/mod.rs"]
+mod skipped;
 mod state;
 pub mod surgery;
 pub mod trace;

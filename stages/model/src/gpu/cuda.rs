@@ -229,9 +229,9 @@ impl Launcher for Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skipped::skipped;
 
     #[test]
-    #[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
     fn a_machine_without_a_gpu_is_told_what_is_missing() {
         match find(99) {
             Ok(found) => panic!("{found:?} is the hundredth"),
@@ -239,7 +239,7 @@ mod tests {
                 let refused = Cuda::open(0).err().map(|error| error.to_string());
                 assert!(refused.is_some_and(|refused| refused.contains("no libcuda")));
             }
-            Err(why) => println!("SKIPPED: there is a driver here: {why}"),
+            Err(why) => skipped(&format!("there is a driver here: {why}")),
         }
     }
 

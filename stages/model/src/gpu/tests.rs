@@ -10,6 +10,7 @@ use crate::dfdx_engine::tests::{
 };
 use crate::engine::{Engine, EngineSettings, Pass, Update};
 use crate::optimizer::Optimizer;
+use crate::skipped::skipped;
 
 /// How far the gradients of the two engines are apart in bf16, as measured: 4.7e-2 at most. Each is as
 /// far from f32, so they round in different places; see `DESIGN.md`.
@@ -257,9 +258,4 @@ fn kernels_compiled_for_gpus_are_those_of_the_sources() {
             "{file}: run build.py"
         );
     }
-}
-
-#[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
-fn skipped(why: &str) {
-    println!("SKIPPED: {why}");
 }

@@ -707,13 +707,13 @@ unsafe fn pack_panels<U: Unit, const P: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skipped::skipped;
 
     /// The chosen units are tested with `matmul`; this one may not be chosen on this CPU.
     #[test]
-    #[expect(clippy::print_stdout, reason = "a test that cannot run says so")]
     fn pairs_and_rounded_operands_give_the_same_products() {
         if !is_x86_feature_detected!("avx512bf16") {
-            println!("SKIPPED: this CPU has no bf16 products");
+            skipped("this CPU has no bf16 products");
             return;
         }
         for (m, n, k) in [(1, 1, 1), (13, 33, 7), (50, 70, 65), (100, 130, 1030)] {

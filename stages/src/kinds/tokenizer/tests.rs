@@ -420,12 +420,12 @@ mod reference {
     use std::env;
 
     use super::*;
+    use crate::skipped::skipped;
 
     fn data() -> Option<PathBuf> {
         let folder = env::var_os("TINYLM_REFERENCE_DATA").map(PathBuf::from);
         if folder.is_none() {
-            let said = b"SKIPPED: TINYLM_REFERENCE_DATA names no folder\n";
-            std::io::Write::write_all(&mut std::io::stderr(), said).unwrap();
+            skipped("TINYLM_REFERENCE_DATA names no folder");
         }
         folder
     }
