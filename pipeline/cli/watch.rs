@@ -100,7 +100,7 @@ fn glance(project: &Project, report: &Report) -> Shown {
     Shown::report(&sections::at_a_glance(report), &options)
 }
 
-/// How far each running stage is, in a line.
+/// How far each running stage is, and where, in a line.
 fn lines(report: &Report) -> Vec<String> {
     let going = report
         .stages
@@ -108,7 +108,10 @@ fn lines(report: &Report) -> Vec<String> {
         .filter_map(|stage| Some((stage, stage.going.as_ref()?)));
     let line = going.map(|(stage, going)| {
         let progress = &going.progress;
-        let mut words = vec![amount(progress.done, progress.total, &progress.unit)];
+        // A job of a cluster is somewhere before it says how far it is.
+        let far = Some(&progress.unit).filter(|unit| !unit.is_empty());
+        let far = far.map(|unit| amount(progress.done, progress.total, unit));
+        let mut words: Vec<String> = far.into_iter().collect();
         words.extend(going.loss.map(|loss| format!("loss {}", number(loss))));
         words.extend(going.tokens_per_second.map(|n| format!("{n:.0} tokens/s")));
         words.extend(
@@ -116,6 +119,8 @@ fn lines(report: &Report) -> Vec<String> {
                 .seconds_left()
                 .map(|left| format!("{} left", duration(left))),
         );
+        let execution = stage.execution.as_ref();
+        words.extend(execution.and_then(|execution| execution.place.clone()));
         format!("{}: {}", stage.row.name, words.join(", "))
     });
     line.collect()

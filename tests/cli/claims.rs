@@ -11,6 +11,81 @@ fn foreign(note: &str) -> String {
     )
 }
 
+/// The key of the first stage of a project that has made nothing.
+fn first_key(project: &Project) -> String {
+    let plan = project.tinylm("plan chain.yaml --json").success().stdout;
+    let key = plan.split("\"key\":").nth(1).unwrap();
+    key.split('"').nth(1).unwrap().to_owned()
+}
+
+/// The folder of a job of a cluster, as its driver leaves it when it dies.
+fn job_of_a_cluster(project: &Project, key: &str) -> String {
+    let folder = format!(".tinylm/work/{key}/0199-a");
+    project.write(&format!("{folder}/job.json"), "{}");
+    let submission = r#"{"number":1,"resources":{}}"#;
+    project.write(&format!("{folder}/submission-1.json"), submission);
+    project.write(&format!("{folder}/submission-1.id"), "4711");
+    folder
+}
+
+#[test]
+fn gc_refuses_while_a_job_of_a_cluster_may_be_at_work_until_it_is_said_to_be_gone() {
+    let project = Project::chain();
+    let folder = job_of_a_cluster(&project, &"0a".repeat(32));
+    project.tinylm("run chain.yaml").success();
+    project.tinylm("rm @last").success();
+    let made = |project: &Project| {
+        project
+            .path(".tinylm/store/artifacts")
+            .read_dir()
+            .unwrap()
+            .count()
+    };
+    let before = made(&project);
+    let refused = project.tinylm("gc").failure(2);
+    let said = "a job of a cluster may be at work in `";
+    assert!(refused.stderr.contains(said), "{refused}");
+    assert!(refused.stderr.contains(&format!("{folder}`")), "{refused}");
+    assert!(
+        refused.stderr.contains("tinylm gc --abandoned"),
+        "{refused}"
+    );
+    assert_eq!(made(&project), before, "nothing was taken");
+    assert!(project.path(&folder).join("job.json").exists());
+    let freed = project.tinylm("gc --abandoned").success();
+    assert_eq!(freed.stdout.matches("artifact ").count(), 3, "{freed}");
+    assert!(!project.path(&folder).exists());
+}
+
+#[test]
+fn nothing_is_started_here_on_a_key_that_a_job_of_a_cluster_may_be_making() {
+    let project = Project::chain();
+    let folder = job_of_a_cluster(&project, &first_key(&project));
+    let refused = project.tinylm("run chain.yaml").failure(1);
+    assert!(
+        refused
+            .stderr
+            .contains("the Slurm job 4711 may be at work on it"),
+        "{refused}"
+    );
+    assert!(refused.stderr.contains("`--executor slurm`"), "{refused}");
+    assert!(
+        project.path(&folder).join("job.json").exists(),
+        "it is left to who can ask"
+    );
+    assert!(
+        project.outcomes().starts_with("corpus failed"),
+        "{}",
+        project.outcomes()
+    );
+    // It has said its last word, and what it says is that nothing came of it.
+    let last =
+        r#"{"ended":{"last":"out_of_time","usage":{"cpu_seconds":0.0,"peak_memory_bytes":0}}}"#;
+    project.write(&format!("{folder}/reports/0001-0000-0000000.jsonl"), last);
+    project.tinylm("run chain.yaml").success();
+    assert_eq!(project.outcomes(), "corpus made, sorted made, first made");
+}
+
 #[test]
 fn gc_refuses_while_another_machine_may_be_at_work_until_it_is_said_to_be_gone() {
     let project = Project::chain();
@@ -36,16 +111,7 @@ fn gc_refuses_while_another_machine_may_be_at_work_until_it_is_said_to_be_gone()
 #[test]
 fn a_key_that_another_machine_makes_is_waited_for_and_named() {
     let project = Project::chain();
-    let plan = project.tinylm("plan chain.yaml --json").success();
-    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
-    let text = plan.to_string();
-    let key = text
-        .split("\"key\":\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
+    let key = first_key(&project);
     let claim = format!(".tinylm/work/{key}/claim.json");
     project.write(&claim, &foreign("`corpus` of run calm-fox-0001"));
     let child = project.start_saying("run chain.yaml", "log");
@@ -58,7 +124,7 @@ fn a_key_that_another_machine_makes_is_waited_for_and_named() {
     project.wait(child).success();
     assert_eq!(project.outcomes(), "corpus made, sorted made, first made");
     assert!(
-        !project.path(".tinylm/work").join(key).exists(),
+        !project.path(".tinylm/work").join(&key).exists(),
         "its own claim is gone too"
     );
 }

@@ -12,6 +12,7 @@ use crate::{
     harness::{Project, wait_until},
     server::Server,
     skipped::skipped,
+    terminal::Terminal,
 };
 
 /// A training that takes some seconds and can be made to take longer.
@@ -251,6 +252,35 @@ fn a_model_is_talked_to_while_it_learns() {
     );
     project.tinylm("stop").success();
     project.wait(run).failure(130);
+}
+
+#[test]
+fn where_a_stage_is_at_work_is_seen_on_a_page_and_in_a_terminal() {
+    const PLACE: &str = "job 4711 on node7";
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("it learns", || learns(&project));
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    let of_run = format!("/run/{}", last_run(&project));
+    assert!(!server.get(&of_run).body.contains("place"));
+    // What a driver writes down of a job of a cluster.
+    let registry = rusqlite::Connection::open(project.path(".tinylm/registry.sqlite")).unwrap();
+    let place = "UPDATE executions SET place = ?1 WHERE stage = 'model'";
+    assert_eq!(registry.execute(place, [PLACE]).unwrap(), 1);
+    for page in [&of_run, "/"] {
+        let page = server.get(page).body;
+        assert!(page.contains(PLACE), "{page}");
+    }
+    match Terminal::open(&project.command(&["watch"])) {
+        Some(mut terminal) => drop(terminal.wait_for(PLACE)),
+        None => skipped("there is no `script` to make a terminal with"),
+    }
+    let watching = project.start_saying("watch", "log");
+    project.tinylm("stop").success();
+    project.wait(run).failure(130);
+    let told = project.wait(watching).failure(1).stdout;
+    let line = told.lines().find(|line| line.starts_with("model: "));
+    assert!(line.is_some_and(|line| line.ends_with(PLACE)), "{told}");
 }
 
 #[test]

@@ -79,11 +79,11 @@ fn under_way() -> (Project, Child, Vec<u32>, String) {
 }
 
 #[test]
-fn one_two_three_and_eight_processes_make_the_same_bytes_and_a_hit_for_each_other() {
+fn one_two_three_four_and_eight_processes_make_the_same_bytes_and_a_hit_for_each_other() {
     let project = project(60);
     project.tinylm("run x.yaml").success();
     let alone = made(&project);
-    for n_ranks in [2, 3, 8] {
+    for n_ranks in [2, 3, 4, 8] {
         share_among(&project, n_ranks);
         let again = project.tinylm("run x.yaml").success();
         assert!(

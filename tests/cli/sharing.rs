@@ -173,7 +173,7 @@ fn what_was_made_before_there_was_a_remote_is_given_once() {
 #[test]
 fn what_is_wrong_or_missing_is_a_miss_told_once_and_mended_by_the_next_push() {
     type Spoil = fn(&Bucket, &str);
-    let spoilt: [(&str, Spoil, &str); 6] = [
+    let spoilt: [(&str, Spoil, &str); 9] = [
         (
             "packs",
             |at, part| at.change(part, |bytes| bytes[3] ^= 1),
@@ -185,6 +185,17 @@ fn what_is_wrong_or_missing_is_a_miss_told_once_and_mended_by_the_next_push() {
             "bytes instead of",
         ),
         ("packs", |at, part| at.remove(part), "lacks `deep/1`"),
+        (
+            "blobs",
+            |at, part| at.change(part, |bytes| bytes[3] ^= 1),
+            "has a wrong `large`",
+        ),
+        (
+            "blobs",
+            |at, part| at.change(part, |bytes| bytes.truncate(bytes.len() - 1)),
+            "bytes instead of",
+        ),
+        ("blobs", |at, part| at.remove(part), "lacks `large`"),
         (
             "lists",
             |at, part| at.change(part, |bytes| bytes[30] ^= 1),

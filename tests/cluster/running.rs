@@ -41,6 +41,32 @@ fn the_same_file_makes_the_same_bytes_on_a_cluster_and_says_where() {
 }
 
 #[test]
+fn a_job_opens_no_index_of_the_registry_on_its_node() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    project.write(".tinylm/shared", "");
+    let node = tempfile::tempdir().unwrap();
+    let [index, began] = ["index", "began"].map(|name| node.path().join(name));
+    let setup = format!(
+        "  setup: \"export TINYLM_INDEX='{}'; touch '{}'\"\n",
+        index.display(),
+        began.display()
+    );
+    let site = project.read(".tinylm/site.yaml") + &setup;
+    project.write(".tinylm/site.yaml", &site);
+    let told = project.tinylm("run x.yaml --executor slurm").success();
+    assert!(told.stdout.contains("5 made"), "{}", told.stdout);
+    assert!(
+        began.exists(),
+        "its jobs were to have an index of their own"
+    );
+    // Whoever opens a registry makes one: on its own disk, or in the home if it knows no better.
+    assert!(!index.exists());
+    assert!(!project.path(".tinylm/registry.sqlite").exists());
+}
+
+#[test]
 fn a_driver_that_is_killed_leaves_its_job_at_work_and_resume_adopts_it() {
     let Some(lab) = lab() else { return };
     let _peace = lab.in_peace();

@@ -133,12 +133,12 @@ impl Here {
             Ok(started) => started,
             Err(error) => return (Some(Last::Failed(error)), Usage::default()),
         };
-        let kills = out_of_memory_kills();
+        let kills = out_of_memory_kills(Path::new("/"));
         let ears = Ears::listen(&self.folder, child.pid, reports);
         let mut origin = None;
         let (end, usage) = attend(child, &job, reports, &mut origin);
         let heard = ears.stop();
-        let was_out_of_memory = out_of_memory_kills() > kills;
+        let was_out_of_memory = out_of_memory_kills(Path::new("/")) > kills;
         let last = match end {
             // A grandchild may be killed and its parent end well, with half of its work.
             End::Finished(_) if was_out_of_memory => {
@@ -472,21 +472,84 @@ impl Ears {
 ///
 /// A stage of somebody else's program may lose a grandchild to it and end well, or with an error that
 /// says nothing of memory.
-fn out_of_memory_kills() -> u64 {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+fn out_of_memory_kills(root: &Path) -> u64 {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let counts = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
         let file = match controllers {
-            "" => format!("/sys/fs/cgroup{path}/memory.events"),
-            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.oom_control"),
+            "" => format!("sys/fs/cgroup{path}/memory.events"),
+            "memory" => format!("sys/fs/cgroup/memory{path}/memory.oom_control"),
             _ => return None,
         };
-        let text = fs::read_to_string(file).ok()?;
+        let text = fs::read_to_string(root.join(file)).ok()?;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("oom_kill "))?;
         line.trim().parse::<u64>().ok()
     });
     counts.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says in a tree of these files.
+    fn kills(files: &[(&str, &str)]) -> u64 {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        out_of_memory_kills(root.path())
+    }
+
+    const GROUPS: &str = "proc/self/cgroup";
+    /// As version 1 has it.
+    const CONTROL: &str = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+    /// As version 2 has it: twice was there no room, and three processes went.
+    const EVENTS: &str =
+        "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\noom_group_kill 1\nsock_throttled 0\n";
+
+    #[test]
+    fn kills_for_memory_are_counted_in_either_version_of_control_groups() {
+        let first = [
+            (GROUPS, "9:cpuset:/\n5:memory:/slurm/job_7/step_0\n"),
+            (
+                "sys/fs/cgroup/memory/slurm/job_7/step_0/memory.oom_control",
+                CONTROL,
+            ),
+        ];
+        assert_eq!(kills(&first), 2);
+        let second = [
+            (GROUPS, "0::/system.slice/slurmstepd.scope/job_7\n"),
+            (
+                "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/memory.events",
+                EVENTS,
+            ),
+            ("sys/fs/cgroup/memory.events", "oom_kill 70\n"),
+        ];
+        assert_eq!(kills(&second), 3);
+        // Both at once, where only the first has the memory.
+        let mixed = [
+            (
+                GROUPS,
+                "5:memory:/job_7\n1:name=systemd:/job_7\n0::/job_7\n",
+            ),
+            ("sys/fs/cgroup/memory/job_7/memory.oom_control", CONTROL),
+            ("sys/fs/cgroup/job_7/cgroup.procs", ""),
+        ];
+        assert_eq!(kills(&mixed), 2);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_say_has_killed_nothing() {
+        assert_eq!(kills(&[]), 0);
+        assert_eq!(kills(&[(GROUPS, "0::/job_7\n")]), 0);
+        let old = "oom_kill_disable 0\nunder_oom 0\n";
+        let file = "sys/fs/cgroup/memory/a/memory.oom_control";
+        assert_eq!(kills(&[(GROUPS, "5:memory:/a\n"), (file, old)]), 0);
+    }
 }

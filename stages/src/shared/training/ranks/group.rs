@@ -35,6 +35,9 @@ const ENDING: Duration = Duration::from_millis(500);
 /// Losses without a step in between, after which this process goes on alone.
 const LOSSES_MAX: u32 = 3;
 
+/// One that came: what it says of itself, where it listens, and its connections for orders and for numbers.
+pub(super) type Came = (Hello, SocketAddr, Link, Link);
+
 /// All processes that share a training.
 pub(crate) struct Group<'a, 'b> {
     io: &'a StageIo<'b>,
@@ -135,30 +138,9 @@ impl<'a, 'b> Group<'a, 'b> {
     fn introduce(
         &self,
         engine: &mut dyn Engine,
-        came: Vec<(Hello, SocketAddr, Link, Link)>,
+        came: Vec<Came>,
     ) -> Result<(Vec<Peer>, Vec<Peer>), ReductionError> {
-        let kernels = engine.machine().kernels.clone();
-        for (hello, _, orders, _) in &came {
-            let here = env!("CARGO_PKG_VERSION");
-            let what = match hello {
-                hello if hello.kernels != kernels => format!(
-                    "process {} on {} computes with {}, and this one with {kernels}: their sums would be other bits",
-                    hello.rank + 1,
-                    hello.host,
-                    hello.kernels
-                ),
-                hello if hello.version != here => format!(
-                    "process {} on {} is tinylm {}, and this one {here}",
-                    hello.rank + 1,
-                    hello.host,
-                    hello.version
-                ),
-                _ => continue,
-            };
-            // It has its answer then, whether it hears it or not.
-            let _ = orders.send(&Welcome::Refused(what.clone()));
-            return Err(ReductionError::Refused(what));
-        }
+        refuse_others(&came, &engine.machine().kernels)?;
         let n_numbers = n_numbers(engine);
         let n_ranks = came.len() + 1;
         let listening: Vec<SocketAddr> = came.iter().map(|(_, at, ..)| *at).collect();
@@ -340,15 +322,41 @@ impl Drop for Children {
     }
 }
 
+/// Refuses the first whose sums would be other bits.
+pub(super) fn refuse_others(came: &[Came], kernels: &str) -> Result<(), ReductionError> {
+    let here = env!("CARGO_PKG_VERSION");
+    for (hello, _, orders, _) in came {
+        let what = match hello {
+            hello if hello.kernels != kernels => format!(
+                "process {} on {} computes with {}, and this one with {kernels}: their sums would be other bits",
+                hello.rank + 1,
+                hello.host,
+                hello.kernels
+            ),
+            hello if hello.version != here => format!(
+                "process {} on {} is tinylm {}, and this one {here}",
+                hello.rank + 1,
+                hello.host,
+                hello.version
+            ),
+            _ => continue,
+        };
+        // It has its answer then, whether it hears it or not.
+        let _ = orders.send(&Welcome::Refused(what.clone()));
+        return Err(ReductionError::Refused(what));
+    }
+    Ok(())
+}
+
 /// Waits for those who were started: each comes twice, for orders and for numbers.
 fn gather(
     listener: &TcpListener,
     secret: &Secret,
     children: &mut Children,
     is_stopped: &dyn Fn() -> bool,
-) -> Vec<(Hello, SocketAddr, Link, Link)> {
+) -> Vec<Came> {
     let until = Instant::now() + COMING;
-    let mut came: Vec<(Hello, SocketAddr, Link, Link)> = Vec::new();
+    let mut came: Vec<Came> = Vec::new();
     let mut waiting: Vec<(Hello, Link)> = Vec::new();
     loop {
         let here: Vec<usize> = came.iter().map(|(hello, ..)| hello.rank).collect();

@@ -13,8 +13,13 @@ use tinylm_model::{
     tree::{nodes, sum},
 };
 
+use tinylm_pipeline::Follows;
+
 use super::{
+    Errand, Hello,
+    group::refuse_others,
     link::{Link, Secret},
+    member::Member,
     mesh::{Mesh, Peer},
 };
 
@@ -160,4 +165,49 @@ fn a_stranger_is_not_let_in_and_learns_nothing_by_which_it_would_be() {
         );
         called.join().unwrap();
     });
+}
+
+/// What both sides say of a process that comes with these kernels, and as `change` has it.
+#[track_caller]
+fn refused(kernels: &str, change: fn(&mut Hello)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let secret = Secret::new().unwrap();
+    let follows = Follows {
+        rank: 2,
+        addresses: vec![listener.local_addr().unwrap().to_string()],
+        secret: secret.text(),
+    };
+    thread::scope(|scope| {
+        let joining = scope.spawn(|| Member::join(&follows, kernels));
+        let answered = || {
+            let (stream, from) = listener.accept().unwrap();
+            let link = Link::answer(stream, &secret).unwrap();
+            (link.receive::<Hello>().unwrap(), from, link)
+        };
+        let ((mut hello, from, orders), (_, _, numbers)) = (answered(), answered());
+        assert_eq!(hello.errand, Errand::Orders);
+        hello.host = "node7".to_owned();
+        change(&mut hello);
+        let here = refuse_others(&[(hello, from, orders, numbers)], "avx2");
+        let Err(ReductionError::Refused(here)) = here else {
+            panic!("{here:?}");
+        };
+        let there = joining.join().unwrap().err().unwrap();
+        assert_eq!(there.message, "cannot take part in the training");
+        assert_eq!(there.cause.as_ref(), Some(&here));
+        here
+    })
+}
+
+#[test]
+fn one_with_other_kernels_or_of_another_version_is_refused_and_both_sides_say_why() {
+    assert_eq!(
+        refused("avx512", |_| ()),
+        "process 3 on node7 computes with avx512, and this one with avx2: their sums would be other bits"
+    );
+    let here = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        refused("avx2", |hello| hello.version.push_str("-old")),
+        format!("process 3 on node7 is tinylm {here}-old, and this one {here}")
+    );
 }
