@@ -41,6 +41,8 @@ mod readme;
 mod records;
 mod remote_store;
 mod running;
+#[path = "../../registry/remote/tests/s3/mod.rs"]
+mod s3;
 mod scaling;
 mod server;
 mod serving;

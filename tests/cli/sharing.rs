@@ -4,12 +4,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
     bucket::{Bucket, Fault},
     harness::{Output, Project, signal, wait_until},
+    s3::Server,
 };
 
 const SECRET: &str = "wJalrXUtnFEMI";
@@ -99,6 +100,11 @@ fn a_teammate_with_an_empty_home_hits_every_stage() {
 
 /// `tinylm` in a project, with a bucket behind its store.
 fn with(bucket: &Bucket, project: &Project, mode: &str, args: &str) -> Command {
+    with_server(&bucket.endpoint(), project, mode, args)
+}
+
+/// The same with any server of S3.
+fn with_server(endpoint: &str, project: &Project, mode: &str, args: &str) -> Command {
     let words: Vec<&str> = args.split_whitespace().collect();
     let mut command = project.command(&words);
     command
@@ -106,7 +112,7 @@ fn with(bucket: &Bucket, project: &Project, mode: &str, args: &str) -> Command {
         .env("TINYLM_REMOTE", "s3://bucket/team")
         .env("TINYLM_REMOTE_MODE", mode)
         .env("TINYLM_REMOTE_TIMEOUT", "1")
-        .env("AWS_ENDPOINT_URL", bucket.endpoint())
+        .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", SECRET);
     command
@@ -229,6 +235,69 @@ fn what_is_wrong_or_missing_is_a_miss_told_once_and_mended_by_the_next_push() {
             next.outcomes(),
             "corpus hit, sorted hit, first hit",
             "{part}"
+        );
+    }
+}
+
+#[test]
+fn a_blob_that_a_real_server_has_wrong_short_or_lost_is_a_miss_told_once_and_healed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = Server::s3s(&folder) else {
+        return;
+    };
+    let run = |project: &Project, mode: &str| {
+        let mut command = with_server(&server.1, project, mode, "run chain.yaml");
+        command
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "hunter22")
+            .env("TINYLM_REMOTE_TIMEOUT", "20");
+        project.output(&mut command).success()
+    };
+    let made = run(&project(), "write");
+    assert!(made.stderr.contains("pushed 3 artifacts"), "{made}");
+    let blobs = files_below(&folder.path().join("bucket/team/v1/blobs"));
+    let mut large = blobs
+        .into_iter()
+        .filter(|blob| fs::metadata(blob).unwrap().len() == 400_000);
+    let large = large.next().unwrap();
+
+    type Spoil = fn(&mut Vec<u8>);
+    let spoilt: [(Spoil, &str); 3] = [
+        (|bytes| bytes[3] ^= 1, "has a wrong `large`"),
+        (
+            |bytes| bytes.truncate(399_999),
+            "399999 bytes instead of 400000",
+        ),
+        (Vec::clear, "lacks `large`"),
+    ];
+    for (spoil, said) in spoilt {
+        let mut bytes = fs::read(&large).unwrap();
+        spoil(&mut bytes);
+        match bytes.is_empty() {
+            true => fs::remove_file(&large).unwrap(),
+            false => fs::write(&large, bytes).unwrap(),
+        }
+        let theirs = project();
+        let made = run(&theirs, "write");
+        assert!(made.stdout.contains(said), "{said}: {made}");
+        assert_eq!(
+            made.stdout.matches("the remote store's").count(),
+            1,
+            "{made}"
+        );
+        assert_eq!(theirs.outcomes(), "corpus hit, sorted made, first hit");
+        theirs.tinylm("cache verify").success();
+        let again = run(&theirs, "write");
+        assert!(
+            !format!("{again}").contains("the remote store's"),
+            "{again}"
+        );
+        let next = project();
+        run(&next, "read");
+        assert_eq!(
+            next.outcomes(),
+            "corpus hit, sorted hit, first hit",
+            "{said}"
         );
     }
 }
@@ -549,6 +618,79 @@ fn a_project_names_its_store_in_a_file_and_a_person_can_do_without() {
     assert!(wrong.stderr.contains("`tinylm-remote.yaml`: "), "{wrong}");
 }
 
+/// Makes all that a remote in a folder holds older than a week.
+fn age(shared: &Path) {
+    for file in files_below(shared) {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        let old = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+        file.set_modified(old).unwrap();
+    }
+}
+
+#[test]
+fn what_is_being_pushed_is_not_taken_by_a_sweep() {
+    const BYTES: u64 = 3_000_000;
+    let shared = tempfile::tempdir().unwrap();
+    let large = format!(
+        "\"mkdir '{{out}}/large'; for n in $(seq 24); do yes $n | head -c {BYTES} > '{{out}}/large/'$n; done; sort '"
+    );
+    let ours = Project::chain();
+    ours.replace("chain.yaml", "\"sort '", &large);
+    ours.replace("chain.yaml", "[sorted.txt]", "[sorted.txt, large]");
+    run(&ours, shared.path(), "write").success();
+    let blobs = || {
+        let blobs = files_below(&shared.path().join("v1/blobs"));
+        let blobs = blobs.into_iter().filter_map(|blob| {
+            let found = fs::metadata(&blob).ok()?;
+            let age = found.modified().ok()?.elapsed().unwrap_or_default();
+            (found.len() == BYTES).then_some((blob, age < Duration::from_secs(3600)))
+        });
+        blobs.collect::<Vec<(PathBuf, bool)>>()
+    };
+    let young = || -> Vec<PathBuf> {
+        let blobs = blobs().into_iter().filter(|(_, is_young)| *is_young);
+        blobs.map(|(blob, _)| blob).collect()
+    };
+    // No key speaks of it any more, and it is old: a push must write it anew, and a sweep may take it.
+    let is_of_sorted = |key: &PathBuf| {
+        let text = fs::read_to_string(key).unwrap();
+        text.contains("\"stage\":\"sorted\"")
+    };
+    let mut keys = files_below(&shared.path().join("v1/keys")).into_iter();
+    let key = keys.find(is_of_sorted).unwrap();
+    fs::remove_file(&key).unwrap();
+    age(shared.path());
+    assert_eq!(blobs().len(), 24);
+
+    let mut push = sharing(&ours, shared.path(), "write", "push @last");
+    let mut push = push.stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the first that is written anew", || !young().is_empty());
+    signal(push.id(), "STOP");
+    let (written, is_over) = (young(), key.exists());
+    let other = project();
+    let swept = other.output(&mut sharing(&other, shared.path(), "write", "gc --remote"));
+    let left = blobs();
+    signal(push.id(), "CONT");
+    assert!(push.wait().unwrap().success());
+
+    assert!(
+        !is_over && written.len() < 24,
+        "it was stopped in the middle"
+    );
+    let swept = swept.success();
+    assert!(
+        !swept.stdout.contains(" 0 objects"),
+        "the old ones went: {swept}"
+    );
+    let left: Vec<PathBuf> = left.into_iter().map(|(blob, _)| blob).collect();
+    assert_eq!(left, written, "and these alone stayed");
+    let theirs = Project::chain();
+    theirs.write("chain.yaml", &ours.read("chain.yaml"));
+    run(&theirs, shared.path(), "read").success();
+    assert_eq!(theirs.outcomes(), "corpus hit, sorted hit, first hit");
+    theirs.tinylm("cache verify").success();
+}
+
 #[test]
 fn a_remote_is_swept_of_what_no_key_speaks_of_but_of_nothing_young() {
     let shared = tempfile::tempdir().unwrap();
@@ -575,11 +717,7 @@ fn a_remote_is_swept_of_what_no_key_speaks_of_but_of_nothing_young() {
         gc("").contains("0 objects"),
         "a push may be about to speak of them"
     );
-    for file in files_below(shared.path()) {
-        let file = fs::File::options().write(true).open(file).unwrap();
-        let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
-        file.set_modified(old).unwrap();
-    }
+    age(shared.path());
     assert!(
         gc("--dry-run").contains("would free 400"),
         "its list, its pack, its blob"

@@ -1,21 +1,15 @@
 //! Real servers of S3, where they are installed: s3s-fs from crates.io, moto from PyPI.
 //!
 //! What is pushed to them comes back, large objects in parts too. Nothing needs a name to be created
-//! only once: s3s-fs lets several creators win. It is a process rather than a library of this test,
-//! since the features that it wants of shared crates would have all of them compiled twice.
+//! only once: s3s-fs lets several creators win.
 
+mod s3;
 #[path = "../../../tests/skipped/mod.rs"]
 mod skipped;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, process::Command, sync::Arc, thread, time::Duration};
 
+use s3::Server;
 use skipped::skipped;
 use tinylm_registry::{
     Condition, Digest, Fetched, Home, KeyRecord, Patient, Store, keys::write_key,
@@ -178,50 +172,6 @@ fn two_who_push_the_same_at_once_leave_it_whole() {
     let theirs = Member::new(&remote(endpoint, "hunter22"));
     let fetched = theirs.store.fetch(&records[0].key, &Patient);
     assert!(matches!(fetched, Fetched::Whole { .. }), "{fetched:?}");
-}
-
-/// A server in a process, ended with its guard.
-struct Server(Child, String);
-
-impl Server {
-    /// Starts a program that is told its port; nothing where it is not installed.
-    fn start(program: &str, args: &[&str]) -> Option<Self> {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let mut command = Command::new(program);
-        let port_word = port.to_string();
-        command.args(args.iter().map(|arg| arg.replace("PORT", &port_word)));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(mut child) = command.spawn() else {
-            skipped(&format!("there is no {program}"));
-            return None;
-        };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let is_alive = child.try_wait().unwrap().is_none();
-            let is_late = begun.elapsed() > Duration::from_secs(60);
-            assert!(is_alive && !is_late, "{program} does not start");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Some(Self(child, format!("http://127.0.0.1:{port}")))
-    }
-
-    /// s3s-fs with a bucket.
-    fn s3s(folder: &tempfile::TempDir) -> Option<Self> {
-        fs::create_dir(folder.path().join("bucket")).unwrap();
-        let root = folder.path().to_str().unwrap();
-        let keys = ["--access-key", "test", "--secret-key", "hunter22"];
-        let place = ["--host", "127.0.0.1", "--port", "PORT", root];
-        Self::start("s3s-fs", &[&keys[..], &place[..]].concat())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 #[test]
