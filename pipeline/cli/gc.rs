@@ -26,6 +26,9 @@ pub(crate) struct GcArgs {
     #[arg(long)]
     pub(crate) abandoned: bool,
     /// Of the team's store instead: what no key speaks of, if it is older than a week
+    ///
+    /// Parts of a large file whose push was killed stay in a bucket of S3 beside that: no list has them. A rule
+    /// of the bucket takes them away (`AbortIncompleteMultipartUpload`; registry/remote/DESIGN.md has the command).
     #[arg(long, conflicts_with = "abandoned")]
     pub(crate) remote: bool,
     /// With --remote: the keys too that were pushed more than so many days ago

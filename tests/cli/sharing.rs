@@ -692,6 +692,41 @@ fn what_is_being_pushed_is_not_taken_by_a_sweep() {
 }
 
 #[test]
+fn what_a_killed_push_has_half_written_into_a_folder_goes_after_a_week() {
+    let shared = tempfile::tempdir().unwrap();
+    let ours = Project::chain();
+    // In parts, so that it stands half-written for a while.
+    let large = "\"truncate -s 200M '{out}/large'; sort '";
+    ours.replace("chain.yaml", "\"sort '", large);
+    ours.replace("chain.yaml", "[sorted.txt]", "[sorted.txt, large]");
+    ours.tinylm("run chain.yaml").success();
+    let halves = || {
+        let mut files = files_below(&shared.path().join("v1"));
+        files.retain(|file| file.to_string_lossy().contains('#'));
+        files
+    };
+    let mut push = sharing(&ours, shared.path(), "write", "push @last");
+    let mut push = push.stderr(Stdio::null()).spawn().unwrap();
+    let is_large = |half: &PathBuf| fs::metadata(half).is_ok_and(|half| half.len() > 8_000_000);
+    wait_until("a part of `large`", || halves().iter().any(is_large));
+    signal(push.id(), "KILL");
+    push.wait().unwrap();
+    let left = halves();
+    assert!(!left.is_empty(), "it was killed in the middle");
+    let gc = |args: &str| {
+        let mut command = sharing(&ours, shared.path(), "write", &format!("gc --remote{args}"));
+        ours.output(&mut command).success().stdout
+    };
+    assert!(gc("").contains(" 0 objects"), "it may still be written");
+    assert_eq!(halves(), left);
+    age(shared.path());
+    let would = gc(" --dry-run");
+    assert_eq!(halves(), left);
+    assert_eq!(gc("").replace("freed", "would free"), would);
+    assert_eq!(halves(), [] as [PathBuf; 0]);
+}
+
+#[test]
 fn a_remote_is_swept_of_what_no_key_speaks_of_but_of_nothing_young() {
     let shared = tempfile::tempdir().unwrap();
     let ours = project();

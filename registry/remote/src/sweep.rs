@@ -4,8 +4,12 @@
 //! looked at once more before it goes: a push relies on nothing that is older than half of that, so
 //! what it is about to speak of stays. A record goes before the list that it speaks of, a list before
 //! its files: killed anywhere, what is left is sound.
+//!
+//! What a killed push has left of a large object is in no list. In a folder it is a file beside the object's
+//! place, found here; in a bucket its parts are asked for by a request that `object_store` does not make, so
+//! the bucket's own rule has to expire them.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fs, path::Path, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -100,6 +104,9 @@ pub(crate) async fn sweep(
         let of_sort = others.iter().filter(|object| object.is_of(sort));
         sweep.remove(of_sort.filter(nobodys), &mut swept).await?;
     }
+    if let Some(folder) = wire.folder() {
+        sweep.remove_halves(&folder.join("v1"), &mut swept);
+    }
     Ok(swept)
 }
 
@@ -193,6 +200,39 @@ impl Sweep<'_> {
         }
         Ok(n)
     }
+
+    /// Removes what stands half-written below a folder and was not written on for long.
+    fn remove_halves(&self, folder: &Path, swept: &mut Swept) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else {
+                continue;
+            };
+            if meta.is_dir() {
+                self.remove_halves(&entry.path(), swept);
+                continue;
+            }
+            let written = meta.modified().map(seconds).unwrap_or(i64::MAX);
+            let is_old_half =
+                is_half(&entry.file_name().to_string_lossy()) && self.is_older(written, GRACE);
+            if is_old_half && (self.is_dry || fs::remove_file(entry.path()).is_ok()) {
+                swept.n_objects += 1;
+                swept.bytes += meta.len();
+            }
+        }
+    }
+}
+
+/// The library writes a file under its name, `#` and a number, until it is whole.
+fn is_half(name: &str) -> bool {
+    let number = name.split_once('#').map_or("", |(_, number)| number);
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn seconds(time: std::time::SystemTime) -> i64 {
+    let since = time.duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 fn written(meta: &ObjectMeta) -> i64 {

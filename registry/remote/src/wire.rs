@@ -169,6 +169,14 @@ impl Wire {
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
     }
 
+    /// The folder, where the remote is one.
+    pub(crate) fn folder(&self) -> Option<&std::path::Path> {
+        match &self.way {
+            Way::File { folder, .. } => Some(folder),
+            Way::S3(_) | Way::Http(_) => None,
+        }
+    }
+
     pub(crate) fn store(&self) -> Result<&Arc<dyn ObjectStore>, Fault> {
         let store = self.store.get_or_init(|| self.way.build(self.patience));
         store
