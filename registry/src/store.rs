@@ -103,12 +103,11 @@ impl Store {
         let Err(error) = staged.move_to(&target) else {
             return Ok(());
         };
-        if !target.exists() {
-            return Err(error);
-        }
+        // Not by whether it is there: this machine may remember that it was not.
         match self.condition(digest)? {
             Condition::Whole(_) => staged.remove(),
-            Condition::Missing | Condition::Damaged { .. } => {
+            Condition::Missing => Err(error),
+            Condition::Damaged { .. } => {
                 self.discard(digest)?;
                 staged.move_to(&target)
             }
