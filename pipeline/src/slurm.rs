@@ -18,11 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tinylm_registry::{Holder, Home, Life, Place};
+use tinylm_registry::{Digest, Holder, Home, Life, Place};
 
 use crate::{
     claiming::claim_key,
     error::StageError,
+    event::Event,
     executor::{Adopted, Claim, Claimed, Exclusive, Executor, Job, JobId, News, Stop},
 };
 
@@ -68,6 +69,10 @@ pub struct Slurm {
     arrays: Arrays,
     /// Jobs of other drivers that the scheduler does not know: since when, and since which answer.
     gone: Mutex<HashMap<String, (Instant, u64)>>,
+    /// What is to be said of keys whose last job ended without a word, once there is another.
+    silent: Mutex<HashMap<Digest, String>>,
+    /// The same of jobs.
+    to_say: Mutex<HashMap<JobId, String>>,
 }
 
 impl Slurm {
@@ -82,11 +87,13 @@ impl Slurm {
             pool: Mutex::default(),
             arrays: Arrays::default(),
             gone: Mutex::default(),
+            silent: Mutex::default(),
+            to_say: Mutex::default(),
         })
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, Tracked>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.jobs)
     }
 
     /// Lays a light stage into the pool, and brings a new one where the last has closed.
@@ -196,6 +203,27 @@ impl Slurm {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is to be said of a job that was there and is gone, if it left no word itself.
+fn silent_end(folder: &JobFolder) -> Result<Option<String>, StageError> {
+    let Some(submission) = folder.last_submission()? else {
+        return Ok(None);
+    };
+    let (Some(id), None) = (&submission.id, folder.last_word(submission.number)?) else {
+        return Ok(None);
+    };
+    let from = match folder.saved().is_empty() {
+        true => "its beginning",
+        false => "its last checkpoint",
+    };
+    Ok(Some(format!(
+        "its job {id} ended without a word while no run looked; made anew from {from}"
+    )))
+}
+
 impl Drop for Slurm {
     fn drop(&mut self) {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,6 +263,9 @@ impl Executor for Slurm {
                     .insert(job.clone(), Tracked::adopted(folder, file, submission));
                 return Ok(Some(Adopted { job, execution_id }));
             }
+            if let Some(message) = silent_end(&folder)? {
+                locked(&self.silent).insert(file.draft.key, message);
+            }
             folder.place().remove()?;
         }
         Ok(None)
@@ -261,6 +292,9 @@ impl Executor for Slurm {
             None if is_for_pool => self.submit_to_pool(&mut tracked, &job.home)?,
             None => tracked.submit(&self.asked)?,
         }
+        if let Some(message) = locked(&self.silent).remove(&job.draft.key) {
+            locked(&self.to_say).insert(id.clone(), message);
+        }
         self.jobs().insert(id.clone(), tracked);
         Ok(id)
     }
@@ -274,6 +308,9 @@ impl Executor for Slurm {
             let Some(tracked) = all.get_mut(id) else {
                 continue;
             };
+            if let Some(message) = locked(&self.to_say).remove(id) {
+                told.push((id.clone(), News::Said(Event::Warning { message })));
+            }
             let news = tracked.news(&answer, &self.asked);
             if let Some(lost) = tracked.lost_pool() {
                 self.forget_pool(&lost);
