@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The scheduler's number of the job that trains.
-fn job_of_base(project: &Project) -> String {
+pub(crate) fn job_of_base(project: &Project) -> String {
     let place = || {
         let executions = project.executions().into_iter();
         let mut bases = executions.filter(|(stage, ..)| stage == "base");
@@ -327,7 +327,7 @@ fn a_finished_job_that_is_queued_again_does_nothing_twice() {
 }
 
 /// A stage that says outside of its outputs that it ran.
-fn counting(project: &Project) {
+pub(crate) fn counting(project: &Project) {
     let here = project.path("").display().to_string();
     let line = format!("echo x >> {here}count; sleep 2; touch '{{out}}/x'");
     let stage = format!(

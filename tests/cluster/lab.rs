@@ -276,29 +276,42 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
 
     /// The process that carries out the stage of a job; none once it is gone.
     pub(crate) fn stage_of(&self, job: &str) -> Option<u32> {
+        self.process_of(job, "exec-stage")
+    }
+
+    /// The process of a job that starts the stage and commits what it made; none once it is gone.
+    pub(crate) fn committer_of(&self, job: &str) -> Option<u32> {
+        self.process_of(job, "exec-job")
+    }
+
+    fn process_of(&self, job: &str, does: &str) -> Option<u32> {
         let is_of_job = |environment: &Environment| environment.get("SLURM_JOB_ID") == Some(job);
-        self.stages()
+        self.processes_that(does)
             .find(|(_, environment)| is_of_job(environment))
             .map(|(pid, _)| pid)
     }
 
     /// A process that carries out a part as the task of an array, with the job and the task as Slurm names them.
     pub(crate) fn part_at_work(&self) -> Option<(u32, String)> {
-        self.stages().find_map(|(pid, environment)| {
-            let array = environment.get("SLURM_ARRAY_JOB_ID")?;
-            let task = environment.get("SLURM_ARRAY_TASK_ID")?;
-            Some((pid, format!("{array}_{task}")))
-        })
+        self.processes_that("exec-stage")
+            .find_map(|(pid, environment)| {
+                let array = environment.get("SLURM_ARRAY_JOB_ID")?;
+                let task = environment.get("SLURM_ARRAY_TASK_ID")?;
+                Some((pid, format!("{array}_{task}")))
+            })
     }
 
-    fn stages(&self) -> impl Iterator<Item = (u32, Environment)> + use<> {
-        let config = self.config();
+    fn processes_that(&self, does: &str) -> impl Iterator<Item = (u32, Environment)> + use<> {
+        let configs = NODES.map(|node| self.config_of(node));
+        let does = does.to_owned();
         processes().filter(move |(pid, environment)| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            environment.get("SLURM_CONF") == Some(&config)
+            environment
+                .get("SLURM_CONF")
+                .is_some_and(|own| configs.iter().any(|config| config == own))
                 && words
                     .split(|byte| *byte == 0)
-                    .any(|word| word == b"exec-stage")
+                    .any(|word| word == does.as_bytes())
         })
     }
 
@@ -315,16 +328,37 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
 
     /// Takes a node away with all that runs on it, until what is returned is dropped.
     pub(crate) fn without_node(&self, node: &str) -> impl Drop + use<'_> {
-        let mut gone = vec![self.pid(node)];
-        for pid in processes_of_node(node, &self.config_of(node)) {
-            gone.extend(shepherds(pid));
-            gone.push(pid);
-        }
+        let gone = self.all_of_node(node);
         // Stopped first, so that none of them sees another one die.
         gone.iter().for_each(|pid| kill(*pid, Signal::STOP));
         gone.iter().for_each(|pid| kill(*pid, Signal::KILL));
         let node = node.to_owned();
         Mended(move || self.start_node(&node))
+    }
+
+    /// Lets a node hang with all that runs on it, as a machine does whose disk is away: it answers nobody, and
+    /// nothing of it is gone. Those who run the cluster say that it is down. It is started anew once what is
+    /// returned is dropped.
+    pub(crate) fn with_hung_node(&self, node: &str) -> impl Drop + use<'_> {
+        let hung = self.all_of_node(node);
+        hung.iter().for_each(|pid| kill(*pid, Signal::STOP));
+        let name = format!("NodeName={node}");
+        self.slurm("scontrol", &["update", &name, "State=DOWN", "Reason=hangs"]);
+        let node = node.to_owned();
+        Mended(move || {
+            hung.iter().for_each(|pid| kill(*pid, Signal::KILL));
+            self.start_node(&node);
+        })
+    }
+
+    /// A node's daemon, the shepherds of its jobs and the jobs.
+    fn all_of_node(&self, node: &str) -> Vec<u32> {
+        let mut all = vec![self.pid(node)];
+        for pid in processes_of_node(node, &self.config_of(node)) {
+            all.extend(shepherds(pid));
+            all.push(pid);
+        }
+        all
     }
 
     /// Asks one of Slurm's own programs; what it says counts only if it succeeds.
@@ -333,6 +367,21 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
         command.args(args).env("SLURM_CONF", self.config());
         let output = command.output().unwrap();
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The jobs that the scheduler knows, dead ones too, each as this format says it.
+    pub(crate) fn jobs(&self, format: &str) -> Vec<String> {
+        let mut jobs = None;
+        wait_for("an answer of the scheduler", || {
+            let args = ["--noheader", "--states=all", "--format", format];
+            let mut command = Command::new("squeue");
+            command.args(args).env("SLURM_CONF", self.config());
+            let output = command.output().unwrap();
+            jobs = output.status.success().then_some(output.stdout);
+            jobs.is_some()
+        });
+        let text = String::from_utf8(jobs.unwrap()).unwrap();
+        text.lines().map(|line| line.trim().to_owned()).collect()
     }
 
     /// For tests that share the cluster with others.

@@ -4,6 +4,7 @@
 //! made twice, and a clear line says what happened. Where there is no Slurm to start, the tests say
 //! so and pass.
 
+mod absences;
 mod faults;
 mod lab;
 mod parts;

@@ -189,6 +189,11 @@ impl<'a> Project<'a> {
 
     /// Starts `tinylm` and leaves it running; what it says goes to the file `log`.
     pub(crate) fn start(&self, args: &str) -> Child {
+        self.started(self.command(args))
+    }
+
+    /// Starts a command and leaves it running as [`Project::start`] does.
+    pub(crate) fn started(&self, mut command: Command) -> Child {
         let log = || {
             fs::OpenOptions::new()
                 .create(true)
@@ -196,11 +201,7 @@ impl<'a> Project<'a> {
                 .open(self.path("log"))
                 .unwrap()
         };
-        self.command(args)
-            .stdout(log())
-            .stderr(log())
-            .spawn()
-            .unwrap()
+        command.stdout(log()).stderr(log()).spawn().unwrap()
     }
 
     #[track_caller]
@@ -249,6 +250,12 @@ impl<'a> Project<'a> {
         let file = self.path(&name);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         format!("{}:{path}", self.path("bin").display())
+    }
+
+    /// Adds a line to what the site file says of Slurm.
+    pub(crate) fn site_says(&self, line: &str) {
+        let site = self.read(".tinylm/site.yaml");
+        self.write(".tinylm/site.yaml", &format!("{site}  {line}\n"));
     }
 
     /// Column of executions by stage, in the order in which they began.
