@@ -127,6 +127,33 @@ fn the_same_bytes_are_kept_once_even_when_committed_at_once() {
 }
 
 #[test]
+fn what_another_machine_moves_in_between_look_and_move_stays_if_it_is_whole() {
+    let fixture = Fixture::new();
+    // Without the lock, which reaches no other machine.
+    let late = || {
+        let out = fixture.out(FILES);
+        let manifest = read_contents(&scan(&out).unwrap(), true).unwrap();
+        let staged = fixture.store.new_staged();
+        assemble(&staged, &out, &manifest).unwrap();
+        (staged, manifest.digest)
+    };
+    let file = |digest| fs::metadata(fixture.path(digest, "a.txt")).unwrap().ino();
+    let (staged, digest) = late();
+    assert_eq!(fixture.commit(FILES), digest);
+    let theirs = file(&digest);
+    fixture.store.settle(&staged, &digest).unwrap();
+    assert_eq!(file(&digest), theirs);
+
+    let (staged, _) = late();
+    let ours = fs::metadata(staged.join(super::FILES).join("a.txt")).unwrap();
+    fs::remove_file(fixture.path(&digest, "a/b.txt")).unwrap();
+    fixture.store.settle(&staged, &digest).unwrap();
+    assert_eq!(file(&digest), ours.ino());
+    fixture.assert_whole(&digest);
+    assert_eq!(fixture.leftovers(), [] as [Place; 0]);
+}
+
+#[test]
 fn any_change_is_named_and_a_commit_of_the_same_bytes_heals_it() {
     let fixture = Fixture::new();
     let digest = fixture.commit(FILES);
