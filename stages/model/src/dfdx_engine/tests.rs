@@ -2,13 +2,15 @@
 //! number of threads computes the same bits.
 
 mod adapters;
+mod golden_losses;
 
 use dfdx::prelude::Cpu;
 use tinylm_settings::Choice;
 
 use super::*;
 use crate::config::{Activation, Norm, NormAt, Positions, Precision, Preset};
-use crate::gpu::tests::{emulated, is_emulated, on_card};
+use crate::gpu::GpuEngine;
+use crate::gpu::tests::{fresh, is_emulated};
 use crate::noise::{Dropout, mix};
 use crate::optimizer::Optimizer;
 
@@ -68,6 +70,11 @@ fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
 
 /// Rows of packed documents with some places that do not count.
 pub(crate) fn packed(n_rows: usize, len: usize, seed: u64) -> Batch {
+    packed_of(37, n_rows, len, seed)
+}
+
+/// The same, of a vocabulary of this size.
+pub(crate) fn packed_of(vocab_size: usize, n_rows: usize, len: usize, seed: u64) -> Batch {
     let mut number = numbers(seed);
     let mut batch = Batch {
         n_rows,
@@ -80,8 +87,8 @@ pub(crate) fn packed(n_rows: usize, len: usize, seed: u64) -> Batch {
             if t > 0 && number(4) == 0 {
                 start = t;
             }
-            batch.tokens.push(number(37) as u16);
-            batch.targets.push(number(37) as u16);
+            batch.tokens.push(number(vocab_size) as u16);
+            batch.targets.push(number(vocab_size) as u16);
             batch.weights.push(if number(3) == 0 { 0.0 } else { 1.0 });
             batch.positions.push((t - start) as u16);
             batch.starts.push(start as u16);
@@ -143,17 +150,34 @@ pub(crate) fn plain(config: &ModelConfig, settings: &EngineSettings) -> PlainEng
     engine
 }
 
-/// Opens an engine with stirred weights.
-type Open = fn(&ModelConfig, &EngineSettings) -> Box<dyn Engine>;
+/// Opens an engine with the weights that this seed makes.
+pub(crate) type Open = fn(&ModelConfig, &EngineSettings, u64) -> Box<dyn Engine>;
 
 /// The engines that people train with: all that holds for one of them holds for the others.
-fn engines() -> Vec<Open> {
-    let on_a_gpu: Open = |config, settings| Box::new(emulated(config, settings, 0));
-    let mut engines: Vec<Open> = vec![|config, settings| Box::new(cpu(config, settings, 2))];
-    engines.extend(is_emulated().then_some(on_a_gpu));
-    let on_a_card: Open = |config, settings| Box::new(on_card(config, settings));
-    engines.extend(crate::gpu::find(0).is_ok().then_some(on_a_card));
-    engines
+pub(crate) fn openers() -> Vec<Open> {
+    let on_a_cpu: Open = |config, settings, seed| {
+        Box::new(CpuEngine::new(config.clone(), settings.clone(), seed, 2).unwrap())
+    };
+    let on_a_gpu: Open = |config, settings, seed| Box::new(fresh(config, settings, seed));
+    let on_a_card: Open = |config, settings, seed| {
+        Box::new(GpuEngine::new(0, config.clone(), settings.clone(), seed).unwrap())
+    };
+    let mut openers = vec![on_a_cpu];
+    openers.extend(is_emulated().then_some(on_a_gpu));
+    openers.extend(crate::gpu::find(0).is_ok().then_some(on_a_card));
+    openers
+}
+
+/// The same engines, each with stirred weights.
+fn engines() -> Vec<impl Fn(&ModelConfig, &EngineSettings) -> Box<dyn Engine>> {
+    let stirring = |open: Open| {
+        move |config: &ModelConfig, settings: &EngineSettings| {
+            let mut engine = open(config, settings, 3);
+            engine.load_weights(&stirred(&*engine)).unwrap();
+            engine
+        }
+    };
+    openers().into_iter().map(stirring).collect()
 }
 
 /// Weights with no gain at one and no bias at zero, and large enough to matter.
@@ -180,7 +204,7 @@ pub(crate) fn gradients(engine: &mut dyn Engine, batch: &Batch) -> (LossSum, Nam
 }
 
 /// The distance of two gradients, relative to their size.
-fn distance(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
     let sum = |f: &dyn Fn(usize) -> f64| (0..a.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();
     let difference = sum(&|i| f64::from(a[i]) - f64::from(b[i]));
     difference / sum(&|i| f64::from(a[i])).max(1e-5)
@@ -502,9 +526,14 @@ fn one_batch_can_be_learned_by_heart() {
 #[test]
 fn a_saved_engine_goes_on_to_the_bit() {
     for open in engines() {
-        for optimizer in [Optimizer::Adamw, Optimizer::Muon] {
+        for (optimizer, precision) in [
+            (Optimizer::Adamw, Precision::F32),
+            (Optimizer::Muon, Precision::F32),
+            (Optimizer::Adamw, Precision::Bf16),
+        ] {
             let settings = EngineSettings {
                 optimizer,
+                precision,
                 ..with_everything()
             };
             let config = tiny(Preset::Tinylm);

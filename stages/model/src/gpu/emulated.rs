@@ -1,13 +1,15 @@
 //! The kernels on this machine's CPU, for tests: compiled by a C++ compiler with `kernels/emulator.h`.
 //!
 //! Memory starts as NaN and stands between guards, so what reads too early or writes too far is found;
-//! arguments are compared with the kernels' types, which nothing does on a GPU.
+//! arguments are compared with the kernels' types, which nothing does on a GPU. A test can see what
+//! was launched.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::OnceLock;
 
 use super::kernels::{SOURCES, names};
@@ -143,12 +145,18 @@ fn compile(sources: &[(&str, String)], built: &Path) -> std::result::Result<(), 
 const GUARD: usize = 256;
 const GUARDED: u8 = 0xa5;
 
+/// What a test sees of a device that an engine has taken, and does to it.
+#[derive(Default)]
+pub(crate) struct Watched {
+    pub(crate) launched: RefCell<BTreeSet<&'static str>>,
+}
+
 /// Runs the kernels of a library with threads in one order.
 pub(crate) struct Emulated {
     library: &'static Library,
     order: u32,
     memory: RefCell<BTreeMap<u64, Vec<u8>>>,
-    pub(crate) n_launches: Cell<usize>,
+    pub(crate) watched: Rc<Watched>,
 }
 
 impl Emulated {
@@ -157,7 +165,7 @@ impl Emulated {
             library,
             order,
             memory: RefCell::default(),
-            n_launches: Cell::new(0),
+            watched: Rc::default(),
         }
     }
 
@@ -259,7 +267,7 @@ impl Launcher for Emulated {
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
-        self.n_launches.set(self.n_launches.get() + 1);
+        self.watched.launched.borrow_mut().insert(launch.kernel);
         let call = self.check(launch)?;
         let args: Vec<*const c_void> = launch.args.iter().map(Arg::pointer).collect();
         // SAFETY: the arguments have the kernel's types (checked); what it reads and writes is the

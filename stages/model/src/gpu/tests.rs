@@ -1,7 +1,13 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
+mod rounding;
+mod wide;
+
+use std::rc::Rc;
+
 use tinylm_settings::Device;
 
+pub(crate) use super::emulated::Watched;
 use super::emulated::{Emulated, Library, library};
 use super::engine::GpuEngine;
 use crate::config::{ModelConfig, Precision};
@@ -27,17 +33,34 @@ pub(crate) fn is_emulated() -> bool {
     }
 }
 
-/// An engine in the emulator, its threads in this order, with stirred weights.
-pub(crate) fn emulated(config: &ModelConfig, settings: &EngineSettings, order: u32) -> GpuEngine {
-    let launcher = Box::new(Emulated::new(library().unwrap(), order));
+/// An engine in the emulator, with the weights that this seed makes.
+pub(crate) fn fresh(config: &ModelConfig, settings: &EngineSettings, seed: u64) -> GpuEngine {
+    watched(config, settings, seed, 0).0
+}
+
+/// The same with its threads in this order, and what can be seen of its device.
+pub(crate) fn watched(
+    config: &ModelConfig,
+    settings: &EngineSettings,
+    seed: u64,
+    order: u32,
+) -> (GpuEngine, Rc<Watched>) {
+    let launcher = Emulated::new(library().unwrap(), order);
+    let watched = Rc::clone(&launcher.watched);
     let what = (config.clone(), settings.clone());
-    let mut engine = GpuEngine::on(launcher, Device::Cuda(0), what, 3).unwrap();
+    let engine = GpuEngine::on(Box::new(launcher), Device::Cuda(0), what, seed).unwrap();
+    (engine, watched)
+}
+
+/// With its threads in this order, and stirred weights.
+fn emulated(config: &ModelConfig, settings: &EngineSettings, order: u32) -> GpuEngine {
+    let mut engine = watched(config, settings, 3, order).0;
     engine.load_weights(&stirred(&engine)).unwrap();
     engine
 }
 
 /// The same on the first GPU, where `find` has found one.
-pub(crate) fn on_card(config: &ModelConfig, settings: &EngineSettings) -> GpuEngine {
+fn on_card(config: &ModelConfig, settings: &EngineSettings) -> GpuEngine {
     let mut engine = GpuEngine::new(0, config.clone(), settings.clone(), 3).unwrap();
     engine.load_weights(&stirred(&engine)).unwrap();
     engine

@@ -97,8 +97,3 @@ KERNEL product_nn(float* c, const float* a, const float* b, int m, int n, int k,
 KERNEL product_tn(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, After after) {
   product<false, false>(c, a, b, m, n, k, chunk, round, after);
 }
-
-// What follows a product that another library made. A block is a row.
-KERNEL after_product(float* y, int n, After after) {
-  for (int i = threadIdx.x; i < n; i += blockDim.x) finish(y, blockIdx.x, i, n, y[(u64)blockIdx.x * n + i], after);
-}
