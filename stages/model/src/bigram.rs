@@ -136,10 +136,11 @@ impl Engine for Bigram {
         &self.machine
     }
 
-    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<(), EngineError> {
         let mut gradient: Vec<f32> = self.gradient.iter().map(|g| *g as f32).collect();
         f("table", &mut gradient);
         self.gradient = gradient.into_iter().map(f64::from).collect();
+        Ok(())
     }
 
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {
@@ -253,8 +254,8 @@ impl<E: Engine> Engine for Mortal<E> {
         self.engine.machine()
     }
 
-    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
-        self.engine.each_gradient(f);
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<(), EngineError> {
+        self.engine.each_gradient(f)
     }
 
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError> {

@@ -189,6 +189,17 @@ impl Checkpoints {
         }
     }
 
+    /// Returns the newest step up to this one that is whole on the disk; the one under way is waited for.
+    pub fn on_disk(&mut self, step: u64) -> Option<u64> {
+        // That it could not be written is for `wait` to tell, and then it is not there.
+        let _ = self.wait();
+        let steps = steps(&self.folder).ok()?.into_iter();
+        steps
+            .rev()
+            .filter(|&found| found <= step)
+            .find(|&found| check_whole(&path_of(&self.folder, found)).is_ok())
+    }
+
     /// Writes a file that all checkpoints share, whole or not at all.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let making = self.folder.join(format!("{PREFIX_IN_THE_MAKING}{name}"));

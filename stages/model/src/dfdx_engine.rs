@@ -262,7 +262,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
         Ok(LossSum { nll, weight })
     }
 
-    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
         let all = self.parameters.iter().zip(&mut self.grads);
         for ((parameter, grad), _) in all.zip(&self.trained).filter(|(_, trained)| **trained) {
             f(
@@ -270,6 +270,7 @@ impl<B: Backend> Engine for DfdxEngine<B> {
                 grad.get_or_insert_with(|| vec![0.0; parameter.n()]),
             );
         }
+        Ok(())
     }
 
     fn update(&mut self, update: &Update) -> Result<UpdateStats> {

@@ -239,9 +239,9 @@ mod tests {
             .unwrap();
         assert!((rewards.loss().nll - loss(&mut engine, &reference)).abs() < 1e-9);
         let mut gradients = Vec::new();
-        engine.each_gradient(&mut |name, gradient| {
-            gradients.push((name.to_owned(), gradient.to_vec()));
-        });
+        let mut keep =
+            |name: &str, gradient: &mut [f32]| gradients.push((name.to_owned(), gradient.to_vec()));
+        engine.each_gradient(&mut keep).unwrap();
         let weights: Tensors = engine.weights().unwrap();
         for (name, gradient) in gradients {
             let largest = gradient.iter().fold(0.0, |m: f32, x| m.max(x.abs()));

@@ -70,8 +70,8 @@ pub trait Engine {
     fn accumulate(&mut self, batch: &Batch, pass: Pass) -> Result<LossSum, EngineError>;
 
     /// Shows `f` the held gradient of each tensor that is trained, by name, in the order of
-    /// `ModelConfig::parameters`; zeros where none is held.
-    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32]));
+    /// `ModelConfig::parameters`; zeros where none is held. A device that cannot show them is an error.
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<(), EngineError>;
 
     /// Applies the held gradients and drops them. A non-finite norm changes nothing.
     fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError>;

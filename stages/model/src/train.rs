@@ -127,7 +127,8 @@ pub fn train(
 
         // Checkpoint: before the evaluation, so that nothing in it can cost the steps so far.
         if last || validate_now || pace.checkpoint_is_due(state.step, &settings.watch) {
-            save(engine, &state, &mut checkpoints, &mut saved)?;
+            let done = save(engine, &state, &mut checkpoints, &mut saved);
+            done.map_err(|cause| broken(cause, &state, &mut checkpoints))?;
             pace.saved();
         }
 
@@ -137,23 +138,19 @@ pub fn train(
             let epoch = state.step / n_per_epoch;
             let mut keep_going = || watcher.progress(state.step, n_steps, epoch);
             let result = match &preferences {
-                None => validate(engine, batches, micro_batch, &mut keep_going)?,
+                None => validate(engine, batches, micro_batch, &mut keep_going),
                 Some(preferences) => {
-                    preferences.validate(engine, batches, micro_batch, &mut keep_going)?
+                    preferences.validate(engine, batches, micro_batch, &mut keep_going)
                 }
             };
+            let result = result.map_err(|cause| broken(cause, &state, &mut checkpoints))?;
             let Some(result) = result else {
                 checkpoints.wait()?;
                 return Err(TrainError::Cancelled { step: state.step });
             };
             if let Err(cause) = check_validation(&result, settings, &state, watcher) {
                 checkpoints.wait()?;
-                return Err(TrainError::AtStep {
-                    step: state.step,
-                    n_steps,
-                    kept: Some(state.step),
-                    cause: Box::new(cause),
-                });
+                return Err(broken(cause, &state, &mut checkpoints));
             }
             state.judge(&result);
             log_validation(&result, &state, watcher);
@@ -161,7 +158,8 @@ pub fn train(
 
         // Sample.
         if last || validate_now {
-            watcher.sample(state.step, engine)?;
+            let told = watcher.sample(state.step, engine);
+            told.map_err(|cause| broken(cause, &state, &mut checkpoints))?;
         }
 
         let out_of_patience = settings.patience.is_some_and(|n| state.n_without_gain >= n);
@@ -187,7 +185,13 @@ pub fn train(
                 engine.discard();
                 let kept = save(engine, &state, &mut checkpoints, &mut saved)
                     .and_then(|()| Ok(checkpoints.wait()?));
-                return Err(cause.at(&state, kept));
+                let cause = match (cause, kept) {
+                    (stopped @ TrainError::Cancelled { .. }, Ok(())) => return Err(stopped),
+                    // Stopping was asked for, and so was keeping what was done.
+                    (TrainError::Cancelled { .. }, Err(cause)) | (cause, _) => cause,
+                };
+                let kept = checkpoints.on_disk(state.step);
+                return Err(cause.at(state.step + 1, &state, kept));
             }
         }
 
@@ -199,8 +203,10 @@ pub fn train(
     }
 
     checkpoints.wait()?;
-    let last = engine.weights()?;
-    let last_adapter = adapter(engine)?;
+    let last = engine.weights();
+    let last = last.map_err(|cause| broken(cause, &state, &mut checkpoints))?;
+    let last_adapter = adapter(engine);
+    let last_adapter = last_adapter.map_err(|cause| broken(cause, &state, &mut checkpoints))?;
     let (best, best_adapter) = match state.best {
         Some(best) if best.step != state.step => {
             let factors = match last_adapter.is_empty() {
@@ -229,6 +235,16 @@ pub fn train(
         last_adapter,
         report,
     })
+}
+
+/// An error after a step was taken, which names the checkpoint that is left.
+fn broken(
+    cause: impl Into<TrainError>,
+    state: &State,
+    checkpoints: &mut Checkpoints,
+) -> TrainError {
+    let kept = checkpoints.on_disk(state.step);
+    cause.into().at(state.step, state, kept)
 }
 
 /// The factors of the adapter that was trained; nothing where there was none.
@@ -478,9 +494,10 @@ fn resume(
     );
     if (&state.kernels, &state.device) != (kernels, &device) {
         watcher.warn(format!(
-            "going on with {kernels} on {device} what {} on {} began: the last digits may differ",
+            "going on with {kernels} on {device} what {} on {} left: the last digits may differ",
             state.kernels, state.device
         ));
+        (state.kernels, state.device) = (kernels.clone(), device);
     }
     engine.restore(&found.weights, &found.optimizer)?;
     watcher.info(format!("going on from step {} of {n_steps}", state.step));

@@ -198,7 +198,9 @@ pub(crate) type Named = Vec<(String, Vec<f32>)>;
 pub(crate) fn gradients(engine: &mut dyn Engine, batch: &Batch) -> (LossSum, Named) {
     let loss = engine.accumulate(batch, PASS).unwrap();
     let mut named = Named::new();
-    engine.each_gradient(&mut |name, gradient| named.push((name.to_owned(), gradient.to_vec())));
+    let mut keep =
+        |name: &str, gradient: &mut [f32]| named.push((name.to_owned(), gradient.to_vec()));
+    engine.each_gradient(&mut keep).unwrap();
     engine.discard();
     (loss, named)
 }
@@ -782,10 +784,11 @@ fn gradients_of_all_that_is_trained_are_shown_in_the_order_of_parameters() {
         };
         let mut engine = open(&config, &settings);
         let mut shown = Vec::new();
-        engine.each_gradient(&mut |name, gradient| {
+        let mut keep = |name: &str, gradient: &mut [f32]| {
             assert!(gradient.iter().all(|&value| value == 0.0), "{name}");
             shown.push((name.to_owned(), gradient.len()));
-        });
+        };
+        engine.each_gradient(&mut keep).unwrap();
         let all = config.parameters().into_iter();
         let trained = all.filter(|parameter| parameter.name != "embed.weight");
         let trained = trained.map(|parameter| (parameter.name.clone(), parameter.n()));

@@ -1,12 +1,13 @@
 //! The kernels on this machine's CPU, for tests: compiled by a C++ compiler with `kernels/emulator.h`.
 //!
 //! Memory starts as NaN and stands between guards, so what reads too early or writes too far is found;
-//! arguments are compared with the kernels' types, which nothing does on a GPU. A test can see what
-//! was launched.
+//! arguments are compared with the kernels' types, which nothing does on a GPU. A test can have the device
+//! fail at any moment, and see what was launched.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -149,6 +150,31 @@ const GUARDED: u8 = 0xa5;
 #[derive(Default)]
 pub(crate) struct Watched {
     pub(crate) launched: RefCell<BTreeSet<&'static str>>,
+    /// Launches, copies and requests for memory so far.
+    pub(crate) n_calls: Cell<u64>,
+    /// The calls that fail: all from one on where the device is lost, a few where its memory is full for a moment.
+    pub(crate) failing: RefCell<Range<u64>>,
+}
+
+impl Watched {
+    /// From this many calls on nothing answers any more.
+    pub(crate) fn lose_after(&self, n_calls: u64) {
+        self.failing.replace(self.n_calls.get() + n_calls..u64::MAX);
+    }
+
+    /// After this many calls so many fail, and no more.
+    pub(crate) fn falter_after(&self, n_calls: u64, n_failing: u64) {
+        let at = self.n_calls.get() + n_calls;
+        self.failing.replace(at..at + n_failing);
+    }
+
+    fn call(&self) -> Result<()> {
+        let n = self.n_calls.replace(self.n_calls.get() + 1);
+        match self.failing.borrow().contains(&n) {
+            true => Err(EngineError::Device("the device is lost".to_owned())),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Runs the kernels of a library with threads in one order.
@@ -230,6 +256,7 @@ impl Launcher for Emulated {
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<u64> {
+        self.watched.call()?;
         let mut bytes = vec![GUARDED; n_bytes + 2 * GUARD];
         bytes[GUARD..GUARD + n_bytes].fill(0xff);
         let address = bytes.as_mut_ptr() as u64;
@@ -247,6 +274,7 @@ impl Launcher for Emulated {
     }
 
     fn write(&self, to: u64, from: Numbers) -> Result<()> {
+        self.watched.call()?;
         let (from, n) = match from {
             Numbers::F32(x) => (x.as_ptr().cast(), size_of_val(x)),
             Numbers::U16(x) => (x.as_ptr().cast(), size_of_val(x)),
@@ -257,6 +285,7 @@ impl Launcher for Emulated {
     }
 
     fn read(&self, to: NumbersMut, from: u64) -> Result<()> {
+        self.watched.call()?;
         let (to, n) = match to {
             NumbersMut::F32(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
             NumbersMut::F64(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
@@ -267,6 +296,7 @@ impl Launcher for Emulated {
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
+        self.watched.call()?;
         self.watched.launched.borrow_mut().insert(launch.kernel);
         let call = self.check(launch)?;
         let args: Vec<*const c_void> = launch.args.iter().map(Arg::pointer).collect();

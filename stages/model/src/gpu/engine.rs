@@ -35,6 +35,8 @@ pub struct GpuEngine {
     grads: Grads,
     moments: Vec<Option<Moments>>,
     machine: Machine,
+    /// False from an update's first launch to its end: one that broke off leaves weights and moments of no step.
+    is_whole: bool,
     /// Tokens of the last batch: other sizes need other buffers.
     n_tokens: usize,
 }
@@ -78,6 +80,7 @@ impl GpuEngine {
             tables: Tables::default(),
             weights: Vec::new(),
             n_tokens: 0,
+            is_whole: true,
             config,
             settings,
             parameters,
@@ -170,6 +173,13 @@ impl GpuEngine {
         (grads, total)
     }
 
+    fn check_whole(&self) -> Result<()> {
+        match self.is_whole {
+            true => Ok(()),
+            false => Err(EngineError::Device("an update broke off".to_owned())),
+        }
+    }
+
     /// The tensors that are trained, each with its place.
     fn whole(&self) -> impl Iterator<Item = (usize, &Parameter)> {
         let all = self.parameters.iter().enumerate();
@@ -230,30 +240,31 @@ impl Engine for GpuEngine {
         Ok(LossSum { nll: nll?, weight })
     }
 
-    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) {
+    fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<()> {
         for i in 0..self.parameters.len() {
             let parameter = &self.parameters[i];
             if !self.trained[i] {
                 continue;
             }
-            let held = self.grads.take(i);
-            let shown = held.map(|grad| self.device.floats_of(&grad, parameter.n()));
-            // A device that fails here fails again, and says so, in the update that follows.
-            let mut shown = shown
-                .and_then(Result::ok)
-                .unwrap_or_else(|| vec![0.0; parameter.n()]);
+            let mut shown = match self.grads.take(i) {
+                Some(grad) => self.device.floats_of(&grad, parameter.n())?,
+                None => vec![0.0; parameter.n()],
+            };
             f(&parameter.name, &mut shown);
-            if let Ok(grad) = self.device.upload(Numbers::F32(&shown)) {
-                self.grads.put(i, grad);
-            }
+            let grad = self.device.upload(Numbers::F32(&shown))?;
+            self.grads.put(i, grad);
         }
+        Ok(())
     }
 
     fn update(&mut self, update: &Update) -> Result<UpdateStats> {
         let held = self.grads.all(&self.parameters);
         let judgement = Judgement::of(&self.device, held, update)?;
+        self.is_whole = false;
         self.apply(update, &judgement.0)?;
-        judgement.read(&self.device)
+        let stats = judgement.read(&self.device)?;
+        self.is_whole = true;
+        Ok(stats)
     }
 
     fn discard(&mut self) {
@@ -270,6 +281,7 @@ impl Engine for GpuEngine {
     }
 
     fn weights(&self) -> Result<Tensors> {
+        self.check_whole()?;
         let named = self
             .parameters
             .iter()
@@ -289,6 +301,7 @@ impl Engine for GpuEngine {
     }
 
     fn optimizer(&self) -> Result<Tensors> {
+        self.check_whole()?;
         let mut state = Tensors::new();
         for (i, parameter) in self.whole() {
             for (at, name) in names(parameter, self.settings.optimizer)

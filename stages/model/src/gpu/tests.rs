@@ -259,6 +259,25 @@ fn copies_that_nobody_waits_for_are_told() {
 }
 
 #[test]
+fn gradients_that_a_device_cannot_show_are_an_error_and_no_zeros() {
+    if !is_emulated() {
+        return;
+    }
+    let (config, settings) = (configs().remove(3).1, EngineSettings::default());
+    let faltering_after = |n_calls| {
+        let (mut engine, device) = watched(&config, &settings, 3, 0);
+        engine.accumulate(&packed(3, 12, 1), PASS).unwrap();
+        device.falter_after(n_calls, 1);
+        engine.each_gradient(&mut |_, _| ())
+    };
+    // The first is read, and then held anew; others follow.
+    for n_calls in [0, 1, 9] {
+        let told = faltering_after(n_calls).unwrap_err();
+        assert_eq!(told.to_string(), "device: the device is lost");
+    }
+}
+
+#[test]
 fn kernels_compiled_for_gpus_are_those_of_the_sources() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/kernels");
     let out = tempfile::tempdir().unwrap();

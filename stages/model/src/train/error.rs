@@ -91,18 +91,13 @@ fn before(grad_norm: &Option<f64>) -> String {
 }
 
 impl TrainError {
-    /// Says when it happened, and what was saved after it had.
-    pub(super) fn at(self, state: &State, kept: Result<(), TrainError>) -> Self {
-        match (self, kept) {
-            // Stopping was asked for, and so was keeping what was done.
-            (Self::Cancelled { .. }, Err(error)) => error,
-            (cancelled @ Self::Cancelled { .. }, Ok(())) => cancelled,
-            (cause, kept) => Self::AtStep {
-                step: state.step + 1,
-                n_steps: state.n_steps,
-                kept: kept.is_ok().then_some(state.step),
-                cause: Box::new(cause),
-            },
+    /// Says at which step it happened, and from which checkpoint to go on.
+    pub(super) fn at(self, step: u64, state: &State, kept: Option<u64>) -> Self {
+        Self::AtStep {
+            step,
+            n_steps: state.n_steps,
+            kept,
+            cause: Box::new(self),
         }
     }
 

@@ -11,6 +11,7 @@ use insta::assert_snapshot;
 use tempfile::TempDir;
 use tinylm_settings::Choice as _;
 
+mod on_a_gpu;
 mod sharing;
 
 use super::*;
@@ -931,7 +932,7 @@ fn going_on_with_other_kernels_says_that_bits_may_differ() {
     let mut engine = Bigram::new(VOCAB_SIZE);
     engine.machine.kernels = "avx512".to_owned();
     let (_, notes) = story.finish_with(engine);
-    assert_snapshot!(notes.warnings.join("\n"), @"going on with avx512 on cpu what plain on cpu began: the last digits may differ");
+    assert_snapshot!(notes.warnings.join("\n"), @"going on with avx512 on cpu what plain on cpu left: the last digits may differ");
 }
 
 #[test]

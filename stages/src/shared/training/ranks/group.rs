@@ -15,7 +15,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use tinylm_model::{
-    engine::{Engine, Tensors, Update},
+    engine::{Engine, EngineError, Tensors, Update},
     reduction::{Order, Part, Reduction, ReductionError, join_parts},
 };
 use tinylm_pipeline::{Follows, StageIo};
@@ -120,7 +120,7 @@ impl<'a, 'b> Group<'a, 'b> {
             mesh: Mesh {
                 rank: 0,
                 n_ranks: orders.len() + 1,
-                n_numbers: n_numbers(engine),
+                n_numbers: n_numbers(engine)?,
                 peers: numbers,
             },
             orders,
@@ -141,7 +141,7 @@ impl<'a, 'b> Group<'a, 'b> {
         came: Vec<Came>,
     ) -> Result<(Vec<Peer>, Vec<Peer>), ReductionError> {
         refuse_others(&came, &engine.machine().kernels)?;
-        let n_numbers = n_numbers(engine);
+        let n_numbers = n_numbers(engine)?;
         let n_ranks = came.len() + 1;
         let listening: Vec<SocketAddr> = came.iter().map(|(_, at, ..)| *at).collect();
         let (mut all_orders, mut all_numbers) = (Vec::new(), Vec::new());
@@ -419,9 +419,9 @@ fn way_out() -> Option<String> {
 }
 
 /// How many numbers an engine's gradient has.
-fn n_numbers(engine: &mut dyn Engine) -> usize {
+fn n_numbers(engine: &mut dyn Engine) -> Result<usize, EngineError> {
     let mut n = 0;
-    engine.each_gradient(&mut |_, part| n += part.len());
+    engine.each_gradient(&mut |_, part| n += part.len())?;
     engine.discard();
-    n
+    Ok(n)
 }
