@@ -138,7 +138,7 @@ fn findings(project: &Project) -> Vec<Finding> {
     let gpu = match tinylm_model::gpu::find(0) {
         Ok(gpu) => format!(
             "{}, {}: `--device cuda` trains on it",
-            gpu.name,
+            gpu.kernels(),
             bytes(gpu.total_bytes)
         ),
         Err(why) => format!("none: {why}"),

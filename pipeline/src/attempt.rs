@@ -12,7 +12,7 @@ use crate::{
     commit::{Draft, Told},
     context::Sources,
     error::StageError,
-    event::Event,
+    event::{Event, joined},
     executor::{Job, JobId},
     follow::{Done, Follow},
     io::{Assignment, Input, Ranks},
@@ -155,7 +155,7 @@ impl Attempt<'_> {
         let mut origin = None;
         let mut on_event = |event: Event| {
             if let Event::Origin { origin: told } = &event {
-                origin = Some(told.clone());
+                origin = Some(joined(origin.take(), told));
             }
             self.see(&Happened::Said {
                 stage: &self.work.stage.name,

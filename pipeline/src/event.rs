@@ -68,6 +68,18 @@ pub enum Event {
     },
 }
 
+/// Joins what is told of an origin with what was told before: what a stage fetched and what it computed on
+/// are two messages.
+pub(crate) fn joined(before: Option<Value>, told: &Value) -> Value {
+    match (before, told) {
+        (Some(Value::Object(mut all)), Value::Object(told)) => {
+            all.extend(told.clone());
+            Value::Object(all)
+        }
+        _ => told.clone(),
+    }
+}
+
 /// JSON has no NaN; they cross as text.
 mod float {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -91,5 +103,19 @@ mod float {
             Float::Number(value) => Ok(value),
             Float::Text(text) => text.parse().map_err(D::Error::custom),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_an_origin_later_joins_what_was_told_before() {
+        let fetched = joined(None, &json!({ "hub": "a/b" }));
+        let all = joined(Some(fetched), &json!({ "device": "cuda:0" }));
+        assert_eq!(all, json!({ "hub": "a/b", "device": "cuda:0" }));
     }
 }

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     commit::Told,
     error::StageError,
-    event::Event,
+    event::{Event, joined},
     executor::{End, Job},
     metrics::Metrics,
     processes::child::{self, Child},
@@ -241,7 +241,7 @@ fn attend(
 ) -> (End, Usage) {
     child.listen(&job.log, &mut |event: Event| {
         if let Event::Origin { origin: told } = &event {
-            *origin = Some(told.clone());
+            *origin = Some(joined(origin.take(), told));
         }
         reports.say(event);
     })

@@ -30,7 +30,7 @@ impl Machine {
         let found = gpu::find(number)?;
         Ok(Machine {
             device: Device::Cuda(number),
-            kernels: found.name,
+            kernels: found.kernels(),
             memory_bytes: Some(found.total_bytes),
         })
     }

@@ -12,6 +12,7 @@ mod shape;
 
 use std::path::Path;
 
+use serde_json::{Value, json};
 use tinylm_model::{
     CpuEngine, EngineSettings, GpuEngine,
     config::{ModelConfig, Parameter, Precision},
@@ -264,11 +265,23 @@ pub(crate) fn open_engine(
             CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
         Device::Cuda(number) => {
-            io.info(format!("trains on {}", machine.kernels));
+            let (line, record) = used(&machine);
+            io.info(line);
+            io.origin(record);
             GpuEngine::new(number, config, settings, seed).map(|x| Box::new(x) as _)
         }
     };
     engine.map_err(|error| explained(&error))
+}
+
+/// What a training on a GPU says of it, and what the record of its stage keeps: on another GPU, or with other
+/// kernels, the last digits differ.
+fn used(machine: &Machine) -> (String, Value) {
+    let Machine {
+        device, kernels, ..
+    } = machine;
+    let record = json!({ "device": device.to_string(), "kernels": kernels });
+    (format!("trains on {kernels}"), record)
 }
 
 fn no_gpu(number: usize, why: &str) -> StageError {

@@ -27,6 +27,23 @@ pub struct Found {
     pub total_bytes: u64,
 }
 
+impl Found {
+    /// What computes on it, for the record of a run: another GPU, or other kernels, may round differently.
+    pub fn kernels(&self) -> String {
+        let (_, built) = image(self.capability);
+        format!("{}, {built}, own products", self.name)
+    }
+}
+
+/// The kernels for a GPU, and what they were compiled for.
+fn image(capability: (i32, i32)) -> (&'static [u8], &'static str) {
+    match capability {
+        (8, _) => (SM_80, "sm_80"),
+        (9, 0) => (SM_90A, "sm_90a"),
+        _ => (PTX_80, "ptx"),
+    }
+}
+
 /// Looks for the GPU of this number; the error says what is missing.
 pub fn find(number: usize) -> std::result::Result<Found, String> {
     let device = device(number)?;
@@ -119,12 +136,8 @@ impl Cuda {
         let device = device(number).map_err(EngineError::Device)?;
         let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let limit = attribute(device, limit).map_err(EngineError::Device)?;
-        let capability = capability(device).map_err(EngineError::Device)?;
-        let (image, built) = match capability {
-            (8, _) => (SM_80, "sm_80"),
-            (9, 0) => (SM_90A, "sm_90a"),
-            _ => (PTX_80, "ptx"),
-        };
+        let found = find(number).map_err(EngineError::Device)?;
+        let (image, _) = image(found.capability);
         let starts = |error| failed("the GPU cannot be opened", &error);
         // SAFETY: the context is kept for the life of the process; the image is a whole cubin, or text
         // that ends in a zero.
@@ -134,10 +147,9 @@ impl Cuda {
             driver::module::load_data(image.as_ptr().cast()).map_err(starts)?
         };
         let functions = names().map(|name| Ok((name, function(module, name, limit)?)));
-        let name = driver::device::get_name(device).map_err(starts)?;
         Ok(Cuda {
             functions: functions.collect::<Result<_>>()?,
-            name: format!("{name}, {built}, own products"),
+            name: found.kernels(),
             shared_limit: limit as usize,
         })
     }
@@ -241,6 +253,23 @@ mod tests {
             }
             Err(why) => skipped(&format!("there is a driver here: {why}")),
         }
+    }
+
+    #[test]
+    fn a_gpu_is_told_with_the_kernels_that_it_runs() {
+        let of = |capability| {
+            let name = "NVIDIA X".to_owned();
+            let total_bytes = 0;
+            let found = Found {
+                name,
+                capability,
+                total_bytes,
+            };
+            found.kernels()
+        };
+        assert_eq!(of((8, 6)), "NVIDIA X, sm_80, own products");
+        assert_eq!(of((9, 0)), "NVIDIA X, sm_90a, own products");
+        assert_eq!(of((12, 0)), "NVIDIA X, ptx, own products");
     }
 
     #[test]
