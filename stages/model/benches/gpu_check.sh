@@ -1,39 +1,143 @@
 #!/bin/bash
-# All that a GPU has to show, in one go on a machine that has one; nothing is built there.
+# All that a GPU has to show, in one go on a machine that has one; nothing of ours is built there.
 #
-#   gpu_check.sh TINYLM TESTS EXPERIMENT
+#   gpu_check.sh TINYLM TESTS EXPERIMENT STEP [PEER]
 #
-# TINYLM is the binary, TESTS the model crate's test binary (`cargo test --release --lib --no-run` names it),
-# EXPERIMENT a copy of experiments/quickstart.yaml with the data that it reads.
-# Each part says PASS, FAIL or SKIPPED; the exit code counts the failures.
+# TINYLM is the binary; TESTS and STEP are the model crate's test binary and its benchmark `train_step` (`cargo
+# test --release --lib --no-run` and `cargo bench --bench train_step --no-run` name them); EXPERIMENT a copy of
+# experiments/quickstart.yaml with the data that it reads; PEER a copy of torch_peer.py, for the same figures of
+# PyTorch beside ours. The tests want `c++`, the sanitizers `compute-sanitizer`. No network is asked for.
+#
+# Each part says PASS or FAIL, or SKIPPED where a tool is missing; inside a part whatever was skipped is a failure,
+# and so is silence: a part passes on what it has seen. The exit code counts the failures.
 set -u
-[ $# -eq 3 ] || { sed -n '2,8p' "$0"; exit 64; }
-tinylm=$(realpath "$1") tests=$(realpath "$2") experiment=$(realpath "$3")
+[ $# -ge 4 ] || { sed -n '2,14p' "$0"; exit 64; }
+tinylm=$(realpath "$1") tests=$(realpath "$2") experiment=$(realpath "$3") step=$(realpath "$4")
+peer=${5:+$(realpath "$5")}
+export TINYLM_OFFLINE=1 NO_COLOR=1
 failed=0
 part() {
   local name=$1; shift
   if "$@" > "$work/$name.log" 2>&1; then echo "PASS    $name"; else echo "FAIL    $name: $work/$name.log"; failed=$((failed + 1)); fi
 }
 work=$(mktemp -d) && cd "$work" || exit 1
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo "SKIPPED no NVIDIA driver"; exit 0; }
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo "FAIL    no NVIDIA driver"; exit 1; }
 
-part doctor "$tinylm" doctor
-part suite "$tests" gpu:: dfdx_engine::
+# Fails unless this was said.
+says() {
+  local said=$1 what=$2
+  grep -q -- "$what" <<< "$said" || { echo "nothing said: $what"; return 1; }
+}
+
+# Runs tests by name: at least so many pass, and none was skipped.
+passing() {
+  local least=$1 said n; shift
+  said=$("$@" --show-output 2>&1) || { echo "$said"; return 1; }
+  echo "$said"
+  n=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' <<< "$said")
+  if [ "${n:-0}" -lt "$least" ]; then echo "${n:-0} tests passed, and there are at least $least"; return 1; fi
+  if grep -q SKIPPED <<< "$said"; then echo "something was skipped"; return 1; fi
+}
+
+doctor() {
+  local said
+  said=$("$tinylm" doctor 2>&1); echo "$said"
+  says "$said" '`--device cuda` trains on it'
+}
+
+# Runs an experiment in a home of its own.
+train() { "$tinylm" --home "$work/$1" --verbose run "$2" --device cuda 2>&1; }
+
+# From beginning to end, on the GPU and nowhere else.
+whole() {
+  local said
+  said=$(train "$1" "$2") || { echo "$said"; return 1; }
+  echo "$said"
+  says "$said" 'trains on ' && [ -n "$(artifacts "$1")" ] || { echo "nothing was made"; return 1; }
+}
+
+# The digests of all that a home has made.
+artifacts() { (cd "$work/$1/store/artifacts" 2> /dev/null && find . -mindepth 2 -maxdepth 2 -type d | sort); }
+
+# A run that is killed in its training goes on from its checkpoint and ends in the same bytes.
+killed() {
+  local run said
+  setsid "$tinylm" --home "$work/killed" run "$experiment" --device cuda &
+  run=$!
+  until compgen -G "$work/killed/work/*/checkpoints/step-*" > /dev/null; do
+    kill -0 "$run" 2> /dev/null || { echo "it ended before it could be killed"; return 1; }
+    sleep 0.05
+  done
+  kill -9 -- "-$run"; wait "$run"
+  if [ "$(artifacts killed)" = "$(artifacts whole)" ]; then echo "the kill came after the training"; return 1; fi
+  said=$(train killed "$experiment") || { echo "$said"; return 1; }
+  echo "$said"
+  says "$said" 'trains on ' || return 1
+  says "$said" 'going on from step [1-9]' || return 1
+  if [ -z "$(artifacts whole)" ]; then echo "there is no whole run to compare with"; return 1; fi
+  diff <(artifacts whole) <(artifacts killed) || { echo "the digests are others"; return 1; }
+}
+
+# combined_41m's model and rows, on words that are made here.
+shape_of_41m() {
+  awk 'BEGIN { srand(1); for (i = 0; i < 60000; i++) { line = ""; n = 4 + int(rand() * 12)
+    for (j = 0; j < n; j++) { word = ""; for (k = 0; k < 3; k++)
+      word = word substr("bcdfghjklmnprstvz", 1 + int(rand() * 17), 1) substr("aeiouy", 1 + int(rand() * 6), 1)
+      line = line (j ? " " : "") word }
+    print line } }' > "$work/words.txt"
+  cat > "$work/shape.yaml" << 'YAML'
+name: shape
+seed: 1337
+stages:
+  words:  { kind: download,  with: { path: words.txt } }
+  texts:  { kind: normalize, inputs: [words], with: { format: lines } }
+  tokens: { kind: tokenizer, inputs: [texts], with: { vocab_size: 32105 } }
+  shards: { kind: binarize,  inputs: { documents: texts, tokenizer: tokens }, with: { validation: 0.02 } }
+  base:
+    kind: pretrain
+    inputs: [shards]
+    with:
+      model: { preset: forty-one }
+      train: { steps: 200, batch: 128, precision: bf16, loss_on: all }
+YAML
+  whole shape "$work/shape.yaml"
+}
+
+# Tokens a second of a step, as the benchmark and its peer measure them.
+figures() {
+  local said
+  said=$("$@" 2>&1) || { echo "$said"; return 1; }
+  echo "$said"
+  says "$said" 'tokens[/_]\(s\|per_second\)'
+}
+
+part doctor doctor
+# Whether the kernels are those of their sources is for the machine that has them.
+part suite passing 50 "$tests" gpu:: dfdx_engine:: on_a_gpu --skip kernels_compiled_for_gpus
+part golden_losses passing 1 "$tests" ten_losses_of_each_preset_are_those_written_down
 for tool in memcheck racecheck; do
   if command -v compute-sanitizer > /dev/null; then
-    part "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --exact gpu::tests::a_card_computes_what_the_emulator_does
+    part "$tool" passing 1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      "$tests" --exact gpu::tests::wide::a_card_learns_and_scores_as_the_plain_operations_do
   else
     echo "SKIPPED $tool: no compute-sanitizer"
   fi
 done
-
-part quickstart "$tinylm" --home "$work/whole" run "$experiment" --device cuda
-# A run that is killed goes on from its checkpoint and ends in the same model.
-killed() {
-  "$tinylm" --home "$work/killed" run "$experiment" --device cuda &
-  local run=$!
-  sleep 8; kill -9 "$run"; wait "$run"
-  "$tinylm" --home "$work/killed" run "$experiment" --device cuda
-}
+part quickstart whole whole "$experiment"
 part killed_and_resumed killed
+part shape_of_41m shape_of_41m
+for model in mini forty-one; do
+  for precision in f32 bf16; do
+    of="model=$model precision=$precision steps=50 wait=no"
+    part "figures-$model-$precision" figures "$step" $of device=cuda:0
+    if [ -n "$peer" ]; then
+      for mode in eager compile; do
+        part "torch-$model-$precision-$mode" figures python3 "$peer" $of "mode=$mode" device=cuda
+      done
+    else
+      echo "SKIPPED torch-$model-$precision: no torch_peer.py was given"
+    fi
+  done
+done
+cat "$work"/figures-*.log "$work"/torch-*.log 2> /dev/null
 exit "$failed"

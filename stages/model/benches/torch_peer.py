@@ -5,6 +5,7 @@ usage: torch_peer.py [NAME=VALUE ...], with
     model=mini      mini, m41, forty-one
     precision=f32   f32, bf16 (autocast)
     mode=eager      eager, compile
+    device=cpu      or cuda: on a GPU `compile` is mode="reduce-overhead", which replays CUDA graphs
     steps=8  threads=2  dropout=0  documents=1  accumulate=1  wait=no
 
 which mean what they mean there. One a process, so that the peak memory is its own. Needs
@@ -32,7 +33,7 @@ SHAPES = {
 
 DEFAULTS = {
     "model": "mini", "precision": "f32", "mode": "eager", "steps": 8, "threads": 2,
-    "dropout": 0.0, "documents": 1, "accumulate": 1, "wait": "no",
+    "dropout": 0.0, "documents": 1, "accumulate": 1, "wait": "no", "device": "cpu",
 }
 
 
@@ -94,28 +95,38 @@ class Training:
     def __init__(self, asked):
         torch.manual_seed(0)
         rows, t, *_, vocab = SHAPES[asked["model"]]
-        model = Model(asked["model"], asked["dropout"])
+        self.device = torch.device(asked["device"])
+        model = Model(asked["model"], asked["dropout"]).to(self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
         )
-        ids = lambda: torch.randint(0, vocab, (rows, t))
+        ids = lambda: torch.randint(0, vocab, (rows, t)).to(self.device)
         self.micro_batches = [(ids(), ids()) for _ in range(asked["accumulate"])]
         # Documents of about the same length: each sees only itself, and its positions begin at 0.
         self.at, self.mask = None, None
         if asked["documents"] > 1:
-            place = torch.arange(t)
+            place = torch.arange(t, device=self.device)
             document = place // -(-t // asked["documents"])
             self.at = place % -(-t // asked["documents"])
             causal = place[:, None] >= place[None, :]
             self.mask = causal & (document[:, None] == document[None, :])
-        self.run = torch.compile(model) if asked["mode"] == "compile" else model
+        self.run = self.compiled(model) if asked["mode"] == "compile" else model
         self.is_bf16 = asked["precision"] == "bf16"
         self.n_tokens = rows * t * asked["accumulate"]
 
+    def compiled(self, model):
+        is_gpu = self.device.type == "cuda"
+        return torch.compile(model, mode="reduce-overhead" if is_gpu else "default")
+
+    def peak_bytes(self):
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
     def step(self):
         for x, y in self.micro_batches:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_bf16):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bf16):
                 loss = self.run(x, y, self.at, self.mask)
             (loss / len(self.micro_batches)).backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -133,7 +144,7 @@ class Training:
         return {
             "tokens_per_second": round(self.n_tokens / seconds[n_steps // 2], 1),
             "best": round(self.n_tokens / seconds[0], 1),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000,
+            "peak_mb": self.peak_bytes() // 1_000_000,
         }
 
 

@@ -12,10 +12,12 @@
 //! accumulate=1    micro-batches of a step, each as large as the batch above
 //! checkpoint=no   how long writing one holds training up
 //! kernels=        another set than this CPU's best one
+//! device=cpu      or cuda:0, a GPU: `threads` and `kernels` are the CPU's
 //! wait=no         times as many rounds as lines come from standard input, for `train_peers.py`
 //! ```
 //!
 //! One model and precision a process, so that the peak is its own: `all` starts one for each.
+//! The peak is of this machine's memory; that of a GPU is not told.
 //! `torch_peer.py` beside this file is the same in PyTorch, and `train_peers.py` runs both in turn.
 
 #![expect(
@@ -28,7 +30,8 @@ use std::{collections::BTreeMap, env, error::Error, fs, io, process::Command, ti
 use tinylm_model::checkpoint::{Checkpoint, Checkpoints};
 use tinylm_model::config::{ModelConfig, Precision, Preset};
 use tinylm_model::engine::{Batch, Engine, Pass, Update};
-use tinylm_model::{CpuEngine, Dropout, EngineSettings, kernels, profile};
+use tinylm_model::{CpuEngine, Dropout, EngineSettings, GpuEngine, kernels, profile};
+use tinylm_settings::Device;
 
 /// Steps that are not timed: buffers are made and pages touched.
 const WARM_UP: usize = 2;
@@ -54,6 +57,7 @@ struct Asked {
     accumulate: usize,
     checkpoint: bool,
     kernels: String,
+    device: Device,
     wait: bool,
 }
 
@@ -72,6 +76,7 @@ impl Asked {
             accumulate: take("accumulate", "1").parse()?,
             checkpoint: take("checkpoint", "no") == "yes",
             kernels: take("kernels", ""),
+            device: take("device", "cpu").parse()?,
             wait: take("wait", "no") == "yes",
         };
         match given.keys().next() {
@@ -151,7 +156,7 @@ fn shape(model: &str) -> Option<(ModelConfig, usize, usize)> {
 
 /// A training that sees one batch again and again.
 struct Training {
-    engine: CpuEngine,
+    engine: Box<dyn Engine>,
     micro_batches: Vec<Batch>,
     step: u64,
     /// Seconds of each step so far, and the loss.
@@ -176,7 +181,10 @@ impl Training {
             .map(|i| random_batch(&config, i * n_rows..(i + 1) * n_rows, len, asked.documents));
         Ok(Training {
             micro_batches: micro_batches.collect(),
-            engine: CpuEngine::new(config, settings, 0, asked.threads)?,
+            engine: match asked.device {
+                Device::Cpu => Box::new(CpuEngine::new(config, settings, 0, asked.threads)?),
+                Device::Cuda(number) => Box::new(GpuEngine::new(number, config, settings, 0)?),
+            },
             step: 0,
             seconds: Vec::new(),
             losses: Vec::new(),
@@ -264,7 +272,7 @@ impl Round {
             batch.len,
             asked.documents,
             asked.dropout,
-            kernels::name(),
+            training.engine.machine().kernels,
             asked.threads,
             self.n_tokens / self.median,
             self.n_tokens / self.best,

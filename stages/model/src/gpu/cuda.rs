@@ -241,7 +241,6 @@ impl Launcher for Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skipped::skipped;
 
     #[test]
     fn a_machine_without_a_gpu_is_told_what_is_missing() {
@@ -251,7 +250,10 @@ mod tests {
                 let refused = Cuda::open(0).err().map(|error| error.to_string());
                 assert!(refused.is_some_and(|refused| refused.contains("no libcuda")));
             }
-            Err(why) => skipped(&format!("there is a driver here: {why}")),
+            Err(why) => {
+                let starts = why.starts_with("there is no GPU 99: the driver shows");
+                assert!(starts || why.contains("driver does not start"), "{why}");
+            }
         }
     }
 

@@ -280,6 +280,9 @@ fn gradients_that_a_device_cannot_show_are_an_error_and_no_zeros() {
 #[test]
 fn kernels_compiled_for_gpus_are_those_of_the_sources() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/kernels");
+    if !here.join("build.py").is_file() {
+        return skipped("the sources of the kernels are not on this machine");
+    }
     let out = tempfile::tempdir().unwrap();
     let script = std::process::Command::new("python3")
         .arg(here.join("build.py"))

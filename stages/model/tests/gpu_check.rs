@@ -1,0 +1,123 @@
+//! `benches/gpu_check.sh` believes nothing that it has not seen.
+//!
+//! No GPU is here, so it runs on stand-ins: honest ones, which it must pass, and such as leave out one thing that a
+//! GPU has to show, of which it must say so and name the part. What passes for nothing proves nothing.
+
+#![cfg(unix)]
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+/// Says what the real programs say where all is well; `LIE` leaves out one thing.
+const STAND_INS: [(&str, &str); 6] = [
+    ("nvidia-smi", "echo 'NVIDIA X, 550, 80 GB'"),
+    ("compute-sanitizer", r#"shift 4; exec "$@""#),
+    (
+        "tinylm",
+        r#"
+if [ "$1" = doctor ]; then
+  [ "$LIE" = "no gpu" ] && echo 'gpu none: no libcuda' || echo 'gpu NVIDIA X: `--device cuda` trains on it'
+  exit
+fi
+home=$2 step=$2/work/key/checkpoints/step-0000000003 artifact=abcd
+[ "$LIE" = "on a cpu" ] || echo 'model: trains on NVIDIA X, sm_90a, own products'
+case $home in *killed)
+  if [ -e "$step" ]; then
+    [ "$LIE" = "begins anew" ] || echo 'model: going on from step 3 of 9'
+    [ "$LIE" = "other bytes" ] && artifact=efgh
+  else
+    [ "$LIE" = "over too soon" ] && exit
+    mkdir -p "$step"
+    exec sleep 60
+  fi
+esac
+[ "$LIE" = "makes nothing" ] || mkdir -p "$home/store/artifacts/12/$artifact"
+"#,
+    ),
+    (
+        "tests",
+        r#"
+[ "$LIE" = "skips" ] && echo 'SKIPPED: no libcuda'
+[ "$LIE" = "no tests" ] && n=0 || n=70
+echo "test result: ok. $n passed; 0 failed"
+"#,
+    ),
+    (
+        "step",
+        r#"[ "$LIE" = "no figures" ] || echo 'mini f32: 9 tokens/s'"#,
+    ),
+    ("lazy", "exit 0"),
+];
+
+/// Runs the script on these stand-ins: the parts that failed, and those that passed.
+fn check(folder: &Path, [tinylm, tests, step]: [&str; 3], lie: &str) -> (Vec<String>, Vec<String>) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu_check.sh");
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .arg(script)
+        .args([tinylm, tests, "quickstart.yaml", step])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("TMPDIR", folder)
+        .env("LIE", lie)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let parts = |word: &str| -> Vec<String> {
+        let lines = said.lines().filter_map(|line| line.strip_prefix(word));
+        let names = lines.map(|line| line.trim().split(':').next().unwrap().to_owned());
+        names.collect()
+    };
+    let (failed, passed) = (parts("FAIL"), parts("PASS"));
+    assert_eq!(output.status.code(), Some(failed.len() as i32), "{said}");
+    (failed, passed)
+}
+
+fn stand_ins() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in STAND_INS {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::write(folder.path().join("quickstart.yaml"), "name: q").unwrap();
+    folder
+}
+
+const HONEST: [&str; 3] = ["tinylm", "tests", "step"];
+
+#[test]
+fn what_shows_all_of_it_passes_and_what_does_nothing_fails_in_every_part() {
+    let folder = stand_ins();
+    let (failed, passed) = check(folder.path(), HONEST, "");
+    assert_eq!(failed, Vec::<String>::new());
+    let (all, none) = check(folder.path(), ["lazy"; 3], "");
+    assert_eq!((all, none), (passed, Vec::new()));
+}
+
+#[test]
+fn one_thing_left_out_fails_the_part_that_looks_for_it() {
+    let folder = stand_ins();
+    let sanitized = ["suite", "golden_losses", "memcheck", "racecheck"];
+    let figures = [
+        "figures-mini-f32",
+        "figures-mini-bf16",
+        "figures-forty-one-f32",
+        "figures-forty-one-bf16",
+    ];
+    let trained = ["quickstart", "killed_and_resumed", "shape_of_41m"];
+    let told: [(&str, &[&str]); 9] = [
+        ("no gpu", &["doctor"]),
+        ("skips", &sanitized),
+        ("no tests", &sanitized),
+        ("on a cpu", &trained),
+        ("makes nothing", &trained),
+        ("over too soon", &["killed_and_resumed"]),
+        ("begins anew", &["killed_and_resumed"]),
+        ("other bytes", &["killed_and_resumed"]),
+        ("no figures", &figures),
+    ];
+    for (lie, expected) in told {
+        let (failed, _) = check(folder.path(), HONEST, lie);
+        assert_eq!(failed, expected, "{lie}");
+    }
+}
