@@ -6,7 +6,7 @@
 use std::{env, fs};
 
 use tinylm_pipeline::slurm::{is_driver_job, submit_driver};
-use tinylm_registry::{Home, Place};
+use tinylm_registry::{Error, Home, Place};
 
 use crate::{
     failure::Failure,
@@ -16,10 +16,20 @@ use crate::{
 };
 
 /// Puts the command into a job, if it is to be there; returns whether that was done.
-pub(crate) fn is_elsewhere(project: &Project, how: &HowArgs) -> Result<bool, Failure> {
+pub(crate) fn is_elsewhere(
+    project: &Project,
+    how: &HowArgs,
+    is_forced: bool,
+) -> Result<bool, Failure> {
     let (Some(_), Some(site)) = (&how.driver, project.site(how.executor.as_deref())?) else {
         return Ok(false);
     };
+    if is_forced {
+        return Err(Failure::wrong(
+            "the job of a driver may be started more than once, and would force anew",
+        )
+        .help("leave `--driver slurm` or `--force` out"));
+    }
     let home = project.checked_home()?;
     home.create()?;
     home.logs().create_folder()?;
@@ -47,13 +57,19 @@ pub(crate) fn begins(project: &Project, run_id: &str) -> Result<(), Failure> {
 
 /// The run that an earlier start of this driver's job began, if it came to be recorded.
 pub(crate) fn begun_before(project: &Project) -> Result<Option<String>, Failure> {
+    // The number of a job is given again, its restarts are its own.
+    if env::var("SLURM_RESTART_COUNT").map_or(true, |n| n == "0") {
+        return Ok(None);
+    }
     let place = begun(&project.checked_home()?);
     let Some(run_id) = place.and_then(|place| fs::read_to_string(place).ok()) else {
         return Ok(None);
     };
-    let registry = project.registry_to_write();
-    let is_known = registry.is_ok_and(|registry| registry.run(&run_id).is_ok());
-    Ok(is_known.then_some(run_id))
+    match project.registry_to_write()?.run(&run_id) {
+        Ok(_) => Ok(Some(run_id)),
+        Err(Error::UnknownRun { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn begun(home: &Home) -> Option<Place> {

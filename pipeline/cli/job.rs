@@ -15,11 +15,10 @@ use serde_json::{Value, json};
 use tinylm_pipeline::{
     Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
     Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
-    secrets::Secrets, settings::NotADevice, slurm, spec::Experiment, threads,
+    secrets::Secrets, settings::NotADevice, spec::Experiment, threads,
 };
 use tinylm_registry::{
-    Claim, Claimant, Error, Holder, Home, Life, Lock, Patient, Registry, Run, RunSource, Status,
-    names,
+    Claim, Claimant, Error, Holder, Home, Lock, Patient, Registry, Run, RunSource, Status, names,
 };
 
 use tinylm_remote::{Mode, Remote, SharedRun, SharedStage};
@@ -275,10 +274,7 @@ impl Job<'_> {
             note: &note,
             job: job.as_deref(),
         };
-        let life = |holder: &Holder| match slurm::is_earlier_start(holder.job.as_deref()) {
-            true => Life::Dead,
-            false => holder.life(),
-        };
+        let life = |holder: &Holder| self.ground.executor().life(holder);
         let claim = Claim::take(&home.run_claim(&self.run_id), who, &life)?;
         let claim = claim.map_err(|holder| {
             Failure::wrong(format!("this run is still going on: {}", holder.words()))

@@ -1,6 +1,10 @@
 //! `tinylm resume`: going on with a run that did not end well.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use serde_json::Value;
@@ -9,7 +13,7 @@ use tinylm_pipeline::{
     secrets::{MASK, Secrets},
     spec::{self, Experiment},
 };
-use tinylm_registry::{Registry, Run, RunQuery, Status};
+use tinylm_registry::{Life, Registry, Run, RunQuery, Status};
 
 use crate::{
     completions, driver,
@@ -22,6 +26,9 @@ use crate::{
     signals::listen_for_signals,
     sweep,
 };
+
+/// How often it is looked whether a driver has turned out to be dead.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
@@ -36,7 +43,7 @@ pub(crate) struct ResumeArgs {
 }
 
 pub(crate) fn resume(project: &Project, args: &ResumeArgs) -> Result<(), Failure> {
-    if driver::is_elsewhere(project, &args.how)? {
+    if driver::is_elsewhere(project, &args.how, false)? {
         return Ok(());
     }
     let registry = project.registry_to_write()?;
@@ -63,23 +70,46 @@ fn resume_one(
     run: Run,
     how: &HowArgs,
 ) -> Result<(), Failure> {
-    match run.status {
-        Status::Done => {
-            let told = format!("{} is done: nothing is left to do", run.name);
-            say(&project.global, &told);
-            return Ok(());
-        }
-        Status::Running => {
-            return Err(Failure::wrong(format!("{} is still going on", run.name))
-                .help(format!("follow it with `tinylm show {}`", run.name)));
-        }
-        Status::Failed | Status::Cancelled | Status::Interrupted => {}
+    if run.status == Status::Done {
+        let told = format!("{} is done: nothing is left to do", run.name);
+        say(&project.global, &told);
+        return Ok(());
     }
     let ground = ground(project, registry, &run, how)?;
+    if run.status == Status::Running && !is_known_to_be_over(project, &run, &ground)? {
+        return Err(Failure::wrong(format!("{} is still going on", run.name))
+            .help(format!("follow it with `tinylm show {}`", run.name)));
+    }
     let interrupt = listen_for_signals()?;
     match go_on(project, registry, run, how, &ground, None, &interrupt)? {
         0 => Ok(()),
         code => Err(Failure::said(code)),
+    }
+}
+
+/// Whether a run that nobody here sees the end of has lost its driver all the same: a scheduler knows its job.
+fn is_known_to_be_over(project: &Project, run: &Run, ground: &Ground) -> Result<bool, Failure> {
+    let home = project.checked_home()?;
+    let executor = ground.executor();
+    let until = Instant::now() + executor.settle();
+    let mut is_told = false;
+    loop {
+        let Some(holder) = home.holder_of_run(&run.id)? else {
+            return Ok(true);
+        };
+        match executor.life(&holder) {
+            Life::Dead => return Ok(true),
+            Life::Unknown if holder.job.is_some() && Instant::now() < until => {}
+            _ => return Ok(false),
+        }
+        if !is_told {
+            say(
+                &project.global,
+                &format!("asking the scheduler for {}", holder.words()),
+            );
+            is_told = true;
+        }
+        thread::sleep(LOOK_EVERY);
     }
 }
 

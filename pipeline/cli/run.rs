@@ -39,13 +39,12 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
     if args.dry_run {
         return plan::print(project, &experiments, &args.file, false);
     }
-    if driver::is_elsewhere(project, &args.how)? {
+    if driver::is_elsewhere(project, &args.how, !args.file.force.is_empty())? {
         return Ok(());
     }
     let n = experiments.len();
     // A sweep is gone through again: of the points that had not begun nothing is recorded.
     if n == 1
-        && args.file.force.is_empty()
         && let Some(run_id) = driver::begun_before(project)?
     {
         return resume_id(project, &run_id, &args.how);

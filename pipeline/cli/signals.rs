@@ -31,11 +31,22 @@ fn make_way() -> ! {
         true => "the driver's job makes way and is queued again: the jobs go on",
         false => "the driver's job ends: the jobs go on, and `tinylm resume` follows them again",
     });
-    std::process::exit(0)
+    give_claims_back();
+    std::process::exit(if comes_again { 0 } else { EX_TEMPFAIL })
+}
+
+/// The run is neither done nor failed: whatever waits for this job must not begin.
+const EX_TEMPFAIL: i32 = 75;
+
+fn give_claims_back() {
+    for (home, _) in runs().iter() {
+        home.give_claims_back();
+    }
 }
 
 fn detach() -> ! {
     eprint("hung up: the jobs go on, and `tinylm resume` follows them again");
+    give_claims_back();
     std::process::exit(129)
 }
 
@@ -60,6 +71,7 @@ pub(crate) fn listen_for_signals() -> Result<Arc<Interrupt>, Failure> {
                 match signal {
                     consts::SIGHUP if DETACHES.load(Ordering::Relaxed) => detach(),
                     consts::SIGUSR1 => make_way(),
+                    consts::SIGTERM if slurm::is_driver_in_the_way() => make_way(),
                     _ => {}
                 }
                 if signal != consts::SIGINT {

@@ -13,7 +13,7 @@
 
 use std::{any::Any, path::PathBuf, sync::atomic::AtomicBool, time::Duration};
 
-use tinylm_registry::{Digest, Home, KeyRecord, Place};
+use tinylm_registry::{Digest, Holder, Home, KeyRecord, Life, Place};
 
 use crate::{
     commit::Draft, error::StageError, event::Event, metrics::Metrics, order::Order,
@@ -39,6 +39,16 @@ pub trait Executor: Sync {
     /// Whether jobs share the processors of this machine.
     fn is_here(&self) -> bool {
         true
+    }
+
+    /// Whether whoever holds a claim lives, as far as can be known through this executor.
+    fn life(&self, holder: &Holder) -> Life {
+        holder.life()
+    }
+
+    /// How long it may take until that is known.
+    fn settle(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Asks a job to stop. One that is over already is no error.

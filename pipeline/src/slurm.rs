@@ -40,7 +40,9 @@ mod tracked;
 
 pub use array::exec_array;
 pub use commands::version;
-pub use driver::{is_driver_job, is_earlier_start, queue_driver_again, submit_driver};
+pub use driver::{
+    is_driver_in_the_way, is_driver_job, is_earlier_start, queue_driver_again, submit_driver,
+};
 pub use node::exec_job;
 pub use pool::exec_pool;
 use site::Asked;
@@ -122,7 +124,7 @@ impl Slurm {
     /// Whether a driver lives: one in a job, on a node that cannot be seen from here, is known to the
     /// scheduler. Once it is gone from answers that are a while apart, it is dead. Of another user's jobs
     /// nothing is known, since the scheduler is asked for one's own, and may tell of no others.
-    fn life(&self, holder: &Holder) -> Life {
+    fn life_of(&self, holder: &Holder) -> Life {
         let known = holder.life();
         let (Life::Unknown, Some(job)) = (known, &holder.job) else {
             return known;
@@ -155,7 +157,10 @@ impl Slurm {
 
     /// The same, and says so where another machine's driver loses its claim by it.
     fn judge(&self, holder: &Holder, claim: &Claim) -> Life {
-        let life = self.life(holder);
+        let life = self.life_of(holder);
+        if is_earlier_start(holder.job.as_deref()) {
+            return life;
+        }
         if let (Life::Dead, Life::Unknown, Some(job)) = (life, holder.life(), &holder.job) {
             (claim.on_loss)(format!(
                 "its claim was held by {} in job {job} on {}, which the scheduler says is no more: it is taken over",
@@ -176,15 +181,13 @@ impl Slurm {
             return Ok(None);
         };
         let mark = submission.mark(&file.draft.execution_id);
-        let mut begun = Instant::now();
-        let mut n_reports = None;
+        let begun = Instant::now();
+        let n_reports = folder.n_reports()?;
         loop {
-            let n_now = folder.n_reports()?;
-            if n_reports.is_some_and(|n| n != n_now) {
+            if folder.n_reports()? != n_reports {
                 // Whatever the scheduler says, it speaks.
-                begun = Instant::now();
+                return Ok(Some(submission));
             }
-            n_reports = Some(n_now);
             match folder.last_word(submission.number)? {
                 Some(Last::Committed(_)) => return Ok(Some(submission)),
                 Some(_) => return Ok(None),
@@ -236,6 +239,14 @@ impl Drop for Slurm {
 impl Executor for Slurm {
     fn is_here(&self) -> bool {
         false
+    }
+
+    fn life(&self, holder: &Holder) -> Life {
+        self.life_of(holder)
+    }
+
+    fn settle(&self) -> Duration {
+        self.asked.site.settle.0 + self.asked.site.ask_every.0 * 2
     }
 
     fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StageError> {

@@ -184,7 +184,13 @@ impl Holder {
     #[must_use]
     pub fn words(&self) -> String {
         match (self.life(), &self.job) {
-            (Life::Unknown, Some(job)) => format!("{} in job {job} on {}", self.note, self.host),
+            (Life::Unknown, Some(job)) if self.is_of_this_user() => {
+                format!("{} in job {job} on {}", self.note, self.host)
+            }
+            (Life::Unknown, Some(job)) => format!(
+                "{} in job {job} on {}, of which nothing is known here (if it is gone for good: `tinylm gc --abandoned`)",
+                self.note, self.host
+            ),
             (Life::Unknown, None) => format!(
                 "{} on {}, which cannot be seen from here (if it is gone for good: `tinylm gc --abandoned`)",
                 self.note, self.host
@@ -209,6 +215,26 @@ impl Home {
 
     fn run_claims(&self) -> Place {
         self.locks().below("runs")
+    }
+
+    /// Whoever carries out a run, unless nobody does.
+    pub fn holder_of_run(&self, run_id: &str) -> Result<Option<Holder>, Error> {
+        holder_at(&self.run_claim(run_id))
+    }
+
+    /// Gives back what this process has claimed: it is about to end without dropping anything.
+    pub fn give_claims_back(&self) {
+        let me = Holder::me(Claimant::default());
+        let is_mine = |holder: &Holder| {
+            (&holder.boot, &holder.space, holder.pid, holder.started)
+                == (&me.boot, &me.space, me.pid, me.started)
+        };
+        for (place, holder) in self.claims().unwrap_or_default() {
+            if is_mine(&holder) {
+                // What stays is known to be a dead process's on this machine, and waited for on others.
+                let _ = place.remove();
+            }
+        }
     }
 
     /// All claims whose holders are not known to be dead: those of runs and of keys.

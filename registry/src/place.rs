@@ -280,7 +280,16 @@ impl Place {
     fn open(&self, action: &'static str, flags: OFlags) -> Result<File, Error> {
         let folder = self.parent().folder(true)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&folder, self.name()?, flags, Mode::from_raw_mode(0o666));
+        let name = self.name()?;
+        let open = || rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o666));
+        let opened = open().or_else(|errno| match errno {
+            // Another machine removed a file that this one remembers; asked to remove it, it forgets.
+            Errno::NOENT if flags.contains(OFlags::CREATE) => {
+                let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
+                open()
+            }
+            errno => Err(errno),
+        });
         opened
             .map(File::from)
             .map_err(|errno| self.error(action, errno))

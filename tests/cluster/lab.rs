@@ -284,6 +284,11 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
         self.process_of(job, "exec-job")
     }
 
+    /// The process of the driver that a job is for.
+    pub(crate) fn driver_of(&self, job: &str) -> Option<u32> {
+        self.process_of(job, "run")
+    }
+
     fn process_of(&self, job: &str, does: &str) -> Option<u32> {
         let is_of_job = |environment: &Environment| environment.get("SLURM_JOB_ID") == Some(job);
         self.processes_that(does)

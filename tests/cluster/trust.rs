@@ -3,8 +3,10 @@
 
 use std::{process::Child, thread, time::Duration};
 
+use rustix::process::Signal;
+
 use crate::{
-    lab::{Lab, lab, wait_for},
+    lab::{Lab, kill, lab, wait_for},
     project::{Project, TRAINING, Told, undisturbed},
 };
 
@@ -29,6 +31,10 @@ fn claimed<'a>(lab: &'a Lab, job: &str, user: u32) -> (Project<'a>, String) {
 
 fn forced(project: &Project) -> Child {
     project.start("run x.yaml --executor slurm --force a")
+}
+
+fn n_runs(listed: &str) -> usize {
+    listed.lines().filter(|line| line.contains("  x  ")).count()
 }
 
 /// Longer than a job may be missing from the scheduler's answers.
@@ -136,4 +142,53 @@ fn a_driver_whose_node_is_wanted_queues_itself_again_and_its_jobs_go_on() {
         1,
         "the training went on under the driver that came again"
     );
+}
+
+/// Has all claims be of another machine, as where the next start of a job is on another node.
+fn move_claims_away(project: &Project) {
+    let below = |folder: &str| {
+        let entries = std::fs::read_dir(project.path(folder)).into_iter();
+        entries.flatten().flatten().map(|entry| entry.path())
+    };
+    let of_keys = below(".tinylm/work").map(|key| key.join("claim.json"));
+    let claims = below(".tinylm/locks/runs").chain(of_keys);
+    for claim in claims.filter(|claim| claim.extension().is_some_and(|end| end == "json")) {
+        let Ok(text) = std::fs::read_to_string(&claim) else {
+            continue;
+        };
+        let mut holder: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for field in ["host", "machine", "boot"] {
+            holder[field] = "another".into();
+        }
+        let name = project.path("").join(&claim);
+        std::fs::write(name, holder.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn a_driver_that_is_lost_goes_on_with_its_run_on_another_node() {
+    let Some(lab) = lab() else { return };
+    let _peace = lab.in_peace();
+    let project = Project::new(lab, TRAINING);
+    let told = project
+        .tinylm("run x.yaml --executor slurm --driver slurm")
+        .success();
+    let driver = told.stdout.split_whitespace().nth(4).unwrap();
+    let driver = driver.trim_end_matches(|c: char| !c.is_ascii_digit());
+    project.wait_for_a_checkpoint();
+    let process = lab.driver_of(driver).expect("the driver");
+    kill(process, Signal::KILL);
+    wait_for("its job's end", || {
+        lab.jobs("%A %T").contains(&format!("{driver} FAILED"))
+    });
+    move_claims_away(&project);
+    lab.slurm("scontrol", &["requeue", driver]);
+    wait_for("the run's end", || {
+        project.tinylm("runs").stdout.contains("  done  ")
+    });
+    assert_eq!(project.artifact("base"), undisturbed(lab));
+    assert_eq!(project.executions().len(), 5, "nothing was begun twice");
+    let runs = project.tinylm("runs").stdout;
+    let log = project.read(&format!(".tinylm/logs/driver-{driver}.out"));
+    assert_eq!(n_runs(&runs), 1, "{runs}\n{log}");
 }

@@ -3,7 +3,8 @@
 //! It is the same command again, on a node. So it is followed, stopped and resumed like any other, and
 //! where its node is lost the cluster starts it again: what was made is there, what still runs is
 //! adopted. Before its time is up, or its node is wanted for another, it queues itself again and leaves its
-//! jobs at work. SIGTERM is somebody's `scancel`, and stops the run as it does anywhere.
+//! jobs at work; it hears of that by SIGUSR1, or where a site has it so by SIGTERM. Any other SIGTERM is
+//! somebody's `scancel`, and stops the run as it does anywhere.
 
 use std::{env, path::Path};
 
@@ -27,6 +28,11 @@ pub fn is_driver_job() -> bool {
 #[must_use]
 pub fn is_earlier_start(job: Option<&str>) -> bool {
     is_driver_job() && job.is_some() && job == env::var("SLURM_JOB_ID").ok().as_deref()
+}
+
+/// Whether the node of this driver's job is wanted for another.
+pub fn is_driver_in_the_way() -> bool {
+    is_driver_job() && commands::is_preempted()
 }
 
 /// Puts the job of this driver back into the queue; returns whether the scheduler agreed.
@@ -53,7 +59,7 @@ pub fn submit_driver(
     flags.extend(site.options.iter().cloned());
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     let site = &Site {
-        setup: format!("export {MARK}=\"$SLURM_JOB_ID\"\n{}", site.setup),
+        setup: format!("{}\nexport {MARK}=\"$SLURM_JOB_ID\"", site.setup),
         ..site.clone()
     };
     let script = commands::script(site, program, &words.join(" "));
