@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,24 +39,33 @@ impl Drop for Server {
 
 impl Server {
     fn start(folder: &Path) -> Server {
-        let said = folder.join("said.txt");
+        Self::start_with_files(folder, "unlimited")
+    }
+
+    /// A server that may open so many files; `unlimited` are as many as this process may.
+    fn start_with_files(folder: &Path, n_files: &str) -> Server {
         // Two folders of one last name would be two models of one name.
         let models = ["pretrain", "finetune"];
         for stage in models {
-            std::os::unix::fs::symlink(artifact(folder, stage), folder.join(stage)).unwrap();
+            let link = folder.join(stage);
+            if !link.exists() {
+                std::os::unix::fs::symlink(artifact(folder, stage), link).unwrap();
+            }
         }
-        let mut command = cut_off(Command::new(binary()), folder);
-        command.arg("serve").args(models);
-        command.args([
-            "--port",
-            "0",
-            "--slots",
-            "3",
-            "--queue",
-            "6",
-            "--time-limit",
-            "8",
-        ]);
+        let limits = ["--slots", "3", "--queue", "6", "--time-limit", "8"];
+        Self::of(
+            folder,
+            n_files,
+            &[&["serve"], &models[..], &limits].concat(),
+        )
+    }
+
+    fn of(folder: &Path, n_files: &str, args: &[&str]) -> Server {
+        let said = folder.join("said.txt");
+        let mut command = cut_off(Command::new("sh"), folder);
+        let line = "[ $0 = unlimited ] || ulimit -n $0; exec \"$@\"";
+        command.args(["-c", line, n_files]).arg(binary());
+        command.args(args).args(["--port", "0"]);
         command
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&said).unwrap());
@@ -349,6 +359,51 @@ fn a_server_outlives_its_clients_and_says_what_it_said() {
 
 /// More than the connections that it takes at once, and no more than can wait in the system's queue.
 const SILENT: usize = 1_100;
+/// No ordinary request takes longer, whoever else is there.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Connects as often as said, sends some bytes on each and says nothing more; fewer where this machine
+/// allows no more files.
+fn silent(server: &Server, n_silent: usize, bytes: impl Fn(usize) -> Vec<u8>) -> Vec<TcpStream> {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, all).ok();
+    let silent = (0..n_silent).map_while(|n| {
+        let mut stream = TcpStream::connect(&server.addr).ok()?;
+        stream.write_all(&bytes(n)).ok();
+        Some(stream)
+    });
+    let silent = silent.collect();
+    // Until the server has read what they have sent.
+    thread::sleep(Duration::from_secs(1));
+    silent
+}
+
+/// Some have begun a head, and never end it.
+fn half_a_head(n: usize) -> Vec<u8> {
+    b"GET / HTTP/1.1\r\n"[..n % 3 * 8].to_vec()
+}
+
+/// A whole head, and one byte of the body that it promises.
+fn half_a_body(server: &Server, path: &str) -> Vec<u8> {
+    let json = "Content-Type: application/json\r\nContent-Length: 64";
+    let host = &server.addr;
+    format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{json}\r\n\r\n{{").into_bytes()
+}
+
+#[track_caller]
+fn assert_answers_soon(server: &Server, path: &str, body: &[u8]) {
+    for _ in 0..20 {
+        let began = Instant::now();
+        let answer = server.send(&server.request(path, body), 2 * SOON);
+        let status = parts(&answer).map(|(status, ..)| status);
+        assert_eq!(status, Some(200), "{path} after {:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{path}: {:?}", began.elapsed());
+    }
+}
 
 #[test]
 fn clients_that_say_nothing_delay_nobody() {
@@ -359,27 +414,90 @@ fn clients_that_say_nothing_delay_nobody() {
         "the experiment itself",
     );
     let server = Server::start(project.path());
-    let silent: Vec<TcpStream> = (0..SILENT)
-        .map_while(|n| {
-            let mut stream = TcpStream::connect(&server.addr).ok()?;
-            // Some have begun a head, and never end it.
-            stream.write_all(&b"GET / HTTP/1.1\r\n"[..n % 3 * 8]).ok()?;
-            Some(stream)
-        })
-        .collect();
-    if silent.len() < SILENT {
-        skipped(&format!(
-            "{} connections are all that this machine allows",
-            silent.len()
-        ));
-        return;
+    let half_a_body = half_a_body(&server, "/v1/chat/completions");
+    for bytes in [&half_a_head as &dyn Fn(usize) -> Vec<u8>, &|_| {
+        half_a_body.clone()
+    }] {
+        let silent = silent(&server, SILENT, bytes);
+        if silent.len() < SILENT {
+            skipped(&format!(
+                "{} connections are all that this machine allows",
+                silent.len()
+            ));
+            return;
+        }
+        assert_answers_soon(&server, "/tokenize", b"{\"content\":\"one\"}");
     }
-    for _ in 0..20 {
-        let began = Instant::now();
-        server.ask("/tokenize", &json!({ "content": "one" }));
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "an answer took {took:?}");
+}
+
+#[test]
+fn few_files_and_ten_thousand_silent_clients_delay_nobody() {
+    /// More than files, and as many as any machine has left.
+    const MORE_THAN_FILES: usize = 300;
+    const MANY: usize = 10_000;
+    let project = project();
+    run(
+        project.path(),
+        &["--until", "finetune"],
+        "the experiment itself",
+    );
+    let few = Server::start_with_files(project.path(), "256");
+    let clients = silent(&few, MORE_THAN_FILES, half_a_head);
+    assert_eq!(clients.len(), MORE_THAN_FILES);
+    assert_answers_soon(&few, "/health", b"");
+    drop((few, clients));
+
+    let server = Server::start(project.path());
+    let clients = silent(&server, MANY, half_a_head);
+    match clients.len() {
+        MANY => assert_answers_soon(&server, "/health", b""),
+        n => skipped(&format!("{n} connections are all that this machine allows")),
     }
+    drop(clients);
+    // Fewer than it knows of, so that it runs out of them.
+    #[cfg(target_os = "linux")]
+    {
+        let pid = rustix::process::Pid::from_child(&server.child);
+        let limit = getrlimit(Resource::Nofile);
+        let fewer = Rlimit {
+            current: Some(64),
+            ..limit
+        };
+        rustix::process::prlimit(Some(pid), Resource::Nofile, fewer).unwrap();
+        let clients = silent(&server, MORE_THAN_FILES, half_a_head);
+        assert_eq!(clients.len(), MORE_THAN_FILES);
+        assert_answers_soon(&server, "/health", b"");
+    }
+}
+
+#[test]
+fn a_page_is_shown_whoever_looks_on_and_whoever_never_ends_a_request() {
+    let project = project();
+    run(
+        project.path(),
+        &["--until", "pretrain"],
+        "the experiment itself",
+    );
+    for flags in [&["ui"][..], &["ui", "--allow-changes"]] {
+        let server = Server::of(project.path(), "unlimited", flags);
+        let half_a_body = half_a_body(&server, "/change/x");
+        let clients = silent(&server, SILENT, |_| half_a_body.clone());
+        assert_answers_soon(&server, "/", b"");
+        drop(clients);
+        let looks_on = server.request("/stream?of=%2F", b"");
+        let clients = silent(&server, SILENT, |_| looks_on.clone());
+        assert_answers_soon(&server, "/", b"");
+        let n_refused = clients.iter().filter(|stream| is_refused(stream)).count();
+        assert!(n_refused > SILENT / 2, "{n_refused} of {SILENT}");
+        assert!(n_refused < SILENT, "nobody looks on");
+    }
+}
+
+fn is_refused(mut stream: &TcpStream) -> bool {
+    let mut status = [0; 12];
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.read_exact(&mut status).ok();
+    &status == b"HTTP/1.1 503"
 }
 
 #[test]

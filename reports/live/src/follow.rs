@@ -19,6 +19,7 @@ use futures_util::stream;
 use serde_json::{Map, Value, json};
 use tinylm_registry::{Registry, Status};
 use tinylm_reports::{Report, Tail, html};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     page::digest,
@@ -45,8 +46,13 @@ struct Follower {
     since_ms: i64,
 }
 
-/// Streams a view to a page that has all points up to a moment.
-pub(crate) fn stream(site: Arc<Site>, view: View, since_ms: i64) -> Response {
+/// Streams a view to a page that has all points up to a moment, for as long as it keeps its place.
+pub(crate) fn stream(
+    site: Arc<Site>,
+    view: View,
+    since_ms: i64,
+    place: OwnedSemaphorePermit,
+) -> Response {
     let follower = Follower {
         view,
         digests: HashMap::new(),
@@ -56,8 +62,8 @@ pub(crate) fn stream(site: Arc<Site>, view: View, since_ms: i64) -> Response {
     };
     let beats = site.pulse.listen();
     let news = stream::unfold(
-        (site, Some(follower), beats),
-        |(site, follower, mut beats)| async move {
+        (site, Some(follower), (beats, place)),
+        |(site, follower, (mut beats, place))| async move {
             let mut follower = follower?;
             loop {
                 let asked = site.readers.ask({
@@ -74,13 +80,13 @@ pub(crate) fn stream(site: Arc<Site>, view: View, since_ms: i64) -> Response {
                         let event = Event::default()
                             .event("wrong")
                             .data(wrong.message.replace('\n', " "));
-                        return Some((Ok::<_, Infallible>(event), (site, None, beats)));
+                        return Some((Ok::<_, Infallible>(event), (site, None, (beats, place))));
                     }
                 };
                 follower = back;
                 if let Some(news) = news {
                     tokio::time::sleep(TOGETHER).await;
-                    return Some((Ok(news), (site, Some(follower), beats)));
+                    return Some((Ok(news), (site, Some(follower), (beats, place))));
                 }
                 // Whoever wrote is gone with the server: nobody is left to tell.
                 let _ = tokio::time::timeout(AT_LEAST_EVERY, beats.changed()).await;

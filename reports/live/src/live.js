@@ -183,7 +183,11 @@
     state.className = kind;
   };
   source.onopen = () => say("live", "going");
-  source.onerror = () => say("connection lost, trying again", "lost");
+  source.onerror = () => {
+    say("connection lost, trying again", "lost");
+    // Refused rather than lost, which a source does not try again.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+  };
   source.addEventListener("wrong", (event) => {
     say(event.data, "lost");
     source.close();

@@ -11,14 +11,18 @@ use std::{
 };
 
 use tinylm_registry::{Home, Registry};
+use tokio::sync::Semaphore;
 
 use crate::wrong::Wrong;
 
+/// Questions that are asked at once. Each has a thread and three files, and cores are few.
+const AT_ONCE: usize = 16;
 /// Connections kept while nobody reads.
 const IDLE_MAX: usize = 8;
 
 pub(crate) struct Readers {
     home: Home,
+    turns: Arc<Semaphore>,
     idle: Mutex<Vec<Reader>>,
 }
 
@@ -32,6 +36,7 @@ impl Readers {
     pub(crate) fn new(home: Home) -> Readers {
         Readers {
             home,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
             idle: Mutex::default(),
         }
     }
@@ -42,7 +47,12 @@ impl Readers {
         question: impl FnOnce(&Registry) -> Result<T, Wrong> + Send + 'static,
     ) -> Result<T, Wrong> {
         let readers = Arc::clone(self);
-        let asked = tokio::task::spawn_blocking(move || readers.ask_now(question)).await;
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let asked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            readers.ask_now(question)
+        });
+        let asked = asked.await;
         asked.unwrap_or_else(|error| Err(Wrong::broken(error.to_string())))
     }
 

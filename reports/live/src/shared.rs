@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use axum::http::StatusCode;
 use tinylm_registry::Home;
+use tinylm_serve::Bodies;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Options,
@@ -13,6 +16,9 @@ use crate::{
     wrong::Wrong,
 };
 
+/// Pages that look on at once. Each has a connection for as long as it is open, and others are to get one.
+const LOOK_ON: usize = 128;
+
 /// What all answers share.
 pub(crate) struct Site {
     pub(crate) readers: Arc<Readers>,
@@ -20,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) home: Home,
     pub(crate) now: fn() -> i64,
     pub(crate) playground: Playground,
+    pub(crate) bodies: Bodies,
+    looks_on: Arc<Semaphore>,
     pub(crate) allows_changes: bool,
     /// The kinds of stage that make a model.
     pub(crate) models: Vec<String>,
@@ -27,6 +35,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(options: Options, addr: SocketAddr) -> Site {
+        let n_looks_on = LOOK_ON.min(tinylm_serve::connections() / 2);
         let readers = Arc::new(Readers::new(options.home.clone()));
         Site {
             pulse: Pulse::start(Arc::clone(&readers)),
@@ -34,9 +43,20 @@ impl Site {
             home: options.home,
             now: options.now,
             playground: Playground::new(options.open, addr, options.n_threads),
+            bodies: Bodies::default(),
+            looks_on: Arc::new(Semaphore::new(n_looks_on)),
             allows_changes: options.allows_changes,
             models: options.models,
         }
+    }
+
+    /// A place among the pages that look on, if there is one.
+    pub(crate) fn place_to_look_on(&self) -> Result<OwnedSemaphorePermit, Wrong> {
+        let place = Arc::clone(&self.looks_on).try_acquire_owned();
+        place.map_err(|_| Wrong {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "too many pages look on; close one, and this one will go on".to_owned(),
+        })
     }
 
     /// Reads a view, or a part of it.

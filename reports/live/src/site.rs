@@ -4,16 +4,15 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Body,
-    extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderMap, Uri},
+    extract::{Path, Request, State},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use serde_json::{Value, json};
 use tinylm_registry::Thinning;
 use tinylm_reports::{Fineness, html, window};
-use tinylm_serve::Door;
+use tinylm_serve::{Body, Door};
 
 use crate::{
     Options, change, follow,
@@ -23,8 +22,6 @@ use crate::{
     wrong::Wrong,
 };
 
-/// Most bytes of a request.
-const BODY: usize = 4 << 20;
 /// Points that a curve is drawn from where nobody says how wide it is, and the most.
 const POINTS: usize = 1_000;
 const POINTS_MAX: usize = 8_000;
@@ -54,7 +51,6 @@ pub(crate) fn router(options: Options, addr: SocketAddr) -> Router {
         .route("/change/{run}", post(changed))
         .route("/play/{*rest}", any(play))
         .fallback(get(shown))
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(site);
     let door = Door {
         is_local: addr.ip().is_loopback(),
@@ -227,6 +223,7 @@ async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Wrong> {
     let view = view_of(&uri)?;
+    let place = site.place_to_look_on()?;
     let last = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
@@ -235,19 +232,22 @@ async fn stream(
         Arc::clone(&site),
         view,
         last.or(since).unwrap_or_else(|| (site.now)()),
+        place,
     ))
 }
 
 async fn changed(
     State(site): State<Arc<Site>>,
     Path(run): Path<String>,
-    Json(wish): Json<Value>,
+    request: Request,
 ) -> Result<Json<Value>, Wrong> {
+    // Before anything of the body: whoever may not ask need not be waited for.
     if !site.allows_changes {
         return Err(Wrong::refused(
             "this page only shows; `tinylm ui --allow-changes` lets it change",
         ));
     }
+    let wish = wish(&site, request).await?;
     let now_ms = (site.now)();
     let home = site.home.clone();
     let asked =
@@ -256,8 +256,22 @@ async fn changed(
     Ok(Json(json!({ "done": true })))
 }
 
+/// What a page asks for. Only as JSON by its header, which forms of other pages cannot send.
+async fn wish(site: &Site, request: Request) -> Result<Value, Wrong> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+        return Err(Wrong {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            message: "a change is `Content-Type: application/json`".to_owned(),
+        });
+    }
+    let body = Body::of(request, &site.bodies).await?;
+    serde_json::from_slice(body.bytes())
+        .map_err(|error| Wrong::asked(format!("the body is no JSON: {error}")))
+}
+
 /// `/play/RUN/STAGE/` and what is below it.
-async fn play(State(site): State<Arc<Site>>, request: Request<Body>) -> Result<Response, Wrong> {
+async fn play(State(site): State<Arc<Site>>, request: Request) -> Result<Response, Wrong> {
     let path = request.uri().path().trim_start_matches("/play/").to_owned();
     let n_models = path.split(',').count();
     let parts: Vec<&str> = path.splitn(n_models + 2, '/').collect();

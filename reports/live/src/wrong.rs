@@ -66,6 +66,15 @@ impl From<tinylm_reports::Error> for Wrong {
     }
 }
 
+impl From<tinylm_serve::ApiError> for Wrong {
+    fn from(error: tinylm_serve::ApiError) -> Wrong {
+        Wrong {
+            status: error.status,
+            message: error.message,
+        }
+    }
+}
+
 impl IntoResponse for Wrong {
     fn into_response(self) -> Response {
         let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];

@@ -3,8 +3,8 @@
 mod about;
 mod answer;
 mod ask;
-mod bodies;
-mod body;
+pub(crate) mod bodies;
+pub(crate) mod body;
 mod chat;
 mod completions;
 pub(crate) mod guard;

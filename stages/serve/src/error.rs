@@ -9,9 +9,9 @@ use serde_json::json;
 
 /// A request that is not answered as asked.
 #[derive(Debug)]
-pub(crate) struct ApiError {
-    pub(crate) status: StatusCode,
-    pub(crate) message: String,
+pub struct ApiError {
+    pub status: StatusCode,
+    pub message: String,
     /// The parameter that is at fault.
     pub(crate) param: Option<String>,
     pub(crate) code: Option<&'static str>,

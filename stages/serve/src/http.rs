@@ -4,13 +4,17 @@
 //! opens ten thousand and says nothing would hold all of them, and one that never reads its answer
 //! would hold that.
 
+mod files;
 mod patient;
 mod quiet;
+mod turn;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use hyper::{
+    Request,
+    body::Incoming,
     server::conn::http1,
     service::{Service as _, service_fn},
 };
@@ -19,14 +23,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use patient::Patient;
-use quiet::{Held, Quiet, Seat};
+use quiet::{Quiet, Seat};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
+use turn::{Answer, Question, Turn};
 
-/// Connections at once; more wait in the system's queue.
+/// Connections at once, where files are not fewer; more wait in the system's queue.
 const CONNECTIONS: usize = 1024;
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(30);
@@ -34,15 +39,30 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long nothing of an answer may be taken.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// How long to wait for a file that a connection has given back, and for better luck.
+const SOON: Duration = Duration::from_millis(1);
+const LATER: Duration = Duration::from_millis(50);
+
+/// Returns how many connections there may be at once, and raises the limit of open files for them.
+pub fn connections() -> usize {
+    files::room_for(CONNECTIONS)
+}
+
 /// Takes connections for ever.
 pub async fn accept(listener: TcpListener, router: Router) {
-    let (places, quiet) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::default());
+    let places = Arc::new(Semaphore::new(connections()));
+    let quiet = Arc::<Quiet>::default();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // No more files, or a client that went away at once: others may do better.
+            // Others have all files: those who say nothing give one back.
+            Err(error) if files::are_used_up(&error) && quiet.end_any() => {
+                sleep(SOON).await;
+                continue;
+            }
+            // A client that went away at once, or nothing to give back: others may do better.
             Err(_) => {
-                sleep(Duration::from_millis(50)).await;
+                sleep(LATER).await;
                 continue;
             }
         };
@@ -78,11 +98,16 @@ async fn serve(stream: TcpStream, router: Router, seat: Arc<Seat>) {
     // Tokens are small packets that somebody waits for.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request| {
-        let (busy, answer) = (seat.busy(), router.call(request));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let turn = Turn::of(Arc::clone(&seat), request.body());
+        let asked = request.map(|body| Question {
+            body,
+            turn: Arc::clone(&turn),
+        });
+        let answer = router.call(asked);
         async move {
-            let answer = answer.await?;
-            Ok::<_, std::convert::Infallible>(answer.map(|body: Body| Held { body, _busy: busy }))
+            let answered = |body: Body| Answer { body, _turn: turn };
+            Ok::<_, Infallible>(answer.await?.map(answered))
         }
     });
     let served = http1::Builder::new()

@@ -21,8 +21,9 @@ use std::{io, net::SocketAddr};
 
 use axum::Router;
 
-pub use api::guard::Door;
-pub use http::accept;
+pub use api::{bodies::Bodies, body::Body, guard::Door};
+pub use error::ApiError;
+pub use http::{accept, connections};
 pub use options::Options;
 pub use served::Served;
 

@@ -10,7 +10,7 @@ const OF_ALL: usize = 64 << 20;
 const AT_ONCE: usize = 2;
 
 /// What all bodies share.
-pub(super) struct Bodies {
+pub struct Bodies {
     pub(super) bytes: Arc<Semaphore>,
     pub(super) large: Semaphore,
 }

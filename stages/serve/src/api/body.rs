@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::state::State;
+use super::{bodies::Bodies, state::State};
 use crate::{error::ApiError, params::Params};
 
 /// Most bytes of a request.
@@ -28,7 +28,8 @@ const TIME: Duration = Duration::from_secs(30);
 /// Bytes that are understood in no time.
 const SMALL: usize = 16 << 10;
 
-pub(super) struct Body {
+/// What a request has brought, whole.
+pub struct Body {
     bytes: Vec<u8>,
     #[expect(dead_code, reason = "given back with the bytes")]
     place: Option<OwnedSemaphorePermit>,
@@ -38,20 +39,29 @@ impl FromRequest<Arc<State>> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Body, ApiError> {
+        Body::of(request, &state.bodies).await
+    }
+}
+
+impl Body {
+    /// Reads the body of a request, within the limits of each and of all.
+    pub async fn of(request: Request, bodies: &Bodies) -> Result<Body, ApiError> {
         let declared = request.headers().get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|n| n > MOST) {
             return Err(too_long());
         }
-        let read = timeout(TIME, read(request.into_body(), &state.bodies.bytes));
+        let read = timeout(TIME, read(request.into_body(), &bodies.bytes));
         read.await.unwrap_or_else(|_| {
             let message = format!("the body has not come within {} seconds", TIME.as_secs());
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
         })
     }
-}
 
-impl Body {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Reads the parameters and makes something of them.
     pub(super) async fn understood<T>(
         self,

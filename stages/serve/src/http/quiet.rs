@@ -1,16 +1,12 @@
-//! Connections on which no request is under way: when all places are taken, the one that has been quiet
-//! the longest makes room. Otherwise a thousand that say nothing would keep everybody else waiting for as
-//! long as a head may take.
+//! Connections on which no whole request is under way: when all places are taken, the one that has been
+//! quiet the longest makes room. Otherwise a thousand that say nothing would keep everybody else waiting
+//! for as long as a head or a body may take.
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
-use axum::body::{Body, Bytes};
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
 #[derive(Default)]
@@ -66,12 +62,13 @@ impl Quiet {
 
     /// Ends the connection that has been quiet the longest, as soon as there is one.
     pub(super) async fn end_one(&self) {
-        while !self.ended() {
+        while !self.end_any() {
             self.came.notified().await;
         }
     }
 
-    fn ended(&self) -> bool {
+    /// Ends the connection that has been quiet the longest, if there is one.
+    pub(super) fn end_any(&self) -> bool {
         let mut open = self.open();
         let quiet = open.by_id.iter().filter(|(_, one)| one.n_requests == 0);
         let oldest = quiet
@@ -94,6 +91,15 @@ impl Seat {
     pub(super) fn ended(&self) -> impl Future<Output = ()> + use<> {
         let end = Arc::clone(&self.end);
         async move { end.notified().await }
+    }
+
+    /// Some of a body has come: others have been quiet for longer.
+    pub(super) fn stir(&self) {
+        let mut open = self.quiet.open();
+        let now = open.count();
+        if let Some(one) = open.by_id.get_mut(&self.id) {
+            one.quiet_since = now;
+        }
     }
 
     /// Keeps the connection from being ended for as long as what is returned lives.
@@ -124,31 +130,5 @@ impl Drop for Busy {
         }
         drop(open);
         quiet.came.notify_one();
-    }
-}
-
-/// An answer that keeps its connection until it is sent.
-pub(super) struct Held {
-    pub(super) body: Body,
-    pub(super) _busy: Busy,
-}
-
-impl hyper::body::Body for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
