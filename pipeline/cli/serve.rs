@@ -53,7 +53,8 @@ pub(crate) struct ServeArgs {
     /// The weights with the lowest validation loss, or those of the last step
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     weights: Which,
-    /// Numbers the weights are rounded to
+    /// Numbers the weights are rounded to; with bf16 the last digits of what a model computes depend on
+    /// what it answers at the same time
     #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32")]
     precision: ReadPrecision,
     /// Threads; without it, one for each core

@@ -9,3 +9,4 @@ mod skipped;
 
 pub use kinds::catalog;
 pub use shared::hub::reach_hub;
+pub use tinylm_pipeline::spec::nearest;

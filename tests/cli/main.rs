@@ -8,6 +8,7 @@ mod chatting;
 #[path = "../../reports/tests/browser/chromium.rs"]
 mod chromium;
 mod claims;
+mod clients;
 mod collecting;
 mod combined;
 mod curves;

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{Read, Write},
     net::TcpStream,
+    path::Path,
     thread,
 };
 
@@ -12,10 +14,10 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Project, wait_until},
     server::{Answer, Server},
-    speaking::talker,
+    speaking::{copy_model, talker},
 };
 
-fn served(project: &Project, flags: &[&str]) -> Server {
+pub(crate) fn served(project: &Project, flags: &[&str]) -> Server {
     let args = [&["serve", "model", "--port", "0"], flags].concat();
     Server::start(project, &args)
 }
@@ -32,6 +34,23 @@ fn question(seed: u64) -> Value {
         "messages": [{ "role": "user", "content": content }],
         "seed": seed, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 24, "ignore_eos": true,
     })
+}
+
+/// The events of a stream, of which the last says that it is whole.
+#[track_caller]
+fn events(server: &Server, path: &str, body: &Value) -> Vec<Value> {
+    let mut body = body.clone();
+    body["stream"] = json!(true);
+    let answer = server.post(path, &body);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let lines = answer.body.lines();
+    let events: Vec<&str> = lines
+        .filter_map(|line| line.strip_prefix("data: "))
+        .collect();
+    let (last, events) = events.split_last().unwrap();
+    assert_eq!(*last, "[DONE]");
+    let events = events.iter().map(|event| serde_json::from_str(event));
+    events.collect::<Result<_, _>>().unwrap()
 }
 
 fn content(answer: &Value) -> &str {
@@ -183,13 +202,13 @@ fn what_cannot_be_meant_is_refused_by_its_parameter() {
         (json!({ "messages": [] }), 400, "messages"),
         (
             json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }),
-            501,
+            400,
             "messages",
         ),
-        (json!({ "tools": [{}] }), 501, "tools"),
+        (json!({ "tools": [{}] }), 400, "tools"),
         (
             json!({ "response_format": { "type": "json_object" } }),
-            501,
+            400,
             "response_format",
         ),
         (json!({ "model": "other" }), 404, "model"),
@@ -211,10 +230,14 @@ fn what_cannot_be_meant_is_refused_by_its_parameter() {
         let Answer { status, .. } = server.ask("/v1/chat/completions", "", body);
         assert_eq!(status, 400, "{}", &body[..body.len().min(20)]);
     }
-    let Answer {
-        status, body: text, ..
-    } = server.ask("/v1/embeddings", "", "{}");
-    assert_eq!(status, 501, "{text}");
+    let Answer { status, head, body } = server.ask("/v1/embeddings", "", "{}");
+    assert!(
+        status == 400 && body.contains("`embeddings` is not supported"),
+        "{body}"
+    );
+    // Clients try again what they take for bad luck.
+    assert!(head.contains("x-should-retry: false"), "{head}");
+    assert_eq!(server.ask("/v1/nothing", "", "{}").status, 404);
     let Answer {
         status, body: text, ..
     } = server.ask("/v1/models/%ff", "", "");
@@ -329,9 +352,204 @@ fn a_client_that_goes_away_frees_its_place_and_a_full_queue_says_come_again() {
     let short = json!({ "prompt": "a", "max_tokens": 1 }).to_string();
     let Answer { status, head, .. } = server.ask("/v1/completions", key, &short);
     assert_eq!(status, 429, "{head}");
+    assert!(!head.contains("x-should-retry"), "{head}");
     assert!(head.to_lowercase().contains("retry-after: 1"), "{head}");
     drop(streams);
     wait_until("the places are free again", || {
         server.ask("/v1/completions", key, &short).status == 200
     });
+}
+
+#[test]
+fn a_streamed_text_tells_what_a_whole_one_tells() {
+    let project = talker();
+    let server = served(&project, &[]);
+    let asked = json!({
+        "prompt": ["how are you ?", "hi"], "max_tokens": 8, "echo": true, "logprobs": 2, "seed": 1, "ignore_eos": true,
+    });
+    let whole = server.answer("/v1/completions", &asked);
+    let mut told = [json!({ "text": "" }), json!({ "text": "" })];
+    for event in events(&server, "/v1/completions", &asked) {
+        let choice = &event["choices"][0];
+        let told = &mut told[choice["index"].as_u64().unwrap() as usize];
+        let text = told["text"].as_str().unwrap().to_owned();
+        told["text"] = json!(text + choice["text"].as_str().unwrap());
+        for (name, more) in choice["logprobs"].as_object().into_iter().flatten() {
+            let mut all = told[name].as_array().cloned().unwrap_or_default();
+            all.extend(more.as_array().unwrap().iter().cloned());
+            told[name] = json!(all);
+        }
+    }
+    for (idx, told) in told.iter().enumerate() {
+        let whole = &whole["choices"][idx];
+        assert_eq!(told["text"], whole["text"]);
+        for (name, all) in whole["logprobs"].as_object().unwrap() {
+            assert_eq!(&told[name], all, "{name}");
+        }
+        let offsets = told["text_offset"].as_array().unwrap().iter();
+        let offsets: Vec<u64> = offsets.map(|at| at.as_u64().unwrap()).collect();
+        assert!(
+            offsets.is_sorted() && offsets.last() > offsets.first(),
+            "{offsets:?}"
+        );
+    }
+}
+
+#[test]
+fn several_answers_and_stop_texts_are_the_same_whole_and_as_a_stream() {
+    let project = talker();
+    let server = served(&project, &[]);
+    let chat = "/v1/chat/completions";
+    let contents = |asked: &Value| -> Vec<(String, String)> {
+        let whole = server.answer(chat, asked);
+        let choices = whole["choices"].as_array().unwrap().iter();
+        let whole: Vec<(String, String)> = choices
+            .enumerate()
+            .map(|(idx, choice)| {
+                assert_eq!(choice["index"], idx);
+                let said = choice["message"]["content"].as_str().unwrap();
+                (said.to_owned(), choice["finish_reason"].to_string())
+            })
+            .collect();
+        let mut streamed = vec![(String::new(), String::new()); whole.len()];
+        for event in events(&server, chat, asked) {
+            let choice = &event["choices"][0];
+            let (said, end) = &mut streamed[choice["index"].as_u64().unwrap() as usize];
+            said.push_str(choice["delta"]["content"].as_str().unwrap_or(""));
+            if !choice["finish_reason"].is_null() {
+                *end = choice["finish_reason"].to_string();
+            }
+        }
+        assert_eq!(streamed, whole);
+        whole
+    };
+    let mut asked = question(1);
+    let alone = contents(&asked);
+    asked["n"] = json!(3);
+    let three = contents(&asked);
+    assert_eq!((three.len(), &three[0]), (3, &alone[0]));
+    let different: BTreeSet<&(String, String)> = three.iter().collect();
+    assert_eq!(different.len(), 3);
+    for (said, end) in &three {
+        assert_eq!(end, "\"length\"", "{said}");
+    }
+
+    asked["n"] = json!(1);
+    let said = &alone[0].0;
+    let n = said.chars().count();
+    let stop: String = said.chars().skip(n / 2).take(2).collect();
+    asked["stop"] = json!(["not in there", stop]);
+    let before = said.split(&stop).next().unwrap().to_owned();
+    assert_eq!(contents(&asked), [(before, "\"stop\"".to_owned())]);
+}
+
+#[test]
+fn a_dialogue_that_is_too_long_loses_its_oldest_turns_or_is_an_error() {
+    let project = talker();
+    let server = served(&project, &[]);
+    let mut turns = Vec::new();
+    for _ in 0..8 {
+        turns.push(json!({ "role": "user", "content": "how are you ?" }));
+        turns.push(json!({ "role": "assistant", "content": "i am fine ." }));
+    }
+    turns.push(json!({ "role": "user", "content": "hi" }));
+    let mut asked = json!({ "messages": turns, "max_tokens": 4, "ignore_eos": true });
+    for on_overflow in [Value::Null, json!("drop")] {
+        asked["on_overflow"] = on_overflow;
+        let answer = server.answer("/v1/chat/completions", &asked);
+        let n_prompt = answer["usage"]["prompt_tokens"].as_u64();
+        assert!(n_prompt.is_some_and(|n| n < 64), "{answer}");
+    }
+    asked["on_overflow"] = json!("error");
+    for stream in [false, true] {
+        asked["stream"] = json!(stream);
+        let answer = server.post("/v1/chat/completions", &asked);
+        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        let error = &told["error"];
+        assert_eq!(answer.status, 400, "{error}");
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!("messages"), &json!("context_length_exceeded"))
+        );
+    }
+    asked["messages"] = json!([{ "role": "user", "content": "hi" }]);
+    asked["stream"] = json!(false);
+    server.answer("/v1/chat/completions", &asked);
+}
+
+/// Writes over all numbers of a model's weights.
+fn break_weights(folder: &Path) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let n_head = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for number in bytes[8 + n_head..].chunks_exact_mut(4) {
+        number.copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_model_that_cannot_answer_is_an_error_before_a_stream_begins() {
+    let project = talker();
+    copy_model(&project, "broken");
+    break_weights(&project.path("broken"));
+    let server = served(&project, &["broken"]);
+    for (path, asked) in [
+        ("/v1/chat/completions", question(1)),
+        (
+            "/v1/completions",
+            json!({ "prompt": "hi", "echo": true, "logprobs": 1 }),
+        ),
+    ] {
+        for stream in [false, true] {
+            let mut asked = asked.clone();
+            asked["model"] = json!("broken");
+            asked["stream"] = json!(stream);
+            let answer = server.post(path, &asked);
+            assert_eq!(answer.status, 422, "{path}: {}", answer.body);
+            assert!(answer.head.contains("x-should-retry: false"));
+            let told: Value = serde_json::from_str(&answer.body).unwrap();
+            assert!(told["error"]["message"].is_string(), "{}", answer.body);
+        }
+    }
+    server.answer("/v1/chat/completions", &question(1));
+}
+
+#[test]
+fn a_tokenizer_is_told_of_by_its_models_name() {
+    let project = talker();
+    copy_model(&project, "padded");
+    let place = "padded/generation.json";
+    let mut generation: Value = serde_json::from_str(&project.read(place)).unwrap();
+    let specials = generation["specials"].as_object().unwrap();
+    let (name, id) = specials.iter().next().unwrap();
+    let (name, id) = (name.clone(), id.clone());
+    generation["pad_id"] = id.clone();
+    project.write(place, &generation.to_string());
+    let server = served(&project, &["padded", "@last/model"]);
+    let told = |query: &str| -> Value {
+        let answer = server.get(&format!("/tokenizer_info{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    };
+    assert_eq!(told("")["model"], "model");
+    let padded = told("?model=padded");
+    assert_eq!(
+        (&padded["pad_token"], &padded["pad_token_id"]),
+        (&json!(name), &id)
+    );
+    let plain = told("?model=%40last%2Fmodel");
+    assert_eq!(
+        (&plain["model"], &plain["pad_token"]),
+        (&json!("@last/model"), &Value::Null)
+    );
+    assert_eq!(server.get("/tokenizer_info?model=other").status, 404);
+}
+
+#[test]
+fn help_says_where_the_last_digits_depend_on_company() {
+    let help = Project::new().tinylm("serve --help").success().stdout;
+    let words: Vec<&str> = help.split_whitespace().collect();
+    let said = "with bf16 the last digits of what a model computes depend on what it answers at the same time";
+    assert!(words.join(" ").contains(said), "{help}");
 }

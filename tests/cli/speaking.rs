@@ -33,14 +33,20 @@ stages:
 
 /// A project with a trained model, as a run and as a folder.
 pub(crate) fn talker() -> Project {
+    talker_that_reads(64)
+}
+
+/// The same with room for longer dialogues.
+pub(crate) fn talker_that_reads(context: usize) -> Project {
     let project = Project::new();
-    project.write("talker.yaml", TALKER);
+    let context = format!("context: {context}");
+    project.write("talker.yaml", &TALKER.replace("context: 64", &context));
     project.tinylm("run talker.yaml").success();
     copy_model(&project, "model");
     project
 }
 
-fn copy_model(project: &Project, name: &str) {
+pub(crate) fn copy_model(project: &Project, name: &str) {
     let to = project.path(name);
     fs::create_dir_all(&to).unwrap();
     for entry in fs::read_dir(project.artifact_folder("model")).unwrap() {

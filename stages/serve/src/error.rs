@@ -2,10 +2,13 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+
+/// OpenAI's clients ask again unless it says otherwise.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A request that is not answered as asked.
 #[derive(Debug)]
@@ -35,13 +38,13 @@ impl ApiError {
         }
     }
 
-    /// Something that this server has not.
+    /// Something that other servers have, and this one has not. Not 501, which clients try again and again.
     pub(crate) fn missing(param: &str) -> ApiError {
         ApiError {
             param: Some(param.to_owned()),
             code: Some("unsupported_parameter"),
             ..ApiError::new(
-                StatusCode::NOT_IMPLEMENTED,
+                StatusCode::BAD_REQUEST,
                 format!("`{param}` is not supported by this server"),
             )
         }
@@ -57,6 +60,16 @@ impl ApiError {
             code: Some(code),
             ..self
         }
+    }
+
+    /// Whether the same request may be answered at another time.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+        )
     }
 
     fn kind(&self) -> &'static str {
@@ -84,10 +97,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            let one = HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, one);
-        }
+        let (name, value) = match self.may_pass() {
+            true => (header::RETRY_AFTER, "1"),
+            false => (SHOULD_RETRY, "false"),
+        };
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
         response
     }
 }

@@ -24,18 +24,10 @@ impl Params {
         }
     }
 
-    /// Refuses what is not there, where it is asked for.
-    pub(crate) fn without(&self, names: &[&str]) -> Result<(), ApiError> {
-        let is_asked = |name: &&&str| match self.get(name) {
-            None | Some(Value::Bool(false)) => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::String(word)) => word != "none",
-            Some(_) => true,
-        };
-        match names.iter().find(is_asked) {
-            Some(name) => Err(ApiError::missing(name)),
-            None => Ok(()),
-        }
+    /// All parameters that are not null.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let all = self.0.iter().map(|(name, value)| (name.as_str(), value));
+        all.filter(|(_, value)| !value.is_null())
     }
 
     /// A parameter that is there and not null.

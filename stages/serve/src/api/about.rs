@@ -111,11 +111,31 @@ pub(super) async fn metrics(State(state): State<Arc<Shared>>) -> impl IntoRespon
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
+/// What OpenAI has at `/v1/`, and this server has not.
+const ELSEWHERE: [&str; 7] = [
+    "embeddings",
+    "responses",
+    "images",
+    "audio",
+    "moderations",
+    "files",
+    "batches",
+];
+
 pub(super) async fn unknown(uri: Uri) -> ApiError {
-    let message = format!("there is nothing at `{}`", uri.path());
-    match uri.path().starts_with("/v1/") {
-        true => ApiError::new(StatusCode::NOT_IMPLEMENTED, message),
-        false => ApiError::new(StatusCode::NOT_FOUND, message),
+    let path = uri.path();
+    let first = path
+        .strip_prefix("/v1/")
+        .and_then(|rest| rest.split('/').next());
+    match first.filter(|first| ELSEWHERE.contains(first)) {
+        Some(name) => {
+            let message = format!("`{name}` is not supported by this server");
+            ApiError::new(StatusCode::BAD_REQUEST, message).code("unsupported_endpoint")
+        }
+        None => ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("there is nothing at `{path}`"),
+        ),
     }
 }
 

@@ -1,28 +1,21 @@
 //! Answers on their way to a client: whole, or piece by piece as events.
 
 use std::{
-    convert::Infallible,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    response::{IntoResponse, Response},
 };
-use futures_util::{future::join_all, stream};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    task::block_in_place,
-    time::timeout,
-};
+use tokio::{sync::OwnedSemaphorePermit, task::block_in_place, time::timeout};
 
 use super::{
     ask::Asked,
+    events::{self, Events},
     logprobs,
     state::{State, now},
 };
@@ -34,9 +27,7 @@ use crate::{
 };
 
 /// Silence after which a client is told that the server lives.
-const PING: Duration = Duration::from_secs(10);
-/// Events that may wait for a slow reader.
-const EVENTS: usize = 64;
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long after the time limit a slow reader may take what has been said.
 const GRACE: Duration = Duration::from_secs(60);
@@ -123,7 +114,7 @@ impl Job {
 
     pub(super) async fn answer(self) -> Result<Response, ApiError> {
         match self.asked.is_streamed {
-            true => Ok(self.streamed()),
+            true => self.streamed().await,
             false => self.whole().await,
         }
     }
@@ -241,31 +232,23 @@ impl Job {
         Ok(json!({
             "index": index,
             "text": echo + &whole.text,
-            "logprobs": is_told.then(|| logprobs::of_text(tokenizer, first, &tokens, 0)),
+            "logprobs": is_told.then(|| logprobs::of_text(tokenizer, first, &tokens, &mut 0)),
             "finish_reason": whole.reason.name(),
             "stop_reason": whole.reason.more(),
         }))
     }
 
-    fn streamed(self) -> Response {
-        let (events, waiting) = mpsc::channel::<Event>(EVENTS);
+    async fn streamed(self) -> Result<Response, ApiError> {
+        let (events, waiting) = events::channel();
         tokio::spawn(async move {
             // A client that went away, or takes no more: the answers' channels are closed with this task.
             let limit = self.state.options.time_limit + GRACE;
             let _ = timeout(limit, self.send_all(&events)).await;
         });
-        let stream = stream::unfold(waiting, |mut waiting| async move {
-            let event = waiting.recv().await?;
-            Some((Ok::<Event, Infallible>(event), waiting))
-        });
-        let ping = KeepAlive::new().interval(PING).text("ping");
-        let mut response = Sse::new(stream).keep_alive(ping).into_response();
-        let headers = response.headers_mut();
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
+        waiting.response(SILENCE).await
     }
 
-    async fn send_all(&self, events: &mpsc::Sender<Event>) -> Option<()> {
+    async fn send_all(&self, events: &Events) -> Option<()> {
         let choices = self.choices();
         let sent = choices.iter().map(|&choice| self.send(choice, events));
         let mut usage = Usage::default();
@@ -275,9 +258,9 @@ impl Job {
         if self.asked.with_usage {
             let mut chunk = self.chunk(json!([]));
             chunk["usage"] = usage.json();
-            send(events, &chunk).await?;
+            events.send(&chunk).await?;
         }
-        events.send(Event::default().data("[DONE]")).await.ok()
+        events.done().await
     }
 
     fn chunk(&self, choices: Value) -> Value {
@@ -299,55 +282,88 @@ impl Job {
     }
 
     /// Sends one answer; `None` when nobody listens.
-    async fn send(
-        &self,
-        (index, prompt, sample): Place,
-        events: &mpsc::Sender<Event>,
-    ) -> Option<Whole> {
+    async fn send(&self, place: Place, events: &Events) -> Option<Whole> {
+        let (index, prompt, sample) = place;
         let mut choice = self.choice(prompt, sample);
         let mut whole = Whole::default();
-        let piece = |text: &str, tokens: &[Token], reason: Option<Reason>| {
-            self.chunk(json!([self.piece(index, text, tokens, reason)]))
-        };
-        if self.form == Form::Chat {
-            let role = json!([{ "index": index, "delta": { "role": "assistant", "content": "" }, "logprobs": null, "finish_reason": null }]);
-            send(events, &self.chunk(role)).await?;
-        } else if let Ok(echo) = self.echo(prompt)
-            && !echo.is_empty()
-        {
-            send(events, &piece(&echo, &[], None)).await?;
-        }
+        let (mut has_begun, mut offset) = (false, 0);
         loop {
             // Someone who has left is noticed while nothing is said, too.
             let heard = tokio::select! {
                 heard = choice.next() => heard?,
                 () = events.closed() => return None,
             };
+            if !has_begun && matches!(heard, Heard::Said { .. } | Heard::End(_)) {
+                has_begun = true;
+                match self.opening(place, &whole.prompt, &mut offset) {
+                    Ok(None) => (),
+                    Ok(Some(opening)) => events.send(&self.chunk(json!([opening]))).await?,
+                    Err(error) => {
+                        events.fail(error).await?;
+                        return Some(whole);
+                    }
+                }
+            }
+            let mut piece = |text: &str, tokens: &[Token], reason: Option<Reason>| {
+                self.chunk(json!([self.piece(
+                    index,
+                    text,
+                    tokens,
+                    &mut offset,
+                    reason
+                )]))
+            };
             match heard {
                 Heard::Begun { n_cached } => whole.n_cached = n_cached,
-                Heard::Read(_) => (),
+                Heard::Read(token) => whole.prompt.push(token),
                 Heard::Said { text, token } => {
                     let tokens: Vec<Token> = self.told(token).into_iter().collect();
                     let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
                     if !text.is_empty() || is_told {
-                        send(events, &piece(&text, &tokens, None)).await?;
+                        events.send(&piece(&text, &tokens, None)).await?;
                     }
                 }
                 Heard::End(end) => {
                     if !end.rest.is_empty() {
-                        send(events, &piece(&end.rest, &[], None)).await?;
+                        events.send(&piece(&end.rest, &[], None)).await?;
                     }
-                    send(events, &piece("", &[], Some(end.reason))).await?;
+                    events.send(&piece("", &[], Some(end.reason))).await?;
                     whole.n_tokens = end.n_tokens;
                     return Some(whole);
                 }
                 Heard::Failed(reason) => {
                     let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason);
-                    send(events, &error.json()).await?;
+                    events.fail(error).await?;
                     return Some(whole);
                 }
             }
         }
+    }
+
+    /// What stands before an answer: whose turn it is, or the prompt with how likely it was.
+    fn opening(
+        &self,
+        (index, prompt, _): Place,
+        read: &[Token],
+        offset: &mut usize,
+    ) -> Result<Option<Value>, ApiError> {
+        if self.form == Form::Chat {
+            let delta = json!({ "role": "assistant", "content": "" });
+            return Ok(Some(
+                json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null }),
+            ));
+        }
+        if !self.has_echo {
+            return Ok(None);
+        }
+        let text = self.echo(prompt)?;
+        let first = Some(self.prompts[prompt][0]);
+        let tokenizer = &self.served().tokenizer;
+        let is_told = self.asked.wish.n_top.is_some();
+        let logprobs = is_told.then(|| logprobs::of_text(tokenizer, first, read, offset));
+        Ok(Some(
+            json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": null }),
+        ))
     }
 
     /// A token whose likelihood is told. What ends an answer is one of a text's tokens: who scores a
@@ -356,11 +372,18 @@ impl Job {
         (self.form == Form::Text || !token.is_stop).then_some(token)
     }
 
-    fn piece(&self, index: usize, text: &str, tokens: &[Token], reason: Option<Reason>) -> Value {
+    fn piece(
+        &self,
+        index: usize,
+        text: &str,
+        tokens: &[Token],
+        offset: &mut usize,
+        reason: Option<Reason>,
+    ) -> Value {
         let tokenizer = &self.served().tokenizer;
         let is_told = self.asked.wish.n_top.is_some() && !tokens.is_empty();
         if self.form == Form::Text {
-            let logprobs = is_told.then(|| logprobs::of_text(tokenizer, None, tokens, 0));
+            let logprobs = is_told.then(|| logprobs::of_text(tokenizer, None, tokens, offset));
             let shown = json!({ "index": index, "text": text, "logprobs": logprobs });
             return ended(shown, reason);
         }
@@ -381,13 +404,6 @@ fn ended(mut choice: Value, reason: Option<Reason>) -> Value {
         choice["stop_reason"] = json!(reason.more());
     }
     choice
-}
-
-async fn send(events: &mpsc::Sender<Event>, value: &Value) -> Option<()> {
-    events
-        .send(Event::default().data(value.to_string()))
-        .await
-        .ok()
 }
 
 #[derive(Default)]

@@ -10,27 +10,13 @@ use serde_json::Value;
 use tinylm_model::sampler::Sampling;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::state::State;
+use super::{known, state::State};
 use crate::{
     Served,
     engine::{Ask, Told, Wish},
     error::ApiError,
     params::Params,
 };
-
-/// Asked of other servers, and not here.
-const MISSING: [&str; 10] = [
-    "tools",
-    "tool_choice",
-    "functions",
-    "function_call",
-    "audio",
-    "modalities",
-    "suffix",
-    "best_of",
-    "guided_json",
-    "json_schema",
-];
 
 /// Most answers to one prompt, most stop texts, most of the likeliest tokens.
 const CHOICES: u64 = 16;
@@ -50,12 +36,6 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn of(state: &State, params: &Params) -> Result<Asked, ApiError> {
-        params.without(&MISSING)?;
-        if let Some(format) = params.get("response_format")
-            && format["type"] != "text"
-        {
-            return Err(ApiError::missing("response_format"));
-        }
         let model = state.model(params)?;
         let stops = params.texts("stop")?;
         if stops.len() > STOPS {
@@ -68,14 +48,13 @@ impl Asked {
             Some(n) => Some(n),
             None => params.count("max_tokens", 0..=1 << 20)?,
         };
-        let options = params.get("stream_options").unwrap_or(&Value::Null);
         Ok(Asked {
             model,
             wish: wish(&state.models[model], params)?,
             n: params.count("n", 1..=CHOICES)?.unwrap_or(1),
             stops,
             is_streamed: params.flag("stream")?,
-            with_usage: options["include_usage"] == true,
+            with_usage: with_usage(params)?,
             n_max,
         })
     }
@@ -200,9 +179,34 @@ fn bias(params: &Params) -> Result<Arc<[(u16, f32)]>, ApiError> {
 
 /// `logprobs: true` with `top_logprobs: 5` of a dialogue, `logprobs: 5` of a text.
 fn n_top(params: &Params) -> Result<Option<usize>, ApiError> {
+    let n_top = params.count("top_logprobs", 0..=TOP)?.unwrap_or(0);
     match params.get("logprobs") {
+        Some(Value::Bool(true)) => Ok(Some(n_top)),
+        _ if n_top > 0 => {
+            let message = "`top_logprobs` goes with `logprobs: true`";
+            Err(ApiError::wrong("top_logprobs", message))
+        }
         None | Some(Value::Bool(false)) => Ok(None),
-        Some(Value::Bool(true)) => Ok(Some(params.count("top_logprobs", 0..=TOP)?.unwrap_or(0))),
         Some(_) => params.count("logprobs", 0..=TOP),
     }
+}
+
+/// Whether a stream ends with its usage.
+fn with_usage(params: &Params) -> Result<bool, ApiError> {
+    let wrong = || {
+        let message = "`stream_options` is `{\"include_usage\": true}`, or false";
+        ApiError::wrong("stream_options", message)
+    };
+    let Some(options) = params.get("stream_options") else {
+        return Ok(false);
+    };
+    let mut with_usage = false;
+    for (name, value) in options.as_object().ok_or_else(wrong)? {
+        match (name.as_str(), value) {
+            (_, value) if known::is_empty(value) => (),
+            ("include_usage", Value::Bool(true)) => with_usage = true,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(with_usage)
 }

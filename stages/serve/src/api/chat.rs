@@ -10,6 +10,7 @@ use super::{
     answer::{Form, Job},
     ask::{Asked, too_long},
     body::Body,
+    known,
     state::State as Shared,
 };
 use crate::{Served, error::ApiError, params::Params};
@@ -23,6 +24,7 @@ pub(super) async fn answer(
 }
 
 fn job(state: &Arc<Shared>, params: &Params) -> Result<Job, ApiError> {
+    known::CHAT.check(params)?;
     let mut asked = Asked::of(state, params)?;
     let dialogue = Dialogue::of(params)?;
     let is_strict = match params.text("on_overflow")? {
@@ -58,6 +60,7 @@ impl Dialogue {
         let messages = messages.ok_or_else(|| wrong("`messages` must be a list".to_owned()))?;
         let (mut system, mut turns) = (None, Vec::new());
         for (idx, message) in messages.iter().enumerate() {
+            check(idx, message)?;
             let content = content(idx, message)?;
             match message["role"].as_str() {
                 Some("system" | "developer") if turns.is_empty() && system.is_none() => {
@@ -110,6 +113,20 @@ impl Dialogue {
             return Err(too_long("messages", n, context));
         }
         Ok(prompt)
+    }
+}
+
+/// Refuses what a message has beside its text, `tool_calls` for one. A `name` is a note.
+fn check(idx: usize, message: &Value) -> Result<(), ApiError> {
+    let parts = message.as_object().into_iter().flatten();
+    let mut others =
+        parts.filter(|(name, _)| !["role", "content", "name"].contains(&name.as_str()));
+    match others.find(|(_, value)| !known::is_empty(value)) {
+        Some((name, _)) => Err(ApiError::missing("messages").with(format!(
+            "messages[{idx}]: `{}` is not supported by this server",
+            known::shown(name)
+        ))),
+        None => Ok(()),
     }
 }
 

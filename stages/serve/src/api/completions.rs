@@ -10,6 +10,7 @@ use super::{
     answer::{Form, Job},
     ask::Asked,
     body::Body,
+    known,
     state::State as Shared,
 };
 use crate::{Served, error::ApiError, params::Params};
@@ -28,6 +29,7 @@ pub(super) async fn answer(
 }
 
 fn job(state: &Arc<Shared>, params: &Params) -> Result<Job, ApiError> {
+    known::TEXT.check(params)?;
     let mut asked = Asked::of(state, params)?;
     let served = &state.models[asked.model];
     let prompts = prompts(served, params.need("prompt")?)?;

@@ -26,18 +26,18 @@ pub(super) fn of_chat(tokenizer: &Tokenizer, tokens: &[Token]) -> Value {
 }
 
 /// Of a text: first the prompt's tokens where they are told, of the first of which nobody knows how
-/// likely it was.
+/// likely it was. They stand in it from `offset` on, which moves on behind them.
 pub(super) fn of_text(
     tokenizer: &Tokenizer,
     first: Option<u16>,
     tokens: &[Token],
-    mut offset: usize,
+    offset: &mut usize,
 ) -> Value {
     let (mut texts, mut logprobs, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
     let mut put = |id: u16, logprob: Value, top: Value| {
         let text = text(tokenizer, id);
-        offsets.push(offset);
-        offset += text.chars().count();
+        offsets.push(*offset);
+        *offset += text.chars().count();
         texts.push(text);
         logprobs.push(logprob);
         tops.push(top);

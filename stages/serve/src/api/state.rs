@@ -46,7 +46,12 @@ impl State {
 
     /// The model that a request names; of a request that names none, the first.
     pub(super) fn model(&self, params: &Params) -> Result<usize, ApiError> {
-        let Some(name) = params.text("model")? else {
+        self.named(params.text("model")?)
+    }
+
+    /// The model of a name; without one, the first.
+    pub(super) fn named(&self, name: Option<&str>) -> Result<usize, ApiError> {
+        let Some(name) = name else {
             return Ok(0);
         };
         let mut names = self.models.iter().map(|served| served.name.as_str());

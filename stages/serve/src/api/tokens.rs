@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::Uri};
 use serde_json::{Value, json};
 
-use super::{body::Body, chat, state::State as Shared};
+use super::{body::Body, chat, known, state::State as Shared};
 use crate::{error::ApiError, params::Params};
 
 pub(super) async fn tokenize(
@@ -17,6 +17,7 @@ pub(super) async fn tokenize(
 }
 
 fn ids_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    known::TOKENIZE.check(params)?;
     let served = &state.models[state.model(params)?];
     let name = match params.get("content") {
         Some(_) => "content",
@@ -46,6 +47,7 @@ pub(super) async fn detokenize(
 }
 
 fn text_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    known::DETOKENIZE.check(params)?;
     let served = &state.models[state.model(params)?];
     let ids = params.need("tokens")?.as_array().map(|list| {
         let ids = list
@@ -68,10 +70,18 @@ fn text_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "content": text, "prompt": text })))
 }
 
-pub(super) async fn info(State(state): State<Arc<Shared>>) -> Json<Value> {
-    let served = &state.models[0];
+/// Of the model that `?model=` names, or of the first.
+pub(super) async fn info(
+    State(state): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Json<Value>, ApiError> {
+    let mut asked = form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
+    let name = asked.find(|(name, _)| name == "model");
+    let served = &state.models[state.named(name.as_ref().map(|(_, name)| &**name))?];
     let generation = served.tokenizer.generation();
-    Json(json!({
+    let mut specials = generation.specials.iter();
+    let pad = specials.find(|(_, id)| Some(**id) == generation.pad_id);
+    Ok(Json(json!({
         "model": served.name,
         "vocab_size": served.tokenizer.vocab_size(),
         "max_model_len": served.context(),
@@ -79,9 +89,11 @@ pub(super) async fn info(State(state): State<Arc<Shared>>) -> Json<Value> {
         "bos_token_id": generation.bos_id,
         "eos_token": generation.eos,
         "eos_token_id": generation.eos_id,
+        "pad_token": pad.map(|(name, _)| name),
+        "pad_token_id": generation.pad_id,
         "stop": generation.stop,
         "chat_template": served.template,
-    }))
+    })))
 }
 
 /// The prompt that a dialogue becomes.
@@ -94,6 +106,7 @@ pub(super) async fn apply_template(
 }
 
 fn prompt_of(state: &Shared, params: &Params) -> Result<Json<Value>, ApiError> {
+    known::CHAT.check(params)?;
     let served = &state.models[state.model(params)?];
     let dialogue = chat::Dialogue::of(params)?;
     let prompt = dialogue.prompt(served, 1, false)?;
