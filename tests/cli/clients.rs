@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     serving::served,
+    skipped::skipped,
     speaking::{talker, talker_that_reads},
 };
 
@@ -136,7 +137,7 @@ fn curl_gets_a_stream_and_a_refusal() {
         Some((told.status.code(), String::from_utf8(told.stdout).unwrap()))
     };
     let Some((code, told)) = asked("\"stream\":true") else {
-        println!("SKIPPED: there is no curl");
+        skipped("there is no curl");
         return;
     };
     assert_eq!(code, Some(0), "{told}");
@@ -161,7 +162,7 @@ fn clients_that_people_have_are_answered() {
         .args(["-c", "import openai, langchain_openai"])
         .output();
     if !knows.is_ok_and(|knows| knows.status.success()) {
-        println!("SKIPPED: this Python has no `openai` and `langchain_openai`");
+        skipped("this Python has no `openai` and `langchain_openai`");
         return;
     }
     let project = talker_that_reads(256);
@@ -173,7 +174,7 @@ fn clients_that_people_have_are_answered() {
         Some(folder) => {
             peer.arg(folder);
         }
-        None => println!("SKIPPED: `NODE_PATH` leads to no `openai` for node"),
+        None => skipped("`NODE_PATH` leads to no `openai` for node"),
     }
     let told = peer.output().unwrap();
     let said = String::from_utf8_lossy(&told.stdout);
