@@ -104,14 +104,17 @@ fn of_own(project: &Project, args: &InitArgs, own: Own, data: &Path) -> Result<S
     };
     let path = project.current_dir.join(data);
     let shown = beside(project, &args.file, data);
-    let (text, n_weights) = own::experiment(own, &path, &shown, &budget)?;
-    let because = remembered(n_weights).map_or_else(
+    let fitting = own::experiment(own, &path, &shown, &budget)?;
+    if let Some(told) = &fitting.told {
+        print_line(format!("{}: {told}", data.display()));
+    }
+    let because = remembered(fitting.n_weights).map_or_else(
         || "by a guess of its speed, since no training has been here".to_owned(),
         |known| known.told,
     );
     let time = duration(args.minutes * 60.0);
     print_line(format!("sized for {time} of training here, {because}"));
-    Ok(text)
+    Ok(fitting.text)
 }
 
 /// Writes the schema that the experiment names beside it, as it is now: nobody else writes that file.

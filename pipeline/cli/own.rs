@@ -1,16 +1,22 @@
 //! An experiment that fits a person's own file: `tinylm init --chat FILE` and `--text FILE`.
 //!
+//! What the file holds is found out by the stages that will read it, so that what is written runs to its end; a file
+//! that they cannot read is refused, and nothing is written.
+//!
 //! Everything is sized by two numbers, the bytes of the file and the minutes that training may take.
 //! The estimates are rough and meant to be: what is written is a file to edit, and `plan -v` says
 //! what it would take before anything runs.
 
 use std::{
-    fs, io,
+    env, fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    thread,
+    process, thread,
 };
 
-use tinylm_pipeline::read_plain;
+use serde_json::{Map, Value, json};
+use tinylm_pipeline::{read_plain, settings::plain};
+use tinylm_stages::survey::{self, Chat};
 
 use crate::failure::Failure;
 
@@ -47,14 +53,21 @@ const SIZES: [Size; 5] = [
     (512, 8, 8, "2e-3"),
 ];
 
-/// Returns the experiment and the weights of its model; `shown` is the file's path as the experiment
-/// is to have it.
+/// An experiment that fits a file.
+pub(crate) struct Fitting {
+    pub(crate) text: String,
+    pub(crate) n_weights: f64,
+    /// What was found in the file.
+    pub(crate) told: Option<String>,
+}
+
+/// Returns the experiment; `shown` is the file's path as the experiment is to have it.
 pub(crate) fn experiment(
     own: Own,
     path: &Path,
     shown: &str,
     budget: &Budget<'_>,
-) -> Result<(String, f64), Failure> {
+) -> Result<Fitting, Failure> {
     let n_bytes = n_bytes(path).map_err(|error| {
         Failure::wrong(format!("`{}`: {error}", path.display()))
             .help("name a file or a folder with the text that the model is to learn")
@@ -62,12 +75,47 @@ pub(crate) fn experiment(
     if n_bytes == 0 {
         return Err(Failure::wrong(format!("`{}` is empty", path.display())));
     }
-    let fit = Fit::of(n_bytes, budget);
-    let experiment = match own {
-        Own::Chat => chat(shown, &fit),
-        Own::Text => text(shown, &fit, &beginning(path)),
+    let scratch = Scratch::new()?;
+    let refused = |error| Failure::from(error).before_running();
+    let chat = match own {
+        Own::Chat => Some(survey::chat(path, &scratch.0, n_threads()).map_err(refused)?),
+        Own::Text => {
+            survey::text(path, &scratch.0, n_threads()).map_err(refused)?;
+            None
+        }
     };
-    Ok((experiment, n_weights(fit.size, fit.vocab_size)))
+    let n_said = chat.as_ref().and_then(|chat| chat.n_bytes);
+    let fit = Fit::of(n_said.unwrap_or(n_bytes), budget);
+    Ok(Fitting {
+        text: match &chat {
+            Some(found) => dialogues(shown, &fit, found),
+            None => text(shown, &fit, &beginning(path)),
+        },
+        n_weights: n_weights(fit.size, fit.vocab_size),
+        told: chat.map(|chat| chat.told),
+    })
+}
+
+/// A folder for what is made to look at, which nobody else can look into: it is somebody's talk.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let folder = env::temp_dir().join(format!("tinylm-init-{}", process::id()));
+        let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| Failure::wrong(format!("`{}`: {error}", folder.display())))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn n_threads() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// The time that training may take, and the speed that it has here.
@@ -79,8 +127,7 @@ pub(crate) struct Budget<'a> {
 
 /// The speed of a machine that nobody has trained on.
 pub(crate) fn guessed_speed(n_weights: f64) -> f64 {
-    let n_threads = thread::available_parallelism().map_or(1, |n| n.get()) as f64;
-    SPEED * n_threads / (6.0 * n_weights)
+    SPEED * n_threads() as f64 / (6.0 * n_weights)
 }
 
 fn n_weights((width, _, n_layers, _): Size, vocab_size: usize) -> f64 {
@@ -141,20 +188,26 @@ impl Fit {
     }
 }
 
-fn chat(shown: &str, fit: &Fit) -> String {
+fn dialogues(shown: &str, fit: &Fit, chat: &Chat) -> String {
+    let one_line = |text: &str| text.replace(char::is_control, " ");
+    let Held {
+        setting,
+        note,
+        stage,
+    } = Held::of(chat);
     format!(
         "# Does a small model learn to answer as in `{shown}`?
 #
-# The shape of the file is recognised when it runs (WhatsApp, ShareGPT, `Name: words`, ...), and the run says what
-# it was taken for. Change a line and run it again: only what depends on that line is done anew.
+# Found in it: {told}.
+# Change a line and run it again: only what depends on that line is done anew.
 name: own_chat
 seed: 1
 stages:
   data:   {{ kind: download,  with: {{ path: {shown:?} }} }}
-  chat:   {{ kind: normalize, inputs: [data] }}
+  chat:   {{ kind: normalize, inputs: [data]{read_as} }}
   clean:  {{ kind: dedupe,    inputs: [chat] }}
   tokens: {{ kind: tokenizer, inputs: [clean], with: {{ vocab_size: {vocab_size} }} }}
-  shards: {{ kind: binarize,  inputs: {{ documents: clean, tokenizer: tokens }}, with: {{ validation: 0.1 }} }}
+{note}  shards: {{ kind: binarize,  inputs: {{ documents: clean, tokenizer: tokens }}{setting} }}
   model:
     kind: pretrain
     inputs: [shards]
@@ -162,13 +215,73 @@ stages:
       model: {model}
       train: {{ {train}, loss_on: all }}
     watch: {{ samples: [\"hello\"] }}
-  perplexity: {{ kind: evaluate, inputs: {{ model: model, shards: shards }} }}
-  answers: {{ kind: sample, inputs: [model], with: {{ prompts: [\"hello\", \"how are you?\"] }} }}
+{stage}  answers: {{ kind: sample, inputs: [model], with: {{ prompts: [\"hello\", \"how are you?\"] }} }}
 ",
+        shown = one_line(shown),
+        told = one_line(&chat.told),
+        read_as = with(&chat.settings),
         vocab_size = fit.vocab_size,
         model = fit.model(128),
         train = fit.train(),
     )
+}
+
+/// What an experiment says of its validation.
+struct Held {
+    setting: String,
+    note: &'static str,
+    stage: &'static str,
+}
+
+impl Held {
+    fn of(chat: &Chat) -> Self {
+        const STAGE: &str =
+            "  perplexity: { kind: evaluate, inputs: { model: model, shards: shards } }\n";
+        const NONE: &str = "  # Too little talk to hold any back, so nothing is measured: with more of it, set `validation: 0.1` here,
+  # and measure with `perplexity: { kind: evaluate, inputs: { model: model, shards: shards } }`.\n";
+        const DOCUMENTS: &str = "  # There are few dialogues, so their exchanges are shared out: what is held back stands beside what is learnt.\n";
+        let Some(held) = chat.held else {
+            return Self {
+                setting: String::new(),
+                note: NONE,
+                stage: "",
+            };
+        };
+        let held = plain(&held);
+        Self {
+            setting: format!(", with: {{ validation: {} }}", flow(&held)),
+            note: if held.is_object() { DOCUMENTS } else { "" },
+            stage: STAGE,
+        }
+    }
+}
+
+/// Settings in the place behind a stage's inputs.
+fn with(settings: &Map<String, Value>) -> String {
+    match settings.is_empty() {
+        true => String::new(),
+        false => format!(", with: {}", flow(&Value::Object(settings.clone()))),
+    }
+}
+
+/// A value on one line of YAML. Whatever a person may have written is quoted.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let entries = map.iter();
+            let entries =
+                entries.map(|(name, value)| format!("{}: {}", flow(&json!(name)), flow(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Value::String(word) if is_plain(word) => word.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn is_plain(word: &str) -> bool {
+    let is_of_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+    let is_value = ["null", "true", "false"].contains(&word);
+    word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(is_of_word) && !is_value
 }
 
 fn text(shown: &str, fit: &Fit, beginning: &str) -> String {

@@ -6,6 +6,7 @@ pub mod shared;
 #[cfg(test)]
 #[path = "../../tests/skipped/mod.rs"]
 mod skipped;
+pub mod survey;
 
 pub use kinds::catalog;
 pub use shared::hub::reach_hub;

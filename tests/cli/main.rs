@@ -33,6 +33,7 @@ mod mistakes;
 mod numbers;
 mod older;
 mod outside;
+mod own_files;
 mod parts;
 mod paths;
 mod preferences;

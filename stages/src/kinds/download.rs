@@ -38,6 +38,7 @@ use arrivals::Arrivals;
 use sample::Sampler;
 pub use settings::DownloadSettings;
 use settings::REVISION;
+pub(crate) use unpack::is_packed;
 
 pub struct Download;
 

@@ -50,6 +50,7 @@ mod said;
 mod settings;
 pub(crate) mod shapes;
 mod source;
+pub(crate) mod survey;
 mod table;
 mod whatsapp;
 mod when;

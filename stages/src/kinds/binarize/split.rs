@@ -40,6 +40,15 @@ impl Held {
             Self::Share(amount) | Self::Documents(amount) | Self::Tail(amount) => amount,
         }
     }
+
+    /// Whether a document is held back, where that goes by its digests and not by its place.
+    pub(crate) fn takes(self, group: &Digest, id: &Digest) -> bool {
+        match self {
+            Self::Share(share) => number(group) < bound(share),
+            Self::Documents(share) => number(id) < bound(share),
+            Self::Tail(_) => false,
+        }
+    }
 }
 
 impl Shaped for Held {
@@ -134,7 +143,6 @@ impl Splits {
         match validation.or(test) {
             None => Ok(Self::Whole(TRAIN)),
             Some(held @ (Held::Share(_) | Held::Documents(_))) => {
-                let bound = |share: f64| (share * u64::MAX as f64) as u64;
                 let bounds = [validation_amount, validation_amount + test_amount].map(bound);
                 let unit = match held {
                     Held::Documents(_) => Unit::Document,
@@ -189,6 +197,11 @@ impl Splits {
             Self::Tail(tail) => tail.place(document, placed),
         }
     }
+}
+
+/// The number below which a share of all digests are.
+fn bound(share: f64) -> u64 {
+    (share * u64::MAX as f64) as u64
 }
 
 /// The middle of a digest as a number. Not its beginning, by which samples are drawn.

@@ -94,7 +94,7 @@ fn packing(name: &str) -> Option<(Packing, &str)> {
     })
 }
 
-pub(super) fn is_packed(name: &str) -> bool {
+pub(crate) fn is_packed(name: &str) -> bool {
     packing(name).is_some()
 }
 

@@ -17,12 +17,50 @@ use crate::shared::template::Role;
 
 const SHOWN: usize = 5;
 
-/// Returns the person whose turns are the assistant's, if one has to be chosen.
+/// The one who is the assistant, where somebody had to be chosen, and all who speak.
+pub(super) struct Chosen {
+    pub(super) assistant: String,
+    pub(super) people: People,
+}
+
+enum Cast {
+    /// By hand.
+    Named(String),
+    Chosen(Chosen),
+}
+
+/// Returns the person whose turns are the assistant's, if there is one, and says so where nobody named that one.
 pub(super) fn assistant(
     settings: &NormalizeSettings,
     io: &StageIo,
     sources: &[Source],
 ) -> Result<Option<String>, StageError> {
+    Ok(cast(settings, io, sources)?.map(|cast| match cast {
+        Cast::Named(name) => name,
+        Cast::Chosen(chosen) => {
+            io.note(chosen.told());
+            chosen.assistant
+        }
+    }))
+}
+
+/// Returns the person who would be chosen.
+pub(super) fn to_choose(
+    settings: &NormalizeSettings,
+    io: &StageIo,
+    sources: &[Source],
+) -> Result<Option<Chosen>, StageError> {
+    Ok(match cast(settings, io, sources)? {
+        Some(Cast::Chosen(chosen)) => Some(chosen),
+        _ => None,
+    })
+}
+
+fn cast(
+    settings: &NormalizeSettings,
+    io: &StageIo,
+    sources: &[Source],
+) -> Result<Option<Cast>, StageError> {
     let mut all = People::default();
     let mut is_gathered = false;
     for source in sources {
@@ -42,19 +80,19 @@ pub(super) fn assistant(
     if let Some(name) = &settings.assistant {
         let is_known = all.n_messages.iter().any(|(known, _)| known == name);
         return match is_known {
-            true => Ok(Some(name.clone())),
+            true => Ok(Some(Cast::Named(name.clone()))),
             false => Err(unknown(name, &all)),
         };
     }
     let roles = sources.iter().flat_map(|source| &source.shape.roles);
     let mut by_hand = roles.filter(|(_, role)| **role == Role::Assistant);
     if let Some((name, _)) = by_hand.find(|(name, _)| has(&all, name)) {
-        return Ok(Some(name.clone()));
+        return Ok(Some(Cast::Named(name.clone())));
     }
     let is_role = |name: &str| role(name, &sources[0].shape.roles).is_some();
     match !all.is_stream || all.n_messages.iter().all(|(name, _)| is_role(name)) {
         true => Ok(None),
-        false => chosen(io, all).map(Some),
+        false => chosen(all).map(|chosen| Some(Cast::Chosen(chosen))),
     }
 }
 
@@ -100,24 +138,41 @@ fn add(all: &mut People, some: People) {
     }
 }
 
-fn chosen(io: &StageIo, people: People) -> Result<String, StageError> {
+fn chosen(people: People) -> Result<Chosen, StageError> {
     // Of two who wrote as much, the one who did not open.
     let most = people.n_messages.iter().max_by_key(|(_, n)| *n);
-    let Some((name, n_messages)) = most.filter(|_| people.n_messages.len() > 1) else {
+    let Some((name, _)) = most.filter(|_| people.n_messages.len() > 1) else {
         let names = quoted(people.n_messages.iter().map(|(name, _)| name.as_str()));
         return Err(StageError::new("a dialogue has two sides")
             .cause(format!("{names} speaks alone"))
             .help("`format: text` reads it as raw text")
             .is_final());
     };
-    let total: u64 = people.n_messages.iter().map(|(_, n)| n).sum();
-    let others = people.n_messages.iter().map(|(name, _)| name.as_str());
-    let others = quoted(others.filter(|other| other != name));
-    io.note(format!(
-        "the assistant is `{name}`, who wrote {n_messages} of {total} messages; the user is \
-         {others}; `assistant: NAME` chooses another"
-    ));
-    Ok(name.clone())
+    Ok(Chosen {
+        assistant: name.clone(),
+        people,
+    })
+}
+
+impl Chosen {
+    /// Those who are the user.
+    pub(super) fn others(&self) -> impl Iterator<Item = &str> {
+        let names = self.people.n_messages.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| *name != self.assistant)
+    }
+
+    fn told(&self) -> String {
+        let (name, others) = (&self.assistant, quoted(self.others()));
+        let count = |of: &dyn Fn(&str) -> bool| -> u64 {
+            let written = self.people.n_messages.iter();
+            written.filter(|(name, _)| of(name)).map(|(_, n)| n).sum()
+        };
+        let (total, n_messages) = (count(&|_| true), count(&|one| one == name));
+        format!(
+            "the assistant is `{name}`, who wrote {n_messages} of {total} messages; the user is \
+             {others}; `assistant: NAME` chooses another"
+        )
+    }
 }
 
 fn unknown(name: &str, people: &People) -> StageError {

@@ -78,6 +78,17 @@ fn refused(source: &Source, cause: String, help: &str) -> Option<Doubt> {
 }
 
 fn in_rows(source: &Source, settings: &NormalizeSettings) -> Result<Option<Doubt>, StageError> {
+    with_rows(source, settings, |rows| {
+        who_speaks(source, rows).or_else(|| marked(source, rows))
+    })
+}
+
+/// Looks at the first rows of a table.
+fn with_rows<T>(
+    source: &Source,
+    settings: &NormalizeSettings,
+    look: impl FnOnce(&[Cell]) -> T,
+) -> Result<T, StageError> {
     let (bytes, table);
     let rows = if source.layout == Layout::Parquet {
         table = row_groups::table_head(&source.path, ROWS)?.1;
@@ -87,7 +98,28 @@ fn in_rows(source: &Source, settings: &NormalizeSettings) -> Result<Option<Doubt
         let parsed = bytes.iter().map(|row| source.cells.parse(row));
         parsed.filter_map(Result::ok).collect()
     };
-    Ok(who_speaks(source, &rows).or_else(|| marked(source, &rows)))
+    Ok(look(&rows))
+}
+
+/// Returns the first words of a file that is read as raw text.
+pub(super) fn words(source: &Source, settings: &NormalizeSettings) -> Result<String, StageError> {
+    if source.cells != Cells::Text {
+        return with_rows(source, settings, |rows| texts(source, rows));
+    }
+    let bytes = first_units(source, settings)?.concat();
+    Ok(String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES)]).into_owned())
+}
+
+/// Returns the texts that rows hold.
+fn texts(source: &Source, rows: &[Cell]) -> String {
+    let texts = rows.iter().filter_map(|row| {
+        let said = source.shape.read(row).ok()?;
+        match said {
+            super::said::Said::Text(text) => Some(text.into_owned()),
+            super::said::Said::Dialogue(_) => None,
+        }
+    });
+    texts.collect::<Vec<String>>().join("\n")
 }
 
 /// Rows with a column that says who speaks.
@@ -139,22 +171,11 @@ fn marked(source: &Source, rows: &[Cell]) -> Option<Doubt> {
             "{percent} % of its first rows hold turns (`format: {name}`)"
         )));
     }
-    let texts = rows.iter().filter_map(|row| {
-        let said = source.shape.read(row).ok()?;
-        match said {
-            super::said::Said::Text(text) => Some(text.into_owned()),
-            super::said::Said::Dialogue(_) => None,
-        }
-    });
-    let texts: Vec<String> = texts.collect();
-    let text = texts.join("\n");
-    unknown_marks(&text).or_else(|| names_in_lines(&text))
+    in_words(&texts(source, rows))
 }
 
 fn in_text(source: &Source, settings: &NormalizeSettings) -> Result<Option<Doubt>, StageError> {
-    let rows = first_units(source, settings)?;
-    let bytes = rows.concat();
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES)]);
+    let text = words(source, settings)?;
     if text.matches(" +++$+++ ").count() >= 2 {
         return Ok(refused(
             source,
@@ -164,7 +185,12 @@ fn in_text(source: &Source, settings: &NormalizeSettings) -> Result<Option<Doubt
             "ConvoKit's `utterances.jsonl` of the same corpus has both and is read",
         ));
     }
-    Ok(unknown_marks(&text).or_else(|| names_in_lines(&text)))
+    Ok(in_words(&text))
+}
+
+fn in_words(text: &str) -> Option<Doubt> {
+    let of_names = || names_in_lines(text, is_capital).map(|names| unread_names(&names));
+    unknown_marks(text).or_else(of_names)
 }
 
 fn unknown_marks(text: &str) -> Option<Doubt> {
@@ -174,10 +200,12 @@ fn unknown_marks(text: &str) -> Option<Doubt> {
     )))
 }
 
-/// A text of which most lines begin with a name, and few names do so.
-fn names_in_lines(text: &str) -> Option<Doubt> {
+/// Returns the names that most lines of a text begin with, and how many do, if few names do so: the most frequent
+/// first. What may be a word of a name is for the caller to say: where a chat is expected, `anna: hi` begins with one too.
+pub(super) fn names_in_lines(text: &str, is_word: fn(&str) -> bool) -> Option<Vec<(&str, usize)>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let mut counts: HashMap<&str, usize> = HashMap::new();
+    let name_of_line = |line| name_of_line(line, is_word);
     for name in lines.clone().filter_map(name_of_line) {
         *counts.entry(name).or_default() += 1;
     }
@@ -188,24 +216,29 @@ fn names_in_lines(text: &str) -> Option<Doubt> {
     }
     let mut names: Vec<(&str, usize)> = counts.into_iter().collect();
     names.sort_by_key(|(name, n)| (std::cmp::Reverse(*n), *name));
+    Some(names)
+}
+
+fn unread_names(names: &[(&str, usize)]) -> Doubt {
     let (first, second) = (names[0].0, names[1].0);
-    Some(Doubt::Warning(format!(
+    Doubt::Warning(format!(
         "most of its lines begin with a name, like `{first}:` and `{second}:`: `{{format: speakers, \
          roles: {{{first}: user, {second}: assistant}}}}` would read them as turns"
-    )))
+    ))
 }
 
 /// Returns the name that a line begins with, if words follow it.
-fn name_of_line(line: &str) -> Option<&str> {
+fn name_of_line(line: &str, is_word: fn(&str) -> bool) -> Option<&str> {
     let (name, said) = line.split_once(": ")?;
-    let is_word = |word: &str| {
-        word.chars().next().is_some_and(char::is_uppercase)
-            && word
-                .chars()
-                .all(|c| c.is_alphanumeric() || "._'-".contains(c))
-    };
     let is_name = !name.is_empty() && name.len() <= 32 && name.split(' ').all(is_word);
     (is_name && !said.trim().is_empty()).then_some(name)
+}
+
+fn is_capital(word: &str) -> bool {
+    word.chars().next().is_some_and(char::is_uppercase)
+        && word
+            .chars()
+            .all(|c| c.is_alphanumeric() || "._'-".contains(c))
 }
 
 fn first_units(source: &Source, settings: &NormalizeSettings) -> Result<Vec<Vec<u8>>, StageError> {
