@@ -128,7 +128,8 @@ fn indented(text: &str, indent: usize) -> Vec<String> {
 
 fn shape_word(shape: &Shape) -> String {
     match shape {
-        Shape::Value(word) => (*word).to_owned(),
+        Shape::Value(word) | Shape::Own(word, _) => (*word).to_owned(),
+        Shape::Number(numbers) => numbers.word().to_owned(),
         Shape::Choice(words, _) => words.join(" | "),
         Shape::Path => "path".to_owned(),
         Shape::Map(..) => "settings".to_owned(),

@@ -309,7 +309,7 @@ fn the_quickstart_is_at_hand_without_a_checkout() {
 }
 
 /// The checker of JSON schemas that is here, if one is.
-fn checker(project: &Project) -> Option<&'static str> {
+pub(crate) fn checker(project: &Project) -> Option<&'static str> {
     ["check-jsonschema", "python3 -m check_jsonschema"]
         .into_iter()
         .find(|checker| {

@@ -46,6 +46,7 @@ mod running;
 #[path = "../../registry/remote/tests/s3/mod.rs"]
 mod s3;
 mod scaling;
+mod schema;
 mod server;
 mod serving;
 mod sharing;

@@ -62,6 +62,7 @@ macro_rules! settings {
         $vis:vis struct $name:ident {
             $(
                 $(#[doc = $doc:literal])+
+                $(#[range($($bound:tt)+)])?
                 pub $field:ident: $ty:ty $(= $default:expr)? $(=> neutral $neutral:expr)?
             ),* $(,)?
         }
@@ -80,7 +81,8 @@ macro_rules! settings {
                 vec![$($crate::Setting {
                     name: stringify!($field),
                     about: $crate::doc_text(&[$($doc),+]),
-                    shape: <$ty as $crate::Shaped>::shape(),
+                    shape: <$ty as $crate::Shaped>::shape()
+                        .within($crate::setting_range!($($($bound)+)?)),
                     default: $crate::setting_value!($ty $(, $default)?),
                     neutral: $crate::setting_value!($ty $(, $neutral)?),
                 }),*]
@@ -109,6 +111,34 @@ macro_rules! setting_value {
         let value: $ty = $value;
         Some($crate::plain(&value))
     }};
+}
+
+/// `#[range(1, 100)]`, `#[range(1)]` or `#[range(above 0.0, 1.0)]` behind a setting's documentation.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! setting_range {
+    () => {
+        None
+    };
+    (above $min:literal) => {
+        $crate::setting_range!(@ $min, true, f64::INFINITY)
+    };
+    (above $min:literal, $max:expr) => {
+        $crate::setting_range!(@ $min, true, f64::from($max))
+    };
+    ($min:literal) => {
+        $crate::setting_range!(@ $min, false, f64::INFINITY)
+    };
+    ($min:literal, $max:expr) => {
+        $crate::setting_range!(@ $min, false, f64::from($max))
+    };
+    (@ $min:literal, $is_above:literal, $max:expr) => {
+        Some($crate::Range {
+            min: f64::from($min),
+            is_above: $is_above,
+            max: $max,
+        })
+    };
 }
 
 /// Declares an enum whose variants are words in the experiment file.

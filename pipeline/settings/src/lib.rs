@@ -25,6 +25,7 @@
 //!         /// How documents are compared.
 //!         pub method: Method = Method::Exact,
 //!         /// Shorter documents are kept even when repeated.
+//!         #[range(1, 100)]
 //!         pub words: Option<usize> = None,
 //!         /// The same bound in characters.
 //!         pub characters: Option<usize> = None,
@@ -46,7 +47,7 @@ pub use declare::{Choice, NoSettings, Settings, doc_text, plain};
 pub use device::{Device, NotADevice};
 pub use error::SettingError;
 pub use fill::{defaults, with_defaults};
-pub use shape::{LocalPath, Setting, Shape, Shaped};
+pub use shape::{LocalPath, Numbers, Range, Setting, Shape, Shaped};
 
 #[cfg(test)]
 mod tests;

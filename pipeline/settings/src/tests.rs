@@ -16,7 +16,11 @@ settings! {
     /// The inner settings.
     struct Inner {
         /// A bound.
+        #[range(above 0.0, 1.0)]
         pub bound: f64 = 0.5,
+        /// Things.
+        #[range(1)]
+        pub n: Option<u16> = None,
     }
 }
 
@@ -43,7 +47,7 @@ fn spelling_out_a_default_changes_nothing() {
     let short = with_defaults(&Outer::list(), &json!({"name": "x", "inner": {}}));
     let long = with_defaults(
         &Outer::list(),
-        &json!({"inner": {"bound": 0.5}, "method": "exact", "name": "x", "a": null, "b": null}),
+        &json!({"inner": {"bound": 0.5, "n": null}, "method": "exact", "name": "x", "a": null, "b": null}),
     );
     let without_group = with_defaults(&Outer::list(), &json!({"name": "x"}));
     assert_eq!(short, long);
@@ -65,6 +69,20 @@ fn the_declaration_is_the_documentation() {
     assert!(matches!(&list[0].shape, Shape::Choice(words, _) if words == &["exact", "minhash"]));
     assert_eq!(list[2].neutral, Some(Value::Null));
     assert_eq!(Outer::EXCLUSIVE, &[&["a", "b"]]);
+}
+
+#[test]
+fn a_range_is_part_of_the_shape() {
+    let range = |idx: usize| match Inner::list()[idx].shape {
+        Shape::Number(numbers) => numbers.range,
+        _ => panic!("it is a number"),
+    };
+    let bound = range(0);
+    assert_eq!(bound.to_string(), "above 0 and at most 1");
+    let held = [0.0, 0.01, 1.0, 1.01, f64::NAN].map(|number| bound.holds(number));
+    assert_eq!(held, [false, true, true, false, false]);
+    // A lower bound by itself leaves the upper one open.
+    assert_eq!(range(1).to_string(), "at least 1");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! Unknown names, missing settings and settings that exclude each other are found by
 //! walking the declaration, all of them at once; typing comes after, so that a typing
 //! error is about a value and never about a name. Typing has the last word on values:
-//! the declaration is asked only to say it in words when typing has refused.
+//! the declaration is asked only to say it in words when typing has refused, and for the
+//! ranges of numbers, so that a schema made from it can refuse nothing that is taken here.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -63,6 +64,7 @@ impl Declared<'_> {
         let incomplete = wrong.0.len() > before || node.is_some_and(Node::has_broken);
         match (self.canonical)(&full) {
             Ok(_) if incomplete => None,
+            Ok(_) if self.out_of_range(map, wrong) => None,
             Ok(full) => Some(Checked {
                 given: Value::Object(given),
                 full,
@@ -77,6 +79,16 @@ impl Declared<'_> {
                 None
             }
         }
+    }
+
+    /// Tells of numbers that lie outside of what they are declared to be, and that their kind took.
+    fn out_of_range(&self, map: &Map, wrong: &mut Diagnostics) -> bool {
+        let mut found = Vec::new();
+        out_of_range(map, self.list, "", &mut found);
+        for value in &found {
+            wrong.push(self.wrong_value(value));
+        }
+        !found.is_empty()
     }
 
     /// Returns the known entries of `map` as plain data with absolute paths, and reports the rest.
@@ -305,6 +317,31 @@ fn wrong_values(map: &Map, list: &[Setting], path: &str, found: &mut Vec<WrongVa
     }
 }
 
+fn out_of_range(map: &Map, list: &[Setting], path: &str, found: &mut Vec<WrongValue>) {
+    for entry in &map.0 {
+        let Some(setting) = list.iter().find(|setting| setting.name == entry.name) else {
+            continue;
+        };
+        let path = join(path, &entry.name);
+        match (&setting.shape, &entry.node.data) {
+            (Shape::Map(list, _), Data::Map(map)) => out_of_range(map, list, &path, found),
+            (Shape::Number(numbers), Data::Number(number))
+                if number.as_f64().is_some_and(|n| !numbers.range.holds(n)) =>
+            {
+                found.push(WrongValue {
+                    path,
+                    expected: numbers.range.to_string(),
+                    label: String::new(),
+                    help: None,
+                    place: entry.node.place.clone(),
+                    is_sure: true,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
 fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>) {
     let mut refused = |expected: String, help: Option<String>| {
         found.push(WrongValue {
@@ -316,17 +353,23 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
             },
             help,
             place: node.place.clone(),
-            is_sure: !matches!(shape, Shape::Value(word) if !PLAIN.contains(word)),
+            is_sure: !matches!(shape, Shape::Own(..) | Shape::Value("value")),
         });
     };
     match (shape, &node.data) {
         (_, Data::Broken) => {}
         (Shape::Value("true or false"), Data::Bool(_))
         | (Shape::Value("text"), Data::Text(_))
-        | (Shape::Value("number"), Data::Number(_))
         | (Shape::Path, Data::Text(_)) => {}
-        (Shape::Value("whole number"), Data::Number(number)) if !number.is_f64() => {}
-        (Shape::Value(word), _) => refused(with_article(word), spelling_help(word, node)),
+        (Shape::Number(numbers), Data::Number(number)) if !numbers.is_whole || !number.is_f64() => {
+        }
+        (Shape::Number(numbers), _) => {
+            let word = numbers.word();
+            refused(with_article(word), spelling_help(word, node));
+        }
+        (Shape::Value(word) | Shape::Own(word, _), _) => {
+            refused(with_article(word), spelling_help(word, node))
+        }
         (Shape::Choice(words, _), Data::Text(text)) if words.contains(&text.as_str()) => {}
         (Shape::Choice(words, _), _) => {
             let near = node
@@ -352,9 +395,6 @@ fn wrong_in(node: &Node, shape: &Shape, path: &str, found: &mut Vec<WrongValue>)
         (Shape::Table(_), _) => refused("a map".to_owned(), None),
     }
 }
-
-/// The words for values of a plain type.
-const PLAIN: [&str; 4] = ["true or false", "text", "number", "whole number"];
 
 fn with_article(words: &str) -> String {
     let counted = ["number", "whole number", "share", "list", "map"];

@@ -72,7 +72,7 @@ pub const STAGE_KEYS: [Key; 7] = [
     ),
     (
         "timeout",
-        "The longest time that it may work, such as `90 s`, `10 m` or `2 h`.",
+        "The longest time that it may work, such as `90s`, `10m` or `1h30m`.",
     ),
     (
         "resources",

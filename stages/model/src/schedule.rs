@@ -120,7 +120,10 @@ impl Schedule {
 
 impl Shaped for Amount {
     fn shape() -> tinylm_settings::Shape {
-        tinylm_settings::Shape::Value("number, or a share such as 30%")
+        tinylm_settings::Shape::Own(
+            "number, or a share such as 30%",
+            r#"{ "type": ["number", "string"] }"#,
+        )
     }
 }
 

@@ -67,6 +67,7 @@ tinylm_pipeline::settings! {
         /// A text file that is read instead of shards or documents, as one document.
         pub file: Option<LocalPath> = None,
         /// Reads at most about this many tokens, from the beginning.
+        #[range(1)]
         pub tokens: Option<u64> = None,
         /// Which tokens every number is about: the targets that training predicts, or all,
         /// prompts and tags included.
@@ -85,6 +86,7 @@ tinylm_pipeline::settings! {
         /// it, all.
         pub tasks: Vec<String> = Vec::new() => neutral Vec::<String>::new(),
         /// At most so many examples of each task, in the order of CORE.
+        #[range(1)]
         pub examples: Option<usize> = None => neutral None::<usize>,
         /// Solved examples before each question, by task, where not those of CORE.
         pub shots: BTreeMap<String, usize> = BTreeMap::new() => neutral BTreeMap::<String, usize>::new(),

@@ -54,6 +54,7 @@ settings! {
         /// How words are cut into tokens.
         pub algorithm: Algorithm = Algorithm::ByteLevelBpe,
         /// Tokens to learn; those of the template come on top.
+        #[range(0, ID_MAX)]
         pub vocab_size: usize = 8000,
         /// Rarer tokens are not learnt; 2 means the same as 1 to `unigram`, whose pieces occur twice in any case.
         pub min_frequency: u64 = 2,
@@ -62,8 +63,10 @@ settings! {
         /// Gives up upper case; unless set, `word-level` and `wordpiece` do.
         pub lowercase: Option<bool> = None,
         /// The share of all characters that must have a token of their own; rarer ones are written as bytes or are unknown.
+        #[range(above 0.0, 1.0)]
         pub coverage: f64 = 0.9999,
         /// Learns from about this many megabytes of text, evenly spread; all of a smaller corpus.
+        #[range(1, 2048)]
         pub sample_mb: u64 = 256,
         /// The chat template: how dialogues are written and told from raw text.
         pub template: Template = Template::Chatml,

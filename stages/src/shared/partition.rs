@@ -21,7 +21,10 @@ pub struct Partition(pub u64);
 
 impl Shaped for Partition {
     fn shape() -> Shape {
-        Shape::Value("an amount of bytes such as 4GB")
+        Shape::Own(
+            "an amount of bytes such as 4GB",
+            r#"{ "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9.eE+ ]+[KkMmGgTt]?[Bb]?$" }"#,
+        )
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) struct Warmup(Value);
 
 impl Shaped for Warmup {
     fn shape() -> Shape {
-        Shape::Value("number, or a share such as 30%")
+        Shape::Own("number, or a share such as 30%", "{}")
     }
 }
 
@@ -127,6 +127,7 @@ settings! {
         /// The learning rate.
         pub lr: f64 = 1e-3,
         /// Rows of a step.
+        #[range(0, 4096)]
         pub batch: usize = 32,
         /// A number of steps or a share of them.
         pub warmup: Warmup = Warmup(Value::from(0)),

@@ -481,6 +481,20 @@ fn a_kinds_own_words_say_what_fits() {
 }
 
 #[test]
+fn a_number_outside_of_the_range_that_is_declared_is_refused_though_its_kind_takes_it() {
+    let wrong = refused(
+        "stages:\n  a: { kind: command, with: { run: [x], outputs: [y] } }\n  b: { kind: pretrain, inputs: [a], with: { train: { batch: 4097 } } }\n",
+    );
+    assert_snapshot!(wrong, @"
+    error: stage `b`: `train.batch` must be from 0 to 4096
+     --> a.yaml:3:61
+      |
+    3 |   b: { kind: pretrain, inputs: [a], with: { train: { batch: 4097 } } }
+      |                                                             ^^^^
+    ");
+}
+
+#[test]
 fn the_top_of_a_file_is_checked() {
     let told: Vec<String> = [
         "name: 12\nseed: x\nvars: [a]\nuse: x.yaml\nsweep: [1]\nstages: { a: { kind: download } }",

@@ -16,6 +16,7 @@ settings! {
         /// Which tokens of a dialogue are to be learnt; of raw text, always all.
         pub targets: Targets = Targets::Assistant,
         /// A file is closed before it would hold more tokens than this.
+        #[range(1)]
         pub shard_tokens: u64 = 100_000_000,
         /// Documents are encoded in parts of about so many bytes of their files (`1GB`), and what comes to the corpus
         /// costs its part.

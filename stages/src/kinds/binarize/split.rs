@@ -53,7 +53,12 @@ impl Held {
 
 impl Shaped for Held {
     fn shape() -> Shape {
-        Shape::Value("share, { tail: share } or { documents: share }")
+        Shape::Own(
+            "share, { tail: share } or { documents: share }",
+            r#"{ "type": ["number", "object"], "minimum": 0, "exclusiveMaximum": 1, "minProperties": 1, "maxProperties": 1,
+                 "properties": { "tail": { "type": ["number", "string"] }, "documents": { "type": ["number", "string"] } },
+                 "additionalProperties": false }"#,
+        )
     }
 }
 

@@ -77,8 +77,10 @@ tinylm_pipeline::settings! {
     /// Thin matrices that are trained in place of the model's own (LoRA).
     pub struct AdapterSettings {
         /// Rows of the thin matrices: how much they can learn.
+        #[range(1)]
         pub rank: usize = 8,
         /// Their product is multiplied by this over `rank`.
+        #[range(above 0.0, 1e6)]
         pub alpha: f64 = 16.0,
         /// The matrices of each block that get one; what a model has not is passed over.
         pub on: Vec<Projection> = Projection::ALL.to_vec(),

@@ -47,6 +47,7 @@ settings! {
         /// The person whose turns are the assistant's, in chats of persons; without it, who wrote most.
         pub assistant: Option<String> = None => neutral None,
         /// A silence of so many minutes ends a conversation of a chat, once the assistant has answered.
+        #[range(1)]
         pub pause_minutes: u64 = 360 => neutral 360_u64,
         /// Globs of the files to read; without any, all that look like data.
         pub files: Vec<String> = Vec::new(),
@@ -65,14 +66,18 @@ settings! {
         /// What is kept, by length and by look.
         pub bounds: Bounds = Bounds::OFF,
         /// Stop after so many rows of the sources: dialogues, also where a row is a turn.
+        #[range(1)]
         pub max_rows: Option<u64> = None => neutral None,
         /// Stop after so many documents: of one dialogue, `pairs` makes several.
+        #[range(1)]
         pub max_documents: Option<u64> = None,
         /// The largest share of rows that may be rejected.
+        #[range(0.0, 1.0)]
         pub rejects_max: f64 = 0.1,
         /// Files are read in parts of about so many bytes (`4GB`), and a file that comes to the corpus costs its part.
         pub partition: Option<Partition> = None => neutral None,
         /// A row longer than this is rejected and, but in Parquet, never held in memory.
+        #[range(1, 1 << 27)]
         pub row_bytes_max: u64 = 16 << 20,
     }
 }

@@ -24,7 +24,10 @@ pub struct MicroBatch(pub Option<usize>);
 
 impl Shaped for MicroBatch {
     fn shape() -> Shape {
-        Shape::Value("`auto`, or a whole number")
+        Shape::Own(
+            "`auto`, or a whole number",
+            r#"{ "type": ["integer", "string"], "minimum": 1, "pattern": "^auto$" }"#,
+        )
     }
 }
 
@@ -77,6 +80,7 @@ tinylm_pipeline::settings! {
         /// Which tokens are learned.
         pub loss_on: LossOn = LossOn::Targets,
         /// The highest learning rate.
+        #[range(above 0.0, 10.0)]
         pub lr: f64 = 1e-3,
         /// How the learning rate goes after the warm-up.
         pub schedule: schedule::Shape = schedule::Shape::Cosine,
