@@ -109,7 +109,7 @@ impl Kind {
                 rest.is_some_and(|rest| rest.len() > end.len() && rest.ends_with(end))
             }
         };
-        self.metrics.is_empty() || self.metrics.iter().any(fits)
+        self.metrics.iter().any(fits)
     }
 
     /// Returns where a stage of this kind computes in a run on `asked`.

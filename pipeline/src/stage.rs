@@ -37,8 +37,7 @@ pub trait Stage: 'static {
     const REVISION: u32;
     /// The sort of artifact it writes.
     const MAKES: Content;
-    /// The numbers it tells and what each says, `*` for a part of a name that the data decides; none where
-    /// it cannot say.
+    /// The numbers it tells and what each says, `*` for a part of a name that the data decides.
     const METRICS: &'static [Key] = &[];
     /// The first role is the one that a plain list of inputs fills.
     const ROLES: Roles;

@@ -189,6 +189,8 @@ fn a_headline_that_no_stage_can_tell_is_refused_at_its_line() {
     for (headline, told) in [
         ("model.lss", "did you mean `loss`?"),
         ("model.nothing_alike", "there is `best_validation_loss`, "),
+        ("chat.nonsense", "there is `documents`, `bytes`, "),
+        ("dialogs.byts", "did you mean `bytes`?"),
     ] {
         project.write("mine.yaml", &format!("headline: {headline}\n{text}"));
         let refused = project.tinylm("plan mine.yaml").failure(2);

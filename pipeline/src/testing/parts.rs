@@ -10,7 +10,7 @@ use std::{
 
 use tinylm_registry::{Condition, Digest, Home, Place, Store, names};
 
-use super::typed_yaml;
+use super::{check_names, typed_yaml};
 use crate::{
     error::StageError,
     io::{Assignment, Input, LocalFile, Pinned, Ranks, StageIo},
@@ -84,6 +84,7 @@ impl PartsTest {
         let settings = S::canonical(typed_yaml(settings)?)?;
         assert!(S::is_in_parts(&settings), "these settings ask for no parts");
         let collection = S::conduct(&settings, self)?;
+        check_names::<S>(&collection.metrics, &[]);
         let out = self.new_out();
         for (name, bytes) in &collection.own {
             write(&out.below(name), bytes);

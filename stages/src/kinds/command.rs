@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     At, Content, LocalPath, Metrics, NoSettings, Roles, SettingError, Stage, StageError, StageIo,
     copy_file,
@@ -88,6 +89,7 @@ impl Stage for Command {
     const ABOUT: &'static str = "runs a program; its declared outputs are the artifact";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Anything;
+    const METRICS: &'static [Key] = &[("seconds", "How long its program ran.")];
     const ROLES: Roles = Roles::Any;
 
     fn canonical(settings: CommandSettings) -> Result<CommandSettings, SettingError> {

@@ -24,6 +24,7 @@ mod url;
 
 use std::path::Path;
 
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Kind, Metrics, NoSettings, Outside, Pin, Remote, Roles,
     SettingError, Stage, StageError, StageIo,
@@ -56,6 +57,13 @@ impl Stage for Download {
     const ABOUT: &'static str = "brings data in: hub, address, Kaggle, local files or inline rows";
     const REVISION: u32 = REVISION;
     const MAKES: Content = Content::Files;
+    const METRICS: &'static [Key] = &[
+        (
+            "files",
+            "Files that were brought, those out of archives among them.",
+        ),
+        ("bytes", "Their bytes."),
+    ];
     const ROLES: Roles = Roles::Fixed(&[]);
 
     fn canonical(settings: DownloadSettings) -> Result<DownloadSettings, SettingError> {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use tinylm_model::folder::Which;
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Role as InputRole, Roles, Stage, StageError, StageIo,
 };
@@ -36,6 +37,20 @@ impl Stage for Export {
     const ABOUT: &'static str = "writes a model as other programs load it";
     const REVISION: u32 = 1;
     const MAKES: Content = Content::Export;
+    const METRICS: &'static [Key] = &[
+        (
+            "parameters",
+            "The weights that were written, each number counted once.",
+        ),
+        (
+            "documents_compared",
+            "Documents that were encoded twice, with the files written and with the model's own.",
+        ),
+        (
+            "same_ids",
+            "The share of them of which both made the same ids.",
+        ),
+    ];
     const ROLES: Roles = Roles::Fixed(&[
         InputRole::one("model", "what is written").takes(&[Content::Model]),
         InputRole::many(

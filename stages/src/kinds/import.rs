@@ -13,6 +13,7 @@
 use serde_json::json;
 use tinylm_exchange::foreign::{ForeignError, ForeignModel, Gguf, HuggingFace, Llama2c, Peft};
 use tinylm_model::folder::{ModelFiles, ModelFolder};
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, Metrics, NoSettings, Role, Roles, Stage, StageError, StageIo, settings,
 };
@@ -45,6 +46,10 @@ impl Stage for Import {
     const ABOUT: &'static str = "takes a model from elsewhere: Hugging Face, GGUF or llama2.c";
     const REVISION: u32 = 2;
     const MAKES: Content = Content::Model;
+    const METRICS: &'static [Key] = &[(
+        "parameters",
+        "The model's weights, each number counted once.",
+    )];
     const ROLES: Roles = Roles::Fixed(&[
         Role::one(
             "weights",

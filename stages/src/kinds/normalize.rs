@@ -58,6 +58,7 @@ mod words;
 
 use std::path::Path;
 
+use tinylm_pipeline::spec::keys::Key;
 use tinylm_pipeline::{
     Content, FindInput, Forecast, Kind, Metrics, NoSettings, Role as InputRole, Roles,
     SettingError, Stage, StageError, StageIo,
@@ -85,6 +86,23 @@ impl Stage for Normalize {
     const ABOUT: &'static str = "turns data of any shape into documents";
     const REVISION: u32 = REVISION;
     const MAKES: Content = Content::Documents;
+    const METRICS: &'static [Key] = &[
+        ("documents", "Documents that were written."),
+        ("bytes", "The bytes of what is said in them."),
+        ("turns", "Turns of the dialogues among them."),
+        (
+            "rows",
+            "Rows of the sources that were read: lines, records, messages put together, whatever makes a document.",
+        ),
+        (
+            "rejected",
+            "Rows that could not be read; `rejected.jsonl` has each with its reason.",
+        ),
+        (
+            "filtered",
+            "Rows that were read and that `bounds` or the format leave out.",
+        ),
+    ];
     const ROLES: Roles = Roles::Fixed(&[InputRole::many("sources", "what `download` brought")
         .takes(&[Content::Files, Content::Documents, Content::Samples])]);
 
