@@ -40,7 +40,7 @@ use line::{HELP, Line, Lines};
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// RUN, RUN/STAGE or a model folder
+    /// RUN, RUN/STAGE, RUN/STAGE@STEP or a model folder
     #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// Say this, print the answer and leave

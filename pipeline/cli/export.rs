@@ -28,7 +28,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// RUN or RUN/STAGE, or a model folder
+    /// RUN, RUN/STAGE or RUN/STAGE@STEP, or a model folder
     #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
@@ -96,7 +96,7 @@ fn export_model(project: &Project, args: &ExportArgs, to: Target) -> Result<(), 
     let ask = Ask {
         model: &found.folder,
         to,
-        weights: args.weights,
+        weights: found.which(args.weights),
         numbers: args.precision,
         story: &story,
         documents: &documents,

@@ -1,4 +1,4 @@
-//! Finding and opening the model that a person names.
+//! Finding and opening the model that a person names, and which of its weights: those of any step that is kept.
 
 use std::{
     fs, io,
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use tinylm_model::{
-    checkpoint::newest,
+    checkpoint::{kept, newest},
     folder::{SHAPE_NAME, TRAINING_NAME, Which},
 };
 use tinylm_pipeline::{Content, open_plain};
@@ -28,6 +28,10 @@ pub(crate) struct Found {
     pub(crate) made_by: Option<(Run, StageRow)>,
     /// As a sentence says it: a stage of a run, or a folder.
     pub(crate) name: String,
+    /// The step that was named.
+    step: Option<u64>,
+    /// The weights that are those of this step, where the folder has several.
+    of_step: Option<Which>,
     /// The run's other models as RUN/STAGE, where nothing said which one is meant.
     others: Vec<String>,
 }
@@ -35,12 +39,19 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn open(&self, args: &MannerArgs) -> Result<Speaker, Failure> {
         let (precision, n_threads) = (args.precision(), args.n_threads());
-        Ok(Speaker::open(
-            &self.folder,
-            args.weights,
-            precision,
-            n_threads,
-        )?)
+        let which = self.which(args.weights);
+        Ok(Speaker::open(&self.folder, which, precision, n_threads)?)
+    }
+
+    /// Returns which of the folder's weights are meant, where these are asked for without a step.
+    pub(crate) fn which(&self, asked: Which) -> Which {
+        self.of_step.unwrap_or(asked)
+    }
+
+    /// Returns the steps whose weights are kept.
+    pub(crate) fn steps(&self) -> Vec<u64> {
+        let steps = steps_of(&self.folder).into_iter();
+        steps.map(|(step, ..)| step).collect()
     }
 
     /// Returns what weights these are, as far as the folder says it.
@@ -49,13 +60,13 @@ impl Found {
         let course: Value = serde_json::from_str(&course).unwrap_or_default();
         let Some(n_steps) = course["steps"].as_u64() else {
             let under_way = newest(&self.folder).filter(|_| self.made_by.is_some());
-            let step = under_way.map(|(step, _)| step);
+            let step = self.step.or(under_way.map(|(step, _)| step));
             return step.map_or_else(String::new, |step| {
                 format!(": the checkpoint of step {step}, of a training that has not finished")
             });
         };
         let best = course["best"]["step"].as_u64();
-        match best.filter(|_| which == Which::Best) {
+        match best.filter(|_| self.which(which) == Which::Best) {
             Some(step) => format!(": the best weights, of step {step} of {n_steps}"),
             None => format!(": the weights of the last step, {n_steps}"),
         }
@@ -103,7 +114,7 @@ fn turns_before(project: &Project, run: &Run, stage: &StageRow) -> Option<Vec<f6
     Some(turns.map(|metric| metric.value).collect())
 }
 
-/// Finds RUN, RUN/STAGE or a folder.
+/// Finds RUN, RUN/STAGE, RUN/STAGE@STEP or a folder.
 pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     let path = project.current_dir.join(model);
     if path.is_dir() {
@@ -111,6 +122,8 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
             folder: plain_folder(path)?,
             made_by: None,
             name: format!("`{model}`"),
+            step: None,
+            of_step: None,
             others: Vec::new(),
         });
     }
@@ -127,6 +140,10 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
     let (name, stage) = match model.split_once('/') {
         Some((run, stage)) => (run, Some(stage)),
         None => (model, None),
+    };
+    let (stage, step) = match stage.and_then(|stage| stage.split_once('@')) {
+        Some((stage, step)) => (Some(stage), Some(read_step(model, step)?)),
+        None => (stage, None),
     };
     let run = registry
         .find_run(name)
@@ -145,13 +162,71 @@ pub(crate) fn find(project: &Project, model: &str) -> Result<Found, Failure> {
         stage.is_none() && other.artifact.is_some() && other.name != taken.name
     };
     let others = models.iter().filter(is_other);
+    let folder = artifact(project, &run, taken)?;
+    let (folder, of_step) = match step {
+        Some(step) => at_step(&folder, step, &run, taken)?,
+        None => (folder, None),
+    };
     Ok(Found {
-        folder: artifact(project, &run, taken)?,
+        folder,
+        step,
+        of_step,
         name: format!("`{}` of {}", taken.name, run.name),
         others: others
             .map(|other| format!("{}/{}", run.name, other.name))
             .collect(),
         made_by: Some((run.clone(), taken.clone())),
+    })
+}
+
+fn read_step(model: &str, step: &str) -> Result<u64, Failure> {
+    step.parse().map_err(|_| {
+        Failure::wrong(format!("`{step}` in `{model}` is no step"))
+            .help("a step is a number: RUN/STAGE@500")
+    })
+}
+
+/// The steps whose weights a folder keeps, in order, each with the folder that they open from and which of its weights
+/// they are: of a training that has not finished its checkpoints, of one that has the best and the last.
+fn steps_of(folder: &Path) -> Vec<(u64, PathBuf, Option<Which>)> {
+    let course = fs::read_to_string(folder.join(TRAINING_NAME)).unwrap_or_default();
+    let course: Value = serde_json::from_str(&course).unwrap_or_default();
+    let ends = [
+        (course["best"]["step"].as_u64(), Which::Best),
+        (course["steps"].as_u64(), Which::Last),
+    ];
+    let ends = ends.into_iter();
+    let ends = ends.filter_map(|(step, which)| Some((step?, folder.to_owned(), Some(which))));
+    let saved = kept(folder).into_iter();
+    let saved = saved.map(|(step, folder)| (step, folder, None));
+    let mut steps: Vec<(u64, PathBuf, Option<Which>)> = ends.chain(saved).collect();
+    // Where the best are the last, they are the best.
+    steps.dedup_by_key(|(step, ..)| *step);
+    steps
+}
+
+/// Returns where the weights of a step are.
+fn at_step(
+    folder: &Path,
+    step: u64,
+    run: &Run,
+    stage: &StageRow,
+) -> Result<(PathBuf, Option<Which>), Failure> {
+    let steps = steps_of(folder);
+    let names: Vec<String> = steps.iter().map(|(step, ..)| step.to_string()).collect();
+    let found = steps.into_iter().find(|(kept, ..)| *kept == step);
+    if let Some((_, folder, which)) = found {
+        return Ok((folder, which));
+    }
+    let (name, run) = (&stage.name, &run.name);
+    let failure = Failure::wrong(format!("`{name}` of {run} keeps no weights of step {step}"));
+    Err(match names.as_slice() {
+        [] => failure.help("it was not trained here, and has no steps"),
+        [one] => failure.help(format!("it keeps those of step {one}")),
+        [most @ .., last] => {
+            let most = most.join(", ");
+            failure.help(format!("it keeps those of steps {most} and {last}"))
+        }
     })
 }
 

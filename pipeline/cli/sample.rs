@@ -28,7 +28,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// RUN, RUN/STAGE or a model folder
+    /// RUN, RUN/STAGE, RUN/STAGE@STEP or a model folder
     #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// What to go on from; given more than once, one after the other

@@ -23,7 +23,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// RUN, RUN/STAGE or model folders; requests call them as they are written here
+    /// RUN, RUN/STAGE, RUN/STAGE@STEP or model folders; requests call them as they are written here
     #[arg(required = true, add = completions::runs())]
     pub(crate) models: Vec<String>,
     /// Where it listens; 0 is any free port
@@ -77,7 +77,7 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
         models.push(Served::open(
             name,
             &found.folder,
-            args.weights,
+            found.which(args.weights),
             args.precision,
         )?);
     }

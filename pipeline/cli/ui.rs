@@ -49,9 +49,14 @@ pub(crate) fn ui(project: &Project, args: &UiArgs) -> Result<(), Failure> {
     let open = move |name: &str| {
         let told = |failure: Failure| failure.render(false).to_string();
         let found = model::find(&opener, name).map_err(told)?;
-        let (which, precision) = (Which::Best, ReadPrecision::F32);
+        let (which, precision) = (found.which(Which::Best), ReadPrecision::F32);
         let served = Served::open(name.to_owned(), &found.folder, which, precision);
         served.map_err(|error| told(error.into()))
+    };
+    let lister = Project::new(project.global.clone())?;
+    let steps = move |name: &str| {
+        let found = model::find(&lister, name);
+        found.map_or_else(|_| Vec::new(), |found| found.steps())
     };
     let models = project.catalog.iter();
     let models = models.filter(|kind| kind.makes == Content::Model);
@@ -60,6 +65,7 @@ pub(crate) fn ui(project: &Project, args: &UiArgs) -> Result<(), Failure> {
         home,
         allows_changes: args.allow_changes,
         open: Arc::new(open),
+        steps: Arc::new(steps),
         models: models.map(|kind| kind.name.to_owned()).collect(),
         n_threads: n_threads(None),
         now: now_ms,

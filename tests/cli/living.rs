@@ -254,6 +254,70 @@ fn a_model_is_talked_to_while_it_learns() {
     project.wait(run).failure(130);
 }
 
+/// The steps that an error says are kept.
+fn steps_of(refused: &str) -> Vec<u64> {
+    let (_, steps) = refused.split_once("it keeps those of step").unwrap();
+    let steps = steps.trim_start_matches('s').trim().replace(" and ", ", ");
+    steps
+        .split(", ")
+        .map(|step| step.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn any_step_that_is_kept_is_talked_to_by_its_number_before_the_end_and_after() {
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("there are several checkpoints", || {
+        let refused = project.tinylm("sample @last/model@7 -p the");
+        refused.stderr.contains("keeps no weights of step 7") && refused.stderr.contains(" and ")
+    });
+    project.tinylm("stop").success();
+    project.wait(run).failure(130);
+    let name = last_run(&project);
+    let refused = project.tinylm(&format!("sample {name}/model@7 -p the"));
+    let steps = steps_of(&refused.failure(2).stderr);
+    let said = |step: u64| {
+        let sample =
+            format!("sample {name}/model@{step} -p the -n 4 --temperature 0 --show-steps 3");
+        project.tinylm(&sample).success().stdout
+    };
+    assert!(steps.len() >= 2, "{steps:?}");
+    assert_ne!(said(steps[0]), said(*steps.last().unwrap()));
+    let newest = project.tinylm(&format!(
+        "sample {name}/model -p the -n 4 --temperature 0 --show-steps 3"
+    ));
+    assert_eq!(newest.success().stdout, said(*steps.last().unwrap()));
+    let server = Server::start(&project, &["ui", "--port", "0"]);
+    for (step, status) in [(steps[0], 200), (7, 404)] {
+        let page = server.get(&format!("/play/{name}/model@{step}/"));
+        assert_eq!(page.status, status, "{}", page.body);
+    }
+    let listed = server.get(&format!("/steps/{name}/model")).body;
+    assert_eq!(listed, json!(steps).to_string());
+    let wrong = project
+        .tinylm(&format!("chat {name}/model@soon"))
+        .failure(2);
+    assert!(wrong.stderr.contains("`soon`"), "{wrong}");
+
+    let project = learning(120);
+    project.tinylm("run learning.yaml").success();
+    let refused = project.tinylm("sample @last/model@7 -p the").failure(2);
+    let steps = steps_of(&refused.stderr);
+    assert_eq!(steps.last(), Some(&120), "the last, and the best before it");
+    let best = format!(
+        "sample @last/model@{} -p the -n 4 --temperature 0 --show-steps 3",
+        steps[0]
+    );
+    let best = project.tinylm(&best).success().stdout;
+    let asked = project.tinylm("sample @last/model -p the -n 4 --temperature 0 --show-steps 3");
+    assert_eq!(asked.success().stdout, best);
+    let last = project.tinylm("sample @last/model@120 -p the -n 4 --temperature 0 --show-steps 3");
+    let asked = project
+        .tinylm("sample @last/model -p the -n 4 --temperature 0 --show-steps 3 --weights last");
+    assert_eq!(last.success().stdout, asked.success().stdout);
+}
+
 #[test]
 fn where_a_stage_is_at_work_is_seen_on_a_page_and_in_a_terminal() {
     const PLACE: &str = "job 4711 on node7";

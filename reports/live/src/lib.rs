@@ -19,7 +19,7 @@ mod wrong;
 
 use std::{io, net::SocketAddr};
 
-pub use options::{OpenModel, Options};
+pub use options::{KeptSteps, OpenModel, Options};
 
 /// Shows the registry until the process ends, and says through `ready` where.
 pub fn show(options: Options, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {

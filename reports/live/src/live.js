@@ -220,6 +220,7 @@
       const parts = cell.dataset.at.split("/");
       if (parts.length === 3 && models.has(cell.nextElementSibling?.textContent) && /^(made|hit|running|cancelled|interrupted|failed)/.test(cell.parentElement.cells[2]?.textContent)) {
         cell.append(" ", element("a", { class: "pin", href: `/play/${parts[1]}/${parts[2]}/`, title: "talk to this model" }, "talk"));
+        talkTo(cell, `${parts[1]}/${parts[2]}`);
       }
     }
     for (const node of root.querySelectorAll("g[data-at]")) node.addEventListener("click", () => (location.href = "/" + node.dataset.at));
@@ -227,6 +228,14 @@
     if (root.querySelector(".list")) listed(root);
     for (const details of root.querySelectorAll("details")) samplesByStep(details, step);
     for (const controls of root.querySelectorAll(".controls")) controls.append(across, merged);
+  };
+
+  // The steps of a model whose weights are kept, each to be talked to by itself.
+  const talkTo = async (cell, model) => {
+    const answer = await fetch(`/steps/${model}`);
+    const steps = answer.ok ? await answer.json() : [];
+    if (steps.length < 2) return;
+    for (const step of steps) cell.append(" ", element("a", { class: "pin", href: `/play/${model}@${step}/`, title: `talk to the weights of step ${step}` }, `@${step}`));
   };
 
   const openRun = (node) => {

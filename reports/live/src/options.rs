@@ -8,6 +8,10 @@ use tinylm_serve::Served;
 /// Opens the model of `RUN/STAGE`, or says why it cannot be.
 pub type OpenModel = Arc<dyn Fn(&str) -> Result<Served, String> + Send + Sync>;
 
+/// Returns the steps of `RUN/STAGE` whose weights are kept, of which each opens as `RUN/STAGE@STEP`; none where
+/// it is no model, or not one yet.
+pub type KeptSteps = Arc<dyn Fn(&str) -> Vec<u64> + Send + Sync>;
+
 /// How the page is served.
 pub struct Options {
     pub addr: SocketAddr,
@@ -15,6 +19,7 @@ pub struct Options {
     /// Whether tags, notes and wishes to stop are taken.
     pub allows_changes: bool,
     pub open: OpenModel,
+    pub steps: KeptSteps,
     /// The kinds of stage that make a model.
     pub models: Vec<String>,
     pub n_threads: usize,

@@ -8,7 +8,7 @@ use tinylm_serve::Bodies;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    Options,
+    KeptSteps, Options,
     play::Playground,
     pulse::Pulse,
     readers::Readers,
@@ -28,6 +28,7 @@ pub(crate) struct Site {
     pub(crate) playground: Playground,
     pub(crate) bodies: Bodies,
     looks_on: Arc<Semaphore>,
+    pub(crate) steps: KeptSteps,
     pub(crate) allows_changes: bool,
     /// The kinds of stage that make a model.
     pub(crate) models: Vec<String>,
@@ -45,6 +46,7 @@ impl Site {
             playground: Playground::new(options.open, addr, options.n_threads),
             bodies: Bodies::default(),
             looks_on: Arc::new(Semaphore::new(n_looks_on)),
+            steps: options.steps,
             allows_changes: options.allows_changes,
             models: options.models,
         }

@@ -50,6 +50,7 @@ pub(crate) fn router(options: Options, addr: SocketAddr) -> Router {
         .route("/stream", get(stream))
         .route("/change/{run}", post(changed))
         .route("/play/{*rest}", any(play))
+        .route("/steps/{run}/{stage}", get(steps))
         .fallback(get(shown))
         .with_state(site);
     let door = Door {
@@ -268,6 +269,16 @@ async fn wish(site: &Site, request: Request) -> Result<Value, Wrong> {
     let body = Body::of(request, &site.bodies).await?;
     serde_json::from_slice(body.bytes())
         .map_err(|error| Wrong::asked(format!("the body is no JSON: {error}")))
+}
+
+/// The steps of a model that can be talked to.
+async fn steps(
+    State(site): State<Arc<Site>>,
+    Path((run, stage)): Path<(String, String)>,
+) -> Json<Vec<u64>> {
+    Json(tokio::task::block_in_place(|| {
+        (site.steps)(&format!("{run}/{stage}"))
+    }))
 }
 
 /// `/play/RUN/STAGE/` and what is below it.

@@ -385,10 +385,22 @@ fn steps(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
     Ok(steps)
 }
 
+/// Returns the checkpoints that a folder keeps, in the order of their steps, each with the folder that it is.
+pub fn kept(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let steps = steps(folder).unwrap_or_default().into_iter();
+    steps.map(|step| (step, path_of(folder, step))).collect()
+}
+
 /// Returns the last checkpoint of a folder by its step, with the file of its weights.
 pub fn newest(folder: &Path) -> Option<(u64, PathBuf)> {
-    let step = *steps(folder).ok()?.last()?;
-    Some((step, path_of(folder, step).join(WEIGHTS)))
+    let (step, path) = kept(folder).pop()?;
+    Some((step, path.join(WEIGHTS)))
+}
+
+/// Whether a folder is called as a checkpoint is.
+pub(crate) fn is_checkpoint(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, CheckpointError> {

@@ -29,7 +29,7 @@ use tinylm_settings::choices;
 
 use crate::{
     adapter::factors_of,
-    checkpoint::newest,
+    checkpoint::{is_checkpoint, newest},
     config::ModelConfig,
     engine::Tensors,
     weights::{TensorFile, WeightsError, read_file, write_tensors},
@@ -132,11 +132,24 @@ pub struct TrainedAdapter {
     pub whole: Vec<String>,
 }
 
+/// Returns the folder with what all checkpoints of a training share, where this one is a checkpoint.
+pub fn shared_by_checkpoints(path: &Path) -> Option<&Path> {
+    let folder = path.parent()?;
+    (is_checkpoint(path) && folder.join(SHAPE_NAME).exists()).then_some(folder)
+}
+
 impl ModelFolder {
     /// Finds the files of a folder; each is read when it is asked for.
     pub fn open(path: &Path) -> Result<ModelFolder, FolderError> {
         let name = format!("`{}`", path.display());
         let mut files = BTreeMap::new();
+        if let Some(shared) = shared_by_checkpoints(path) {
+            for name in [&[SHAPE_NAME][..], &TOKENIZER_NAMES].concat() {
+                files.insert(name.to_owned(), shared.join(name));
+            }
+            // It has one set of weights, whichever is asked for.
+            files.insert(LAST_NAME.to_owned(), path.join(WEIGHTS_NAME));
+        }
         for entry in fs::read_dir(path).map_err(io_error("read", path))? {
             let entry = entry.map_err(io_error("read", path))?;
             let name = entry.file_name().to_string_lossy().into_owned();

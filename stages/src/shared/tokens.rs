@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tinylm_model::folder::shared_by_checkpoints;
 pub use tinylm_model::folder::{
     CHAT_TEMPLATE_NAME, GENERATION_NAME, TOKENIZER_NAME, TOKENIZER_NAMES,
 };
@@ -123,6 +124,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads the files of a tokenizer artifact, or of any artifact that carries them on.
     pub fn load(folder: &Path) -> Result<Self, TokensError> {
+        let folder = shared_by_checkpoints(folder).unwrap_or(folder);
         let path = folder.join(GENERATION_NAME);
         let bytes = read(&path)?;
         let generation = serde_json::from_slice(&bytes).map_err(|source| TokensError::Parse {
