@@ -63,7 +63,15 @@ fn the_columns_asked_for_are_listed_in_their_order() {
     };
     let mut lines = runs.lines();
     assert_eq!(words(lines.next()), "run corpus.bytes status tag run");
-    assert!(words(lines.next()).contains(" 20 done kept old "), "{runs}");
+    let row = words(lines.next());
+    assert!(row.contains(" 20 done kept old "), "{runs}");
+    // Whatever heads the table can be asked for, though a `command` has a setting `run`.
+    let name = row.split(' ').next().unwrap();
+    assert!(row.ends_with(&format!(" {name}")), "{runs}");
+    let runs = project.tinylm("runs --columns run,experiment,took,tags --sort -took");
+    let row = words(runs.success().stdout.lines().nth(1));
+    assert!(row.starts_with(&format!("{name} {name} chain ")), "{row}");
+    assert!(row.ends_with(" kept old"), "{row}");
     let json = project
         .tinylm("runs --columns corpus.bytes,tag --json")
         .success();

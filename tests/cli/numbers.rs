@@ -52,10 +52,14 @@ fn board(folder: &Path) -> Numbers {
 fn read_events(mut bytes: &[u8], stage: &str, numbers: &mut Numbers) {
     // The last record of a process that was killed may be cut short.
     while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
+        let of_length = checksum(length);
         let length = u64::from_le_bytes(*length) as usize;
-        let Some(event) = rest.get(4..4 + length) else {
+        let Some(record) = rest.get(..4 + length + 4) else {
             return;
         };
+        let event = &record[4..4 + length];
+        assert_eq!(record[..4], of_length, "the checksum of a length");
+        assert_eq!(record[4 + length..], checksum(event), "that of a record");
         let fields = fields(event);
         let number = |field| fields.iter().find(|(known, _)| *known == field);
         let step = number(2).map_or(0, |(_, bytes)| varint(&mut &bytes[..]));
@@ -80,6 +84,27 @@ fn read_events(mut bytes: &[u8], stage: &str, numbers: &mut Numbers) {
         }
         bytes = &rest[4 + length + 4..];
     }
+}
+
+/// The checksum of TensorFlow's records: CRC-32C turned by fifteen bits, and a number added.
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    let crc = bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    });
+    (!crc)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
+        .to_le_bytes()
+}
+
+#[test]
+fn the_checksum_is_the_one_that_others_write() {
+    // From RFC 3720, B.4: 32 bytes of zeros have the CRC-32C 0x8a9136aa.
+    let crc: u32 = 0x8a91_36aa;
+    let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
+    assert_eq!(checksum(&[0; 32]), masked.to_le_bytes());
 }
 
 /// The fields of a message, with their bytes.

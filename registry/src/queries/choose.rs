@@ -38,6 +38,9 @@ const FIELDS: [&str; 16] = [
     "sweep",
 ];
 
+/// What a table of runs calls some of them.
+const HEADINGS: [(&str, &str); 3] = [("run", "name"), ("took", "seconds"), ("tags", "tag")];
+
 /// A metric that has the name asked for, or ends with it.
 struct Found {
     stage: String,
@@ -100,7 +103,7 @@ impl Registry {
     /// metric may be named by its end: `lr` is `base.train.lr`, `loss` is that of the last model.
     fn facts(&self, runs: &[Run], name: &str) -> Result<HashMap<String, Vec<Fact>>, Error> {
         if is_field(name) {
-            return self.field_facts(runs, name);
+            return self.field_facts(runs, of_heading(name));
         }
         const PARAMS: &str = "SELECT run_id, value FROM params
             WHERE name = ?1 OR substr(name, -length(?1) - 1) = '.' || ?1 ORDER BY name";
@@ -202,7 +205,14 @@ impl Registry {
     }
 }
 
+/// Returns the field that a heading stands for, or the name as it is.
+fn of_heading(name: &str) -> &str {
+    let known = HEADINGS.iter().find(|(heading, _)| *heading == name);
+    known.map_or(name, |(_, field)| field)
+}
+
 fn is_field(name: &str) -> bool {
+    let name = of_heading(name);
     FIELDS.contains(&name) || name == "tag" || name == "note"
 }
 

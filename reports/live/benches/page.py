@@ -2,9 +2,10 @@
 
     python3 reports/live/benches/page.py --tinylm target/release/tinylm
 
-Needs nothing but Python. A small training runs while a stream of its page is read: the age of a point is the time
-between the moment that the stage measured it and its arrival here. Then the registry is filled, and the first page, a
-search, a condition, an order and a run's page are asked for, each 20 times. Prints medians and the largest.
+Needs nothing but Python. The registry is filled first, with runs like one that a small training has left there. Then the
+training goes on while a stream of its page is read: the age of a point is the time between the moment that the stage
+measured it and its arrival here. At last the first page, a search, a condition, an order and a run's page are asked for,
+each 20 times. Prints medians and the largest.
 """
 
 import argparse
@@ -103,17 +104,23 @@ def main():
         (folder / "bench.yaml").write_text(EXPERIMENT)
         (folder / "corpus.txt").write_text("".join(f"the sun rose {n} times over the hill\n" for n in range(60)))
         start = lambda *words: subprocess.Popen([tinylm, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        stop = lambda: subprocess.run([tinylm, "stop"], cwd=folder, check=True, capture_output=True)
+        home = folder / ".tinylm"
+        training = start("run", "bench.yaml")
+        time.sleep(4)
+        stop()
+        training.wait()
+        fill(home)
         training = start("run", "bench.yaml")
         time.sleep(4)
         page = start("ui", "--port", "0")
         try:
             address = page.stdout.readline().split(";")[0].strip()
-            home = folder / ".tinylm"
-            run = sqlite3.connect(home / "registry.sqlite").execute("SELECT name FROM runs").fetchone()[0]
-            told("age of a point as it arrives", ages(address, home, run))
-            subprocess.run([tinylm, "stop"], cwd=folder, check=True, capture_output=True)
+            registry = sqlite3.connect(home / "registry.sqlite")
+            run = registry.execute("SELECT name FROM runs WHERE status = 'running'").fetchone()[0]
+            told(f"age of a point beside {RUNS:,} runs", ages(address, home, run))
+            stop()
             training.wait()
-            fill(home)
             told(f"first page, {RUNS:,} runs x {METRICS} metrics", asked(address, ""))
             told("search", asked(address, "?q=big-run-0500"))
             told("condition on a metric and a tag", asked(address, "?where=" + urllib.parse.quote('metric_7 < 2.7 and tag = "baby"')))
