@@ -1,5 +1,5 @@
 //! What a reader does on the live page: compares runs, keeps one open, looks at samples step by step, lays stages over
-//! each other, reads a sweep, and, where that is allowed, writes a word and stops a run.
+//! each other, reads a sweep, and, where that is allowed, writes a word and stops a run. And in a terminal.
 
 use std::{
     path::Path,
@@ -14,6 +14,7 @@ use crate::{
     living::{last_run, learning},
     server::Server,
     skipped::skipped,
+    terminal::Terminal,
 };
 
 struct Reader {
@@ -206,4 +207,28 @@ fn a_word_is_said_of_a_run_and_the_run_is_stopped_by_the_form() {
         "cancelled",
     );
     reader.sees_no_complaints();
+}
+
+#[test]
+fn a_terminal_that_watches_shows_progress_and_samples_until_the_end() {
+    let project = learning(100_000);
+    let run = project.start("run learning.yaml");
+    wait_until("a sample", || {
+        project.tinylm("report --json").stdout.contains("the sun")
+    });
+    let Some(mut terminal) = Terminal::open(&project.command(&["watch"])) else {
+        skipped("there is no `script` of util-linux");
+        project.tinylm("stop").success();
+        project.wait(run).failure(130);
+        return;
+    };
+    terminal.wait_for("of 100,000 steps");
+    terminal.wait_for("the sun");
+    // It is drawn again in its place.
+    terminal.wait_for("of 100,000 steps");
+    assert!(terminal.raw().contains("\x1b["), "{}", terminal.raw());
+    project.tinylm("stop").success();
+    project.wait(run).failure(130);
+    terminal.wait_for("cancelled");
+    assert_eq!(terminal.end(), 1);
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use crate::{harness::Project, listings::checker};
+use crate::{harness::Project, listings::checker, skipped::skipped};
 
 const TESTS: [&str; 2] = [
     include_str!("mistakes.rs"),
@@ -363,7 +363,7 @@ fn every_mistake_that_a_schema_can_know_is_refused_by_it_and_no_other() {
         assert!(says(words, &refused.stderr), "{words}\n{text}\n{refused}");
     }
     let Some(checker) = checker(&project) else {
-        println!("SKIPPED: there is no `check-jsonschema` (PyPI) to hold files against the schema");
+        skipped("there is no `check-jsonschema` (PyPI) to hold files against the schema");
         return;
     };
     let schema = project.tinylm("schema").success().stdout;
@@ -418,7 +418,7 @@ fn a_file_that_is_right_for_a_reason_that_a_schema_might_miss_is_taken() {
         assert_eq!(plan.code, Some(0), "{text}\n{plan}");
     }
     let Some(checker) = checker(&project) else {
-        println!("SKIPPED: there is no `check-jsonschema` (PyPI) to hold files against the schema");
+        skipped("there is no `check-jsonschema` (PyPI) to hold files against the schema");
         return;
     };
     let schema = project.tinylm("schema").success().stdout;
