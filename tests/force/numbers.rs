@@ -29,7 +29,8 @@ fn numbers(list: &[Setting], prefix: &str, found: &mut Vec<String>) {
         let name = format!("{prefix}{}", setting.name);
         match &setting.shape {
             Shape::Map(inner, _) => numbers(inner, &format!("{name}."), found),
-            Shape::Value(word) if word.contains("number") => found.push(name),
+            Shape::Number(_) => found.push(name),
+            Shape::Value(word) | Shape::Own(word, _) if word.contains("number") => found.push(name),
             _ => {}
         }
     }
