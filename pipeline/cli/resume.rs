@@ -105,7 +105,7 @@ fn is_known_to_be_over(project: &Project, run: &Run, ground: &Ground) -> Result<
         if !is_told {
             say(
                 &project.global,
-                &format!("asking the scheduler for {}", holder.words()),
+                &format!("asking the scheduler whether it lives: {}", holder.words()),
             );
             is_told = true;
         }

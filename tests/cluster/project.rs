@@ -183,6 +183,16 @@ impl<'a> Project<'a> {
         Told::of(&self.command(args).output().unwrap())
     }
 
+    /// Starts a run whose driver is in a job of its own; returns the scheduler's number of that.
+    #[track_caller]
+    pub(crate) fn start_in_a_job(&self) -> String {
+        let told = self.tinylm("run x.yaml --executor slurm --driver slurm");
+        let told = told.success().stdout;
+        let job = told.strip_prefix("the driver is job ");
+        let job = job.and_then(|rest| rest.split(':').next());
+        job.unwrap_or_else(|| panic!("{told}")).to_owned()
+    }
+
     pub(crate) fn tinylm_on(&self, mount: &str, args: &str) -> Told {
         Told::of(&self.command_on(mount, args).output().unwrap())
     }

@@ -175,14 +175,7 @@ fn a_driver_in_a_job_of_its_own_needs_no_terminal() {
     let Some(lab) = lab() else { return };
     let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
-    let told = project
-        .tinylm("run x.yaml --executor slurm --driver slurm")
-        .success();
-    assert!(
-        told.stdout.starts_with("the driver is job "),
-        "{}",
-        told.stdout
-    );
+    project.start_in_a_job();
     wait_for("the run's end", || {
         project
             .tinylm("runs --json")
