@@ -432,6 +432,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_ends_without_dropping_anything_gives_back_its_claims_and_nobody_elses() {
+        let (_folder, home) = home();
+        let (ours, theirs) = (home.run_claim("ours"), home.run_claim("theirs"));
+        std::mem::forget(Claim::take(&ours, who("ours"), &own).unwrap().unwrap());
+        let foreign = Holder {
+            boot: "another".to_owned(),
+            host: "node7".to_owned(),
+            ..Holder::me(who("theirs"))
+        };
+        let text = serde_json::to_vec(&foreign).unwrap();
+        theirs.link_new(&text).unwrap();
+        home.give_claims_back();
+        let left = home.claims().unwrap().into_iter();
+        assert_eq!(left.map(|(place, _)| place).collect::<Vec<_>>(), [theirs]);
+    }
+
+    #[test]
     fn a_claim_that_cannot_be_read_is_waited_for() {
         let (_folder, home) = home();
         let place = home.run_claim("r");
