@@ -463,6 +463,11 @@ fn what_one_machine_makes_and_clears_away_another_can_make_again_at_once() {
         assert!(told.stdout.contains("1 made, 4 hit"), "{told:?}");
         assert_eq!(project.artifact("base"), undisturbed(lab));
     }
+    // Files too: the lock on the store goes with what is collected.
+    project.tinylm_on("b", "run x.yaml").success();
+    project.tinylm_on("a", "gc").success();
+    let told = project.tinylm_on("b", "run x.yaml").success();
+    assert!(told.stdout.contains("5 hit"), "{told:?}");
 }
 
 /// A training whose steps can be divided.
