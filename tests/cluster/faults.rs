@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    lab::{Lab, kill, lab, wait_for},
+    lab::{Lab, hold_still, kill, lab, wait_for},
     project::{LOST_ANSWER, Project, TRAINING, undisturbed},
 };
 
@@ -96,10 +96,7 @@ fn a_training_whose_time_is_up_while_it_saves_goes_on_from_what_it_had_saved() {
         &["update", &format!("JobId={job}"), "EndTime=now+5"],
     );
     // Slurm wakes what it ends.
-    wait_for("the end of the time", || {
-        kill(stage, Signal::STOP);
-        lab.stage_of(&job) != Some(stage)
-    });
+    hold_still(stage);
     assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
     let log = project.read("log");
     for words in [

@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, setpriority_process,
+};
 use tinylm_pipeline::sys::die_with_parent;
 
 use crate::skipped::skipped;
@@ -424,6 +426,24 @@ pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) fn kill(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         kill_process(pid, signal).ok();
+    }
+}
+
+/// Holds a process still until it is gone, whatever wakes it: what wakes it gives it no time to do anything.
+pub(crate) fn hold_still(pid: u32) {
+    let id = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else {
+        return;
+    };
+    // Each thread gives way to this one, also on a machine where all have much to do.
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let name = thread.unwrap().file_name().into_string().unwrap();
+        setpriority_process(Pid::from_raw(name.parse().unwrap()), 19).ok();
+    }
+    let until = Instant::now() + PATIENCE;
+    while pidfd_send_signal(&process, Signal::STOP).is_ok() {
+        assert!(Instant::now() < until, "process {pid} does not end");
+        thread::sleep(Duration::from_micros(200));
     }
 }
 
