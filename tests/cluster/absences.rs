@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::{
     faults::{counting, job_of_base},
-    lab::{Lab, kill, lab, wait_for},
+    lab::{Lab, breakable, kill, lab, wait_for},
     project::{Project, TRAINING, undisturbed},
 };
 
@@ -70,8 +70,9 @@ fn wait_until_forgotten(lab: &Lab, job: &str) {
 
 #[test]
 fn a_controller_that_comes_back_after_long_finds_a_run_that_makes_every_stage_once() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let project = Project::new(lab, "");
     // `waits` is asked for once two of four processors are at work and wants three, `follows` while nobody
     // answers.
@@ -127,7 +128,6 @@ fn a_controller_that_comes_back_after_long_finds_a_run_that_makes_every_stage_on
 #[test]
 fn a_job_that_dies_and_is_forgotten_while_no_driver_looks_is_made_anew_from_its_checkpoint() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     let mut driver = project.start("run x.yaml --executor slurm");
     project.wait_for_a_checkpoint();
@@ -148,7 +148,6 @@ fn a_job_that_dies_and_is_forgotten_while_no_driver_looks_is_made_anew_from_its_
 #[test]
 fn a_job_that_dies_and_is_forgotten_while_the_scheduler_cannot_be_asked_fails_with_a_clear_line() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     let silent = stage(&project, "silent", "resources: { cpus: 1 }");
     project.write("x.yaml", &format!("stages:\n{silent}"));
@@ -320,8 +319,9 @@ fn is_made_once(lab: &Lab, project: &Project) {
 
 #[test]
 fn a_machine_that_hangs_before_it_moves_an_artifact_in_and_wakes_disturbs_nobody() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let mut held = held_in_commit(lab, || Project::new(lab, ""), is_staged);
     let hung = lab.with_hung_node(&node_of(lab, &held.job));
     // Here both machines have one kernel, whose lock the first one holds.
@@ -338,8 +338,9 @@ fn a_machine_that_hangs_before_it_moves_an_artifact_in_and_wakes_disturbs_nobody
 
 #[test]
 fn a_machine_that_hangs_before_it_writes_its_record_and_wakes_once_it_is_made_says_the_same() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     // Its record is being written, so that it holds the lock on the artifact no more.
     let is_between = |project: &Project| {
         let has_folder = !below(&project.path(".tinylm/store/keys")).is_empty();
@@ -357,8 +358,9 @@ fn a_machine_that_hangs_before_it_writes_its_record_and_wakes_once_it_is_made_sa
 
 #[test]
 fn a_machine_that_is_lost_before_it_moves_an_artifact_in_leaves_what_gc_clears_away() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let mut held = held_in_commit(lab, || Project::new(lab, ""), is_staged);
     drop(lab.with_hung_node(&node_of(lab, &held.job)));
     held.wait_for_the_run();
@@ -369,7 +371,6 @@ fn a_machine_that_is_lost_before_it_moves_an_artifact_in_leaves_what_gc_clears_a
 #[test]
 fn two_machines_that_make_the_same_bytes_at_once_keep_them_once() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     if lab.shared().is_none() {
         return;
     }
@@ -405,7 +406,6 @@ fn is_to_end(pid: u32) -> bool {
 #[test]
 fn a_training_that_slurm_itself_tells_that_its_time_is_nearly_up_queues_itself_again() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, &format!("{TRAINING}    resources: {{ time: 1m }}\n"));
     project.site_says("stop_before: 50s");
     let mut driver = project.start("run x.yaml --executor slurm -v");
@@ -438,7 +438,6 @@ fn a_training_that_slurm_itself_tells_that_its_time_is_nearly_up_queues_itself_a
 #[test]
 fn two_drivers_on_two_machines_that_want_one_key_make_it_once() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(project) = Project::shared(lab, "") else {
         return;
     };
@@ -457,7 +456,6 @@ fn two_drivers_on_two_machines_that_want_one_key_make_it_once() {
 #[test]
 fn whoever_insists_cancels_a_job_that_is_at_work_and_does_not_stop() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     let deaf = stage(&project, "deaf", "resources: { cpus: 1 }");
     project.write("x.yaml", &format!("stages:\n{deaf}"));

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    lab::{Lab, hold_still, kill, lab, wait_for},
+    lab::{Lab, breakable, hold_still, kill, lab, wait_for},
     project::{LOST_ANSWER, Project, TRAINING, undisturbed},
 };
 
@@ -48,14 +48,12 @@ fn goes_on_after(lab: &Lab, interrupt: impl FnOnce(&str)) {
 #[test]
 fn a_job_that_is_queued_again_in_mid_training_goes_on_to_the_same_bytes() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     goes_on_after(lab, |job| drop(lab.slurm("scontrol", &["requeue", job])));
 }
 
 #[test]
 fn a_training_whose_time_is_nearly_up_saves_and_queues_itself_again() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     // The signal that `--signal` would send, without the half minute before it.
     goes_on_after(lab, |job| {
         drop(lab.slurm("scancel", &["--signal=USR1", "--batch", job]))
@@ -65,7 +63,6 @@ fn a_training_whose_time_is_nearly_up_saves_and_queues_itself_again() {
 #[test]
 fn a_training_whose_time_is_up_while_it_saves_goes_on_from_what_it_had_saved() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let often = TRAINING.replace("checkpoint_every: 20", "checkpoint_every: 1");
     let project = Project::new(
         lab,
@@ -110,8 +107,9 @@ fn a_training_whose_time_is_up_while_it_saves_goes_on_from_what_it_had_saved() {
 
 #[test]
 fn a_training_that_is_preempted_goes_on_when_its_turn_comes_again() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     goes_on_after(lab, |_| {
         let urgent = [
             "--partition=urgent",
@@ -126,8 +124,9 @@ fn a_training_that_is_preempted_goes_on_when_its_turn_comes_again() {
 
 #[test]
 fn a_node_that_is_lost_in_mid_training_costs_no_more_than_since_the_last_checkpoint() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let mut lost = None;
     goes_on_after(lab, |job| {
         let node = lab.slurm("squeue", &["--noheader", "--format=%N", "--jobs", job]);
@@ -153,8 +152,9 @@ fn at_work(lab: &Lab) -> (Project<'_>, Child) {
 
 #[test]
 fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let (project, mut driver) = at_work(lab);
     let away = lab.without_controller();
     project.wait_for_words("nobody knows at the moment whether it still runs");
@@ -166,8 +166,9 @@ fn while_the_controller_is_away_a_job_works_on_and_the_run_waits() {
 
 #[test]
 fn whoever_insists_is_not_kept_waiting_by_a_controller_that_is_away() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let (project, mut driver) = at_work(lab);
     let _away = lab.without_controller();
     kill(driver.id(), Signal::INT);
@@ -180,7 +181,6 @@ fn whoever_insists_is_not_kept_waiting_by_a_controller_that_is_away() {
 #[test]
 fn a_job_that_waits_in_the_queue_does_not_keep_whoever_stops_the_run() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     for resources in ["", ", resources: { cpus: 1 }"] {
         let project = Project::new(lab, "");
         let stage = format!(
@@ -220,7 +220,6 @@ fn a_job_that_waits_in_the_queue_does_not_keep_whoever_stops_the_run() {
 #[test]
 fn a_stage_that_dies_in_a_shared_job_fails_at_once_and_is_not_made_again() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     let counter = project.path("count").display().to_string();
     let line = format!("echo x >> {counter}; kill -9 $PPID; sleep 5");
@@ -247,7 +246,6 @@ fn a_stage_that_dies_in_a_shared_job_fails_at_once_and_is_not_made_again() {
 #[test]
 fn a_grandchild_that_the_kernel_kills_for_its_memory_is_no_success() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(node) = lab.confined() else { return };
     // The shell loses its child and goes on as if nothing were, to exit code 0.
     let hungry = "python3 -c 'x = bytearray(250 << 20); x[::4096] = b\"1\" * len(x[::4096])'";
@@ -285,7 +283,6 @@ fn a_grandchild_that_the_kernel_kills_for_its_memory_is_no_success() {
 #[test]
 fn a_finished_job_that_is_queued_again_does_nothing_twice() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     // It says how often it ran outside of its outputs.
     let project = Project::new(lab, "stages: {}");
     let counter = project.path("count").display().to_string();
@@ -336,7 +333,6 @@ pub(crate) fn counting(project: &Project) {
 #[test]
 fn a_driver_that_dies_around_sbatch_neither_loses_a_job_nor_makes_two() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let deaths = [
         ("before", "kill -9 $PPID; sleep 1"),
         ("during", "$REAL \"$@\" >/dev/null; kill -9 $PPID; sleep 1"),
@@ -360,7 +356,6 @@ fn a_driver_that_dies_around_sbatch_neither_loses_a_job_nor_makes_two() {
 #[test]
 fn an_answer_of_sbatch_that_is_lost_is_found_in_the_queue() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     counting(&project);
     let path = project.instead_of_sbatch(LOST_ANSWER);
@@ -380,7 +375,6 @@ fn an_answer_of_sbatch_that_is_lost_is_found_in_the_queue() {
 #[test]
 fn two_drivers_that_want_one_key_make_it_once() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     counting(&project);
     let mut drivers = [(); 2].map(|()| project.start("run x.yaml --executor slurm"));
@@ -393,7 +387,6 @@ fn two_drivers_that_want_one_key_make_it_once() {
 #[test]
 fn a_folder_that_driver_and_nodes_see_through_caches_of_their_own_is_enough() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(project) = Project::shared(lab, TRAINING) else {
         return;
     };
@@ -424,7 +417,6 @@ fn a_folder_that_driver_and_nodes_see_through_caches_of_their_own_is_enough() {
 #[test]
 fn a_run_whose_driver_dies_on_one_machine_is_gone_on_with_from_another() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(project) = Project::shared(lab, TRAINING) else {
         return;
     };
@@ -448,7 +440,6 @@ fn a_run_whose_driver_dies_on_one_machine_is_gone_on_with_from_another() {
 #[test]
 fn what_one_machine_makes_and_clears_away_another_can_make_again_at_once() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(project) = Project::shared(lab, TRAINING) else {
         return;
     };
@@ -493,7 +484,6 @@ fn costs_a_step(lab: &Lab, befall: impl FnOnce(&str)) {
 #[test]
 fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_process_costs_a_step() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     // The step that srun started on another machine.
     costs_a_step(lab, |job| {
         lab.slurm("scancel", &["--signal=KILL", &format!("{job}.0")]);
@@ -502,8 +492,9 @@ fn three_machines_that_share_a_training_make_the_bytes_of_one_and_a_lost_process
 
 #[test]
 fn a_training_that_three_machines_share_outlives_one_of_them() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     let mut lost = None;
     costs_a_step(lab, |job| {
         let decides = lab.slurm("squeue", &["--noheader", "--format=%B", "--jobs", job]);

@@ -9,7 +9,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
+    sync::{Condvar, Mutex, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -40,14 +40,51 @@ pub(crate) struct Lab {
     has_mounts: bool,
     /// Whether the kernel holds jobs of the node `CONFINED` to their memory.
     has_groups: bool,
-    /// Held shared by who only uses the cluster, alone by who breaks it.
-    peace: RwLock<()>,
 }
 
-/// Returns the cluster, or says why there is none.
+/// Returns the cluster that tests share, none of which takes anything of it away; or says why there is none.
 pub(crate) fn lab() -> Option<&'static Lab> {
     static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
-    match LAB.get_or_init(Lab::start) {
+    started(LAB.get_or_init(|| Lab::start(true)))
+}
+
+/// Further clusters, for tests that take a node or the controller away: each has one to itself.
+pub(crate) fn breakable() -> Option<(&'static Lab, Taken)> {
+    static LABS: [OnceLock<Result<Lab, String>>; 2] = [const { OnceLock::new() }; 2];
+    let taken = Taken::any();
+    // The kernel's groups are named by node alone: only the shared cluster has them.
+    let lab = started(LABS[taken.0].get_or_init(|| Lab::start(false)))?;
+    lab.wait_for_nodes();
+    Some((lab, taken))
+}
+
+/// A cluster's number, which is another test's once it is dropped.
+pub(crate) struct Taken(usize);
+
+static TAKEN: Mutex<[bool; 2]> = Mutex::new([false; 2]);
+static LEFT: Condvar = Condvar::new();
+
+impl Taken {
+    fn any() -> Taken {
+        let taken = TAKEN.lock().unwrap();
+        let mut taken = LEFT
+            .wait_while(taken, |taken| taken.iter().all(|t| *t))
+            .unwrap();
+        let idx = taken.iter().position(|t| !t).unwrap();
+        taken[idx] = true;
+        Taken(idx)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap()[self.0] = false;
+        LEFT.notify_one();
+    }
+}
+
+fn started(lab: &'static Result<Lab, String>) -> Option<&'static Lab> {
+    match lab {
         Ok(lab) => Some(lab),
         Err(why) => {
             skipped(&format!("{why}, so nothing runs on a cluster"));
@@ -57,7 +94,7 @@ pub(crate) fn lab() -> Option<&'static Lab> {
 }
 
 impl Lab {
-    fn start() -> Result<Lab, String> {
+    fn start(may_have_groups: bool) -> Result<Lab, String> {
         for program in ["munged", "slurmctld", "slurmd"] {
             let path = Path::new("/usr/sbin").join(program);
             if !path.exists() {
@@ -76,13 +113,12 @@ impl Lab {
             .keep();
         remove_at_our_end(&dir);
         let has_mounts = mount_twice(&dir);
-        let has_groups = has_memory_groups(&dir);
+        let has_groups = may_have_groups && has_memory_groups(&dir);
         let lab = Lab {
             dir,
             has_mounts,
             has_groups,
             daemons: Mutex::default(),
-            peace: RwLock::new(()),
         };
         lab.configure();
         lab.daemon(
@@ -389,19 +425,6 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 P
         });
         let text = String::from_utf8(jobs.unwrap()).unwrap();
         text.lines().map(|line| line.trim().to_owned()).collect()
-    }
-
-    /// For tests that share the cluster with others.
-    pub(crate) fn in_peace(&self) -> RwLockReadGuard<'_, ()> {
-        let peace = self.peace.read();
-        peace.unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// For tests that break it for others.
-    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        let alone = self.peace.write();
-        self.wait_for_nodes();
-        alone.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use rustix::process::Signal;
 
 use crate::{
-    lab::{kill, lab, wait_for},
+    lab::{breakable, kill, lab, wait_for},
     project::{LOST_ANSWER, Project},
 };
 
@@ -75,7 +75,6 @@ fn n_made(project: &Project) -> usize {
 #[test]
 fn parts_are_tasks_of_one_job_and_make_the_same_bytes() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let there = with_files(Project::new(lab, PARTS));
     there.tinylm("run x.yaml --executor slurm").success();
     let made = ["talk", "clean"].map(|stage| there.artifact(stage));
@@ -90,7 +89,6 @@ fn parts_are_tasks_of_one_job_and_make_the_same_bytes() {
 #[test]
 fn a_driver_that_is_killed_leaves_its_array_at_work_and_nothing_is_made_twice() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = with_files(Project::new(lab, PARTS));
     let mut driver = project.start("run x.yaml --executor slurm -j 1");
     wait_for("some parts", || n_made(&project) >= 3);
@@ -115,7 +113,6 @@ fn a_driver_that_is_killed_leaves_its_array_at_work_and_nothing_is_made_twice() 
 #[test]
 fn parts_are_found_where_machines_do_not_see_the_same_at_once() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let Some(project) = Project::shared(lab, PARTS) else {
         return;
     };
@@ -128,7 +125,6 @@ fn parts_are_found_where_machines_do_not_see_the_same_at_once() {
 #[test]
 fn an_answer_of_sbatch_that_is_lost_costs_an_array_nothing() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = with_files(Project::new(lab, PARTS));
     let path = project.instead_of_sbatch(LOST_ANSWER);
     let mut run = project.command("run x.yaml --executor slurm --until talk");
@@ -142,8 +138,9 @@ fn an_answer_of_sbatch_that_is_lost_costs_an_array_nothing() {
 
 #[test]
 fn a_task_that_is_preempted_is_made_when_its_turn_comes_again_and_the_others_are_not() {
-    let Some(lab) = lab() else { return };
-    let _alone = lab.alone();
+    let Some((lab, _alone)) = breakable() else {
+        return;
+    };
     // Long enough to be met at work.
     let project = || with_rows(Project::new(lab, PARTS), 100_000);
     let here = project();

@@ -10,7 +10,6 @@ use crate::{
 #[test]
 fn the_same_file_makes_the_same_bytes_on_a_cluster_and_says_where() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let there = Project::new(lab, TRAINING);
     let told = there.tinylm("run x.yaml --executor slurm").success();
     assert!(told.stdout.contains("5 made"), "{}", told.stdout);
@@ -43,7 +42,6 @@ fn the_same_file_makes_the_same_bytes_on_a_cluster_and_says_where() {
 #[test]
 fn a_job_opens_no_index_of_the_registry_on_its_node() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     project.write(".tinylm/shared", "");
     let node = tempfile::tempdir().unwrap();
@@ -69,7 +67,6 @@ fn a_job_opens_no_index_of_the_registry_on_its_node() {
 #[test]
 fn a_driver_that_is_killed_leaves_its_job_at_work_and_resume_adopts_it() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     let mut driver = project.start("run x.yaml --executor slurm");
     project.wait_for_a_checkpoint();
@@ -95,7 +92,6 @@ fn a_driver_that_is_killed_leaves_its_job_at_work_and_resume_adopts_it() {
 #[test]
 fn ctrl_c_stops_a_job_at_a_safe_point_and_resume_goes_on_to_the_same_bytes() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     let mut driver = project.start("run x.yaml --executor slurm");
     project.wait_for_a_checkpoint();
@@ -115,7 +111,6 @@ fn ctrl_c_stops_a_job_at_a_safe_point_and_resume_goes_on_to_the_same_bytes() {
 #[test]
 fn a_stage_that_ran_out_of_memory_is_given_twice_as_much_up_to_its_span() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let hungry = |memory: &str| {
         let line = "import time; x = bytearray(300 << 20); x[::4096] = b'1' * len(x[::4096]); time.sleep(3); open('{out}/x', 'w').write('fed')";
         format!(
@@ -154,7 +149,6 @@ fn a_stage_that_ran_out_of_memory_is_given_twice_as_much_up_to_its_span() {
 #[test]
 fn what_the_scheduler_refuses_is_told_in_its_own_words() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     project.write(
         ".tinylm/site.yaml",
@@ -173,7 +167,6 @@ fn what_the_scheduler_refuses_is_told_in_its_own_words() {
 #[test]
 fn a_driver_in_a_job_of_its_own_needs_no_terminal() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     project.start_in_a_job();
     wait_for("the run's end", || {
@@ -192,7 +185,6 @@ fn a_driver_in_a_job_of_its_own_needs_no_terminal() {
 #[test]
 fn the_points_of_a_sweep_run_side_by_side() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, "");
     let here = project.path("").display().to_string();
     // Each waits for the other, so that one after the other would never end.

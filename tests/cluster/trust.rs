@@ -41,7 +41,6 @@ fn settle() {
 #[test]
 fn a_driver_in_a_task_of_somebodys_array_keeps_its_claim_until_the_task_is_gone() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let place = tempfile::tempdir().unwrap();
     let id = place.path().join("id");
     // What a task calls itself is not what it is listed as.
@@ -80,7 +79,6 @@ fn a_driver_in_a_task_of_somebodys_array_keeps_its_claim_until_the_task_is_gone(
 #[test]
 fn the_claim_of_another_user_is_waited_for_since_the_scheduler_may_not_tell_of_it() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let (project, claim) = claimed(lab, "999999", 54321);
     let mut driver = forced(&project);
     project.wait_for_words("calm-heron-1234");
@@ -98,7 +96,6 @@ fn the_claim_of_another_user_is_waited_for_since_the_scheduler_may_not_tell_of_i
 #[test]
 fn a_training_that_speaks_is_at_work_though_the_scheduler_does_not_name_it() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     project.tinylm("run x.yaml --until shards").success();
     let path = project.instead_of("squeue", "exit 0");
@@ -113,7 +110,6 @@ fn a_training_that_speaks_is_at_work_though_the_scheduler_does_not_name_it() {
 #[test]
 fn a_driver_whose_node_is_wanted_queues_itself_again_and_its_jobs_go_on() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     let driver = project.start_in_a_job();
     project.wait_for_a_checkpoint();
@@ -166,7 +162,6 @@ fn move_claims_away(project: &Project) {
 #[test]
 fn a_driver_that_is_lost_goes_on_with_its_run_on_another_node() {
     let Some(lab) = lab() else { return };
-    let _peace = lab.in_peace();
     let project = Project::new(lab, TRAINING);
     let driver = project.start_in_a_job();
     project.wait_for_a_checkpoint();
