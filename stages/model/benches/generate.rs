@@ -26,7 +26,7 @@ fn main() {
     let model = Model::from_tensors(config, &tensors, precision)
         .expect("the configuration and its tensors are written above");
     drop(tensors);
-    let kernels = model.kernels();
+    let kernels = model.kernels().to_owned();
     let mut session = Session::new(Arc::new(model), n_threads);
     let tokens: Vec<u16> = (0..256).map(|i| (i * 97 % 31_000) as u16).collect();
     let (mut decode, mut prefill) = (Vec::new(), Vec::new());

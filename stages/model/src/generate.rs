@@ -24,9 +24,10 @@ mod weights;
 
 pub use continuation::{Continuation, GenerateError, Rules, Step};
 pub use model::Model;
+pub(crate) use model::Stored;
 pub use reader::{Fed, FeedError, Reader, Sequence};
 pub use session::Session;
 pub use weights::OpenError;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

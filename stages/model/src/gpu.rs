@@ -1,9 +1,10 @@
-//! Training on a GPU: weights, gradients and moments stay on the device, and `model::forward` runs there
-//! as everywhere.
+//! Training and generation on a GPU: weights, gradients, moments, keys and values stay on the device, and
+//! `model::forward` runs there as everywhere.
 //!
 //! Not another `Backend`, whose gradients and optimizer are this machine's. The kernels are CUDA C++ without
 //! headers: compiled beforehand for GPUs, and by a C++ compiler for the tests, which need no GPU.
 
+mod cached;
 mod cuda;
 #[cfg(test)]
 mod emulated;
@@ -15,9 +16,11 @@ mod memory;
 mod ops;
 mod optimizer;
 mod product;
+mod reader;
 mod tape;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use cuda::{Found, find};
 pub use engine::GpuEngine;
+pub(crate) use reader::{GpuReader, OnDevice, Read};

@@ -18,6 +18,8 @@ use std::{
     thread,
 };
 
+use tinylm_model::generate::Model;
+
 use crate::served::Served;
 use lane::Lane;
 pub(crate) use told::{Ask, Counts, Token, Told};
@@ -37,11 +39,15 @@ impl Engine {
     pub(crate) fn start(models: &[Served], n_slots: usize, n_threads: usize) -> Engine {
         let (asks, receiver) = mpsc::channel();
         let counts = Arc::new(Counts::default());
-        let lanes = models
-            .iter()
-            .map(|served| Lane::new(&served.model, n_slots, n_threads, Arc::clone(&counts)));
-        let lanes: Vec<Lane> = lanes.collect();
-        thread::spawn(move || or_end(|| run(lanes, &receiver), || process::exit(PANICKED)));
+        let models: Vec<Arc<Model>> = models.iter().map(|s| Arc::clone(&s.model)).collect();
+        let counted = Arc::clone(&counts);
+        // What reads on a GPU stays on the thread that made it.
+        let lanes = move || {
+            let lane =
+                |model: &Arc<Model>| Lane::new(model, n_slots, n_threads, Arc::clone(&counted));
+            models.iter().map(lane).collect()
+        };
+        thread::spawn(move || or_end(|| run(lanes(), &receiver), || process::exit(PANICKED)));
         Engine { asks, counts }
     }
 

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::{
-    model::Model,
+    model::Packed,
     pass::{Part, Pass},
     product::{Operand, grid},
     scratch::Scratch,
@@ -31,7 +31,7 @@ pub(crate) const PASS_ROWS: usize = 264;
 
 /// A model with what a session needs to run passes through it.
 pub(crate) struct Machine<'a> {
-    pub(crate) model: &'a Model,
+    pub(crate) model: &'a Packed,
     pub(crate) team: &'a mut Team,
     pub(crate) scratch: &'a mut Scratch,
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{cache::Cache, model::Model, scratch::Scratch, slab::Slab};
+use super::{cache::Cache, model::Packed, scratch::Scratch, slab::Slab};
 use crate::engine::Score;
 
 /// What is read of one sequence.
@@ -38,7 +38,7 @@ impl Span {
 
 /// One pass while it runs, as all its threads see it.
 pub(crate) struct Pass<'a> {
-    pub(crate) model: &'a Model,
+    pub(crate) model: &'a Packed,
     pub(crate) tokens: Vec<u16>,
     pub(crate) spans: Vec<Span>,
     /// The rows whose logits are wanted.
@@ -56,7 +56,7 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn new(model: &'a Model, scratch: &mut Scratch, heads: Vec<usize>) -> Pass<'a> {
+    pub(crate) fn new(model: &'a Packed, scratch: &mut Scratch, heads: Vec<usize>) -> Pass<'a> {
         Pass {
             model,
             tokens: Vec::new(),

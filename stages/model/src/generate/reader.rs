@@ -9,23 +9,36 @@ use std::{ops::Range, sync::Arc};
 use super::{
     cache::Cache,
     forward::{Machine, PASS_ROWS},
-    model::Model,
+    model::{Held, Model, Packed},
     pass::Part,
     scratch::Scratch,
     team::Team,
 };
-use crate::{config::ModelConfig, engine::Score};
+use crate::{
+    config::ModelConfig,
+    engine::{EngineError, Score},
+    gpu::{GpuReader, OnDevice, Read},
+};
 
 /// Tokens fed to a model so far: what is kept of one conversation.
 pub struct Sequence {
-    cache: Cache,
+    kept: Kept,
     held: Vec<u16>,
+}
+
+/// Where the keys and values are.
+enum Kept {
+    Here(Cache),
+    OnGpu(OnDevice),
 }
 
 impl Sequence {
     pub fn new(model: &Model) -> Sequence {
         Sequence {
-            cache: Cache::new(model.config()),
+            kept: match &model.held {
+                Held::Here(_) => Kept::Here(Cache::new(model.config())),
+                Held::OnGpu(_) => Kept::OnGpu(OnDevice::default()),
+            },
             held: Vec::new(),
         }
     }
@@ -59,25 +72,52 @@ pub enum FeedError {
     OutsideVocabulary { id: u16, vocab_size: usize },
     #[error("{n} tokens do not fit the model's context of {context}")]
     TooLong { n: usize, context: usize },
+    #[error("{0}")]
+    Device(String),
 }
 
-/// The threads and buffers that a model reads with.
+impl From<EngineError> for FeedError {
+    fn from(error: EngineError) -> FeedError {
+        match error {
+            EngineError::Device(what) => FeedError::Device(what),
+            other => FeedError::Device(other.to_string()),
+        }
+    }
+}
+
+/// What a model reads with.
 pub struct Reader {
     model: Arc<Model>,
-    team: Team,
-    scratch: Scratch,
+    by: By,
 }
+
+enum By {
+    /// Threads, and the buffers that they share.
+    Here(Team, Box<Scratch>),
+    /// A GPU, which is opened by the thread that first reads: a driver's context is one thread's.
+    OnGpu(Option<Box<GpuReader>>),
+}
+
+/// Rows whose logits are held at once while scoring, which a processor keeps near it.
+const SCORE_ROWS: usize = 48;
 
 impl Reader {
     /// Most tokens that one call of [`feed`](Reader::feed) takes.
     pub const MOST: usize = PASS_ROWS;
 
     pub fn new(model: Arc<Model>, n_threads: usize) -> Reader {
-        Reader {
-            model,
-            team: Team::new(n_threads),
-            scratch: Scratch::default(),
-        }
+        let by = match &model.held {
+            Held::Here(_) => By::Here(Team::new(n_threads), Box::default()),
+            Held::OnGpu(_) => By::OnGpu(None),
+        };
+        Reader { model, by }
+    }
+
+    /// The same in the emulator, or on whatever else was made ready.
+    #[cfg(test)]
+    pub(crate) fn on(model: Arc<Model>, reader: GpuReader) -> Reader {
+        let by = By::OnGpu(Some(Box::new(reader)));
+        Reader { model, by }
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -92,52 +132,110 @@ impl Reader {
         }
         let n: usize = fed.iter().map(|one| one.tokens.len()).sum();
         assert!(n <= Self::MOST, "{n} tokens in one pass");
-        let n_asked = self.pass(fed);
+        let n_asked = self.pass(fed)?;
         Ok((0..n_asked).map(|row| self.logits(row)).collect())
     }
 
     /// Feeds what has been checked and returns how many asked.
-    pub(super) fn pass(&mut self, fed: &mut [Fed<'_>]) -> usize {
+    pub(super) fn pass(&mut self, fed: &mut [Fed<'_>]) -> Result<usize, FeedError> {
         let (mut heads, mut end) = (Vec::new(), 0);
         for one in fed.iter() {
             end += one.tokens.len();
             heads.extend(end - one.n_asked..end);
         }
         let n_asked = heads.len();
-        let mut parts: Vec<Part<'_>> = fed
-            .iter_mut()
-            .map(|one| Part {
-                start: one.sequence.held.len(),
-                cache: &mut one.sequence.cache,
-                tokens: one.tokens,
-            })
-            .collect();
-        self.machine().pass(&mut parts, heads);
+        match (&self.model.held, &mut self.by) {
+            (Held::Here(packed), By::Here(team, scratch)) => {
+                let parts = fed.iter_mut().filter_map(part);
+                machine(packed, team, scratch).pass(&mut parts.collect::<Vec<_>>(), heads);
+            }
+            (Held::OnGpu(stored), By::OnGpu(reader)) => {
+                let reads: Vec<Read<'_>> = fed.iter().filter_map(read).collect();
+                opened(reader, || GpuReader::open(stored))?.pass(&reads, &heads)?;
+            }
+            _ => unreachable!("a reader is made for its model"),
+        }
         for one in fed {
             one.sequence.held.extend_from_slice(one.tokens);
         }
-        n_asked
+        Ok(n_asked)
     }
 
     /// The logits of one that asked, in the last pass.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
-        let (stride, n) = (self.model.sizes.vocab, self.model.config().vocab_size);
-        &self.scratch.logits[row * stride..][..n]
+        let n = self.model.config().vocab_size;
+        match (&self.model.held, &self.by) {
+            (Held::Here(packed), By::Here(_, scratch)) => {
+                &scratch.logits[row * packed.sizes.vocab..][..n]
+            }
+            (_, By::OnGpu(Some(reader))) => &reader.logits[row * n..][..n],
+            _ => &[],
+        }
+    }
+
+    /// How many targets are scored at once.
+    pub(super) fn score_rows(&self) -> usize {
+        match self.by {
+            By::Here(..) => SCORE_ROWS,
+            By::OnGpu(_) => PASS_ROWS,
+        }
     }
 
     /// Scores the targets of some rows of the last pass.
-    pub(super) fn score(&mut self, rows: Range<usize>, targets: &[u16]) -> &[Score] {
-        let n = targets.len();
-        self.machine().score(rows, targets);
-        &self.scratch.scores[..n]
-    }
-
-    fn machine(&mut self) -> Machine<'_> {
-        Machine {
-            model: &self.model,
-            team: &mut self.team,
-            scratch: &mut self.scratch,
+    pub(super) fn score(
+        &mut self,
+        rows: Range<usize>,
+        targets: &[u16],
+    ) -> Result<Vec<Score>, FeedError> {
+        match (&self.model.held, &mut self.by) {
+            (Held::Here(packed), By::Here(team, scratch)) => {
+                machine(packed, team, scratch).score(rows, targets);
+                Ok(scratch.scores[..targets.len()].to_vec())
+            }
+            (_, By::OnGpu(Some(reader))) => Ok(reader.score(rows, targets)?),
+            _ => Ok(Vec::new()),
         }
+    }
+}
+
+fn machine<'a>(model: &'a Packed, team: &'a mut Team, scratch: &'a mut Scratch) -> Machine<'a> {
+    Machine {
+        model,
+        team,
+        scratch,
+    }
+}
+
+fn part<'a>(fed: &'a mut Fed<'_>) -> Option<Part<'a>> {
+    match &mut fed.sequence.kept {
+        Kept::Here(cache) => Some(Part {
+            start: fed.sequence.held.len(),
+            cache,
+            tokens: fed.tokens,
+        }),
+        Kept::OnGpu(_) => None,
+    }
+}
+
+fn read<'a>(fed: &'a Fed<'_>) -> Option<Read<'a>> {
+    match &fed.sequence.kept {
+        Kept::Here(_) => None,
+        Kept::OnGpu(sequence) => Some(Read {
+            start: fed.sequence.held.len(),
+            sequence,
+            tokens: fed.tokens,
+        }),
+    }
+}
+
+/// What there is, or what `open` makes of it.
+fn opened(
+    reader: &mut Option<Box<GpuReader>>,
+    open: impl FnOnce() -> Result<GpuReader, EngineError>,
+) -> Result<&mut GpuReader, EngineError> {
+    match reader {
+        Some(reader) => Ok(reader),
+        None => Ok(reader.insert(Box::new(open()?))),
     }
 }
 

@@ -12,9 +12,6 @@ use super::{
 };
 use crate::{config::ModelConfig, engine::Score};
 
-/// Rows whose logits are held at once while scoring.
-const SCORE_ROWS: usize = 48;
-
 /// Tokens fed to a model so far, and what comes next. Sessions of one model do not see each other.
 pub struct Session {
     reader: Reader,
@@ -24,9 +21,13 @@ pub struct Session {
 impl Session {
     /// Begins with nothing held; `n_threads` work on each token.
     pub fn new(model: Arc<Model>, n_threads: usize) -> Session {
+        Session::of(Reader::new(model, n_threads))
+    }
+
+    pub(crate) fn of(reader: Reader) -> Session {
         Session {
-            sequence: Sequence::new(&model),
-            reader: Reader::new(model, n_threads),
+            sequence: Sequence::new(reader.model()),
+            reader,
         }
     }
 
@@ -53,9 +54,9 @@ impl Session {
         self.check(tokens, self.held().len())?;
         let (rest, last) = tokens.split_at((tokens.len() - 1) / PASS_ROWS * PASS_ROWS);
         for chunk in rest.chunks(PASS_ROWS) {
-            self.pass(chunk, false);
+            self.pass(chunk, false)?;
         }
-        self.pass(last, true);
+        self.pass(last, true)?;
         Ok(self.reader.logits(0))
     }
 
@@ -102,12 +103,12 @@ impl Session {
         let mut scores = Vec::with_capacity(targets.len());
         for chunk in tokens[n_kept..].chunks(PASS_ROWS) {
             let start = self.held().len();
-            self.pass(chunk, false);
+            self.pass(chunk, false)?;
             let mut row = first.saturating_sub(start).min(chunk.len());
             while row < chunk.len() {
-                let end = chunk.len().min(row + SCORE_ROWS);
+                let end = chunk.len().min(row + self.reader.score_rows());
                 let targets = &targets[start + row - first..start + end - first];
-                scores.extend_from_slice(self.reader.score(row..end, targets));
+                scores.extend(self.reader.score(row..end, targets)?);
                 row = end;
             }
         }
@@ -120,12 +121,13 @@ impl Session {
         pairs.take_while(|(a, b)| a == b).count()
     }
 
-    fn pass(&mut self, tokens: &[u16], is_asked: bool) {
-        self.reader.pass(&mut [Fed {
+    fn pass(&mut self, tokens: &[u16], is_asked: bool) -> Result<(), FeedError> {
+        let fed = Fed {
             sequence: &mut self.sequence,
             tokens,
             n_asked: usize::from(is_asked),
-        }]);
+        };
+        self.reader.pass(&mut [fed]).map(drop)
     }
 
     fn check(&self, tokens: &[u16], n_held: usize) -> Result<(), FeedError> {

@@ -22,7 +22,7 @@ fn noise(i: usize) -> f32 {
     ((x ^ (x >> 31)) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
 }
 
-pub(super) fn tiny() -> ModelConfig {
+pub(crate) fn tiny() -> ModelConfig {
     ModelConfig {
         vocab_size: 77,
         context: 45,
@@ -53,7 +53,7 @@ pub(super) fn tiny() -> ModelConfig {
 }
 
 /// Configurations that between them choose every option.
-fn all_options() -> Vec<ModelConfig> {
+pub(crate) fn all_options() -> Vec<ModelConfig> {
     let bare = Bias {
         norm: false,
         qkv: false,
@@ -119,7 +119,7 @@ fn all_options() -> Vec<ModelConfig> {
     ]
 }
 
-fn random_tensors(c: &ModelConfig) -> Tensors {
+pub(crate) fn random_tensors(c: &ModelConfig) -> Tensors {
     let mut at = 0;
     let parameters = c.parameters().into_iter();
     parameters
@@ -139,9 +139,9 @@ fn random_tensors(c: &ModelConfig) -> Tensors {
 }
 
 /// The definition, in f64: every position from the beginning, nothing kept.
-struct Reference<'a> {
-    c: &'a ModelConfig,
-    t: &'a Tensors,
+pub(crate) struct Reference<'a> {
+    pub(crate) c: &'a ModelConfig,
+    pub(crate) t: &'a Tensors,
 }
 
 impl Reference<'_> {
@@ -301,7 +301,7 @@ impl Reference<'_> {
         }
     }
 
-    fn logits(&self, tokens: &[u16]) -> Vec<Vec<f64>> {
+    pub(crate) fn logits(&self, tokens: &[u16]) -> Vec<Vec<f64>> {
         let (c, d) = (self.c, self.c.d_model);
         let embed = self.get("embed.weight").unwrap();
         let learned = self.get("positions.weight");
@@ -364,7 +364,7 @@ impl Reference<'_> {
     }
 }
 
-fn tokens(n: usize) -> Vec<u16> {
+pub(crate) fn tokens(n: usize) -> Vec<u16> {
     (0..n)
         .map(|i| ((noise(i + 50) + 1.0) * 38.0) as u16)
         .collect()
@@ -374,7 +374,7 @@ fn model(c: &ModelConfig, precision: ReadPrecision) -> Model {
     Model::from_tensors(c.clone(), &random_tensors(c), precision).unwrap()
 }
 
-pub(super) fn session(c: &ModelConfig, precision: ReadPrecision, n_threads: usize) -> Session {
+pub(crate) fn session(c: &ModelConfig, precision: ReadPrecision, n_threads: usize) -> Session {
     Session::new(Arc::new(model(c, precision)), n_threads)
 }
 
@@ -386,11 +386,11 @@ fn session_of(
     n_threads: usize,
 ) -> Session {
     let model = model(c, precision);
-    Session::new(Arc::new(Model { tiles, ..model }), n_threads)
+    Session::new(Arc::new(model.with(tiles)), n_threads)
 }
 
 #[track_caller]
-fn assert_close(found: &[f32], want: &[f64], tolerance: f64) {
+pub(crate) fn assert_close(found: &[f32], want: &[f64], tolerance: f64) {
     assert_eq!(found.len(), want.len());
     for (i, (found, want)) in found.iter().zip(want).enumerate() {
         let error = (f64::from(*found) - want).abs();
@@ -478,7 +478,7 @@ fn int8_is_f32_of_rounded_weights_to_the_bit_however_tokens_are_fed() {
         for tiles in Tiles::all() {
             let of = |tensors: &Tensors, precision| {
                 let model = Model::from_tensors(c.clone(), tensors, precision).unwrap();
-                Session::new(Arc::new(Model { tiles, ..model }), 2)
+                Session::new(Arc::new(model.with(tiles)), 2)
             };
             let mut int8 = of(&random_tensors(&c), ReadPrecision::Int8);
             let mut f32 = of(&other, ReadPrecision::F32);
@@ -515,8 +515,8 @@ fn a_token_costs_nothing_new_whatever_way_it_was_fed() {
 }
 
 /// What a sequence is told when it is fed alone, a token at a time after its beginning.
-fn told_alone(model: &Arc<Model>, tokens: &[u16], n_first: usize) -> Vec<Vec<u32>> {
-    let mut session = Session::new(Arc::clone(model), 2);
+fn told_alone(reader: Reader, tokens: &[u16], n_first: usize) -> Vec<Vec<u32>> {
+    let mut session = Session::of(reader);
     let (first, rest) = tokens.split_at(n_first);
     let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect();
     let mut told = vec![bits(session.feed(first).unwrap())];
@@ -526,58 +526,57 @@ fn told_alone(model: &Arc<Model>, tokens: &[u16], n_first: usize) -> Vec<Vec<u32
     told
 }
 
-/// Three sequences, one of which comes later and one of which ends sooner.
 #[test]
 fn a_sequence_is_told_the_same_bits_whatever_is_fed_beside_it() {
     for precision in [ReadPrecision::F32, ReadPrecision::Int8] {
         for c in all_options() {
             let model = Arc::new(model(&c, precision));
-            let all = tokens(40);
-            let plans = [(0, 17, 9), (3, 1, 20), (1, 30, 4)];
-            let alone =
-                plans.map(|(_, first, more)| told_alone(&model, &all[..first + more], first));
-            let mut reader = Reader::new(Arc::clone(&model), 3);
-            let mut sequences = plans.map(|_| Sequence::new(&model));
-            for round in 0..26 {
-                let mut fed = Vec::new();
-                let mut asked = Vec::new();
-                for (idx, sequence) in sequences.iter_mut().enumerate() {
-                    let (begins, first, more) = plans[idx];
-                    let Some(step) = usize::checked_sub(round, begins).filter(|step| *step <= more)
-                    else {
-                        continue;
-                    };
-                    let tokens = match step {
-                        0 => &all[..first],
-                        _ => &all[first + step - 1..first + step],
-                    };
-                    // Some of the logits are of no interest to anybody.
-                    let is_asked = (round + idx) % 3 != 0;
-                    if is_asked {
-                        asked.push((idx, step));
-                    }
-                    fed.push(Fed {
-                        sequence,
-                        tokens,
-                        n_asked: usize::from(is_asked),
-                    });
-                }
-                if fed.is_empty() {
-                    continue;
-                }
-                let told = reader.feed(&mut fed).unwrap();
-                assert_eq!(told.len(), asked.len());
-                for (logits, (idx, step)) in told.iter().zip(asked) {
-                    let want = &alone[idx][step];
-                    assert!(
-                        logits
-                            .iter()
-                            .zip(want)
-                            .all(|(x, bits)| x.to_bits() == *bits),
-                        "{idx} {step}"
-                    );
-                }
+            assert_company_changes_nothing(&mut |n_threads| {
+                Reader::new(Arc::clone(&model), n_threads)
+            });
+        }
+    }
+}
+
+/// Three sequences, one of which comes later and one of which ends sooner; `reader` is asked with how many threads
+/// it is to read.
+pub(crate) fn assert_company_changes_nothing(reader: &mut dyn FnMut(usize) -> Reader) {
+    let all = tokens(40);
+    let plans = [(0, 17, 9), (3, 1, 20), (1, 30, 4)];
+    let alone = plans.map(|(_, first, more)| told_alone(reader(2), &all[..first + more], first));
+    let mut reader = reader(3);
+    let mut sequences = plans.map(|_| Sequence::new(reader.model()));
+    for round in 0..26 {
+        let mut fed = Vec::new();
+        let mut asked = Vec::new();
+        for (idx, sequence) in sequences.iter_mut().enumerate() {
+            let (begins, first, more) = plans[idx];
+            let Some(step) = usize::checked_sub(round, begins).filter(|step| *step <= more) else {
+                continue;
+            };
+            let tokens = match step {
+                0 => &all[..first],
+                _ => &all[first + step - 1..first + step],
+            };
+            // Some of the logits are of no interest to anybody.
+            let is_asked = (round + idx) % 3 != 0;
+            if is_asked {
+                asked.push((idx, step));
             }
+            fed.push(Fed {
+                sequence,
+                tokens,
+                n_asked: usize::from(is_asked),
+            });
+        }
+        if fed.is_empty() {
+            continue;
+        }
+        let told = reader.feed(&mut fed).unwrap();
+        assert_eq!(told.len(), asked.len());
+        for (logits, (idx, step)) in told.iter().zip(asked) {
+            let bits = logits.iter().map(|x| x.to_bits());
+            assert!(bits.eq(alone[idx][step].iter().copied()), "{idx} {step}");
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum OpenError {
     Impossible(String),
     #[error("no memory for the model: {0}")]
     Memory(io::Error),
+    #[error("the model cannot be read on the GPU: {0}")]
+    Device(String),
 }
 
 /// Everything a forward pass reads.

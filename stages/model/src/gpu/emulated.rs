@@ -152,6 +152,8 @@ pub(crate) struct Watched {
     pub(crate) launched: RefCell<BTreeSet<&'static str>>,
     /// Launches, copies and requests for memory so far.
     pub(crate) n_calls: Cell<u64>,
+    /// Memory that is taken.
+    pub(crate) n_bytes: Cell<usize>,
     /// The calls that fail: all from one on where the device is lost, a few where its memory is full for a moment.
     pub(crate) failing: RefCell<Range<u64>>,
 }
@@ -261,12 +263,16 @@ impl Launcher for Emulated {
         bytes[GUARD..GUARD + n_bytes].fill(0xff);
         let address = bytes.as_mut_ptr() as u64;
         self.memory.borrow_mut().insert(address, bytes);
+        let n_taken = &self.watched.n_bytes;
+        n_taken.set(n_taken.get() + n_bytes);
         Ok(address + GUARD as u64)
     }
 
     fn free(&self, address: u64) {
         let bytes = self.memory.borrow_mut().remove(&(address - GUARD as u64));
         let bytes = bytes.expect("freed memory is ours");
+        let n_taken = &self.watched.n_bytes;
+        n_taken.set(n_taken.get() - (bytes.len() - 2 * GUARD));
         let (before, rest) = bytes.split_at(GUARD);
         let behind = &rest[rest.len() - GUARD..];
         let whole = before.iter().chain(behind).all(|&byte| byte == GUARDED);

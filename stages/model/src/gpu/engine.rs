@@ -108,10 +108,15 @@ impl GpuEngine {
     /// The operations of one pass over a batch.
     fn ops<'a>(&'a self, scene: Scene<'a>) -> Result<GpuOps<'a>> {
         Ok(GpuOps {
-            inputs: Rc::new(Inputs::new(&self.device, scene.batch)?),
+            inputs: Rc::new(Inputs::new(
+                &self.device,
+                scene.batch,
+                scene.training.is_some(),
+            )?),
             device: Rc::clone(&self.device),
             tables: &self.tables,
             tape: scene.training.map(|_| Vec::new()),
+            cached: None,
             n_slots: self.parameters.len(),
             scene,
         })

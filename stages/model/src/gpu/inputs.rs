@@ -18,8 +18,9 @@ pub(crate) struct Inputs {
     /// The places that count.
     pub(crate) counted: Buf,
     pub(crate) n_counted: usize,
-    pub(crate) by_token: Segments,
-    pub(crate) by_position: Segments,
+    /// None of the two where nothing is trained.
+    pub(crate) by_token: Option<Segments>,
+    pub(crate) by_position: Option<Segments>,
 }
 
 /// Places sorted by the row that they look up: each row's gradient is one sum in a fixed order,
@@ -32,11 +33,12 @@ pub(crate) struct Segments {
 }
 
 impl Inputs {
-    pub(crate) fn new(device: &Rc<Device>, batch: &Batch) -> Result<Self> {
+    pub(crate) fn new(device: &Rc<Device>, batch: &Batch, is_trained: bool) -> Result<Self> {
         let places = 0..batch.weights.len();
         let counted = places.filter(|&i| batch.weights[i] != 0.0);
         let counted: Vec<u32> = counted.map(|i| i as u32).collect();
         let ids = |ids: &[u16]| device.upload(Numbers::U16(ids));
+        let segments = |ids: &[u16]| is_trained.then(|| Segments::new(device, ids)).transpose();
         Ok(Inputs {
             n_rows: batch.n_rows,
             len: batch.len,
@@ -47,8 +49,8 @@ impl Inputs {
             weights: device.upload(Numbers::F32(&batch.weights))?,
             counted: device.upload(Numbers::U32(&counted))?,
             n_counted: counted.len(),
-            by_token: Segments::new(device, &batch.tokens)?,
-            by_position: Segments::new(device, &batch.positions)?,
+            by_token: segments(&batch.tokens)?,
+            by_position: segments(&batch.positions)?,
         })
     }
 

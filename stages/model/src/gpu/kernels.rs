@@ -5,10 +5,12 @@ pub(crate) const SOURCES: &[(&str, &str)] = &[
     #[cfg(test)]
     ("emulator.h", include_str!("kernels/emulator.h")),
     ("words.h", include_str!("kernels/words.h")),
+    ("heads.h", include_str!("kernels/heads.h")),
     ("elements.cu", include_str!("kernels/elements.cu")),
     ("rows.cu", include_str!("kernels/rows.cu")),
     ("products.cu", include_str!("kernels/products.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
+    ("cached.cu", include_str!("kernels/cached.cu")),
     ("optimizer.cu", include_str!("kernels/optimizer.cu")),
 ];
 

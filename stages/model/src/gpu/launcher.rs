@@ -43,7 +43,7 @@ pub(crate) struct After {
     pub(crate) activation: i32,
 }
 
-/// `Heads` of `attention.cu`.
+/// `Heads` of `heads.h`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct HeadsArg {

@@ -6,10 +6,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::cached::Cached;
 use super::inputs::{Inputs, Segments};
 use super::launcher::{After, Arg, Dropped, HeadsArg, Numbers, NumbersMut};
 use super::memory::{Buf, Device};
-use super::product::{ACTIVATE, KEPT, Layout, RESIDUAL, add_parts, plainly, product};
+use super::product::{
+    ACTIVATE, KEPT, Layout, RESIDUAL, Shape, add_parts, plainly, product, product_of_rows,
+};
 use super::tape::{Back, Grads, Node};
 use crate::config::{Activation, Norm, Positions};
 use crate::engine::{EngineError, Score};
@@ -53,6 +56,8 @@ pub(crate) struct GpuOps<'a> {
     pub(crate) inputs: Rc<Inputs>,
     pub(crate) tables: &'a Tables,
     pub(crate) tape: Option<Vec<Back>>,
+    /// What was read before, where tokens come after others.
+    pub(crate) cached: Option<Cached>,
     /// Slots given out; weights have the first.
     pub(crate) n_slots: usize,
 }
@@ -96,16 +101,16 @@ impl GpuOps<'_> {
     fn product(&self, x: &Node, weight: &Node, after: After) -> Result<Buf> {
         let shape = (x.n_rows(), weight.n / x.width, x.width);
         let y = self.device.floats(shape.0 * shape.1)?;
-        let operands = (y.at(), x.at(), weight.at());
-        product(
-            &self.device,
-            Layout::Nt,
-            operands,
-            shape,
-            self.scene.precision,
-            after,
-        )?;
+        self.rows_times((y.at(), x.at(), weight.at()), shape, after)?;
         Ok(y)
+    }
+
+    fn rows_times(&self, operands: (Arg, Arg, Arg), shape: Shape, after: After) -> Result<()> {
+        let (device, precision) = (&self.device, self.scene.precision);
+        match self.cached {
+            Some(_) => product_of_rows(device, operands, shape, precision, after),
+            None => product(device, Layout::Nt, operands, shape, precision, after),
+        }
     }
 
     /// How a linear map passes the gradient of its result on.
@@ -306,18 +311,22 @@ impl Ops for GpuOps<'_> {
         );
         let inputs = Rc::clone(&self.inputs);
         self.record(&y, move |grads, d_y| {
-            let (tokens, by_token) = (&inputs.tokens, &inputs.by_token);
             let add = (&d_y, dropped, width);
-            add_rows(&device, grads, table, add, (tokens, by_token, scale))?;
-            match positions {
-                Some(to) => add_rows(
+            if let Some(by_token) = &inputs.by_token {
+                add_rows(
                     &device,
                     grads,
-                    to,
+                    table,
                     add,
-                    (&inputs.positions, &inputs.by_position, 1.0),
-                ),
-                None => Ok(()),
+                    (&inputs.tokens, by_token, scale),
+                )?;
+            }
+            match (positions, &inputs.by_position) {
+                (Some(to), Some(by_position)) => {
+                    let rows = (&inputs.positions, by_position, 1.0);
+                    add_rows(&device, grads, to, add, rows)
+                }
+                _ => Ok(()),
             }
         });
         Ok(y)
@@ -461,8 +470,6 @@ impl Ops for GpuOps<'_> {
             Rc::clone(&self.inputs),
             self.heads(),
         );
-        let tiles = Tiles::of(&device, heads.d_head as usize)?;
-        let dropped = Arg::Dropped(self.dropped(place).unwrap_or(KEPT));
         let turner = match self.scene.config.positions {
             Positions::Rope => Some(self.turner()?),
             Positions::Learned | Positions::Sinusoidal => None,
@@ -475,6 +482,13 @@ impl Ops for GpuOps<'_> {
             }
             None => Rc::clone(&qkv.data),
         };
+        if let (Some(cached), Place::Attention(layer)) = (&self.cached, place) {
+            let (n, width) = (inputs.n_tokens(), self.scene.config.d_model);
+            let out = cached.attend(&device, (&turned, &inputs.positions, n), heads, layer)?;
+            return Ok(Node::new(out, n * width, width, None));
+        }
+        let tiles = Tiles::of(&device, heads.d_head as usize)?;
+        let dropped = Arg::Dropped(self.dropped(place).unwrap_or(KEPT));
         let (n_heads, n_kv_heads) = (heads.n_heads as usize, heads.n_kv_heads as usize);
         let (n_tokens, width) = (inputs.n_tokens(), n_heads * heads.d_head as usize);
         let out = device.floats(n_tokens * width)?;
@@ -660,7 +674,7 @@ impl Judge for GpuOps<'_> {
 }
 
 impl GpuOps<'_> {
-    fn logits(
+    pub(crate) fn logits(
         &self,
         (to, x): (&Buf, Arg),
         (n, width): (usize, usize),
@@ -672,14 +686,7 @@ impl GpuOps<'_> {
             ..plainly(false)
         };
         let (operands, shape) = ((to.at(), x, weight.at()), (n, weight.n / width, width));
-        product(
-            &self.device,
-            Layout::Nt,
-            operands,
-            shape,
-            self.scene.precision,
-            after,
-        )
+        self.rows_times(operands, shape, after)
     }
 }
 

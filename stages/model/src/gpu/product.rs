@@ -60,6 +60,46 @@ const CHUNK_MIN: usize = 256;
 pub(crate) fn product(
     device: &Rc<Device>,
     layout: Layout,
+    operands: (Arg, Arg, Arg),
+    shape: Shape,
+    precision: Precision,
+    after: After,
+) -> Result<()> {
+    let n_chunks = match is_plain(&after) {
+        true => n_chunks(shape),
+        false => 1,
+    };
+    cut_product(
+        device,
+        (layout, n_chunks),
+        operands,
+        shape,
+        precision,
+        after,
+    )
+}
+
+/// The same of rows of which each is summed as if it were alone, whatever else is multiplied beside it.
+pub(crate) fn product_of_rows(
+    device: &Rc<Device>,
+    operands: (Arg, Arg, Arg),
+    shape: Shape,
+    precision: Precision,
+    after: After,
+) -> Result<()> {
+    let (_, n, k) = shape;
+    let how = (Layout::Nt, n_chunks((1, n, k)));
+    cut_product(device, how, operands, shape, precision, after)
+}
+
+/// A result that needs nothing but its sum.
+fn is_plain(after: &After) -> bool {
+    [SET, ADD].contains(&after.then) && after.bias == 0
+}
+
+fn cut_product(
+    device: &Rc<Device>,
+    (layout, n_chunks): (Layout, usize),
     (to, a, b): (Arg, Arg, Arg),
     (m, n, k): Shape,
     precision: Precision,
@@ -69,10 +109,6 @@ pub(crate) fn product(
         Layout::Nt => "product_nt",
         Layout::Nn => "product_nn",
         Layout::Tn => "product_tn",
-    };
-    let n_chunks = match after.then {
-        SET | ADD if after.bias == 0 => n_chunks((m, n, k)),
-        _ => 1,
     };
     let chunk = k.div_ceil(n_chunks).next_multiple_of(DEPTH);
     let n_chunks = k.div_ceil(chunk);
@@ -99,7 +135,14 @@ pub(crate) fn product(
     device.launch(kernel, grid, 256, TILE_BYTES, &args)?;
     match parts {
         None => Ok(()),
-        Some(parts) => add_parts(device, to, &parts, n_chunks, after.then == ADD, m * n),
+        Some(parts) if is_plain(&after) => {
+            add_parts(device, to, &parts, n_chunks, after.then == ADD, m * n)
+        }
+        Some(parts) => {
+            let n_parts = Arg::Int(n_chunks as i32);
+            let args = [to, parts.at(), n_parts, m_arg, n_arg, Arg::After(after)];
+            device.each("finish_parts", m * n, &args)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
+mod reading;
 mod rounding;
 mod wide;
 

@@ -1,14 +1,7 @@
 // Attention inside documents, in tiles of queries and keys: scores exist for one tile at a time, and
 // the backward pass makes them again from one number a query, the logarithm of its sum.
 #include "words.h"
-
-// `qkv` has a token's query heads, then key heads, then value heads.
-struct Heads {
-  int n_heads, n_kv_heads, d_head, len, round;
-  float scale;
-};
-
-FN int width_of(const Heads& h) { return (h.n_heads + 2 * h.n_kv_heads) * h.d_head; }
+#include "heads.h"
 
 // Asks for rows `first ..` of one head; rows behind the last are zero.
 template <int TILE>

@@ -10,7 +10,16 @@ import os
 import sys
 import sysconfig
 
-SOURCES = ["words.h", "elements.cu", "rows.cu", "products.cu", "attention.cu", "optimizer.cu"]
+SOURCES = [
+    "words.h",
+    "heads.h",
+    "elements.cu",
+    "rows.cu",
+    "products.cu",
+    "attention.cu",
+    "cached.cu",
+    "optimizer.cu",
+]
 VERSION = (12, 4)
 # GPUs of one generation run what was compiled for its first; newer ones are compiled for by their driver.
 TARGETS = [("sm_80", "CUBIN"), ("sm_90a", "CUBIN"), ("compute_80", "PTX")]
@@ -38,7 +47,7 @@ def library():
 def source():
     here = os.path.dirname(os.path.abspath(__file__))
     lines = (line for name in SOURCES for line in open(os.path.join(here, name), "rb"))
-    return b"".join(line for line in lines if not line.startswith((b'#include "words.h"', b"#pragma once")))
+    return b"".join(line for line in lines if not line.startswith((b'#include "', b"#pragma once")))
 
 
 def text(nvrtc, program, what):

@@ -86,6 +86,15 @@ FN void product(float* c, const float* a, const float* b, int m, int n, int k, i
     }
 }
 
+// Adds the parts of a product that was cut, one after the other, and does what follows.
+KERNEL finish_parts(float* y, const float* parts, int n_parts, int m, int n, After after) {
+  u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x, all = (u64)m * n;
+  if (i >= all) return;
+  float sum = 0;
+  for (int part = 0; part < n_parts; ++part) sum += parts[part * all + i];
+  finish(y, i / n, i % n, n, sum, after);
+}
+
 KERNEL product_nt(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, After after) {
   product<true, true>(c, a, b, m, n, k, chunk, round, after);
 }

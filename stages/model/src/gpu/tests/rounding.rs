@@ -207,8 +207,9 @@ fn attention(
     let mut ops = GpuOps {
         scene,
         device: Rc::clone(device),
-        inputs: Rc::new(Inputs::new(device, batch).unwrap()),
+        inputs: Rc::new(Inputs::new(device, batch, true).unwrap()),
         tables: &Tables::default(),
+        cached: None,
         tape: Some(Vec::new()),
         n_slots: 1,
     };

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use dfdx::prelude::Cpu;
 
+use super::reading::READING;
 use super::*;
 use crate::PlainEngine;
 use crate::config::Preset;
@@ -164,7 +165,12 @@ fn shapes_of_real_models_compute_what_the_plain_operations_do() {
         assert_same(name, &mut engine, &mut in_plain(&config, &settings));
         launched.extend(device.launched.borrow().iter().copied());
     }
-    assert_eq!(launched, names().collect(), "kernels that nothing launched");
+    let trains = |name: &&str| !READING.contains(name);
+    assert_eq!(
+        launched,
+        names().filter(trains).collect(),
+        "kernels that nothing launched"
+    );
 }
 
 #[test]
