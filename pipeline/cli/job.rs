@@ -47,7 +47,7 @@ pub(crate) struct HowArgs {
     /// Threads, divided among running stages
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained: auto, cpu, cuda or cuda:N
+    /// Where models are trained and read: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Finish what does not depend on a failed stage
@@ -665,7 +665,7 @@ pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
 
 fn has_gpu(number: usize) -> Result<(), Failure> {
     tinylm_model::gpu::find(number).map(drop).map_err(|why| {
-        let help = "`--device cpu` trains here; `tinylm doctor` says what it finds";
+        let help = "`--device cpu` works here; `tinylm doctor` says what it finds";
         let device = Device::Cuda(number);
         Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
     })

@@ -10,10 +10,10 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use tinylm_model::{config::ReadPrecision, folder::Which, sampler::Sampling};
-use tinylm_pipeline::settings::Choice;
+use tinylm_pipeline::{Device, settings::Choice};
 use tinylm_stages::shared::speak::Manner;
 
-use crate::{failure::Failure, project::now_ms};
+use crate::{failure::Failure, job::device, project::now_ms};
 
 /// Other spellings of a flag, by its name.
 pub(crate) const SPELLINGS: &[(&str, &[&str])] = &[
@@ -94,6 +94,9 @@ pub(crate) struct MannerArgs {
     /// Numbers the weights are rounded to
     #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32", aliases = spellings("precision"))]
     precision: ReadPrecision,
+    /// What reads the model: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// Threads; without it, one for each core
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
@@ -146,6 +149,10 @@ impl MannerArgs {
 
     pub(crate) fn precision(&self) -> ReadPrecision {
         self.precision
+    }
+
+    pub(crate) fn device(&self) -> Result<Device, Failure> {
+        device(&self.device)
     }
 
     pub(crate) fn n_threads(&self) -> usize {

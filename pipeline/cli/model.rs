@@ -38,9 +38,9 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) fn open(&self, args: &MannerArgs) -> Result<Speaker, Failure> {
-        let (precision, n_threads) = (args.precision(), args.n_threads());
-        let which = self.which(args.weights);
-        Ok(Speaker::open(&self.folder, which, precision, n_threads)?)
+        let weights = (self.which(args.weights), args.precision());
+        let (device, n_threads) = (args.device()?, args.n_threads());
+        Ok(Speaker::open_on(device, &self.folder, weights, n_threads)?)
     }
 
     /// Returns which of the folder's weights are meant, where these are asked for without a step.
@@ -311,7 +311,10 @@ fn plain_folder(path: PathBuf) -> Result<PathBuf, Failure> {
 
 impl From<SpeakError> for Failure {
     fn from(error: SpeakError) -> Self {
-        let failure = Failure::wrong(error.to_string());
+        let mut failure = Failure::wrong(error.to_string());
+        if let Some(help) = error.help() {
+            failure = failure.help(help);
+        }
         let source = std::error::Error::source(&error).map(ToString::to_string);
         match source.filter(|source| *source != error.to_string()) {
             Some(source) => failure.note("cause", source),

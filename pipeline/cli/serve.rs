@@ -14,6 +14,7 @@ use tinylm_serve::{Options, Served, serve};
 use crate::{
     completions,
     failure::Failure,
+    job::device,
     manner::{at_least_one, choice, n_threads},
     model,
     output::say,
@@ -57,6 +58,9 @@ pub(crate) struct ServeArgs {
     /// what it answers at the same time
     #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32")]
     precision: ReadPrecision,
+    /// What reads the models: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// Threads; without it, one for each core
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
@@ -64,6 +68,7 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
     end_as_first_process();
+    let device = device(&args.device)?;
     let mut models: Vec<Served> = Vec::new();
     for model in &args.models {
         let name = name(project, model);
@@ -74,12 +79,8 @@ pub(crate) fn run(project: &Project, args: &ServeArgs) -> Result<(), Failure> {
             );
         }
         let found = model::find(project, model)?;
-        models.push(Served::open(
-            name,
-            &found.folder,
-            found.which(args.weights),
-            args.precision,
-        )?);
+        let weights = (found.which(args.weights), args.precision);
+        models.push(Served::open(name, &found.folder, weights, device)?);
     }
     give_back_freed_memory();
     let names: Vec<String> = models

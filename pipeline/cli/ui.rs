@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use tinylm_live::{Options, show};
 use tinylm_model::{config::ReadPrecision, folder::Which};
-use tinylm_pipeline::Content;
+use tinylm_pipeline::{Content, Device};
 use tinylm_serve::Served;
 
 use crate::{
@@ -49,8 +49,8 @@ pub(crate) fn ui(project: &Project, args: &UiArgs) -> Result<(), Failure> {
     let open = move |name: &str| {
         let told = |failure: Failure| failure.render(false).to_string();
         let found = model::find(&opener, name).map_err(told)?;
-        let (which, precision) = (found.which(Which::Best), ReadPrecision::F32);
-        let served = Served::open(name.to_owned(), &found.folder, which, precision);
+        let weights = (found.which(Which::Best), ReadPrecision::F32);
+        let served = Served::open(name.to_owned(), &found.folder, weights, Device::Cpu);
         served.map_err(|error| told(error.into()))
     };
     let lister = Project::new(project.global.clone())?;

@@ -42,13 +42,13 @@ mod tests {
 
     /// All others compute on the CPU, whatever was asked for, and so wait for its lock and not a GPU's.
     #[test]
-    fn only_training_computes_on_a_gpu() {
+    fn only_what_trains_or_reads_a_model_computes_on_a_gpu() {
         let gpu = Device::Cuda(1);
         let kinds = catalog().into_iter();
         let (on_gpu, others): (Vec<Kind>, Vec<Kind>) =
             kinds.partition(|kind| kind.device(gpu) == gpu);
         let names: Vec<&str> = on_gpu.iter().map(|kind| kind.name).collect();
-        assert_eq!(names, ["pretrain", "finetune"]);
+        assert_eq!(names, ["pretrain", "finetune", "evaluate", "sample"]);
         assert!(others.iter().all(|kind| kind.device(gpu) == Device::Cpu));
         assert!(
             on_gpu

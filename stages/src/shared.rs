@@ -9,6 +9,7 @@ pub mod tokens;
 
 pub(crate) mod base64;
 pub(crate) mod body;
+pub(crate) mod computer;
 pub(crate) mod cut;
 pub(crate) mod decimal;
 pub(crate) mod documents;

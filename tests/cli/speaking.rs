@@ -632,3 +632,22 @@ fn an_answer_is_printed_while_it_comes() {
     // Nobody reads on, and that is no mistake.
     assert_eq!(project.wait(child).code, Some(0));
 }
+
+#[test]
+fn a_gpu_that_cannot_be_had_is_told_by_whatever_would_read_on_it() {
+    let project = talker();
+    // No machine has a hundred of them.
+    let far = "--device cuda:99";
+    for command in [
+        format!("sample model {far} -p hi"),
+        format!("chat model {far} -p hi"),
+        format!("serve model {far} --port 0"),
+    ] {
+        let output = project.tinylm(&command).failure(2);
+        let words = "error: the model cannot be read on the GPU: ";
+        assert!(output.stderr.starts_with(words), "{output}");
+        let help = "help: `--device cpu` reads it here; `tinylm doctor` tells of the GPU";
+        assert!(output.stderr.contains(help), "{output}");
+    }
+    project.tinylm("sample model --device cpu -p hi").success();
+}

@@ -53,7 +53,8 @@ whole() {
   local said
   said=$(train "$1" "$2") || { echo "$said"; return 1; }
   echo "$said"
-  says "$said" 'trains on ' && [ -n "$(artifacts "$1")" ] || { echo "nothing was made"; return 1; }
+  says "$said" 'trains on ' && says "$said" 'reads on ' || return 1
+  [ -n "$(artifacts "$1")" ] || { echo "nothing was made"; return 1; }
 }
 
 # The digests of all that a home has made.
@@ -78,7 +79,7 @@ killed() {
   diff <(artifacts whole) <(artifacts killed) || { echo "the digests are others"; return 1; }
 }
 
-# combined_41m's model and rows, on words that are made here.
+# combined_41m's model and rows, on words that are made here, and ten thousand answers of it.
 shape_of_41m() {
   awk 'BEGIN { srand(1); for (i = 0; i < 60000; i++) { line = ""; n = 4 + int(rand() * 12)
     for (j = 0; j < n; j++) { word = ""; for (k = 0; k < 3; k++)
@@ -99,6 +100,10 @@ stages:
     with:
       model: { preset: forty-one }
       train: { steps: 200, batch: 128, precision: bf16, loss_on: all }
+  many:
+    kind: sample
+    inputs: [base]
+    with: { prompts: [bab], samples: 10000, max_tokens: 64, nonstop: true, form: text }
 YAML
   whole shape "$work/shape.yaml"
 }
@@ -119,6 +124,8 @@ for tool in memcheck racecheck; do
   if command -v compute-sanitizer > /dev/null; then
     part "$tool" passing 1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
       "$tests" --exact gpu::tests::wide::a_card_learns_and_scores_as_the_plain_operations_do
+    part "$tool-reading" passing 1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      "$tests" --exact gpu::tests::reading::a_card_says_what_this_machine_says_in_whatever_company
   else
     echo "SKIPPED $tool: no compute-sanitizer"
   fi
@@ -139,5 +146,6 @@ for model in mini forty-one; do
     fi
   done
 done
+grep -h 'made  *many' "$work"/*.log
 cat "$work"/figures-*.log "$work"/torch-*.log 2> /dev/null
 exit "$failed"

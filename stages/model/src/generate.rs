@@ -10,6 +10,7 @@
 
 mod attention;
 mod cache;
+pub(crate) mod chorus;
 mod continuation;
 mod forward;
 mod model;
@@ -22,6 +23,7 @@ mod slab;
 mod team;
 mod weights;
 
+pub use chorus::{Chorus, Left};
 pub use continuation::{Continuation, GenerateError, Rules, Step};
 pub use model::Model;
 pub(crate) use model::Stored;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tinylm_settings::Device;
+pub use tinylm_settings::Device;
 
 use crate::{gpu, kernels};
 

@@ -20,6 +20,7 @@ if [ "$1" = doctor ]; then
 fi
 home=$2 step=$2/work/key/checkpoints/step-0000000003 artifact=abcd
 [ "$LIE" = "on a cpu" ] || echo 'model: trains on NVIDIA X, sm_90a, own products'
+[ "$LIE" = "reads on a cpu" ] || echo 'perplexity: reads on NVIDIA X, sm_90a, own products'
 case $home in *killed)
   if [ -e "$step" ]; then
     [ "$LIE" = "begins anew" ] || echo 'model: going on from step 3 of 9'
@@ -97,7 +98,14 @@ fn what_shows_all_of_it_passes_and_what_does_nothing_fails_in_every_part() {
 #[test]
 fn one_thing_left_out_fails_the_part_that_looks_for_it() {
     let folder = stand_ins();
-    let sanitized = ["suite", "golden_losses", "memcheck", "racecheck"];
+    let sanitized = [
+        "suite",
+        "golden_losses",
+        "memcheck",
+        "memcheck-reading",
+        "racecheck",
+        "racecheck-reading",
+    ];
     let figures = [
         "figures-mini-f32",
         "figures-mini-bf16",
@@ -105,11 +113,13 @@ fn one_thing_left_out_fails_the_part_that_looks_for_it() {
         "figures-forty-one-bf16",
     ];
     let trained = ["quickstart", "killed_and_resumed", "shape_of_41m"];
-    let told: [(&str, &[&str]); 9] = [
+    let whole = ["quickstart", "shape_of_41m"];
+    let told: [(&str, &[&str]); 10] = [
         ("no gpu", &["doctor"]),
         ("skips", &sanitized),
         ("no tests", &sanitized),
         ("on a cpu", &trained),
+        ("reads on a cpu", &whole),
         ("makes nothing", &trained),
         ("over too soon", &["killed_and_resumed"]),
         ("begins anew", &["killed_and_resumed"]),

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use tinylm_model::{config::ReadPrecision, folder::Which, generate::Model};
+use tinylm_model::{config::ReadPrecision, folder::Which, generate::Model, machine::Device};
 use tinylm_stages::shared::{
     speak::{SpeakError, check_pair},
     tokens::Tokenizer,
@@ -18,14 +18,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Opens a model folder with its tokenizer.
+    /// Opens a model folder with its tokenizer, to be read by this device.
     pub fn open(
         name: String,
         folder: &Path,
-        which: Which,
-        precision: ReadPrecision,
+        (which, precision): (Which, ReadPrecision),
+        device: Device,
     ) -> Result<Served, SpeakError> {
-        let model = Model::open(folder, which, precision)?;
+        let model = Model::open_on(device, folder, which, precision)?;
         let tokenizer = Tokenizer::load(folder)?;
         check_pair(&model, &tokenizer)?;
         let template = tokenizer

@@ -131,6 +131,7 @@ impl Stage for Evaluate {
         .takes(&[Content::Documents]),
     ]);
     const HEAVY: bool = true;
+    const ON_DEVICE: bool = true;
 
     fn canonical(settings: EvaluateSettings) -> Result<EvaluateSettings, SettingError> {
         if settings.tokens == Some(0) {
@@ -156,8 +157,8 @@ impl Stage for Evaluate {
     ) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
         let corpus = Corpus::open(settings.split, settings.file.is_some(), io)?;
-        let mut speaker =
-            Speaker::open(folder, settings.weights, settings.precision, io.threads())?;
+        let weights = (settings.weights, settings.precision);
+        let mut speaker = Speaker::of_stage(io, folder, weights)?;
         let mut figures = match &corpus {
             Some(corpus) => of_text(corpus, &mut speaker, settings, io)?,
             None => Map::new(),

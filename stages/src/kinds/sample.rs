@@ -96,6 +96,7 @@ impl Stage for Sample {
     const ROLES: Roles =
         Roles::Fixed(&[InputRole::one("model", "what answers").takes(&[Content::Model])]);
     const HEAVY: bool = true;
+    const ON_DEVICE: bool = true;
     const SEEDED: bool = true;
 
     fn canonical(settings: SampleSettings) -> Result<SampleSettings, SettingError> {
@@ -118,8 +119,8 @@ impl Stage for Sample {
 
     fn run(settings: &SampleSettings, _: &NoSettings, io: &StageIo) -> Result<Metrics, StageError> {
         let folder = &io.input("model")?.path;
-        let mut speaker =
-            Speaker::open(folder, settings.weights, settings.precision, io.threads())?;
+        let weights = (settings.weights, settings.precision);
+        let mut speaker = Speaker::of_stage(io, folder, weights)?;
         let manner = Manner {
             sampling: sampling(settings),
             seed: settings.seed.unwrap_or_else(|| io.seed()),
@@ -128,28 +129,34 @@ impl Stage for Sample {
             nonstop: settings.nonstop,
             n_candidates: 0,
         };
-        let prompts = all_prompts(settings, io)?;
-        let n_all = (prompts.len() * settings.samples) as u64;
+        let texts = all_prompts(settings, io)?;
+        let n_all = (texts.len() * settings.samples) as u64;
+        let mut prompts = Vec::new();
+        for text in &texts {
+            let prompt = prompt(&speaker, settings, text)?;
+            prompts.extend(std::iter::repeat_n(prompt, settings.samples));
+        }
         let mut lines = String::new();
         let mut page = String::new();
         let mut answers = Vec::new();
-        for (prompt_idx, text) in prompts.iter().enumerate() {
-            let prompt = prompt(&speaker, settings, text)?;
-            for sample_idx in 0..settings.samples {
-                io.progress(answers.len() as u64, Some(n_all), "answers")?;
-                // Prompts draw different numbers, or equal prompts would all answer alike.
-                let draw = (prompt_idx * settings.samples + sample_idx) as u64;
-                let answer = speaker.answer(&prompt, draw, &manner, &mut |_| !io.is_cancelled())?;
-                if answer.end == End::Interrupted {
-                    return Err(StageError::cancelled());
-                }
+        io.progress(0, Some(n_all), "answers")?;
+        // Each draws other numbers, or equal prompts would all answer alike.
+        let done = speaker.answer_all(
+            &prompts,
+            &manner,
+            &|| !io.is_cancelled(),
+            &mut |idx, answer| {
+                let (text, sample_idx) = (&texts[idx / settings.samples], idx % settings.samples);
                 io.sample(None, text, &answer.text);
                 writeln!(lines, "{}", line(settings, text, sample_idx, &answer)).ok();
                 write_answer(&mut page, text, sample_idx, &answer);
                 answers.push(answer);
-            }
+                io.progress(answers.len() as u64, Some(n_all), "answers")
+            },
+        )?;
+        if !done {
+            return Err(StageError::cancelled());
         }
-        io.progress(n_all, Some(n_all), "answers")?;
         for (name, text) in [("samples.jsonl", lines), ("samples.md", page)] {
             let path = io.out().join(name);
             fs::write(&path, text).at(&path)?;

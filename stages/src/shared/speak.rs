@@ -12,12 +12,15 @@ use std::{path::Path, sync::Arc};
 use tinylm_model::{
     config::ReadPrecision,
     folder::Which,
-    generate::{Continuation, GenerateError, Model, OpenError, Rules, Session},
+    generate::{
+        Continuation, FeedError, GenerateError, Left, Model, OpenError, Rules, Session, Step,
+    },
     sampler::{Candidate, Sampling},
 };
-use tinylm_pipeline::StageError;
+use tinylm_pipeline::{Device, StageError, StageIo};
 
 use crate::shared::{
+    computer,
     template::Role,
     tokens::{DecodeStream, Tokenizer, TokensError},
 };
@@ -40,14 +43,34 @@ pub enum SpeakError {
     Mismatch { tokens: usize, vocab_size: usize },
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    #[error(transparent)]
+    Feed(#[from] FeedError),
     #[error("`{0}` of the prompt is outside what the model can read")]
     Id(u32),
+}
+
+impl SpeakError {
+    /// What helps where it is the GPU's fault, so that another device, or the same one later, may do.
+    pub fn help(&self) -> Option<&'static str> {
+        let is_of_device = match self {
+            SpeakError::Open(error) => matches!(error, OpenError::Device(_)),
+            SpeakError::Feed(error) | SpeakError::Generate(GenerateError::Feed(error)) => {
+                matches!(error, FeedError::Device(_))
+            }
+            _ => false,
+        };
+        is_of_device.then_some("`--device cpu` reads it here; `tinylm doctor` tells of the GPU")
+    }
 }
 
 impl From<SpeakError> for StageError {
     fn from(error: SpeakError) -> StageError {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let mut failed = StageError::new(error.to_string()).is_final();
+        let failed = StageError::new(error.to_string());
+        let mut failed = match error.help() {
+            Some(help) => failed.help(help),
+            None => failed.is_final(),
+        };
         failed.cause = cause.filter(|cause| *cause != failed.message);
         failed
     }
@@ -193,19 +216,58 @@ pub struct Said<'a> {
 }
 
 impl Speaker {
-    /// Opens a model folder with its tokenizer.
+    /// Opens a model folder with its tokenizer, to be read by this machine's processor.
     pub fn open(
         folder: &Path,
         which: Which,
         precision: ReadPrecision,
         n_threads: usize,
     ) -> Result<Speaker, SpeakError> {
-        let model = Model::open(folder, which, precision)?;
+        Speaker::open_on(Device::Cpu, folder, (which, precision), n_threads)
+    }
+
+    /// The same, to be read by this device.
+    pub fn open_on(
+        device: Device,
+        folder: &Path,
+        (which, precision): (Which, ReadPrecision),
+        n_threads: usize,
+    ) -> Result<Speaker, SpeakError> {
+        let model = Model::open_on(device, folder, which, precision)?;
         Speaker::new(
             Arc::new(model),
             Arc::new(Tokenizer::load(folder)?),
             n_threads,
         )
+    }
+
+    /// Opens the model of a stage, to be read by the device that the stage was given; a GPU is told and
+    /// recorded.
+    pub fn of_stage(
+        io: &StageIo,
+        folder: &Path,
+        (which, precision): (Which, ReadPrecision),
+    ) -> Result<Speaker, StageError> {
+        let device = match (io.device(), precision) {
+            (Device::Cuda(_), ReadPrecision::Int8) => {
+                io.info("weights of eight bits are read by the processor".to_owned());
+                Device::Cpu
+            }
+            (Device::Cuda(number), _) => {
+                let machine = computer::gpu("read a model", number)?;
+                let (line, record) = computer::used("reads", &machine);
+                io.info(line);
+                io.origin(record);
+                Device::Cuda(number)
+            }
+            (Device::Cpu, _) => Device::Cpu,
+        };
+        Ok(Speaker::open_on(
+            device,
+            folder,
+            (which, precision),
+            io.threads(),
+        )?)
     }
 
     /// Begins to speak with a model and a tokenizer that others may share.
@@ -258,66 +320,109 @@ impl Speaker {
         manner: &Manner,
         listen: &mut dyn FnMut(&Said<'_>) -> bool,
     ) -> Result<Answer, SpeakError> {
-        let stop = if manner.nonstop {
-            Vec::new()
-        } else {
-            narrow(self.tokenizer.stop_ids())?
-        };
-        let rules = Rules {
-            sampling: manner.sampling,
-            seed: manner.seed,
-            sample,
-            n_max: manner.max_tokens,
-            stop,
-            n_stay: prompt.n_stay,
-            n_candidates: manner.n_candidates,
-        };
+        let rules = self.rules(prompt, sample, manner)?;
         let mut continuation = Continuation::new(&mut self.session, &prompt.ids, rules)?;
-        let mut spoken = Spoken::new(&self.tokenizer, &manner.stop);
-        let (mut n_tokens, mut end) = (0, End::Length);
+        let mut saying = Saying::new(&self.tokenizer, manner);
         while let Some(step) = continuation.advance()? {
-            n_tokens += 1;
-            if step.is_stop {
-                end = End::Stop;
-            }
-            let text = match step.is_stop {
-                true => String::new(),
-                false => spoken.push(step.id)?,
-            };
+            let text = saying.hear(&step)?;
             let said = Said {
                 text: &text,
                 id: step.id,
                 candidates: &step.candidates,
             };
             let go_on = listen(&said);
-            if spoken.is_stopped() {
-                end = End::Stop;
+            if saying.is_over() {
                 break;
             }
-            if !go_on && !step.is_stop {
-                end = End::Interrupted;
+            if !go_on {
+                saying.end = Some(End::Interrupted);
                 break;
             }
         }
         let (n_cropped, n_slides) = (continuation.n_cropped(), continuation.n_slides());
-        let last = spoken.finish()?;
-        if last.is_stopped && end == End::Length {
-            end = End::Stop;
-        }
-        if !last.rest.is_empty() {
+        let (answer, rest) = saying.finish(Left {
+            n_cropped,
+            n_slides,
+        })?;
+        if !rest.is_empty() {
             listen(&Said {
-                text: &last.rest,
+                text: &rest,
                 id: 0,
                 candidates: &[],
             });
         }
-        Ok(Answer {
-            text: last.text,
-            n_tokens,
-            end,
-            n_cropped,
-            n_slides,
+        Ok(answer)
+    }
+
+    fn rules(&self, prompt: &Prompt, sample: u64, manner: &Manner) -> Result<Rules, SpeakError> {
+        Ok(Rules {
+            sampling: manner.sampling,
+            seed: manner.seed,
+            sample,
+            n_max: manner.max_tokens,
+            stop: match manner.nonstop {
+                true => Vec::new(),
+                false => narrow(self.tokenizer.stop_ids())?,
+            },
+            n_stay: prompt.n_stay,
+            n_candidates: manner.n_candidates,
         })
+    }
+}
+
+/// An answer as its tokens come.
+struct Saying<'a> {
+    spoken: Spoken<'a>,
+    n_tokens: usize,
+    n_max: usize,
+    /// Why it has ended, once it has.
+    end: Option<End>,
+}
+
+impl<'a> Saying<'a> {
+    fn new(tokenizer: &'a Tokenizer, manner: &'a Manner) -> Self {
+        Saying {
+            spoken: Spoken::new(tokenizer, &manner.stop),
+            n_tokens: 0,
+            n_max: manner.max_tokens,
+            end: None,
+        }
+    }
+
+    /// Takes a token and returns what can be said now.
+    fn hear(&mut self, step: &Step) -> Result<String, TokensError> {
+        self.n_tokens += 1;
+        let text = match step.is_stop {
+            true => String::new(),
+            false => self.spoken.push(step.id)?,
+        };
+        if step.is_stop || self.spoken.is_stopped() {
+            self.end = Some(End::Stop);
+        } else if self.n_tokens == self.n_max {
+            self.end = Some(End::Length);
+        }
+        Ok(text)
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Returns the answer, and the end of it that was held back.
+    fn finish(self, left: Left) -> Result<(Answer, String), TokensError> {
+        let last = self.spoken.finish()?;
+        let end = self.end.unwrap_or(End::Length);
+        let answer = Answer {
+            end: match end == End::Length && last.is_stopped {
+                true => End::Stop,
+                false => end,
+            },
+            text: last.text,
+            n_tokens: self.n_tokens,
+            n_cropped: left.n_cropped,
+            n_slides: left.n_slides,
+        };
+        Ok((answer, last.rest))
     }
 }
 
@@ -493,6 +598,8 @@ fn distinct(texts: &[Vec<String>], n: usize) -> f64 {
 fn share(n: usize, of: usize) -> f64 {
     n as f64 / of.max(1) as f64
 }
+
+mod several;
 
 #[cfg(test)]
 pub(crate) mod fixture;

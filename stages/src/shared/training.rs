@@ -12,7 +12,6 @@ mod shape;
 
 use std::path::Path;
 
-use serde_json::{Value, json};
 use tinylm_model::{
     CpuEngine, EngineSettings, GpuEngine,
     config::{ModelConfig, Parameter, Precision},
@@ -34,6 +33,7 @@ use tinylm_pipeline::{
     settings::plain,
 };
 
+use super::computer;
 use ranks::{Group, Member};
 use samples::Samples;
 pub(crate) use settings::{TrainSettings, TrainWatch};
@@ -255,7 +255,7 @@ pub(crate) fn open_engine(
 ) -> Result<Box<dyn Engine>, StageError> {
     let machine = match io.device() {
         Device::Cpu => Machine::here(),
-        Device::Cuda(number) => Machine::with_gpu(number).map_err(|why| no_gpu(number, &why))?,
+        Device::Cuda(number) => computer::gpu("train", number)?,
     };
     train
         .choose_micro_batch((&config, dpo), &settings, &machine)
@@ -265,29 +265,13 @@ pub(crate) fn open_engine(
             CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
         Device::Cuda(number) => {
-            let (line, record) = used(&machine);
+            let (line, record) = computer::used("trains", &machine);
             io.info(line);
             io.origin(record);
             GpuEngine::new(number, config, settings, seed).map(|x| Box::new(x) as _)
         }
     };
     engine.map_err(|error| explained(&error))
-}
-
-/// What a training on a GPU says of it, and what the record of its stage keeps: on another GPU, or with other
-/// kernels, the last digits differ.
-fn used(machine: &Machine) -> (String, Value) {
-    let Machine {
-        device, kernels, ..
-    } = machine;
-    let record = json!({ "device": device.to_string(), "kernels": kernels });
-    (format!("trains on {kernels}"), record)
-}
-
-fn no_gpu(number: usize, why: &str) -> StageError {
-    let message = format!("this machine cannot train on `{}`", Device::Cuda(number));
-    let help = "`--device cpu` trains here; `tinylm doctor` tells what it finds";
-    StageError::new(message).cause(why.to_owned()).help(help)
 }
 
 impl TrainSettings {

@@ -33,6 +33,15 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// The memory of one.
+    pub(crate) fn n_bytes(config: &ModelConfig) -> usize {
+        let layout = Layout::new(config);
+        let n = config.n_layers * config.n_kv_heads * layout.n_positions;
+        4 * n * (layout.d_head + layout.d_padded)
+    }
+}
+
 impl Layout {
     pub(crate) fn new(config: &ModelConfig) -> Layout {
         Layout {

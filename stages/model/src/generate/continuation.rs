@@ -5,7 +5,11 @@
 //! positions are part of what is kept of a token, so sliding by one would mean reading
 //! everything again for each token. Some tokens at the beginning can be told to stay.
 
-use super::{reader::FeedError, session::Session};
+use super::{
+    reader::{FeedError, check_ids},
+    session::Session,
+};
+use crate::config::ModelConfig;
 use crate::sampler::{Candidate, Draw, Sampling, SamplingError, candidates};
 
 /// How a prompt is continued.
@@ -42,24 +46,24 @@ pub enum GenerateError {
     Sampling(#[from] SamplingError),
 }
 
-/// A prompt being continued.
-pub struct Continuation<'a> {
-    session: &'a mut Session,
+/// A prompt being continued, whoever reads it.
+pub(super) struct Voice {
     rules: Rules,
+    context: usize,
     /// Everything so far, also what has slid out.
     tokens: Vec<u16>,
     /// Tokens to be fed before the next token can be chosen.
-    waiting: Vec<u16>,
+    pub(super) waiting: Vec<u16>,
     n_generated: usize,
     n_cropped: usize,
     n_slides: usize,
     stopped: bool,
 }
 
-impl<'a> Continuation<'a> {
-    /// Checks prompt and rules; the prompt is read with the first token.
-    pub fn new(
-        session: &'a mut Session,
+impl Voice {
+    /// Checks prompt and rules.
+    pub(super) fn new(
+        config: &ModelConfig,
         prompt: &[u16],
         rules: Rules,
     ) -> Result<Self, GenerateError> {
@@ -67,10 +71,10 @@ impl<'a> Continuation<'a> {
         if prompt.is_empty() {
             return Err(FeedError::Empty.into());
         }
-        session.check_ids(prompt)?;
-        let waiting = crop(prompt, rules.n_stay, session.config().context, rules.n_max);
-        Ok(Continuation {
-            session,
+        check_ids(config, prompt)?;
+        let waiting = crop(prompt, rules.n_stay, config.context, rules.n_max);
+        Ok(Voice {
+            context: config.context,
             tokens: prompt.to_vec(),
             n_cropped: prompt.len() - waiting.len(),
             waiting,
@@ -81,36 +85,26 @@ impl<'a> Continuation<'a> {
         })
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.stopped || self.n_generated >= self.rules.n_max
+    }
+
     /// Tokens of the prompt that did not fit the context and were left out.
-    pub fn n_cropped(&self) -> usize {
+    pub(super) fn n_cropped(&self) -> usize {
         self.n_cropped
     }
 
     /// How often the oldest tokens were dropped because the context was full.
-    pub fn n_slides(&self) -> usize {
+    pub(super) fn n_slides(&self) -> usize {
         self.n_slides
     }
 
-    /// Prompt and everything generated.
-    pub fn tokens(&self) -> &[u16] {
-        &self.tokens
-    }
-
-    /// Returns the next token; none after a stop or the last that was asked for.
-    pub fn advance(&mut self) -> Result<Option<Step>, GenerateError> {
-        if self.stopped || self.n_generated >= self.rules.n_max {
-            return Ok(None);
-        }
+    /// Chooses the next token by the logits behind all that waited.
+    pub(super) fn choose(&mut self, logits: &[f32]) -> Result<Step, GenerateError> {
         let draw = Draw {
             seed: self.rules.seed,
             sample: self.rules.sample,
             position: self.n_generated as u64,
-        };
-        let logits = if self.n_generated == 0 {
-            self.session.hold(&self.waiting)?
-        } else {
-            self.make_room();
-            self.session.feed(&self.waiting)?
         };
         let id = self.rules.sampling.next(logits, &self.tokens, draw)?;
         let candidates = candidates(logits, self.rules.n_candidates);
@@ -119,27 +113,77 @@ impl<'a> Continuation<'a> {
         self.tokens.push(id);
         self.n_generated += 1;
         self.stopped = self.rules.stop.contains(&id);
-        Ok(Some(Step {
+        Ok(Step {
             id,
             is_stop: self.stopped,
             candidates,
-        }))
+        })
     }
 
-    /// Drops the older half of what may slide when the next token does not fit.
-    fn make_room(&mut self) {
-        let context = self.session.config().context;
-        let held = self.session.held();
+    /// Drops the older half of what may slide when the next token does not fit, and returns how many of
+    /// the tokens held stay; the others wait again.
+    pub(super) fn make_room(&mut self, held: &[u16]) -> Option<usize> {
+        let context = self.context;
         if held.len() + self.waiting.len() <= context {
-            return;
+            return None;
         }
         let n_stay = self.rules.n_stay.min(context / 2);
         let n_kept = (context - n_stay) / 2;
         let mut rest = held[held.len() - n_kept.min(held.len())..].to_vec();
         rest.append(&mut self.waiting);
         self.waiting = rest;
-        self.session.truncate(n_stay);
         self.n_slides += 1;
+        Some(n_stay)
+    }
+}
+
+/// A prompt that a session continues.
+pub struct Continuation<'a> {
+    session: &'a mut Session,
+    voice: Voice,
+}
+
+impl<'a> Continuation<'a> {
+    /// Checks prompt and rules; the prompt is read with the first token.
+    pub fn new(
+        session: &'a mut Session,
+        prompt: &[u16],
+        rules: Rules,
+    ) -> Result<Self, GenerateError> {
+        let voice = Voice::new(session.config(), prompt, rules)?;
+        Ok(Continuation { session, voice })
+    }
+
+    /// Tokens of the prompt that did not fit the context and were left out.
+    pub fn n_cropped(&self) -> usize {
+        self.voice.n_cropped()
+    }
+
+    /// How often the oldest tokens were dropped because the context was full.
+    pub fn n_slides(&self) -> usize {
+        self.voice.n_slides()
+    }
+
+    /// Prompt and everything generated.
+    pub fn tokens(&self) -> &[u16] {
+        &self.voice.tokens
+    }
+
+    /// Returns the next token; none after a stop or the last that was asked for.
+    pub fn advance(&mut self) -> Result<Option<Step>, GenerateError> {
+        let voice = &mut self.voice;
+        if voice.is_over() {
+            return Ok(None);
+        }
+        let logits = if voice.n_generated == 0 {
+            self.session.hold(&voice.waiting)?
+        } else {
+            if let Some(n_stay) = voice.make_room(self.session.held()) {
+                self.session.truncate(n_stay);
+            }
+            self.session.feed(&voice.waiting)?
+        };
+        voice.choose(logits).map(Some)
     }
 }
 

@@ -126,6 +126,15 @@ impl Model {
         }
     }
 
+    /// Whether a token's numbers are the same to the bit whatever is read beside it: a processor's kernel for
+    /// bf16 is chosen by the number of rows.
+    pub fn is_alike_in_company(&self) -> bool {
+        match &self.held {
+            Held::Here(packed) => packed.weights.precision != ReadPrecision::Bf16,
+            Held::OnGpu(_) => true,
+        }
+    }
+
     /// What computes its products: `avx512-bf16`, `avx512`, `avx2` or `plain`, or a GPU by its name.
     pub fn kernels(&self) -> &str {
         match &self.held {

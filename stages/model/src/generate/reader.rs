@@ -98,6 +98,10 @@ enum By {
     OnGpu(Option<Box<GpuReader>>),
 }
 
+/// What sequences beside each other may take, and how many are worth it: products of more rows gain no more.
+const CACHES_BYTES: usize = 1 << 30;
+const CACHES_MOST: usize = 32;
+
 /// Rows whose logits are held at once while scoring, which a processor keeps near it.
 const SCORE_ROWS: usize = 48;
 
@@ -122,6 +126,20 @@ impl Reader {
 
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// How many sequences it has room for.
+    pub fn n_sequences(&mut self) -> Result<usize, FeedError> {
+        match (&self.model.held, &mut self.by) {
+            (Held::OnGpu(stored), By::OnGpu(reader)) => {
+                let reader = opened(reader, || GpuReader::open(stored))?;
+                Ok(reader.n_sequences())
+            }
+            _ => {
+                let n_bytes = Cache::n_bytes(self.model.config()).max(1);
+                Ok((CACHES_BYTES / n_bytes).clamp(1, CACHES_MOST))
+            }
+        }
     }
 
     /// Feeds tokens to each sequence in one pass and returns the logits that are

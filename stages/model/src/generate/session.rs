@@ -92,7 +92,7 @@ impl Session {
         targets: &[u16],
     ) -> Result<Vec<Score>, FeedError> {
         self.check(tokens, 0)?;
-        self.check_ids(targets)?;
+        check_ids(self.config(), targets)?;
         assert_eq!(
             first + targets.len(),
             tokens.len(),
@@ -134,7 +134,8 @@ impl Session {
         check(self.config(), tokens, n_held)
     }
 
-    pub(crate) fn check_ids(&self, tokens: &[u16]) -> Result<(), FeedError> {
-        check_ids(self.config(), tokens)
+    /// What the session reads with, for sequences beside its own.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
     }
 }

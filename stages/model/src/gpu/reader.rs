@@ -26,6 +26,9 @@ use crate::{
     ops::{Judge, Result, Scene},
 };
 
+/// Most sequences at once: each takes a row of every pass.
+const MOST: u64 = 256;
+
 /// A sequence's part of the device, which is given back once this is dropped, by any thread.
 #[derive(Default)]
 pub(crate) struct OnDevice(Arc<()>);
@@ -81,6 +84,14 @@ impl GpuReader {
             device,
             weights,
         })
+    }
+
+    /// How many sequences it has room for: half of what is free is left to passes.
+    pub(crate) fn n_sequences(&self) -> usize {
+        let n_bytes = 4 * Cached::n_floats(&self.config) as u64;
+        let free = self.device.launcher.free_bytes();
+        let room = free.map_or(MOST, |free| free / 2 / n_bytes.max(1));
+        room.clamp(1, MOST) as usize
     }
 
     /// Reads tokens behind those that each sequence holds, and keeps the logits of the rows `heads`.

@@ -34,20 +34,24 @@ pub(super) fn continuations(
         return Ok(None);
     }
     let (mut texts, mut n_ended, mut n_tokens) = (Vec::new(), 0, 0);
-    for (idx, prompt) in prompts.iter().enumerate() {
-        io.progress_note(
-            idx as u64,
-            Some(n as u64),
-            "continuations",
-            Some("continuing"),
-        )?;
-        let answer = speaker.answer(prompt, idx as u64, &manner, &mut |_| !io.is_cancelled())?;
-        if answer.end == End::Interrupted {
-            return Err(StageError::cancelled());
-        }
-        n_ended += usize::from(answer.end == End::Stop);
-        n_tokens += answer.n_tokens;
-        texts.push(answer.text);
+    let progress = |n_done: usize| {
+        let (done, all) = (n_done as u64, Some(n as u64));
+        io.progress_note(done, all, "continuations", Some("continuing"))
+    };
+    progress(0)?;
+    let done = speaker.answer_all(
+        prompts,
+        &manner,
+        &|| !io.is_cancelled(),
+        &mut |idx, answer| {
+            n_ended += usize::from(answer.end == End::Stop);
+            n_tokens += answer.n_tokens;
+            texts.push(answer.text);
+            progress(idx + 1)
+        },
+    )?;
+    if !done {
+        return Err(StageError::cancelled());
     }
     Ok(Some(Generated {
         n,

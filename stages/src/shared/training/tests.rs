@@ -12,7 +12,6 @@ use insta::assert_snapshot;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tinylm_model::config::Precision;
-use tinylm_model::machine::Machine;
 use tinylm_model::shards::{
     DocumentRecord, INDEX_NAME, ROLE_ASSISTANT, ShardFile, ShardsIndex, SplitIndex, TARGET, VERSION,
 };
@@ -22,7 +21,7 @@ use tinylm_pipeline::{
     testing::{Outcome, StageTest},
 };
 
-use super::{slow_bf16, used};
+use super::slow_bf16;
 use crate::kinds::{finetune::Finetune, pretrain::Pretrain};
 use crate::shared::speak::fixture;
 
@@ -174,20 +173,6 @@ fn a_model_folder_answers_on_its_own_and_two_runs_make_the_same_bytes() {
     assert!(one.metrics.get("best_validation_loss").unwrap() < 2.5);
     let told = |event: &Event| matches!(event, Event::Metric { name, step: Some(3), .. } if name == "validation_loss");
     assert!(one.events.iter().any(told));
-}
-
-#[test]
-fn a_training_on_a_gpu_tells_and_records_its_kernels() {
-    let kernels = "NVIDIA H200, sm_90a, own products".to_owned();
-    let machine = Machine {
-        device: Device::Cuda(1),
-        kernels,
-        memory_bytes: None,
-    };
-    let (line, record) = used(&machine);
-    assert_eq!(line, "trains on NVIDIA H200, sm_90a, own products");
-    let expected = json!({ "device": "cuda:1", "kernels": "NVIDIA H200, sm_90a, own products" });
-    assert_eq!(record, expected);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use super::*;
 use crate::config::{Preset, ReadPrecision};
+use crate::generate::chorus::tests::assert_each_is_as_alone;
 use crate::generate::tests::{
     Reference, all_options, assert_close as assert_logits, assert_company_changes_nothing,
     random_tensors, session, tokens,
@@ -83,6 +84,32 @@ fn wide_models_say_what_they_say_here() {
     assert!(READING.iter().all(|kernel| launched.contains(kernel)));
 }
 
+/// On the first GPU, where there is one.
+#[test]
+fn a_card_says_what_this_machine_says_in_whatever_company() {
+    if let Err(why) = crate::gpu::find(0) {
+        return skipped(&why);
+    }
+    let on_card = |c: &ModelConfig, precision| {
+        let model = Model::emulated(c.clone(), &random_tensors(c), precision).unwrap();
+        let reader = GpuReader::open(model.stored().unwrap()).unwrap();
+        Reader::on(Arc::new(model), reader)
+    };
+    for c in all_options().iter().chain([&wide()]) {
+        let tokens = tokens(c.context);
+        let mut found = Session::of(on_card(c, ReadPrecision::F32));
+        let mut want = session(c, ReadPrecision::F32, 2);
+        for part in [&tokens[..30], &tokens[30..31], &tokens[31..]] {
+            let want = want.feed(part).unwrap().iter().map(|&x| f64::from(x));
+            assert_logits(found.feed(part).unwrap(), &want.collect::<Vec<_>>(), 1e-4);
+        }
+        for precision in [ReadPrecision::F32, ReadPrecision::Bf16] {
+            assert_company_changes_nothing(&mut |_| on_card(c, precision));
+            assert_each_is_as_alone(&mut || on_card(c, precision));
+        }
+    }
+}
+
 #[test]
 fn company_and_the_order_of_threads_change_no_bit() {
     if !is_emulated() {
@@ -102,6 +129,17 @@ fn company_and_the_order_of_threads_change_no_bit() {
                 in_emulator(&c, precision, order % 4).0
             });
         }
+    }
+}
+
+#[test]
+fn each_of_a_chorus_goes_on_as_it_would_alone() {
+    if !is_emulated() {
+        return;
+    }
+    let c = &all_options()[1];
+    for precision in [ReadPrecision::F32, ReadPrecision::Bf16] {
+        assert_each_is_as_alone(&mut || in_emulator(c, precision, 0).0);
     }
 }
 

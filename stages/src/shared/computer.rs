@@ -1,0 +1,55 @@
+//! What computes a stage: what is said of a GPU, what its record keeps, and why there is none.
+//!
+//! On another GPU, or with other kernels, the last digits of a number differ, which is why it is recorded.
+
+use serde_json::{Value, json};
+use tinylm_model::machine::Machine;
+use tinylm_pipeline::{Device, StageError};
+
+/// What a stage on a GPU says of it, and what its record keeps; `does` is what it does there.
+pub(crate) fn used(does: &str, machine: &Machine) -> (String, Value) {
+    let Machine {
+        device, kernels, ..
+    } = machine;
+    let record = json!({ "device": device.to_string(), "kernels": kernels });
+    (format!("{does} on {kernels}"), record)
+}
+
+/// Looks for the GPU of this number; `does` is what is not done without it.
+pub(crate) fn gpu(does: &str, number: usize) -> Result<Machine, StageError> {
+    Machine::with_gpu(number).map_err(|why| {
+        let message = format!("this machine cannot {does} on `{}`", Device::Cuda(number));
+        let help = "`--device cpu` does it here; `tinylm doctor` tells what it finds";
+        StageError::new(message).cause(why).help(help)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_computes_on_a_gpu_is_told_and_recorded() {
+        let kernels = "NVIDIA H200, sm_90a, own products".to_owned();
+        let machine = Machine {
+            device: Device::Cuda(1),
+            kernels,
+            memory_bytes: None,
+        };
+        let (line, record) = used("trains", &machine);
+        assert_eq!(line, "trains on NVIDIA H200, sm_90a, own products");
+        let expected =
+            json!({ "device": "cuda:1", "kernels": "NVIDIA H200, sm_90a, own products" });
+        assert_eq!(record, expected);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_told_with_what_works() {
+        let error = gpu("read a model", 99).unwrap_err();
+        assert_eq!(
+            error.message,
+            "this machine cannot read a model on `cuda:99`"
+        );
+        assert!(error.cause.is_some() && !error.is_final);
+    }
+}
