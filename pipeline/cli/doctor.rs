@@ -135,15 +135,7 @@ fn findings(project: &Project) -> Vec<Finding> {
     };
     add("hub", hub);
     add("remote", remote(project));
-    let gpu = match tinylm_model::gpu::find(0) {
-        Ok(gpu) => format!(
-            "{}, {}: `--device cuda` trains on it",
-            gpu.kernels(),
-            bytes(gpu.total_bytes)
-        ),
-        Err(why) => format!("none: {why}"),
-    };
-    add("gpu", Ok(gpu));
+    add("gpu", Ok(gpus()));
     add("cluster", cluster(project));
     findings
 }
@@ -168,6 +160,27 @@ fn remote(project: &Project) -> Result<String, String> {
 }
 
 /// What `--executor slurm` would find here.
+/// All that can train, each with the device that names it.
+fn gpus() -> String {
+    let find = tinylm_model::gpu::find;
+    let first = match find(0) {
+        Ok(first) => first,
+        Err(why) => return format!("none: {why}"),
+    };
+    let others = (1..).map_while(|number| Some((number, find(number).ok()?)));
+    let all = [(0, first)].into_iter().chain(others);
+    let told = all.map(|(number, gpu)| {
+        let (kernels, size) = (gpu.kernels(), bytes(gpu.total_bytes));
+        let device = if number == 0 {
+            "cuda".to_owned()
+        } else {
+            format!("cuda:{number}")
+        };
+        format!("{kernels}, {size}: `--device {device}` trains on it")
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
 fn cluster(project: &Project) -> Result<String, String> {
     let Some(version) = tinylm_pipeline::slurm::version() else {
         return Ok("none: `sbatch` cannot be started".to_owned());

@@ -47,7 +47,7 @@ pub(crate) struct HowArgs {
     /// Threads, divided among running stages
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained and read: auto, cpu, cuda or cuda:N
+    /// Where models are trained and read: auto, cpu, cuda, cuda:N or several as cuda:N,M
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Finish what does not depend on a failed stage
@@ -386,7 +386,10 @@ impl Job<'_> {
         let device = device(&self.how.device)?;
         match (device, &self.ground.site) {
             // A node may have what this machine has not.
-            (Device::Cuda(number), None) => has_gpu(number).map(|()| device),
+            (Device::Cuda(gpus), None) => {
+                gpus.numbers().try_for_each(has_gpu)?;
+                Ok(device)
+            }
             (device, _) => Ok(device),
         }
     }
@@ -658,7 +661,7 @@ pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
         return Ok(Device::Cpu);
     }
     asked.parse().map_err(|error: NotADevice| {
-        let help = "there is `auto`, `cpu`, `cuda` and `cuda:N`";
+        let help = "there is `auto`, `cpu`, `cuda`, `cuda:N` and several as `cuda:N,M`";
         Failure::wrong(error.to_string()).help(help)
     })
 }
@@ -666,8 +669,7 @@ pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
 fn has_gpu(number: usize) -> Result<(), Failure> {
     tinylm_model::gpu::find(number).map(drop).map_err(|why| {
         let help = "`--device cpu` works here; `tinylm doctor` says what it finds";
-        let device = Device::Cuda(number);
-        Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
+        Failure::wrong(format!("`cuda:{number}` cannot be used: {why}")).help(help)
     })
 }
 

@@ -63,10 +63,18 @@ impl Executor for Processes {
                 let claimed = claim_key(claim, key, &Holder::life)?;
                 return Ok(claimed.map(|claimed| Box::new(claimed) as Claimed));
             }
-            Exclusive::Device(device) => claim.home.device_lock(&device.to_string()),
+            Exclusive::Device(device) => device,
         };
-        let lock = Lock::wait_exclusive(&device, claim.note, claim.cancelled, claim.on_wait)?;
-        Ok(lock.map(|lock| Box::new(lock) as Claimed))
+        // All take GPUs in one order, so nobody waits for one that waits for him.
+        let mut locks = Vec::new();
+        for one in device.each() {
+            let place = claim.home.device_lock(&one.to_string());
+            match Lock::wait_exclusive(&place, claim.note, claim.cancelled, claim.on_wait)? {
+                Some(lock) => locks.push(lock),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Box::new(locks)))
     }
 
     /// The events of a dead driver's child went to a pipe that is gone, so there is nothing to adopt.

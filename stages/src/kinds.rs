@@ -43,7 +43,7 @@ mod tests {
     /// All others compute on the CPU, whatever was asked for, and so wait for its lock and not a GPU's.
     #[test]
     fn only_what_trains_or_reads_a_model_computes_on_a_gpu() {
-        let gpu = Device::Cuda(1);
+        let gpu = Device::CUDA;
         let kinds = catalog().into_iter();
         let (on_gpu, others): (Vec<Kind>, Vec<Kind>) =
             kinds.partition(|kind| kind.device(gpu) == gpu);

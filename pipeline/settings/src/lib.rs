@@ -44,7 +44,7 @@ mod fill;
 mod shape;
 
 pub use declare::{Choice, NoSettings, Settings, doc_text, plain};
-pub use device::{Device, NotADevice};
+pub use device::{Device, Gpus, NotADevice};
 pub use error::SettingError;
 pub use fill::{defaults, with_defaults};
 pub use shape::{LocalPath, Numbers, Range, Setting, Shape, Shaped};

@@ -79,6 +79,19 @@ killed() {
   diff <(artifacts whole) <(artifacts killed) || { echo "the digests are others"; return 1; }
 }
 
+# Several GPUs make the bytes of one.
+several() {
+  local device devices said
+  devices=$(nvidia-smi --query-gpu=index --format=csv,noheader | head -4 | paste -sd, -)
+  for device in 0 "$devices"; do
+    said=$("$tinylm" --home "$work/several-$device" --verbose run "$experiment" --device "cuda:$device" \
+      --set model.train.leaves=3 2>&1) || { echo "$said"; return 1; }
+    echo "$said"
+    says "$said" 'trains on ' || return 1
+  done
+  [ -n "$(artifacts several-0)" ] && diff <(artifacts several-0) <(artifacts "several-$devices") || { echo "the digests are others"; return 1; }
+}
+
 # combined_41m's model and rows, on words that are made here, and ten thousand answers of it.
 shape_of_41m() {
   awk 'BEGIN { srand(1); for (i = 0; i < 60000; i++) { line = ""; n = 4 + int(rand() * 12)
@@ -132,6 +145,11 @@ for tool in memcheck racecheck; do
 done
 part quickstart whole whole "$experiment"
 part killed_and_resumed killed
+if [ "$(nvidia-smi --query-gpu=index --format=csv,noheader | wc -l)" -gt 1 ]; then
+  part several several
+else
+  echo "SKIPPED several: there is one GPU"
+fi
 part shape_of_41m shape_of_41m
 for model in mini forty-one; do
   for precision in f32 bf16; do

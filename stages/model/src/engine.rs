@@ -73,6 +73,23 @@ pub trait Engine {
     /// `ModelConfig::parameters`; zeros where none is held. A device that cannot show them is an error.
     fn each_gradient(&mut self, f: &mut dyn FnMut(&str, &mut [f32])) -> Result<(), EngineError>;
 
+    /// Appends the held gradients, as `each_gradient` shows them, and holds none any more.
+    fn take_gradient(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.each_gradient(&mut |_, part| to.extend_from_slice(part))?;
+        self.discard();
+        Ok(())
+    }
+
+    /// Holds these gradients, and no others.
+    fn hold_gradient(&mut self, from: &[f32]) -> Result<(), EngineError> {
+        let mut rest = from;
+        self.each_gradient(&mut |_, part| {
+            let (own, others) = rest.split_at(part.len().min(rest.len()));
+            part.copy_from_slice(own);
+            rest = others;
+        })
+    }
+
     /// Applies the held gradients and drops them. A non-finite norm changes nothing.
     fn update(&mut self, update: &Update) -> Result<UpdateStats, EngineError>;
 

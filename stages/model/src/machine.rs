@@ -2,7 +2,7 @@
 
 use std::fs;
 
-pub use tinylm_settings::Device;
+pub use tinylm_settings::{Device, Gpus};
 
 use crate::{gpu, kernels};
 
@@ -25,13 +25,26 @@ impl Machine {
         }
     }
 
-    /// The GPU of this number, before an engine takes its memory; the error says what is missing.
-    pub fn with_gpu(number: usize) -> Result<Self, String> {
-        let found = gpu::find(number)?;
+    /// These GPUs, before an engine takes their memory; the error says what is missing. All must be alike: what
+    /// kernels of another kind compute are other bits, and then a sum would hang on who made which part.
+    pub fn with_gpus(gpus: Gpus) -> Result<Self, String> {
+        let found = gpu::find(gpus.first())?;
+        let (kernels, mut least) = (found.kernels(), found.total_bytes);
+        for number in gpus.numbers().skip(1) {
+            let other = gpu::find(number)?;
+            if other.kernels() != kernels {
+                let first = gpus.first();
+                return Err(format!(
+                    "GPU {number} computes with {} and GPU {first} with {kernels}; several must be alike",
+                    other.kernels()
+                ));
+            }
+            least = least.min(other.total_bytes);
+        }
         Ok(Machine {
-            device: Device::Cuda(number),
-            kernels: found.kernels(),
-            memory_bytes: Some(found.total_bytes),
+            device: Device::Cuda(gpus),
+            kernels,
+            memory_bytes: Some(least),
         })
     }
 }

@@ -10,6 +10,7 @@
 //! what is trained.
 
 mod course;
+mod crew;
 mod error;
 mod judge;
 mod leaves;
@@ -36,6 +37,7 @@ use crate::{
 };
 
 pub use course::Course;
+pub use crew::{Crew, Make, with_crew};
 pub use error::TrainError;
 pub use leaves::{Leader, Told, follow};
 pub use micro_batch::choose_micro_batch;

@@ -9,7 +9,10 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Says what the real programs say where all is well; `LIE` leaves out one thing.
 const STAND_INS: [(&str, &str); 6] = [
-    ("nvidia-smi", "echo 'NVIDIA X, 550, 80 GB'"),
+    (
+        "nvidia-smi",
+        r#"case $1 in *index*) printf '0\n1\n' ;; *) echo 'NVIDIA X, 550, 80 GB' ;; esac"#,
+    ),
     ("compute-sanitizer", r#"shift 4; exec "$@""#),
     (
         "tinylm",
@@ -21,7 +24,9 @@ fi
 home=$2 step=$2/work/key/checkpoints/step-0000000003 artifact=abcd
 [ "$LIE" = "on a cpu" ] || echo 'model: trains on NVIDIA X, sm_90a, own products'
 [ "$LIE" = "reads on a cpu" ] || echo 'perplexity: reads on NVIDIA X, sm_90a, own products'
-case $home in *killed)
+case $home in
+*several-0,1) [ "$LIE" = "another sum" ] && artifact=efgh ;;
+*killed)
   if [ -e "$step" ]; then
     [ "$LIE" = "begins anew" ] || echo 'model: going on from step 3 of 9'
     [ "$LIE" = "other bytes" ] && artifact=efgh
@@ -112,15 +117,21 @@ fn one_thing_left_out_fails_the_part_that_looks_for_it() {
         "figures-forty-one-f32",
         "figures-forty-one-bf16",
     ];
-    let trained = ["quickstart", "killed_and_resumed", "shape_of_41m"];
+    let trained = [
+        "quickstart",
+        "killed_and_resumed",
+        "several",
+        "shape_of_41m",
+    ];
     let whole = ["quickstart", "shape_of_41m"];
-    let told: [(&str, &[&str]); 10] = [
+    let told: [(&str, &[&str]); 11] = [
         ("no gpu", &["doctor"]),
         ("skips", &sanitized),
         ("no tests", &sanitized),
         ("on a cpu", &trained),
         ("reads on a cpu", &whole),
         ("makes nothing", &trained),
+        ("another sum", &["several"]),
         ("over too soon", &["killed_and_resumed"]),
         ("begins anew", &["killed_and_resumed"]),
         ("other bytes", &["killed_and_resumed"]),

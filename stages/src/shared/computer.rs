@@ -3,7 +3,7 @@
 //! On another GPU, or with other kernels, the last digits of a number differ, which is why it is recorded.
 
 use serde_json::{Value, json};
-use tinylm_model::machine::Machine;
+use tinylm_model::machine::{Gpus, Machine};
 use tinylm_pipeline::{Device, StageError};
 
 /// What a stage on a GPU says of it, and what its record keeps; `does` is what it does there.
@@ -15,10 +15,10 @@ pub(crate) fn used(does: &str, machine: &Machine) -> (String, Value) {
     (format!("{does} on {kernels}"), record)
 }
 
-/// Looks for the GPU of this number; `does` is what is not done without it.
-pub(crate) fn gpu(does: &str, number: usize) -> Result<Machine, StageError> {
-    Machine::with_gpu(number).map_err(|why| {
-        let message = format!("this machine cannot {does} on `{}`", Device::Cuda(number));
+/// Looks for these GPUs; `does` is what is not done without them.
+pub(crate) fn gpus(does: &str, gpus: Gpus) -> Result<Machine, StageError> {
+    Machine::with_gpus(gpus).map_err(|why| {
+        let message = format!("this machine cannot {does} on `{}`", Device::Cuda(gpus));
         let help = "`--device cpu` does it here; `tinylm doctor` tells what it finds";
         StageError::new(message).cause(why).help(help)
     })
@@ -32,7 +32,7 @@ mod tests {
     fn what_computes_on_a_gpu_is_told_and_recorded() {
         let kernels = "NVIDIA H200, sm_90a, own products".to_owned();
         let machine = Machine {
-            device: Device::Cuda(1),
+            device: "cuda:1".parse().unwrap(),
             kernels,
             memory_bytes: None,
         };
@@ -45,10 +45,10 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_told_with_what_works() {
-        let error = gpu("read a model", 99).unwrap_err();
+        let error = gpus("read a model", Gpus::one(63).unwrap()).unwrap_err();
         assert_eq!(
             error.message,
-            "this machine cannot read a model on `cuda:99`"
+            "this machine cannot read a model on `cuda:63`"
         );
         assert!(error.cause.is_some() && !error.is_final);
     }

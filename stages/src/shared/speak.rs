@@ -253,12 +253,14 @@ impl Speaker {
                 io.info("weights of eight bits are read by the processor".to_owned());
                 Device::Cpu
             }
-            (Device::Cuda(number), _) => {
-                let machine = computer::gpu("read a model", number)?;
+            (Device::Cuda(gpus), _) => {
+                // One is enough to read: of several, the others have a rest.
+                let first = gpus.alone();
+                let machine = computer::gpus("read a model", first)?;
                 let (line, record) = computer::used("reads", &machine);
                 io.info(line);
                 io.origin(record);
-                Device::Cuda(number)
+                Device::Cuda(first)
             }
             (Device::Cpu, _) => Device::Cpu,
         };

@@ -19,12 +19,13 @@ use tinylm_model::{
     engine::{Engine, EngineError},
     folder::{AdapterFiles, FolderError, ModelFiles, ModelFolder, TrainedAdapter},
     kernels,
-    machine::Machine,
+    machine::{Gpus, Machine},
     peak::measured_peak,
+    reduction::Reduction,
     shards::Shards,
     train::{
         self as loops, TrainError, TrainSettings as LoopSettings, Trained, Watcher,
-        choose_micro_batch, train,
+        choose_micro_batch, train, with_crew,
     },
 };
 use tinylm_pipeline::spec::keys::Key;
@@ -167,14 +168,32 @@ impl Training<'_> {
             io,
             samples: Samples::new(self.watch, self.shards.folder(), self.seed),
         };
-        let trained = train(
-            engine,
-            self.shards,
-            &settings,
-            io.checkpoints(),
-            &mut Group::new(io, n_ranks),
-            &mut watcher,
-        );
+        let mut train_with = |engine: &mut dyn Engine, reduction: &mut dyn Reduction| {
+            let checkpoints = io.checkpoints();
+            train(
+                engine,
+                self.shards,
+                &settings,
+                checkpoints,
+                reduction,
+                &mut watcher,
+            )
+        };
+        let trained = match self.others(io)? {
+            others if others.is_empty() => train_with(engine, &mut Group::new(io, n_ranks)),
+            others => {
+                let (config, how) = (config.clone(), engine.settings().clone());
+                let make = |idx: usize| {
+                    let engine = GpuEngine::new(others[idx], config.clone(), how.clone(), 0)?;
+                    Ok(Box::new(engine) as Box<dyn Engine>)
+                };
+                let names = others.iter().map(|gpu| Device::Cuda(*gpu).to_string());
+                let training = (self.shards, &settings);
+                with_crew(names.collect(), &make, training, |crew| {
+                    train_with(engine, crew)
+                })
+            }
+        };
         let trained = trained.map_err(|error| stage_error(&error, io.checkpoints()))?;
         let optimizer = match self.keep_optimizer {
             true => Some(engine.optimizer().map_err(|error| explained(&error))?),
@@ -205,23 +224,33 @@ impl Training<'_> {
         if n_ranks == 1 {
             return Ok(1);
         }
-        let refuse = |message: String, help: &str| {
-            Err(StageError::new(message).help(help.to_owned()).is_final())
-        };
-        if self.settings.leaves.is_none() {
-            return refuse(
-                format!("{n_ranks} processes are to share a training whose steps are whole"),
-                "say into how many parts a step is divided, such as `train: { leaves: 8 }`: then any number of \
-                 processes makes the same bytes",
-            );
-        }
+        let n_leaves = self.n_leaves(&format!("{n_ranks} processes"))?;
         if io.device() != Device::Cpu {
-            return refuse(
-                "processes share a training on processors only".to_owned(),
-                "give `--device cpu`, or take `ranks` and `nodes` away",
-            );
+            let message = "processes share a training on processors only";
+            let help = "give `--device cpu`, or take `ranks` and `nodes` away";
+            return Err(StageError::new(message).help(help).is_final());
         }
-        Ok(n_ranks.min(self.settings.leaves.unwrap_or(1)))
+        Ok(n_ranks.min(n_leaves))
+    }
+
+    /// The GPUs that take part besides the engine's.
+    fn others(&self, io: &StageIo) -> Result<Vec<Gpus>, StageError> {
+        let gpus: Vec<Gpus> = match io.device() {
+            Device::Cuda(gpus) if gpus.count() > 1 => gpus.each().collect(),
+            _ => return Ok(Vec::new()),
+        };
+        let n_leaves = self.n_leaves(&format!("{} GPUs", gpus.len()))?;
+        Ok(gpus.into_iter().take(n_leaves).skip(1).collect())
+    }
+
+    /// How many parts a step has, of which each is made by one of those who share it.
+    fn n_leaves(&self, sharers: &str) -> Result<usize, StageError> {
+        self.settings.leaves.ok_or_else(|| {
+            let message = format!("{sharers} are to share a training whose steps are whole");
+            let help = "say into how many parts a step is divided, such as `train: { leaves: 8 }`: then any \
+                        number of them makes the same bytes";
+            StageError::new(message).help(help).is_final()
+        })
     }
 
     /// Trains as another process decides, which also writes what comes of it.
@@ -255,7 +284,7 @@ pub(crate) fn open_engine(
 ) -> Result<Box<dyn Engine>, StageError> {
     let machine = match io.device() {
         Device::Cpu => Machine::here(),
-        Device::Cuda(number) => computer::gpu("train", number)?,
+        Device::Cuda(gpus) => computer::gpus("train", gpus)?,
     };
     train
         .choose_micro_batch((&config, dpo), &settings, &machine)
@@ -264,11 +293,11 @@ pub(crate) fn open_engine(
         Device::Cpu => {
             CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
-        Device::Cuda(number) => {
+        Device::Cuda(gpus) => {
             let (line, record) = computer::used("trains", &machine);
             io.info(line);
             io.origin(record);
-            GpuEngine::new(number, config, settings, seed).map(|x| Box::new(x) as _)
+            GpuEngine::new(gpus, config, settings, seed).map(|x| Box::new(x) as _)
         }
     };
     engine.map_err(|error| explained(&error))

@@ -160,7 +160,15 @@ pub(crate) fn openers() -> Vec<Open> {
     };
     let on_a_gpu: Open = |config, settings, seed| Box::new(fresh(config, settings, seed));
     let on_a_card: Open = |config, settings, seed| {
-        Box::new(GpuEngine::new(0, config.clone(), settings.clone(), seed).unwrap())
+        Box::new(
+            GpuEngine::new(
+                crate::machine::Gpus::FIRST,
+                config.clone(),
+                settings.clone(),
+                seed,
+            )
+            .unwrap(),
+        )
     };
     let mut openers = vec![on_a_cpu];
     openers.extend(is_emulated().then_some(on_a_gpu));

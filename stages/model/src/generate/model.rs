@@ -62,7 +62,8 @@ impl Model {
         let folder = ModelFolder::open(folder)?;
         let held = match device {
             Device::Cpu => Held::Here(Packed::new(Weights::read(&folder, which, precision)?)),
-            Device::Cuda(number) => {
+            Device::Cuda(gpus) => {
+                let number = gpus.first();
                 let found = gpu::find(number).map_err(OpenError::Device)?;
                 let (config, file) = (folder.config()?, folder.tensor_file(which)?);
                 file.check(&config.parameters())?;

@@ -18,7 +18,7 @@ use crate::engine::{
     UpdateStats, find, no_strangers,
 };
 use crate::initial::initial;
-use crate::machine::Machine;
+use crate::machine::{Gpus, Machine};
 use crate::model::{Weights, forward};
 use crate::moments::names;
 use crate::ops::{Judge, Result, Scene, Training};
@@ -42,15 +42,15 @@ pub struct GpuEngine {
 }
 
 impl GpuEngine {
-    /// As `CpuEngine::new`, on the GPU of this number.
+    /// As `CpuEngine::new`, on a GPU; of several, on the first.
     pub fn new(
-        number: usize,
+        gpus: Gpus,
         config: ModelConfig,
         settings: EngineSettings,
         seed: u64,
     ) -> Result<Self> {
-        let launcher = Box::new(Cuda::open(number)?);
-        let name = tinylm_settings::Device::Cuda(number);
+        let launcher = Box::new(Cuda::open(gpus.first())?);
+        let name = tinylm_settings::Device::Cuda(gpus.alone());
         Self::on(launcher, name, (config, settings), seed)
     }
 
@@ -258,6 +258,31 @@ impl Engine for GpuEngine {
             f(&parameter.name, &mut shown);
             let grad = self.device.upload(Numbers::F32(&shown))?;
             self.grads.put(i, grad);
+        }
+        Ok(())
+    }
+
+    fn take_gradient(&mut self, to: &mut Vec<f32>) -> Result<()> {
+        for (i, parameter) in self.whole() {
+            match self.grads.held(i) {
+                Some(grad) => to.extend(self.device.floats_of(grad, parameter.n())?),
+                None => to.resize(to.len() + parameter.n(), 0.0),
+            }
+        }
+        self.discard();
+        Ok(())
+    }
+
+    fn hold_gradient(&mut self, from: &[f32]) -> Result<()> {
+        self.discard();
+        let mut rest = from;
+        for i in 0..self.parameters.len() {
+            if self.trained[i] {
+                let (own, others) = rest.split_at(self.parameters[i].n().min(rest.len()));
+                let grad = self.device.upload(Numbers::F32(own))?;
+                self.grads.put(i, grad);
+                rest = others;
+            }
         }
         Ok(())
     }

@@ -91,6 +91,10 @@ impl Grads {
         self.held[slot].take()
     }
 
+    pub(crate) fn held(&self, slot: usize) -> Option<&Buf> {
+        self.held[slot].as_ref()
+    }
+
     pub(crate) fn put(&mut self, slot: usize, d: Buf) {
         self.held[slot] = Some(d);
     }

@@ -49,7 +49,7 @@ pub(crate) fn watched(
     let launcher = Emulated::new(library().unwrap(), order);
     let watched = Rc::clone(&launcher.watched);
     let what = (config.clone(), settings.clone());
-    let engine = GpuEngine::on(Box::new(launcher), Device::Cuda(0), what, seed).unwrap();
+    let engine = GpuEngine::on(Box::new(launcher), Device::CUDA, what, seed).unwrap();
     (engine, watched)
 }
 
@@ -62,7 +62,13 @@ fn emulated(config: &ModelConfig, settings: &EngineSettings, order: u32) -> GpuE
 
 /// The same on the first GPU, where `find` has found one.
 fn on_card(config: &ModelConfig, settings: &EngineSettings) -> GpuEngine {
-    let mut engine = GpuEngine::new(0, config.clone(), settings.clone(), 3).unwrap();
+    let mut engine = GpuEngine::new(
+        crate::machine::Gpus::FIRST,
+        config.clone(),
+        settings.clone(),
+        3,
+    )
+    .unwrap();
     engine.load_weights(&stirred(&engine)).unwrap();
     engine
 }
@@ -225,7 +231,7 @@ fn faulty(file: &str, right: &str, wrong: &str) -> &'static Library {
 fn norm_gradients(library: &'static Library, order: u32) -> Vec<(String, Vec<f32>)> {
     let (config, settings) = (configs().remove(3).1, EngineSettings::default());
     let launcher = Box::new(Emulated::new(library, order));
-    let mut engine = GpuEngine::on(launcher, Device::Cuda(0), (config, settings), 3).unwrap();
+    let mut engine = GpuEngine::on(launcher, Device::CUDA, (config, settings), 3).unwrap();
     gradients(&mut engine, &packed(3, 12, 1)).1
 }
 
@@ -251,7 +257,7 @@ fn copies_that_nobody_waits_for_are_told() {
     let faulty = faulty("attention.cu", "wait_for_copies();", "");
     let (config, settings) = (configs().remove(3).1, EngineSettings::default());
     let launcher = Box::new(Emulated::new(faulty, 0));
-    let mut engine = GpuEngine::on(launcher, Device::Cuda(0), (config, settings), 3).unwrap();
+    let mut engine = GpuEngine::on(launcher, Device::CUDA, (config, settings), 3).unwrap();
     let told = engine.accumulate(&packed(3, 12, 1), PASS).unwrap_err();
     assert!(
         told.to_string().contains("copies that nobody waited for"),

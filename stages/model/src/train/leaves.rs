@@ -9,7 +9,7 @@ use std::{cell::RefCell, mem, ops::Range};
 use super::{TrainError, TrainSettings, course::split};
 use crate::{
     batches::Batches,
-    engine::{Batch, Engine, EngineError, LossSum, Pass, Tensors, Update},
+    engine::{Batch, Engine, LossSum, Pass, Tensors, Update},
     reduction::{Order, Part, Reduction, ReductionError, add, add_numbers},
     shards::Shards,
     tree,
@@ -87,7 +87,7 @@ pub fn follow(
                 let ours = leader.ours(n_leaves);
                 let parts = parts(engine, leaves, &ours, (pass, &spare), &mut || Ok(()))?;
                 let sum = leader.combine(n_leaves, parts)?;
-                hold(engine, &sum.gradient)?;
+                engine.hold_gradient(&sum.gradient)?;
                 spare.give(sum.gradient);
             }
             Told::Update(update) => drop(engine.update(&update)?),
@@ -110,7 +110,7 @@ pub(super) fn together(
     let ours = reduction.ours(n_leaves);
     let parts = parts(engine, leaves, &ours, (pass, spare), keep_going)?;
     let sum = reduction.combine(n_leaves, parts)?;
-    hold(engine, &sum.gradient)?;
+    engine.hold_gradient(&sum.gradient)?;
     spare.give(sum.gradient);
     Ok(sum.loss)
 }
@@ -132,10 +132,12 @@ fn parts(
             loss.nll += part.nll;
             loss.weight += part.weight;
         }
+        let mut gradient = spare.take();
+        engine.take_gradient(&mut gradient)?;
         Ok(Part {
             leaves: leaf..leaf + 1,
             loss,
-            gradient: taken(engine, spare.take())?,
+            gradient,
         })
     };
     let add = |left: &mut Part, mut right: Part| {
@@ -148,21 +150,4 @@ fn parts(
     nodes
         .map(|node| tree::sum(&node, &mut leaf, &add))
         .collect()
-}
-
-/// The gradients that an engine holds, which it holds no longer.
-fn taken(engine: &mut dyn Engine, mut gradient: Vec<f32>) -> Result<Vec<f32>, EngineError> {
-    engine.each_gradient(&mut |_, part| gradient.extend_from_slice(part))?;
-    engine.discard();
-    Ok(gradient)
-}
-
-/// Lets an engine hold these gradients.
-fn hold(engine: &mut dyn Engine, gradient: &[f32]) -> Result<(), EngineError> {
-    let mut rest = gradient;
-    engine.each_gradient(&mut |_, part| {
-        let (own, others) = rest.split_at(part.len().min(rest.len()));
-        part.copy_from_slice(own);
-        rest = others;
-    })
 }

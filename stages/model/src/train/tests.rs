@@ -11,6 +11,7 @@ use insta::assert_snapshot;
 use tempfile::TempDir;
 use tinylm_settings::Choice as _;
 
+mod crew;
 mod on_a_gpu;
 mod sharing;
 
@@ -185,12 +186,17 @@ impl Story {
         }
     }
 
-    fn run(&mut self, mut engine: impl Engine) -> End {
-        let folder = self.checkpoints.path();
-        let reduction: &mut dyn Reduction = match &mut self.sharing {
+    fn run(&mut self, engine: impl Engine) -> End {
+        let mut sharing = self.sharing.take();
+        let reduction: &mut dyn Reduction = match &mut sharing {
             Some(sharing) => sharing,
             None => &mut Alone,
         };
+        self.run_with(engine, reduction)
+    }
+
+    fn run_with(&mut self, mut engine: impl Engine, reduction: &mut dyn Reduction) -> End {
+        let folder = self.checkpoints.path();
         let attempt = AssertUnwindSafe(|| {
             train(
                 &mut engine,

@@ -322,7 +322,7 @@ fn a_cpu_where_bf16_gains_nothing_says_so() {
     assert!(said(Precision::Bf16, Device::Cpu, false));
     assert!(!said(Precision::Bf16, Device::Cpu, true));
     assert!(!said(Precision::F32, Device::Cpu, false));
-    assert!(!said(Precision::Bf16, Device::Cuda(0), false));
+    assert!(!said(Precision::Bf16, Device::CUDA, false));
 }
 
 #[test]

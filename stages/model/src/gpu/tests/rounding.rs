@@ -297,7 +297,7 @@ fn the_engines_differ_in_bf16_where_a_probability_is_rounded_and_nowhere_else() 
     for (_, config) in configs() {
         let launcher = Box::new(Emulated::new(library, 0));
         let what = (config.clone(), settings.clone());
-        let mut engine = GpuEngine::on(launcher, Device::Cuda(0), what, 3).unwrap();
+        let mut engine = GpuEngine::on(launcher, Device::CUDA, what, 3).unwrap();
         engine.load_weights(&stirred(&engine)).unwrap();
         let found = gradients(&mut engine, &packed(3, 12, 1));
         let fused = gradients(&mut cpu(&config, &settings, 2), &packed(3, 12, 1));

@@ -180,7 +180,13 @@ fn a_card_learns_and_scores_as_the_plain_operations_do() {
     }
     for (name, optimizer, config) in shapes() {
         let settings = settings(optimizer);
-        let mut card = GpuEngine::new(0, config.clone(), settings.clone(), 3).unwrap();
+        let mut card = GpuEngine::new(
+            crate::machine::Gpus::FIRST,
+            config.clone(),
+            settings.clone(),
+            3,
+        )
+        .unwrap();
         stir(&mut card);
         assert_same(name, &mut card, &mut in_plain(&config, &settings));
     }
