@@ -4,6 +4,7 @@ use std::{num::NonZero, thread};
 
 use clap::Args;
 use serde_json::{Value, json};
+use tinylm_model::machine::{Device, Machine};
 use tinylm_pipeline::secrets::masked;
 use tinylm_registry::{FileSystem, Home, Patient, Registry, Store};
 use tinylm_reports::bytes;
@@ -135,7 +136,9 @@ fn findings(project: &Project) -> Vec<Finding> {
     };
     add("hub", hub);
     add("remote", remote(project));
-    add("gpu", Ok(gpus()));
+    let [of_nvidia, of_any_maker] = gpus();
+    add("cuda", Ok(of_nvidia));
+    add("gpu", Ok(of_any_maker));
     add("cluster", cluster(project));
     findings
 }
@@ -159,28 +162,29 @@ fn remote(project: &Project) -> Result<String, String> {
     }
 }
 
-/// What `--executor slurm` would find here.
-/// All that can train, each with the device that names it.
-fn gpus() -> String {
-    let find = tinylm_model::gpu::find;
-    let first = match find(0) {
-        Ok(first) => first,
-        Err(why) => return format!("none: {why}"),
-    };
-    let others = (1..).map_while(|number| Some((number, find(number).ok()?)));
-    let all = [(0, first)].into_iter().chain(others);
-    let told = all.map(|(number, gpu)| {
-        let (kernels, size) = (gpu.kernels(), bytes(gpu.total_bytes));
-        let device = if number == 0 {
-            "cuda".to_owned()
-        } else {
-            format!("cuda:{number}")
-        };
+/// All GPUs of NVIDIA's, each with the device that names it, and the one that `gpu` takes.
+fn gpus() -> [String; 2] {
+    let find = |number: usize| Machine::with(format!("cuda:{number}").parse().ok()?).ok();
+    let told = |machine: Machine| {
+        let size = bytes(machine.memory_bytes.unwrap_or(0));
+        let Machine {
+            device, kernels, ..
+        } = machine;
         format!("{kernels}, {size}: `--device {device}` trains on it")
-    });
-    told.collect::<Vec<_>>().join("; ")
+    };
+    let numbered: Vec<String> = (0..).map_while(find).map(told).collect();
+    let of_nvidia = match (numbered.is_empty(), Machine::with(Device::CUDA)) {
+        (true, Err(why)) => format!("none: {why}"),
+        _ => numbered.join("; "),
+    };
+    let of_any_maker = match Machine::with(Device::Gpu) {
+        Ok(machine) => told(machine),
+        Err(why) => format!("none: {why}"),
+    };
+    [of_nvidia, of_any_maker]
 }
 
+/// What `--executor slurm` would find here.
 fn cluster(project: &Project) -> Result<String, String> {
     let Some(version) = tinylm_pipeline::slurm::version() else {
         return Ok("none: `sbatch` cannot be started".to_owned());

@@ -12,6 +12,7 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
+use tinylm_model::machine::Machine;
 use tinylm_pipeline::{
     Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
     Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
@@ -47,7 +48,7 @@ pub(crate) struct HowArgs {
     /// Threads, divided among running stages
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained and read: auto, cpu, cuda, cuda:N or several as cuda:N,M
+    /// Where models are trained and read: auto, cpu, cuda, cuda:N, several as cuda:N,M, or gpu for any maker's
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Finish what does not depend on a failed stage
@@ -386,10 +387,7 @@ impl Job<'_> {
         let device = device(&self.how.device)?;
         match (device, &self.ground.site) {
             // A node may have what this machine has not.
-            (Device::Cuda(gpus), None) => {
-                gpus.numbers().try_for_each(has_gpu)?;
-                Ok(device)
-            }
+            (_, None) => has(device).map(|()| device),
             (device, _) => Ok(device),
         }
     }
@@ -661,15 +659,15 @@ pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
         return Ok(Device::Cpu);
     }
     asked.parse().map_err(|error: NotADevice| {
-        let help = "there is `auto`, `cpu`, `cuda`, `cuda:N` and several as `cuda:N,M`";
+        let help = "there is `auto`, `cpu`, `cuda`, `cuda:N`, several as `cuda:N,M`, and `gpu`";
         Failure::wrong(error.to_string()).help(help)
     })
 }
 
-fn has_gpu(number: usize) -> Result<(), Failure> {
-    tinylm_model::gpu::find(number).map(drop).map_err(|why| {
+fn has(device: Device) -> Result<(), Failure> {
+    Machine::with(device).map(drop).map_err(|why| {
         let help = "`--device cpu` works here; `tinylm doctor` says what it finds";
-        Failure::wrong(format!("`cuda:{number}` cannot be used: {why}")).help(help)
+        Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
     })
 }
 

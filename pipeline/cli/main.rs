@@ -77,6 +77,7 @@ use crate::{
 fn main() -> ExitCode {
     signals::survive_file_limits();
     tinylm_pipeline::sys::share_one_heap_where_addresses_are_few();
+    tinylm_pipeline::sys::look_for_no_screen();
     clap_complete::CompleteEnv::with_factory(Cli::command)
         .var(completions::ASKS)
         .complete();

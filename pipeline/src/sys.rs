@@ -5,11 +5,28 @@
 //! parent through `prctl`, because a parent that was killed cannot clean up; and a stage
 //! that streams asks for its freed memory to be kept through `mallopt`, and for what it writes
 //! to be stored meanwhile through `sync_file_range`. What a stranger wrote is worked on in a copy of the
-//! process (`fork`), which is silent and ends in time.
+//! process (`fork`), which is silent and ends in time. A library that listens to nothing but the environment is told
+//! through it, before there are threads.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 use crate::usage::Usage;
+
+/// Tells a layer of Mesa that there is no screen, where there is none: it asks for one before it shows any GPU, and
+/// complains on standard error.
+///
+/// To be called before there are other threads.
+pub fn look_for_no_screen() {
+    let is_there = |name| std::env::var_os(name).is_some();
+    if ["XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY"]
+        .into_iter()
+        .any(is_there)
+    {
+        return;
+    }
+    // SAFETY: no other thread is there to read the environment meanwhile, as the caller promises.
+    unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+}
 
 /// Where addresses are limited (`ulimit -v`), has all threads share one heap. Each would otherwise take 128 MiB
 /// of them for its own, most of which go back at once: a moment in which another thread may start, find

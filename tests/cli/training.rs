@@ -4,7 +4,10 @@ use std::{fs, path::PathBuf};
 
 use insta::assert_snapshot;
 
-use crate::harness::{Project, signal, wait_until};
+use crate::{
+    harness::{Output, Project, signal, wait_until},
+    skipped::skipped,
+};
 
 /// A model that trains in a second, from shipped dialogues.
 fn project(train: &str, watch: &str) -> Project {
@@ -207,4 +210,70 @@ fn a_plan_counts_what_a_training_then_takes_and_the_next_one_knows_its_speed() {
     let because = model["because"].as_str().unwrap();
     assert!(next.stdout.contains(because), "{model}");
     assert!(of("shards").is_null());
+}
+
+/// A command that takes a program that plays a GPU for one.
+fn on_any_gpu(project: &Project, args: &str) -> std::process::Command {
+    let words: Vec<&str> = args.split_whitespace().collect();
+    let mut command = project.command(&words);
+    command.env("TINYLM_SOFTWARE_GPU", "1");
+    command
+}
+
+/// Lavapipe, which runs the kernels for GPUs of every maker on this machine's processor.
+#[test]
+fn a_training_on_any_gpu_that_is_killed_goes_on_to_the_same_bytes_and_speaks_there() {
+    let told = |project: &Project, args: &str| -> Output {
+        project
+            .output(&mut on_any_gpu(project, &format!("{args} --device gpu -v")))
+            .success()
+    };
+    let train = "steps: 40, validate_every: 20";
+    let whole = project(train, "");
+    let doctor = whole.output(&mut on_any_gpu(&whole, "doctor")).success();
+    if !doctor.stdout.contains("`--device gpu` trains on it") {
+        return skipped("nothing here plays a GPU (Debian: mesa-vulkan-drivers libvulkan1)");
+    }
+    assert!(!doctor.stderr.contains("XDG"), "{doctor}");
+    let ran = told(&whole, "run train.yaml");
+    let log = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(
+        log.contains("trains on") && log.contains("Vulkan, own products"),
+        "{log}"
+    );
+
+    let killed = project(train, "checkpoint_every: 1, keep_checkpoints: 2");
+    let mut command = on_any_gpu(&killed, "run train.yaml --device gpu");
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let child = child.spawn().unwrap();
+    wait_until("a checkpoint", || newest(&killed) >= Some(5));
+    signal(child.id(), "KILL");
+    killed.wait(child).failure(-9);
+    assert!(newest(&killed) < Some(40), "it was killed on the way");
+    told(&killed, "resume @last");
+    assert_eq!(model(&killed), model(&whole));
+
+    let say = |device: &str| {
+        let args = format!("sample @last/model -p hello --temperature 0 -n 8 --device {device}");
+        whole
+            .output(&mut on_any_gpu(&whole, &args))
+            .success()
+            .stdout
+    };
+    assert_eq!(say("gpu"), say("cpu"));
+}
+
+#[test]
+fn a_program_that_plays_a_gpu_is_taken_only_by_who_says_so() {
+    let project = project("steps: 4", "");
+    let output = project.tinylm("run train.yaml --device gpu").failure(2);
+    let start = "error: `gpu` cannot be used: ";
+    if !output.stderr.contains("plays a GPU") {
+        assert!(output.stderr.starts_with(start), "{output}");
+        return skipped("nothing here plays a GPU, or there is a real one");
+    }
+    let why = "is a program that plays a GPU; TINYLM_SOFTWARE_GPU=1 takes it";
+    assert!(output.stderr.contains(why), "{output}");
 }

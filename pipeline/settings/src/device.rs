@@ -13,6 +13,8 @@ pub enum Device {
     #[default]
     Cpu,
     Cuda(Gpus),
+    /// The GPU that the system thinks best, of whatever maker.
+    Gpu,
 }
 
 /// One GPU or several of a machine, by their numbers.
@@ -36,11 +38,6 @@ impl Gpus {
     /// The lowest number: what one alone does, this one does.
     pub fn first(self) -> usize {
         self.0.trailing_zeros() as usize
-    }
-
-    /// The first of them.
-    pub fn alone(self) -> Self {
-        Self(self.0 & self.0.wrapping_neg())
     }
 
     pub fn count(self) -> usize {
@@ -71,10 +68,18 @@ impl Device {
     /// The first GPU.
     pub const CUDA: Self = Self::Cuda(Gpus::FIRST);
 
-    /// Each GPU of several as a device of its own; the CPU is itself.
+    /// The first of several.
+    pub fn alone(self) -> Self {
+        match self {
+            Self::Cuda(gpus) => Self::Cuda(Gpus(gpus.0 & gpus.0.wrapping_neg())),
+            other => other,
+        }
+    }
+
+    /// Each GPU of several as a device of its own; any other device is itself.
     pub fn each(self) -> Vec<Self> {
         match self {
-            Self::Cpu => vec![self],
+            Self::Cpu | Self::Gpu => vec![self],
             Self::Cuda(gpus) => gpus.each().map(Self::Cuda).collect(),
         }
     }
@@ -83,10 +88,11 @@ impl Device {
 impl FromStr for Device {
     type Err = NotADevice;
 
-    /// Reads `cpu`, `cuda` (the first GPU), `cuda:N` or `cuda:N,M`.
+    /// Reads `cpu`, `gpu`, `cuda` (the first GPU), `cuda:N` or `cuda:N,M`.
     fn from_str(text: &str) -> Result<Self, NotADevice> {
         let numbers = match text {
             "cpu" => return Ok(Self::Cpu),
+            "gpu" => return Ok(Self::Gpu),
             "cuda" => "0",
             other => other.strip_prefix("cuda:").unwrap_or_default(),
         };
@@ -99,6 +105,7 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
+            Self::Gpu => f.write_str("gpu"),
             Self::Cuda(gpus) => {
                 let numbers: Vec<String> = gpus.numbers().map(|n| n.to_string()).collect();
                 write!(f, "cuda:{}", numbers.join(","))
@@ -130,6 +137,7 @@ mod tests {
         let name = |text: &str| text.parse::<Device>().map(|device| device.to_string());
         for (text, expected) in [
             ("cpu", "cpu"),
+            ("gpu", "gpu"),
             ("cuda", "cuda:0"),
             ("cuda:0", "cuda:0"),
             ("cuda:03", "cuda:3"),
@@ -138,7 +146,7 @@ mod tests {
             assert_eq!(name(text).unwrap(), expected);
         }
         for text in [
-            "", "gpu", "cuda:", "cuda:x", "cuda:+1", "cuda0", "CPU", "cuda:1,", "cuda:1,1",
+            "", "gpu:0", "cuda:", "cuda:x", "cuda:+1", "cuda0", "CPU", "cuda:1,", "cuda:1,1",
             "cuda:64",
         ] {
             assert_eq!(name(text), Err(NotADevice(text.to_owned())));

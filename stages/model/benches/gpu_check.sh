@@ -42,7 +42,7 @@ passing() {
 doctor() {
   local said
   said=$("$tinylm" doctor 2>&1); echo "$said"
-  says "$said" '`--device cuda` trains on it'
+  says "$said" '`--device cuda:0` trains on it'
 }
 
 # Runs an experiment in a home of its own.

@@ -183,7 +183,7 @@ impl Training {
             micro_batches: micro_batches.collect(),
             engine: match asked.device {
                 Device::Cpu => Box::new(CpuEngine::new(config, settings, 0, asked.threads)?),
-                Device::Cuda(gpus) => Box::new(GpuEngine::new(gpus, config, settings, 0)?),
+                device => Box::new(GpuEngine::new(device, config, settings, 0)?),
             },
             step: 0,
             seconds: Vec::new(),

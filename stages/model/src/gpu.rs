@@ -1,7 +1,9 @@
 //! Training and generation on a GPU: weights, gradients, moments, keys and values stay on the device, and
 //! `model::forward` runs there as everywhere.
 //!
-//! Not another `Backend`, whose gradients and optimizer are this machine's. The kernels are CUDA C++ without
+//! Two sets of kernels do the same: CUDA's for NVIDIA, and WGSL for the GPUs of every maker.
+//!
+//! Not another `Backend`, whose gradients and optimizer are this machine's. Those of CUDA are C++ without
 //! headers: compiled beforehand for GPUs, and by a C++ compiler for the tests, which need no GPU.
 
 mod cached;
@@ -15,6 +17,8 @@ mod launcher;
 mod memory;
 mod ops;
 mod optimizer;
+#[cfg(feature = "gpu")]
+mod portable;
 mod product;
 mod reader;
 mod tape;
@@ -23,4 +27,25 @@ pub(crate) mod tests;
 
 pub use cuda::{Found, find};
 pub use engine::GpuEngine;
+#[cfg(feature = "gpu")]
+pub use portable::{FoundPortable, SOFTWARE, find_portable};
 pub(crate) use reader::{GpuReader, OnDevice, Read};
+
+use launcher::Launcher;
+
+use crate::{engine::EngineError, machine::Device, ops::Result};
+
+/// Opens a GPU.
+fn open(device: Device) -> Result<Box<dyn Launcher>> {
+    match device {
+        Device::Cpu => Err(EngineError::Device("a processor is no GPU".to_owned())),
+        Device::Cuda(gpus) => Ok(Box::new(cuda::Cuda::open(gpus.first())?)),
+        #[cfg(feature = "gpu")]
+        Device::Gpu => Ok(Box::new(portable::Portable::open()?)),
+        #[cfg(not(feature = "gpu"))]
+        Device::Gpu => {
+            let why = "this tinylm was built without the feature `gpu`";
+            Err(EngineError::Device(why.to_owned()))
+        }
+    }
+}

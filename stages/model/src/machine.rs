@@ -25,9 +25,33 @@ impl Machine {
         }
     }
 
+    /// The device that is asked for, before an engine takes its memory; the error says what is missing.
+    pub fn with(device: Device) -> Result<Self, String> {
+        match device {
+            Device::Cpu => Ok(Self::here()),
+            Device::Cuda(gpus) => Self::with_gpus(gpus),
+            Device::Gpu => Self::with_any_gpu(),
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn with_any_gpu() -> Result<Self, String> {
+        let found = gpu::find_portable()?;
+        Ok(Machine {
+            device: Device::Gpu,
+            kernels: found.kernels(),
+            memory_bytes: Some(found.total_bytes),
+        })
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn with_any_gpu() -> Result<Self, String> {
+        Err("this tinylm was built without the feature `gpu`".to_owned())
+    }
+
     /// These GPUs, before an engine takes their memory; the error says what is missing. All must be alike: what
     /// kernels of another kind compute are other bits, and then a sum would hang on who made which part.
-    pub fn with_gpus(gpus: Gpus) -> Result<Self, String> {
+    fn with_gpus(gpus: Gpus) -> Result<Self, String> {
         let found = gpu::find(gpus.first())?;
         let (kernels, mut least) = (found.kernels(), found.total_bytes);
         for number in gpus.numbers().skip(1) {

@@ -18,7 +18,7 @@ const STAND_INS: [(&str, &str); 6] = [
         "tinylm",
         r#"
 if [ "$1" = doctor ]; then
-  [ "$LIE" = "no gpu" ] && echo 'gpu none: no libcuda' || echo 'gpu NVIDIA X: `--device cuda` trains on it'
+  [ "$LIE" = "no gpu" ] && echo 'gpu none: no libcuda' || echo 'cuda NVIDIA X: `--device cuda:0` trains on it'
   exit
 fi
 home=$2 step=$2/work/key/checkpoints/step-0000000003 artifact=abcd

@@ -3,7 +3,7 @@
 //! On another GPU, or with other kernels, the last digits of a number differ, which is why it is recorded.
 
 use serde_json::{Value, json};
-use tinylm_model::machine::{Gpus, Machine};
+use tinylm_model::machine::Machine;
 use tinylm_pipeline::{Device, StageError};
 
 /// What a stage on a GPU says of it, and what its record keeps; `does` is what it does there.
@@ -15,10 +15,10 @@ pub(crate) fn used(does: &str, machine: &Machine) -> (String, Value) {
     (format!("{does} on {kernels}"), record)
 }
 
-/// Looks for these GPUs; `does` is what is not done without them.
-pub(crate) fn gpus(does: &str, gpus: Gpus) -> Result<Machine, StageError> {
-    Machine::with_gpus(gpus).map_err(|why| {
-        let message = format!("this machine cannot {does} on `{}`", Device::Cuda(gpus));
+/// Looks for a device; `does` is what is not done without it.
+pub(crate) fn machine(does: &str, device: Device) -> Result<Machine, StageError> {
+    Machine::with(device).map_err(|why| {
+        let message = format!("this machine cannot {does} on `{device}`");
         let help = "`--device cpu` does it here; `tinylm doctor` tells what it finds";
         StageError::new(message).cause(why).help(help)
     })
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_told_with_what_works() {
-        let error = gpus("read a model", Gpus::one(63).unwrap()).unwrap_err();
+        let error = machine("read a model", "cuda:63".parse().unwrap()).unwrap_err();
         assert_eq!(
             error.message,
             "this machine cannot read a model on `cuda:63`"

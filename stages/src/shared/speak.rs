@@ -249,20 +249,20 @@ impl Speaker {
         (which, precision): (Which, ReadPrecision),
     ) -> Result<Speaker, StageError> {
         let device = match (io.device(), precision) {
-            (Device::Cuda(_), ReadPrecision::Int8) => {
+            (Device::Cuda(_) | Device::Gpu, ReadPrecision::Int8) => {
                 io.info("weights of eight bits are read by the processor".to_owned());
                 Device::Cpu
             }
-            (Device::Cuda(gpus), _) => {
+            (Device::Cpu, _) => Device::Cpu,
+            (device, _) => {
                 // One is enough to read: of several, the others have a rest.
-                let first = gpus.alone();
-                let machine = computer::gpus("read a model", first)?;
+                let first = device.alone();
+                let machine = computer::machine("read a model", first)?;
                 let (line, record) = computer::used("reads", &machine);
                 io.info(line);
                 io.origin(record);
-                Device::Cuda(first)
+                first
             }
-            (Device::Cpu, _) => Device::Cpu,
         };
         Ok(Speaker::open_on(
             device,

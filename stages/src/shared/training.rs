@@ -19,7 +19,7 @@ use tinylm_model::{
     engine::{Engine, EngineError},
     folder::{AdapterFiles, FolderError, ModelFiles, ModelFolder, TrainedAdapter},
     kernels,
-    machine::{Gpus, Machine},
+    machine::Machine,
     peak::measured_peak,
     reduction::Reduction,
     shards::Shards,
@@ -187,7 +187,7 @@ impl Training<'_> {
                     let engine = GpuEngine::new(others[idx], config.clone(), how.clone(), 0)?;
                     Ok(Box::new(engine) as Box<dyn Engine>)
                 };
-                let names = others.iter().map(|gpu| Device::Cuda(*gpu).to_string());
+                let names = others.iter().map(Device::to_string);
                 let training = (self.shards, &settings);
                 with_crew(names.collect(), &make, training, |crew| {
                     train_with(engine, crew)
@@ -234,11 +234,11 @@ impl Training<'_> {
     }
 
     /// The GPUs that take part besides the engine's.
-    fn others(&self, io: &StageIo) -> Result<Vec<Gpus>, StageError> {
-        let gpus: Vec<Gpus> = match io.device() {
-            Device::Cuda(gpus) if gpus.count() > 1 => gpus.each().collect(),
-            _ => return Ok(Vec::new()),
-        };
+    fn others(&self, io: &StageIo) -> Result<Vec<Device>, StageError> {
+        let gpus = io.device().each();
+        if gpus.len() == 1 {
+            return Ok(Vec::new());
+        }
         let n_leaves = self.n_leaves(&format!("{} GPUs", gpus.len()))?;
         Ok(gpus.into_iter().take(n_leaves).skip(1).collect())
     }
@@ -282,10 +282,7 @@ pub(crate) fn open_engine(
     settings: EngineSettings,
     seed: u64,
 ) -> Result<Box<dyn Engine>, StageError> {
-    let machine = match io.device() {
-        Device::Cpu => Machine::here(),
-        Device::Cuda(gpus) => computer::gpus("train", gpus)?,
-    };
+    let machine = computer::machine("train", io.device())?;
     train
         .choose_micro_batch((&config, dpo), &settings, &machine)
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
@@ -293,11 +290,11 @@ pub(crate) fn open_engine(
         Device::Cpu => {
             CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
-        Device::Cuda(gpus) => {
+        device => {
             let (line, record) = computer::used("trains", &machine);
             io.info(line);
             io.origin(record);
-            GpuEngine::new(gpus, config, settings, seed).map(|x| Box::new(x) as _)
+            GpuEngine::new(device, config, settings, seed).map(|x| Box::new(x) as _)
         }
     };
     engine.map_err(|error| explained(&error))

@@ -162,7 +162,7 @@ pub(crate) fn openers() -> Vec<Open> {
     let on_a_card: Open = |config, settings, seed| {
         Box::new(
             GpuEngine::new(
-                crate::machine::Gpus::FIRST,
+                crate::machine::Device::CUDA,
                 config.clone(),
                 settings.clone(),
                 seed,
@@ -173,6 +173,8 @@ pub(crate) fn openers() -> Vec<Open> {
     let mut openers = vec![on_a_cpu];
     openers.extend(is_emulated().then_some(on_a_gpu));
     openers.extend(crate::gpu::find(0).is_ok().then_some(on_a_card));
+    #[cfg(feature = "gpu")]
+    openers.extend(crate::gpu::tests::portable::opener());
     openers
 }
 

@@ -12,8 +12,8 @@ use crate::{
     config::{ModelConfig, Precision, ReadPrecision},
     engine::Tensors,
     folder::{ModelFolder, Which},
-    gpu,
     kernels::tiles::Tiles,
+    machine::Machine,
     weights::Source,
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Packed {
 
 /// Weights as they lie in a file, for readers that each take them to a GPU.
 pub(crate) struct Stored {
-    pub(crate) number: usize,
+    pub(crate) device: Device,
     pub(crate) config: ModelConfig,
     pub(crate) precision: Precision,
     /// In the order of the config's parameters.
@@ -62,12 +62,12 @@ impl Model {
         let folder = ModelFolder::open(folder)?;
         let held = match device {
             Device::Cpu => Held::Here(Packed::new(Weights::read(&folder, which, precision)?)),
-            Device::Cuda(gpus) => {
-                let number = gpus.first();
-                let found = gpu::find(number).map_err(OpenError::Device)?;
+            device => {
+                let machine = Machine::with(device).map_err(OpenError::Device)?;
                 let (config, file) = (folder.config()?, folder.tensor_file(which)?);
                 file.check(&config.parameters())?;
-                let stored = Stored::new(number, found.kernels(), (config, precision), &file)?;
+                let what = (config, precision);
+                let stored = Stored::new(device, machine.kernels, what, &file)?;
                 Held::OnGpu(stored)
             }
         };
@@ -97,7 +97,12 @@ impl Model {
             .map(|(name, tensor)| (name.clone(), tensor.shape.clone()));
         crate::weights::check_tensors(&config.parameters(), &shapes.collect())?;
         let kernels = "emulated".to_owned();
-        let held = Held::OnGpu(Stored::new(0, kernels, (config, precision), tensors)?);
+        let held = Held::OnGpu(Stored::new(
+            Device::CUDA,
+            kernels,
+            (config, precision),
+            tensors,
+        )?);
         Ok(Model { held })
     }
 
@@ -169,7 +174,7 @@ impl Packed {
 
 impl Stored {
     fn new(
-        number: usize,
+        device: Device,
         kernels: String,
         (config, precision): (ModelConfig, ReadPrecision),
         source: &impl Source,
@@ -177,7 +182,7 @@ impl Stored {
         let numbers = |name: &str| Ok(source.numbers(name)?.into_owned());
         let parameters = config.parameters();
         Ok(Box::new(Stored {
-            number,
+            device: device.alone(),
             precision: match precision {
                 ReadPrecision::F32 => Precision::F32,
                 ReadPrecision::Bf16 => Precision::Bf16,

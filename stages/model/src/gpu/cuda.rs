@@ -210,7 +210,6 @@ impl Launcher for Cuda {
         let copied = unsafe {
             match to {
                 NumbersMut::F32(x) => driver::memcpy_dtoh_sync(x, from),
-                NumbersMut::F64(x) => driver::memcpy_dtoh_sync(x, from),
                 NumbersMut::U32(x) => driver::memcpy_dtoh_sync(x, from),
             }
         };

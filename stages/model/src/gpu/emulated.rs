@@ -294,7 +294,6 @@ impl Launcher for Emulated {
         self.watched.call()?;
         let (to, n) = match to {
             NumbersMut::F32(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
-            NumbersMut::F64(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
             NumbersMut::U32(x) => (x.as_mut_ptr().cast(), size_of_val(x)),
         };
         self.copy(to, from as *const u8, n);

@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 
-use super::cuda::Cuda;
 use super::inputs::Inputs;
 use super::launcher::{Launcher, Numbers};
-use super::memory::{Buf, Device};
+use super::memory::{self, Buf};
+use super::open;
 use super::ops::{GpuOps, Tables};
 use super::optimizer::{Judgement, Moments};
 use super::tape::{Grads, Node};
@@ -18,7 +18,7 @@ use crate::engine::{
     UpdateStats, find, no_strangers,
 };
 use crate::initial::initial;
-use crate::machine::{Gpus, Machine};
+use crate::machine::{Device, Machine};
 use crate::model::{Weights, forward};
 use crate::moments::names;
 use crate::ops::{Judge, Result, Scene, Training};
@@ -29,7 +29,7 @@ pub struct GpuEngine {
     settings: EngineSettings,
     parameters: Vec<Parameter>,
     trained: Vec<bool>,
-    device: Rc<Device>,
+    device: Rc<memory::Device>,
     tables: Tables,
     weights: Vec<Node>,
     grads: Grads,
@@ -44,20 +44,19 @@ pub struct GpuEngine {
 impl GpuEngine {
     /// As `CpuEngine::new`, on a GPU; of several, on the first.
     pub fn new(
-        gpus: Gpus,
+        device: Device,
         config: ModelConfig,
         settings: EngineSettings,
         seed: u64,
     ) -> Result<Self> {
-        let launcher = Box::new(Cuda::open(gpus.first())?);
-        let name = tinylm_settings::Device::Cuda(gpus.alone());
-        Self::on(launcher, name, (config, settings), seed)
+        let device = device.alone();
+        Self::on(open(device)?, device, (config, settings), seed)
     }
 
     /// Starts from random weights, a function of the seed and each tensor's name.
     pub(crate) fn on(
         launcher: Box<dyn Launcher>,
-        name: tinylm_settings::Device,
+        name: Device,
         (config, settings): (ModelConfig, EngineSettings),
         seed: u64,
     ) -> Result<Self> {
@@ -73,7 +72,7 @@ impl GpuEngine {
             kernels: launcher.name(),
             memory_bytes: launcher.free_bytes(),
         };
-        let device = Device::new(launcher);
+        let device = memory::Device::new(launcher);
         let mut engine = GpuEngine {
             grads: Grads::new(&device, parameters.len()),
             moments: parameters.iter().map(|_| None).collect(),

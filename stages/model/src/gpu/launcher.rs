@@ -1,7 +1,7 @@
 //! The seam between the engine and what computes: memory by address, and kernels by name.
 //!
 //! An engine never sees a library. `cuda.rs` runs the kernels on an NVIDIA GPU, `emulated.rs` runs the same
-//! sources on this machine's CPU for the tests. All that is launched runs in the order in which it was.
+//! sources on this machine's CPU for the tests, and `portable.rs` runs others on any GPU. All that is launched runs in the order in which it was.
 
 use crate::ops::Result;
 
@@ -16,7 +16,6 @@ pub(crate) enum Numbers<'a> {
 /// Numbers on this machine that the device's are copied to.
 pub(crate) enum NumbersMut<'a> {
     F32(&'a mut [f32]),
-    F64(&'a mut [f64]),
     U32(&'a mut [u32]),
 }
 
@@ -127,6 +126,11 @@ pub(crate) trait Launcher {
 
     /// Waits for all that was launched, and copies.
     fn read(&self, to: NumbersMut, from: u64) -> Result<()>;
+
+    /// The sum that a kernel left in two words.
+    fn double(&self, [low, high]: [u32; 2]) -> f64 {
+        f64::from_bits(u64::from(high) << 32 | u64::from(low))
+    }
 
     fn launch(&self, launch: &Launch) -> Result<()>;
 

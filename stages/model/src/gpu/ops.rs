@@ -630,11 +630,10 @@ impl Judge for GpuOps<'_> {
                     .try_for_each(|(slot, d, n)| grads.give(slot, d, n))
             }));
         }
-        let mut sum = [0.0];
-        device
-            .launcher
-            .read(NumbersMut::F64(&mut sum), total.address)?;
-        Ok(sum[0])
+        let mut words = [0; 2];
+        let launcher = &device.launcher;
+        launcher.read(NumbersMut::U32(&mut words), total.address)?;
+        Ok(launcher.double(words))
     }
 
     fn scores(&mut self, x: &Node, weight: &Node, bias: Option<&Node>) -> Result<Vec<Score>> {

@@ -45,13 +45,14 @@ impl Judgement {
 
     /// Waits for the update.
     pub(crate) fn read(self, device: &Device) -> Result<UpdateStats> {
-        let mut found = [0.0; 2];
-        device
-            .launcher
-            .read(NumbersMut::F64(&mut found), self.0.address)?;
-        let [grad_norm, rest] = found;
-        let applied = rest.to_bits() >> 32 != 0;
-        Ok(UpdateStats { grad_norm, applied })
+        let mut found = [0; 4];
+        let launcher = &device.launcher;
+        launcher.read(NumbersMut::U32(&mut found), self.0.address)?;
+        let [low, high, _, applied] = found;
+        Ok(UpdateStats {
+            grad_norm: launcher.double([low, high]),
+            applied: applied != 0,
+        })
     }
 }
 

@@ -11,10 +11,10 @@ use std::{
 
 use super::{
     cached::Cached,
-    cuda::Cuda,
     inputs::Inputs,
     launcher::{Arg, Launcher, Numbers},
     memory::{Buf, Device},
+    open,
     ops::{GpuOps, Tables},
     tape::Node,
 };
@@ -56,7 +56,7 @@ pub(crate) struct GpuReader {
 impl GpuReader {
     /// Takes a model to the GPU that it is for.
     pub(crate) fn open(stored: &Stored) -> Result<Self> {
-        Self::on(Box::new(Cuda::open(stored.number)?), stored)
+        Self::on(open(stored.device)?, stored)
     }
 
     pub(crate) fn on(launcher: Box<dyn Launcher>, stored: &Stored) -> Result<Self> {

@@ -1,5 +1,7 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
+#[cfg(feature = "gpu")]
+pub(crate) mod portable;
 mod reading;
 mod rounding;
 mod wide;
@@ -63,7 +65,7 @@ fn emulated(config: &ModelConfig, settings: &EngineSettings, order: u32) -> GpuE
 /// The same on the first GPU, where `find` has found one.
 fn on_card(config: &ModelConfig, settings: &EngineSettings) -> GpuEngine {
     let mut engine = GpuEngine::new(
-        crate::machine::Gpus::FIRST,
+        crate::machine::Device::CUDA,
         config.clone(),
         settings.clone(),
         3,

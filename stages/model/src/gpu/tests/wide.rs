@@ -181,7 +181,7 @@ fn a_card_learns_and_scores_as_the_plain_operations_do() {
     for (name, optimizer, config) in shapes() {
         let settings = settings(optimizer);
         let mut card = GpuEngine::new(
-            crate::machine::Gpus::FIRST,
+            crate::machine::Device::CUDA,
             config.clone(),
             settings.clone(),
             3,
@@ -189,6 +189,19 @@ fn a_card_learns_and_scores_as_the_plain_operations_do() {
         .unwrap();
         stir(&mut card);
         assert_same(name, &mut card, &mut in_plain(&config, &settings));
+    }
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn any_gpu_learns_and_scores_as_the_plain_operations_do() {
+    for (name, optimizer, config) in shapes() {
+        let settings = settings(optimizer);
+        let Some(mut engine) = super::portable::fresh(&config, &settings, 3) else {
+            return;
+        };
+        stir(&mut engine);
+        assert_same(name, &mut engine, &mut in_plain(&config, &settings));
     }
 }
 
