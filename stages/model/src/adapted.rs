@@ -24,6 +24,15 @@ pub(crate) fn only_factors(mut state: Tensors) -> Tensors {
     state
 }
 
+/// What both factors start with, as PEFT's do: `A` uniform within one over the root of its inputs, `B` zero, so that
+/// the matrix is its base.
+pub(crate) fn begin([a, b]: &[&Parameter; 2], seed: u64) -> [Vec<f32>; 2] {
+    let mut data = vec![0.0; a.n()];
+    let bound = 1.0 / (a.shape[1] as f32).sqrt();
+    fill_uniform(&mut data, bound, seed, &a.name);
+    [data, vec![0.0; b.n()]]
+}
+
 /// A matrix with an adapter, while it is trained.
 pub(crate) struct Adapted {
     base: Vec<f32>,
@@ -40,9 +49,9 @@ struct Factor {
 }
 
 impl Factor {
-    fn new(parameter: Parameter, optimizer: Optimizer) -> Self {
+    fn new(parameter: Parameter, data: Vec<f32>, optimizer: Optimizer) -> Self {
         Factor {
-            data: vec![0.0; parameter.n()],
+            data,
             grad: None,
             moments: Moments::new(&parameter, optimizer),
             parameter,
@@ -88,8 +97,7 @@ impl Factor {
 }
 
 impl Adapted {
-    /// Starts as PEFT does: `A` uniform within one over the root of its inputs, `B` zero, so that
-    /// the matrix is its base.
+    /// Starts on this base, which the matrix is then.
     pub(crate) fn new(
         adapter: &Adapter,
         parameter: &Parameter,
@@ -98,14 +106,12 @@ impl Adapted {
         seed: u64,
     ) -> Self {
         let [a, b] = factors_of(adapter.rank, parameter);
-        let mut a = Factor::new(a, optimizer);
-        let bound = 1.0 / (parameter.shape[1] as f32).sqrt();
-        fill_uniform(&mut a.data, bound, seed, &a.parameter.name);
+        let [a_data, b_data] = begin(&[&a, &b], seed);
         Adapted {
             base,
             scale: adapter.scale(),
-            a,
-            b: Factor::new(b, optimizer),
+            a: Factor::new(a, a_data, optimizer),
+            b: Factor::new(b, b_data, optimizer),
         }
     }
 

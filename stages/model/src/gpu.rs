@@ -6,6 +6,7 @@
 //! Not another `Backend`, whose gradients and optimizer are this machine's. Those of CUDA are C++ without
 //! headers: compiled beforehand for GPUs, and by a C++ compiler for the tests, which need no GPU.
 
+mod adapted;
 mod cached;
 mod cuda;
 #[cfg(test)]

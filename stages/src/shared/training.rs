@@ -239,6 +239,12 @@ impl Training<'_> {
         if gpus.len() == 1 {
             return Ok(Vec::new());
         }
+        if self.adapter.is_some() {
+            let message = "an adapter is trained on one GPU: the others do not know its base";
+            let first = io.device().alone();
+            let help = format!("give `--device {first}`");
+            return Err(StageError::new(message).help(help).is_final());
+        }
         let n_leaves = self.n_leaves(&format!("{} GPUs", gpus.len()))?;
         Ok(gpus.into_iter().take(n_leaves).skip(1).collect())
     }

@@ -3,8 +3,10 @@
 //! What it computes is `DfdxEngine`'s, with sums in another order. Whether a norm is finite is decided on
 //! the device, so that an update waits for nothing before it is launched.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use super::adapted::Adapted;
 use super::inputs::Inputs;
 use super::launcher::{Launcher, Numbers};
 use super::memory::{self, Buf};
@@ -34,6 +36,8 @@ pub struct GpuEngine {
     weights: Vec<Node>,
     grads: Grads,
     moments: Vec<Option<Moments>>,
+    adapted: Vec<Option<Adapted>>,
+    seed: u64,
     machine: Machine,
     /// False from an update's first launch to its end: one that broke off leaves weights and moments of no step.
     is_whole: bool,
@@ -63,10 +67,6 @@ impl GpuEngine {
         config.check()?;
         let parameters = config.parameters();
         let trained = settings.trained(&parameters)?;
-        if settings.adapter.is_some() {
-            let why = "an adapter is not trained on a GPU yet; use `--device cpu`";
-            return Err(EngineError::Device(why.to_owned()));
-        }
         let machine = Machine {
             device: name,
             kernels: launcher.name(),
@@ -76,6 +76,8 @@ impl GpuEngine {
         let mut engine = GpuEngine {
             grads: Grads::new(&device, parameters.len()),
             moments: parameters.iter().map(|_| None).collect(),
+            adapted: parameters.iter().map(|_| None).collect(),
+            seed,
             tables: Tables::default(),
             weights: Vec::new(),
             n_tokens: 0,
@@ -89,8 +91,34 @@ impl GpuEngine {
         };
         let start = |p: &Parameter| initial(p, &engine.config, seed);
         let weights: Vec<Vec<f32>> = engine.parameters.iter().map(start).collect();
-        engine.take_weights(&weights)?;
+        engine.start(&weights)?;
         Ok(engine)
+    }
+
+    /// Begins with these weights, on which adapters start anew.
+    fn start(&mut self, weights: &[Vec<f32>]) -> Result<()> {
+        let optimizer = self.settings.optimizer;
+        for (i, data) in weights.iter().enumerate() {
+            let parameter = &self.parameters[i];
+            let adapter = self.settings.adapter_of(parameter);
+            let adapted = adapter.filter(|_| self.trained[i]).map(|adapter| {
+                let of = (parameter, &data[..]);
+                Adapted::new(&self.device, adapter, of, optimizer, self.seed)
+            });
+            self.adapted[i] = adapted.transpose()?;
+        }
+        self.take_weights(weights)
+    }
+
+    /// Exchanges gradients of matrices with an adapter for those of its factors.
+    fn pass_gradients_on(&mut self) -> Result<()> {
+        for (i, adapted) in self.adapted.iter_mut().enumerate() {
+            let Some(adapted) = adapted else { continue };
+            if let Some(whole) = self.grads.take(i) {
+                adapted.take_gradient(&self.device, &whole)?;
+            }
+        }
+        Ok(())
     }
 
     fn take_weights(&mut self, weights: &[Vec<f32>]) -> Result<()> {
@@ -184,10 +212,10 @@ impl GpuEngine {
         }
     }
 
-    /// The tensors that are trained, each with its place.
+    /// The tensors that are trained themselves, each with its place.
     fn whole(&self) -> impl Iterator<Item = (usize, &Parameter)> {
         let all = self.parameters.iter().enumerate();
-        all.filter(|(i, _)| self.trained[*i])
+        all.filter(|(i, _)| self.trained[*i] && self.adapted[*i].is_none())
     }
 
     fn in_order(&self, weights: &Tensors) -> Result<Vec<Vec<f32>>> {
@@ -201,6 +229,11 @@ impl GpuEngine {
     fn apply(&mut self, update: &Update, judgement: &Buf) -> Result<()> {
         for i in 0..self.parameters.len() {
             let (parameter, weight) = (&self.parameters[i], &self.weights[i]);
+            if let Some(adapted) = &mut self.adapted[i] {
+                let how = (&self.settings, update);
+                adapted.step(&self.device, &weight.data, judgement, how)?;
+                continue;
+            }
             let Some(grad) = self.grads.take(i) else {
                 continue;
             };
@@ -262,10 +295,11 @@ impl Engine for GpuEngine {
     }
 
     fn take_gradient(&mut self, to: &mut Vec<f32>) -> Result<()> {
-        for (i, parameter) in self.whole() {
+        for (i, parameter) in self.parameters.iter().enumerate() {
             match self.grads.held(i) {
                 Some(grad) => to.extend(self.device.floats_of(grad, parameter.n())?),
-                None => to.resize(to.len() + parameter.n(), 0.0),
+                None if self.trained[i] => to.resize(to.len() + parameter.n(), 0.0),
+                None => (),
             }
         }
         self.discard();
@@ -287,7 +321,9 @@ impl Engine for GpuEngine {
     }
 
     fn update(&mut self, update: &Update) -> Result<UpdateStats> {
-        let held = self.grads.all(&self.parameters);
+        self.pass_gradients_on()?;
+        let mut held = self.grads.all(&self.parameters);
+        held.extend(self.adapted.iter().flatten().flat_map(Adapted::gradients));
         let judgement = Judgement::of(&self.device, held, update)?;
         self.is_whole = false;
         self.apply(update, &judgement.0)?;
@@ -298,6 +334,7 @@ impl Engine for GpuEngine {
 
     fn discard(&mut self) {
         self.grads = Grads::new(&self.device, self.parameters.len());
+        self.adapted.iter_mut().flatten().for_each(Adapted::discard);
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>> {
@@ -326,7 +363,14 @@ impl Engine for GpuEngine {
     fn load_weights(&mut self, weights: &Tensors) -> Result<()> {
         let weights = self.in_order(weights)?;
         self.discard();
-        self.take_weights(&weights)
+        self.start(&weights)
+    }
+
+    fn restore(&mut self, weights: &Tensors, optimizer: &Tensors) -> Result<()> {
+        let weights = self.in_order(weights)?;
+        self.discard();
+        self.take_weights(&weights)?;
+        self.load_optimizer(optimizer)
     }
 
     fn optimizer(&self) -> Result<Tensors> {
@@ -345,21 +389,32 @@ impl Engine for GpuEngine {
                 state.insert(name, Tensor { shape, data });
             }
         }
+        for adapted in self.adapted.iter().flatten() {
+            adapted.save(&self.device, self.settings.optimizer, &mut state)?;
+        }
         Ok(state)
     }
 
     fn load_optimizer(&mut self, state: &Tensors) -> Result<()> {
         let optimizer = self.settings.optimizer;
-        let known: Vec<String> = self
+        let of_factors = self.adapted.iter().flatten();
+        let known: BTreeSet<String> = self
             .whole()
             .flat_map(|(_, p)| names(p, optimizer))
+            .chain(of_factors.flat_map(|adapted| adapted.names(optimizer)))
             .collect();
-        no_strangers(state, |name| known.iter().any(|known| known == name))?;
+        no_strangers(state, |name| known.contains(name))?;
         let mut loaded: Vec<Option<Moments>> = self.parameters.iter().map(|_| None).collect();
         for (i, parameter) in self.whole() {
             loaded[i] = Some(Moments::load(&self.device, state, parameter, optimizer)?);
         }
         self.moments = loaded;
+        for (adapted, weight) in self.adapted.iter_mut().zip(&self.weights) {
+            if let Some(adapted) = adapted {
+                adapted.load(&self.device, state, optimizer)?;
+                adapted.merge(&self.device, &weight.data)?;
+            }
+        }
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
+mod adapted;
 #[cfg(feature = "gpu")]
 pub(crate) mod portable;
 mod reading;
