@@ -4,7 +4,7 @@ use std::{num::NonZero, thread};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tinylm_model::machine::{Device, Machine};
+use tinylm_model::machine::{Device, Gpus, Machine};
 use tinylm_pipeline::secrets::masked;
 use tinylm_registry::{FileSystem, Home, Patient, Registry, Store};
 use tinylm_reports::bytes;
@@ -164,7 +164,6 @@ fn remote(project: &Project) -> Result<String, String> {
 
 /// All GPUs of NVIDIA's, each with the device that names it, and the one that `gpu` takes.
 fn gpus() -> [String; 2] {
-    let find = |number: usize| Machine::with(format!("cuda:{number}").parse().ok()?).ok();
     let told = |machine: Machine| {
         let size = bytes(machine.memory_bytes.unwrap_or(0));
         let Machine {
@@ -172,11 +171,23 @@ fn gpus() -> [String; 2] {
         } = machine;
         format!("{kernels}, {size}: `--device {device}` trains on it")
     };
-    let numbered: Vec<String> = (0..).map_while(find).map(told).collect();
-    let of_nvidia = match (numbered.is_empty(), Machine::with(Device::CUDA)) {
-        (true, Err(why)) => format!("none: {why}"),
-        _ => numbered.join("; "),
-    };
+    let mut numbered = Vec::new();
+    for gpu in (0..).map_while(Gpus::one) {
+        match Machine::with(Device::Cuda(gpu)) {
+            Ok(machine) => numbered.push(told(machine)),
+            // One that is too old stands before others.
+            Err(why) if why.starts_with("GPU ") => numbered.push(why),
+            Err(why) if numbered.is_empty() => numbered.push(format!("none: {why}")),
+            Err(_) => break,
+        }
+        if numbered
+            .last()
+            .is_some_and(|told| told.starts_with("none: "))
+        {
+            break;
+        }
+    }
+    let of_nvidia = numbered.join("; ");
     let of_any_maker = match Machine::with(Device::Gpu) {
         Ok(machine) => told(machine),
         Err(why) => format!("none: {why}"),

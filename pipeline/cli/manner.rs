@@ -94,7 +94,7 @@ pub(crate) struct MannerArgs {
     /// Numbers the weights are rounded to
     #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32", aliases = spellings("precision"))]
     precision: ReadPrecision,
-    /// What reads the model: auto, cpu, cuda or cuda:N
+    /// What reads the model: auto, cpu, cuda, cuda:N or gpu
     #[arg(long, default_value = "auto")]
     device: String,
     /// Threads; without it, one for each core

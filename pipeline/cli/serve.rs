@@ -58,7 +58,7 @@ pub(crate) struct ServeArgs {
     /// what it answers at the same time
     #[arg(long, value_parser = choice::<ReadPrecision>(), default_value = "f32")]
     precision: ReadPrecision,
-    /// What reads the models: auto, cpu, cuda or cuda:N
+    /// What reads the models: auto, cpu, cuda, cuda:N or gpu
     #[arg(long, default_value = "auto")]
     device: String,
     /// Threads; without it, one for each core

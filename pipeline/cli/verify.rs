@@ -60,7 +60,7 @@ pub(crate) struct VerifyArgs {
     /// Threads
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained: auto, cpu, cuda or cuda:N
+    /// Where models are trained: auto, cpu, cuda, cuda:N or gpu
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Print JSON

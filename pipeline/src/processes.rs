@@ -15,6 +15,7 @@ use std::{
 
 use rustix::process::Signal;
 use tinylm_registry::{Holder, Lock, Place};
+use tinylm_settings::Device;
 
 use crate::{
     claiming::claim_key,
@@ -65,9 +66,11 @@ impl Executor for Processes {
             }
             Exclusive::Device(device) => device,
         };
-        // All take GPUs in one order, so nobody waits for one that waits for him.
+        // All take GPUs in one order, so nobody waits for one that waits for him. What the system thinks the best GPU
+        // is mostly NVIDIA's first, where there is one.
         let mut locks = Vec::new();
-        for one in device.each() {
+        let also = (device == Device::Gpu).then_some(Device::CUDA);
+        for one in also.into_iter().chain(device.each()) {
             let place = claim.home.device_lock(&one.to_string());
             match Lock::wait_exclusive(&place, claim.note, claim.cancelled, claim.on_wait)? {
                 Some(lock) => locks.push(lock),

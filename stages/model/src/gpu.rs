@@ -34,7 +34,20 @@ pub(crate) use reader::{GpuReader, OnDevice, Read};
 
 use launcher::Launcher;
 
-use crate::{engine::EngineError, machine::Device, ops::Result};
+use tinylm_settings::Device;
+
+use crate::{config::ModelConfig, engine::EngineError, ops::Result};
+
+/// Refuses a model whose heads are too wide.
+fn check_heads(launcher: &dyn Launcher, config: &ModelConfig) -> Result<()> {
+    let (d_head, widest) = (config.d_head(), launcher.widest_head());
+    match d_head <= widest {
+        true => Ok(()),
+        false => Err(EngineError::Device(format!(
+            "heads of {d_head} numbers are too wide for this GPU, whose kernels take {widest}; give the model more of them"
+        ))),
+    }
+}
 
 /// Opens a GPU.
 fn open(device: Device) -> Result<Box<dyn Launcher>> {

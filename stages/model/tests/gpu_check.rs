@@ -42,6 +42,7 @@ esac
     (
         "tests",
         r#"
+echo 'SKIPPED: neither Metal nor Vulkan shows one, so no WGSL runs'
 [ "$LIE" = "skips" ] && echo 'SKIPPED: no libcuda'
 [ "$LIE" = "no tests" ] && n=0 || n=70
 echo "test result: ok. $n passed; 0 failed"

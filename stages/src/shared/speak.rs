@@ -29,6 +29,7 @@ use crate::shared::{
 pub struct Speaker {
     session: Session,
     tokenizer: Arc<Tokenizer>,
+    n_threads: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,8 @@ pub enum SpeakError {
     Feed(#[from] FeedError),
     #[error("`{0}` of the prompt is outside what the model can read")]
     Id(u32),
+    #[error("threads cannot be started: {0}")]
+    Threads(String),
 }
 
 impl SpeakError {
@@ -282,6 +285,7 @@ impl Speaker {
         Ok(Speaker {
             session: Session::new(model, n_threads),
             tokenizer,
+            n_threads,
         })
     }
 

@@ -148,9 +148,10 @@ impl Training<'_> {
         if let Some(note) = slow_bf16(precision, engine.machine().device, kernels::has_bf16()) {
             io.warn(note.to_owned());
         }
-        let peak = match io.ranks().follows {
-            None => measured_peak(io.threads(), precision),
-            Some(_) => None,
+        // What is measured is this processor's.
+        let peak = match (&io.ranks().follows, io.device()) {
+            (None, Device::Cpu) => measured_peak(io.threads(), precision),
+            _ => None,
         };
         let settings = LoopSettings {
             updates_before: self.updates_before,

@@ -4,7 +4,7 @@
 //! all. What each becomes is what a `Continuation` makes of it alone, to the bit, except in bf16 on a
 //! processor, where the number of rows chooses the kernel.
 
-use rayon::prelude::*;
+use rayon::{ThreadPool, prelude::*};
 
 use super::{
     continuation::{GenerateError, Rules, Step, Voice},
@@ -14,6 +14,8 @@ use super::{
 /// Prompts being continued, each known by the number that it was given.
 pub struct Chorus<'a> {
     reader: &'a mut Reader,
+    /// Those that draw tokens.
+    threads: &'a ThreadPool,
     members: Vec<Member>,
     /// Sequences of those that have left.
     free: Vec<Sequence>,
@@ -35,9 +37,10 @@ pub struct Left {
 }
 
 impl<'a> Chorus<'a> {
-    pub fn new(reader: &'a mut Reader) -> Self {
+    pub fn new(reader: &'a mut Reader, threads: &'a ThreadPool) -> Self {
         Chorus {
             reader,
+            threads,
             members: Vec::new(),
             free: Vec::new(),
         }
@@ -118,10 +121,11 @@ impl<'a> Chorus<'a> {
             })
             .collect();
         let logits = self.reader.feed(&mut fed)?;
-        let chosen = choosing.into_par_iter().zip(logits);
-        chosen
-            .map(|((number, voice), logits)| Ok((number, voice.choose(logits)?)))
-            .collect()
+        let choose = |((number, voice), logits): ((usize, &mut Voice), &[f32])| {
+            Ok((number, voice.choose(logits)?))
+        };
+        let choose_all = || choosing.into_par_iter().zip(logits).map(choose).collect();
+        self.threads.install(choose_all)
     }
 }
 
@@ -183,7 +187,9 @@ pub(crate) mod tests {
     /// At most three at a time, each of whom another follows.
     fn together(reader: &mut Reader) -> Vec<(Vec<Step>, Left)> {
         let mut coming = asked().into_iter().enumerate();
-        let mut chorus = Chorus::new(reader);
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+        let threads = threads.unwrap();
+        let mut chorus = Chorus::new(reader, &threads);
         let mut said = vec![Vec::new(); coming.len()];
         let mut left = vec![None; coming.len()];
         loop {

@@ -18,6 +18,7 @@ use crate::{
     config::ModelConfig,
     engine::{EngineError, Score},
     gpu::{GpuReader, OnDevice, Read},
+    machine,
 };
 
 /// Tokens fed to a model so far: what is kept of one conversation.
@@ -98,9 +99,9 @@ enum By {
     OnGpu(Option<Box<GpuReader>>),
 }
 
-/// What sequences beside each other may take, and how many are worth it: products of more rows gain no more.
-const CACHES_BYTES: usize = 1 << 30;
-const CACHES_MOST: usize = 32;
+/// What sequences beside each other may take of the memory that is free, and how many are worth it: products of more rows gain no more.
+const CACHES_BYTES: u64 = 1 << 30;
+const CACHES_MOST: u64 = 32;
 
 /// Rows whose logits are held at once while scoring, which a processor keeps near it.
 const SCORE_ROWS: usize = 48;
@@ -137,7 +138,11 @@ impl Reader {
             }
             _ => {
                 let n_bytes = Cache::n_bytes(self.model.config()).max(1);
-                Ok((CACHES_BYTES / n_bytes).clamp(1, CACHES_MOST))
+                let room = machine::Machine::here()
+                    .memory_bytes
+                    .map_or(CACHES_BYTES, |free| free / 4);
+                let n = room.min(CACHES_BYTES) / n_bytes as u64;
+                Ok(n.clamp(1, CACHES_MOST) as usize)
             }
         }
     }

@@ -117,6 +117,11 @@ pub(crate) trait Launcher {
     /// Shared memory that a block can have.
     fn shared_limit(&self) -> usize;
 
+    /// The widest head that its kernels take, where they say one.
+    fn widest_head(&self) -> usize {
+        usize::MAX
+    }
+
     /// Memory aligned to 256 bytes.
     fn alloc(&self, n_bytes: usize) -> Result<u64>;
 

@@ -45,14 +45,13 @@ impl Judgement {
 
     /// Waits for the update.
     pub(crate) fn read(self, device: &Device) -> Result<UpdateStats> {
-        let mut found = [0; 4];
+        let mut found = [0; 2];
         let launcher = &device.launcher;
         launcher.read(NumbersMut::U32(&mut found), self.0.address)?;
-        let [low, high, _, applied] = found;
-        Ok(UpdateStats {
-            grad_norm: launcher.double([low, high]),
-            applied: applied != 0,
-        })
+        let [low, high] = found;
+        let grad_norm = launcher.double([low, high]);
+        let applied = grad_norm.is_finite();
+        Ok(UpdateStats { grad_norm, applied })
     }
 }
 

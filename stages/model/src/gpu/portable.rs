@@ -1,10 +1,10 @@
-//! The kernels on a GPU of any maker, through what its system brings: Metal, Vulkan or DirectX.
+//! The kernels on a GPU of any maker, through what its system brings: Metal or Vulkan.
 //!
 //! Kernels of their own in WGSL (`portable/*.wgsl`), which see all memory as one buffer: so an address is a
 //! number here as it is for CUDA, and the engine is the same. The buffer grows as memory is asked for, and
 //! launches are collected until somebody waits for what they compute.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,21 +27,21 @@ const SOURCES: &[&str] = &[
 const PREFIX: &str = "k_";
 /// Words of one launch, the grid before the arguments; also what offsets into their buffer are multiples of.
 const WORDS: usize = 64;
-/// Launches that are collected at most.
-const MOST: usize = 512;
+/// Launches that are collected at most: a system ends what keeps its GPU for seconds.
+const MOST: usize = 32;
 /// Groups in a row of a dispatch; `ACROSS` of `words.wgsl`.
 const ACROSS: u32 = 65_535;
 /// The buffer's first size, and where its memory begins: nothing stands at address zero.
 const FIRST_BYTES: u64 = 16 << 20;
 const BEGIN: u64 = 256;
-/// Shared memory that a block of `attend_32` is thought to take with the widest heads that have room.
-const SHARED_LIMIT: usize = 405_000;
+/// `WIDEST` of `attention.wgsl`.
+const WIDEST_HEAD: usize = 512;
 
 /// A GPU that can train, as `doctor` and a run tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundPortable {
     pub name: String,
-    /// Metal, Vulkan or DirectX.
+    /// Metal or Vulkan, and the driver.
     pub system: String,
     /// The most that one model can take on it.
     pub total_bytes: u64,
@@ -73,7 +73,7 @@ fn adapter(takes_software: bool) -> std::result::Result<wgpu::Adapter, String> {
         ..Default::default()
     };
     let adapter = pollster::block_on(instance.request_adapter(&wish))
-        .map_err(|_| "neither Metal nor Vulkan nor DirectX shows one".to_owned())?;
+        .map_err(|_| "neither Metal nor Vulkan shows one".to_owned())?;
     let info = adapter.get_info();
     let is_software = info.device_type == wgpu::DeviceType::Cpu;
     if is_software && !takes_software {
@@ -89,7 +89,10 @@ fn found(adapter: &wgpu::Adapter) -> FoundPortable {
     let info = adapter.get_info();
     FoundPortable {
         name: info.name,
-        system: format!("{:?}", info.backend),
+        // The driver compiles the kernels: another one may round differently.
+        system: format!("{:?} {}", info.backend, info.driver_info)
+            .trim()
+            .to_owned(),
         total_bytes: most_bytes(&adapter.limits()),
     }
 }
@@ -118,6 +121,8 @@ pub(crate) struct Portable {
     words: wgpu::Buffer,
     memory: RefCell<Memory>,
     waiting: RefCell<Vec<Waiting>>,
+    /// What is handed over ends in writing how often that has been done: a GPU that broke off in between has not.
+    n_flushed: Cell<u32>,
     /// The first thing that went wrong.
     fault: Arc<Mutex<Option<String>>>,
 }
@@ -172,11 +177,12 @@ impl Portable {
         let layout = layout(&device);
         let words = device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
-            size: (4 * WORDS * MOST) as u64,
+            size: (4 * WORDS * (MOST + 1)) as u64,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let memory = Memory::new(&device, &layout, &words, most_bytes(&device.limits()));
+        let memory = Memory::new(&device, &layout, &words, most_bytes(&device.limits()))
+            .ok_or_else(|| failed("the GPU has no memory free"))?;
         let portable = Portable {
             name,
             module,
@@ -184,6 +190,7 @@ impl Portable {
             pipelines: RefCell::default(),
             memory: RefCell::new(memory),
             waiting: RefCell::default(),
+            n_flushed: Cell::new(0),
             layout,
             words,
             device,
@@ -231,10 +238,20 @@ impl Portable {
 
     /// Hands over all that waits.
     fn flush(&self) {
-        let waiting = self.waiting.take();
+        let mut waiting = self.waiting.take();
         if waiting.is_empty() {
             return;
         }
+        // As an f32, in which all these are exact.
+        self.n_flushed.set((self.n_flushed.get() + 1) % (1 << 20));
+        let mut words = [0; WORDS];
+        let number = (self.n_flushed.get() as f32).to_bits();
+        words[..7].copy_from_slice(&[1, 1, 1, 0, 0, number, 1]);
+        waiting.push(Waiting {
+            kernel: "fill",
+            words,
+            groups: [1, 1],
+        });
         let words = waiting.iter().flat_map(|one| one.words);
         let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
         self.queue.write_buffer(&self.words, 0, &bytes);
@@ -253,7 +270,7 @@ impl Portable {
     /// Bytes of the buffer, once all that was launched has written them.
     fn bytes(&self, from: u64, n_bytes: usize) -> Result<Vec<u8>> {
         self.flush();
-        let size = (n_bytes as u64).next_multiple_of(4);
+        let size = 4 + (n_bytes as u64).next_multiple_of(4);
         let shown = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
@@ -262,7 +279,8 @@ impl Portable {
         });
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let buffer = &self.memory.borrow().buffer;
-        encoder.copy_buffer_to_buffer(buffer, from, &shown, 0, size);
+        encoder.copy_buffer_to_buffer(buffer, 0, &shown, 0, 4);
+        encoder.copy_buffer_to_buffer(buffer, from, &shown, 4, size - 4);
         self.queue.submit([encoder.finish()]);
         shown.slice(..).map_async(wgpu::MapMode::Read, |_| ());
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
@@ -270,7 +288,14 @@ impl Portable {
         waited.map_err(|error| failed(&error.to_string()))?;
         let view = shown.slice(..).get_mapped_range();
         let view = view.map_err(|error| failed(&error.to_string()))?;
-        Ok(view[..n_bytes].to_vec())
+        let expected = match self.n_flushed.get() {
+            0 => 0,
+            n => (n as f32).to_bits(),
+        };
+        if view[..4] != expected.to_ne_bytes() {
+            return Err(failed("the GPU broke off what was launched"));
+        }
+        Ok(view[4..4 + n_bytes].to_vec())
     }
 }
 
@@ -347,8 +372,13 @@ impl Launcher for Portable {
         Some(self.memory.borrow().free_bytes())
     }
 
+    /// Attention here goes without tiles, whose sizes this would bound.
     fn shared_limit(&self) -> usize {
-        SHARED_LIMIT
+        usize::MAX
+    }
+
+    fn widest_head(&self) -> usize {
+        WIDEST_HEAD
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<u64> {
@@ -452,17 +482,17 @@ impl Memory {
         layout: &wgpu::BindGroupLayout,
         words: &wgpu::Buffer,
         most: u64,
-    ) -> Self {
+    ) -> Option<Self> {
         let size = FIRST_BYTES.min(most);
-        let buffer = buffer(device, size);
+        let buffer = buffer(device, size)?;
         let mut parts = Parts::default();
         parts.add(BEGIN..size);
-        Memory {
+        Some(Memory {
             bound: bound(device, layout, &buffer, words),
             buffer,
             most,
             parts,
-        }
+        })
     }
 
     fn free_bytes(&self) -> u64 {
@@ -486,13 +516,19 @@ impl Memory {
             )));
         }
         let new = (2 * old).max(needed).min(self.most);
-        let larger = buffer(device, new);
+        let larger = buffer(device, new).or_else(|| buffer(device, needed));
+        let Some(larger) = larger else {
+            let needed = needed >> 20;
+            return Err(failed(&format!(
+                "the GPU has no {needed} MB in one piece; set a smaller `micro_batch`, or end what else uses it"
+            )));
+        };
         let mut encoder = device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&self.buffer, 0, &larger, 0, old);
         queue.submit([encoder.finish()]);
         self.bound = bound(device, layout, &larger, words);
+        self.parts.add(old..larger.size());
         self.buffer = larger;
-        self.parts.add(old..new);
         Ok(())
     }
 }
@@ -543,14 +579,18 @@ impl Parts {
     }
 }
 
-fn buffer(device: &wgpu::Device, size: u64) -> wgpu::Buffer {
+/// None where there is not so much memory.
+fn buffer(device: &wgpu::Device, size: u64) -> Option<wgpu::Buffer> {
     use wgpu::BufferUsages as For;
-    device.create_buffer(&wgpu::BufferDescriptor {
+    let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: None,
         size,
         usage: For::STORAGE | For::COPY_SRC | For::COPY_DST,
         mapped_at_creation: false,
-    })
+    });
+    let error = pollster::block_on(scope.pop());
+    error.is_none().then_some(buffer)
 }
 
 fn bound(

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     cached::Cached,
+    check_heads,
     inputs::Inputs,
     launcher::{Arg, Launcher, Numbers},
     memory::{Buf, Device},
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Most sequences at once: each takes a row of every pass.
-const MOST: u64 = 256;
+const MOST: u64 = 128;
 
 /// A sequence's part of the device, which is given back once this is dropped, by any thread.
 #[derive(Default)]
@@ -60,6 +61,7 @@ impl GpuReader {
     }
 
     pub(crate) fn on(launcher: Box<dyn Launcher>, stored: &Stored) -> Result<Self> {
+        check_heads(&*launcher, &stored.config)?;
         let (config, device) = (stored.config.clone(), Device::new(launcher));
         let parameters = config.parameters();
         let mut nodes = Vec::new();

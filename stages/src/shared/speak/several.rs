@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use rayon::ThreadPoolBuilder;
 use tinylm_model::generate::Chorus;
 
 use super::{Answer, End, Manner, Prompt, Saying, SpeakError, Speaker};
@@ -63,8 +64,10 @@ impl Speaker {
         let rules = rules.map(|(idx, prompt)| self.rules(prompt, idx as u64, manner));
         let rules = rules.collect::<Result<Vec<_>, _>>()?;
         let tokenizer = Arc::clone(&self.tokenizer);
+        let threads = ThreadPoolBuilder::new().num_threads(self.n_threads).build();
+        let threads = threads.map_err(|error| SpeakError::Threads(error.to_string()))?;
         let mut coming = prompts.iter().zip(rules).enumerate();
-        let mut chorus = Chorus::new(self.session.reader());
+        let mut chorus = Chorus::new(self.session.reader(), &threads);
         let mut saying = BTreeMap::new();
         let (mut over, mut n_told) = (BTreeMap::new(), 0);
         loop {

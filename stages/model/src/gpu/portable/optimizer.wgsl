@@ -1,6 +1,8 @@
 // The norm of all gradients, and the update it scales: `../kernels/optimizer.cu`, in f32.
 //
-// A judgement is the norm, a word of zero, the scale of gradients, and whether they are applied.
+// A judgement is the norm, a word of zero, the scale of gradients, and a word that is not used: whether the norm is
+// finite is read from its bits, where no compiler that trusts in finite numbers can know better.
+fn is_applied(judgement: u32) -> bool { return (get_word(judgement, 0u) & 0x7f800000u) != 0x7f800000u; }
 
 @compute @workgroup_size(256)
 fn k_squares(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -31,13 +33,13 @@ fn k_judge(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index)
   store(word(0u), 0u, norm);
   set_word(word(0u), 1u, 0u);
   store(word(0u), 2u, min(share, 1.0) / divisor);
-  set_word(word(0u), 3u, select(0u, 1u, is_finite(norm)));
+  set_word(word(0u), 3u, 0u);
 }
 
 @compute @workgroup_size(256)
 fn k_adam(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let i = block_of(g).x * 256u + t;
-  if (is_beyond(g) || i >= word(11u) || get_word(word(4u), 3u) == 0u) { return; }
+  if (is_beyond(g) || i >= word(11u) || !is_applied(word(4u))) { return; }
   let gradient = load(word(1u), i) * load(word(4u), 2u);
   let beta1 = number(5u); let beta2 = number(6u);
   let m = beta1 * load(word(2u), i) + (1.0 - beta1) * gradient;
@@ -50,7 +52,7 @@ fn k_adam(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(256)
 fn k_look_ahead(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let i = block_of(g).x * 256u + t;
-  if (is_beyond(g) || i >= word(4u) || get_word(word(2u), 3u) == 0u) { return; }
+  if (is_beyond(g) || i >= word(4u) || !is_applied(word(2u))) { return; }
   let gradient = load(word(0u), i) * load(word(2u), 2u); let momentum = number(3u);
   let m = momentum * load(word(1u), i) + (1.0 - momentum) * gradient;
   store(word(1u), i, m);
@@ -68,6 +70,6 @@ fn k_to_unit(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_inde
 @compute @workgroup_size(256)
 fn k_move(@builtin(workgroup_id) g: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let i = block_of(g).x * 256u + t;
-  if (is_beyond(g) || i >= word(5u) || get_word(word(2u), 3u) == 0u) { return; }
+  if (is_beyond(g) || i >= word(5u) || !is_applied(word(2u))) { return; }
   store(word(0u), i, load(word(0u), i) * number(3u) - number(4u) * load(word(1u), i));
 }

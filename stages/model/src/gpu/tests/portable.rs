@@ -18,6 +18,7 @@ use crate::gpu::reader::GpuReader;
 fn launcher() -> Option<Box<Portable>> {
     match Portable::open_one(true) {
         Ok(portable) => Some(Box::new(portable)),
+        Err(why) if !why.to_string().contains("shows one") => panic!("{why}"),
         Err(why) => {
             let package = "Debian: mesa-vulkan-drivers libvulkan1";
             skipped(&format!("{why} ({package}), so no WGSL runs"));
@@ -154,6 +155,21 @@ fn a_launch_may_have_more_groups_than_a_dispatch_has_columns() {
     assert_eq!(first, [2.5]);
     let too_much = gpu.alloc(1 << 40).unwrap_err().to_string();
     assert!(too_much.contains("too little memory"), "{too_much}");
+}
+
+#[test]
+fn heads_wider_than_the_kernels_take_are_refused() {
+    let config = ModelConfig {
+        d_model: 1024,
+        n_heads: 1,
+        n_kv_heads: 1,
+        ..configs().remove(0).1
+    };
+    let Some(launcher) = launcher() else { return };
+    let what = (config, EngineSettings::default());
+    let told = GpuEngine::on(launcher, Device::Gpu, what, 3).err().unwrap();
+    let words = "heads of 1024 numbers are too wide for this GPU, whose kernels take 512";
+    assert!(told.to_string().contains(words), "{told}");
 }
 
 #[test]

@@ -69,6 +69,30 @@ fn a_training_goes_from_a_cpu_to_a_gpu_and_back_and_says_so() {
     }
 }
 
+#[test]
+fn a_training_on_pairs_learns_on_a_gpu_as_on_a_cpu() {
+    if !is_emulated() {
+        return;
+    }
+    let settings = settings_of_pairs();
+    let plain = transformer(Optimizer::Adamw, 1);
+    let how = EngineSettings {
+        dropout: Dropout::default(),
+        ..plain.settings().clone()
+    };
+    let cpu = CpuEngine::new(plain.config().clone(), how.clone(), 7, 1).unwrap();
+    let gpu = || watched(plain.config(), &how, 7, 0).0;
+    let want = story_of_pairs(&settings).finish_with(cpu);
+    let whole = story_of_pairs(&settings).finish_with(gpu());
+    for (key, want) in &want.1.metrics {
+        let off = (whole.1.metrics[key] - want).abs();
+        assert!(off < 2e-3 * want.abs().max(1.0), "{key:?}: {off:e} off");
+    }
+    let mut story = story_of_pairs(&settings);
+    assert!(matches!(story.run_until_killed(gpu(), 9), End::Killed));
+    assert_same(&story.finish_with(gpu()), &whole);
+}
+
 /// The newest checkpoint in the folder.
 fn newest_step(folder: &Path) -> Option<u64> {
     let name = newest_checkpoint(folder)?.file_name()?.to_str()?.to_owned();
