@@ -653,9 +653,20 @@ fn before_running(error: tinylm_pipeline::StageError) -> Failure {
     Failure::from(error).before_running()
 }
 
+/// What computes again what a run computed: what is asked for, and without a word what it ran on.
+pub(crate) fn device_of(asked: &str, run: &Run) -> String {
+    match asked == AUTO && run.device.parse::<Device>().is_ok() {
+        true => run.device.clone(),
+        false => asked.to_owned(),
+    }
+}
+
+/// Without a word.
+const AUTO: &str = "auto";
+
 pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
     // A GPU is taken when it is asked for, until the engine for it has been seen to be right on a card.
-    if asked == "auto" {
+    if asked == AUTO {
         return Ok(Device::Cpu);
     }
     asked.parse().map_err(|error: NotADevice| {

@@ -19,7 +19,7 @@ use crate::{
     completions, driver,
     experiment::shell_word,
     failure::Failure,
-    job::{Ground, HowArgs, Job, all_settings, local_digests},
+    job::{Ground, HowArgs, Job, all_settings, device_of, local_digests},
     lookup::runs_of_its_sweep,
     output::{print_line, say},
     project::{Project, quoted},
@@ -210,6 +210,10 @@ fn go_on(
     label: Option<String>,
     interrupt: &Arc<Interrupt>,
 ) -> Result<u8, Failure> {
+    let how = &HowArgs {
+        device: device_of(&how.device, &run),
+        ..how.clone()
+    };
     let resolved = resolved(registry, &run)?;
     let experiment = recorded_experiment(project, registry, &run)?;
     refuse_foreign_programs(registry, &experiment, &run)?;

@@ -28,7 +28,7 @@ use crate::{
     digests,
     failure::{Failure, STAGE_FAILED},
     host::host_name,
-    job::{Ground, device, n_threads, start_hashing_threads},
+    job::{Ground, device, device_of, n_threads, start_hashing_threads},
     output::print_json,
     project::{self, Project, quoted},
     push::hold_store,
@@ -60,7 +60,7 @@ pub(crate) struct VerifyArgs {
     /// Threads
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained: auto, cpu, cuda, cuda:N or gpu
+    /// Where models are trained and read; without a word, where the run's were
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Print JSON
@@ -173,7 +173,7 @@ fn options(args: &VerifyArgs, run: &Run) -> Result<RunOptions, Failure> {
         force: Vec::new(),
         n_jobs: 1,
         n_threads: args.threads.map_or_else(n_threads, NonZero::get),
-        device: device(&args.device)?,
+        device: device(&device_of(&args.device, run))?,
         keep_going: true,
         resolve: Resolve::IfNew,
     })

@@ -256,8 +256,15 @@ fn a_training_on_any_gpu_that_is_killed_goes_on_to_the_same_bytes_and_speaks_the
     signal(child.id(), "KILL");
     killed.wait(child).failure(-9);
     assert!(newest(&killed) < Some(40), "it was killed on the way");
-    told(&killed, "resume @last");
+    // Without a word on what it ran on.
+    let resumed = killed
+        .output(&mut on_any_gpu(&killed, "resume @last -v"))
+        .success();
+    assert!(resumed.to_string().contains("trains on"), "{resumed}");
     assert_eq!(model(&killed), model(&whole));
+    killed
+        .output(&mut on_any_gpu(&killed, "verify @last --stage model"))
+        .success();
 
     let say = |device: &str| {
         let args = format!("sample @last/model -p hello --temperature 0 -n 8 --device {device}");
