@@ -2,7 +2,8 @@
 
 usage: torch_peer.py [NAME=VALUE ...], with
 
-    model=mini      mini, m41, forty-one
+    model=mini      mini, m41, forty-one, 124m
+    rows=0          of a batch, instead of the model's own
     precision=f32   f32, bf16 (autocast)
     mode=eager      eager, compile
     device=cpu      or cuda: on a GPU `compile` is mode="reduce-overhead", which replays CUDA graphs
@@ -29,10 +30,11 @@ SHAPES = {
     "mini": (16, 128, 256, 4, 4, 1024, 8000),
     "m41": (8, 256, 512, 8, 8, 2048, 16000),
     "forty-one": (32, 80, 420, 6, 6, 2000, 32105),
+    "124m": (64, 1024, 768, 12, 12, 3072, 50257),
 }
 
 DEFAULTS = {
-    "model": "mini", "precision": "f32", "mode": "eager", "steps": 8, "threads": 2,
+    "model": "mini", "rows": 0, "precision": "f32", "mode": "eager", "steps": 8, "threads": 2,
     "dropout": 0.0, "documents": 1, "accumulate": 1, "wait": "no", "device": "cpu",
 }
 
@@ -95,6 +97,7 @@ class Training:
     def __init__(self, asked):
         torch.manual_seed(0)
         rows, t, *_, vocab = SHAPES[asked["model"]]
+        rows = asked["rows"] or rows
         self.device = torch.device(asked["device"])
         model = Model(asked["model"], asked["dropout"]).to(self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]

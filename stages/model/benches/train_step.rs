@@ -3,7 +3,8 @@
 //! `cargo bench -p tinylm-model --bench train_step -- [NAME=VALUE ...]`, with
 //!
 //! ```text
-//! model=all       mini, m41, forty-one
+//! model=all       mini, m41, forty-one; or 124m, which is not among all
+//! rows=0          of a batch, instead of the model's own
 //! precision=all   f32, bf16
 //! steps=8         timed steps
 //! threads=2
@@ -12,12 +13,13 @@
 //! accumulate=1    micro-batches of a step, each as large as the batch above
 //! checkpoint=no   how long writing one holds training up
 //! kernels=        another set than this CPU's best one
-//! device=cpu      or cuda:0, a GPU: `threads` and `kernels` are the CPU's
+//! device=cpu      or cuda:0 or gpu: `threads` and `kernels` are the CPU's
 //! wait=no         times as many rounds as lines come from standard input, for `train_peers.py`
 //! ```
 //!
 //! One model and precision a process, so that the peak is its own: `all` starts one for each.
-//! The peak is of this machine's memory; that of a GPU is not told.
+//! The peak is of this machine's memory, or of a GPU's where one trains. The first step counts from the start of
+//! the process.
 //! `torch_peer.py` beside this file is the same in PyTorch, and `train_peers.py` runs both in turn.
 
 #![expect(
@@ -49,6 +51,7 @@ fn main() {
 /// The command line's wishes.
 struct Asked {
     model: String,
+    rows: usize,
     precision: String,
     steps: usize,
     threads: usize,
@@ -68,6 +71,7 @@ impl Asked {
         let mut take = |name: &str, default: &str| given.remove(name).unwrap_or(default).to_owned();
         let asked = Asked {
             model: take("model", "all"),
+            rows: take("rows", "0").parse()?,
             precision: take("precision", "all"),
             steps: take("steps", "8").parse()?,
             threads: take("threads", "2").parse()?,
@@ -90,6 +94,7 @@ impl Asked {
 }
 
 fn run(asked: &Asked, args: &[String]) -> Result<()> {
+    let since = Instant::now();
     if asked.model == "all" || asked.precision == "all" {
         return run_each(asked, args);
     }
@@ -97,7 +102,9 @@ fn run(asked: &Asked, args: &[String]) -> Result<()> {
         kernels::choose(&asked.kernels)?;
     }
     let mut training = Training::start(asked)?;
-    training.steps(WARM_UP)?;
+    training.steps(1)?;
+    let first_step = since.elapsed().as_secs_f64();
+    training.steps(WARM_UP - 1)?;
     if asked.wait {
         for line in io::stdin().lines() {
             line?;
@@ -109,6 +116,7 @@ fn run(asked: &Asked, args: &[String]) -> Result<()> {
     let round = training.round(asked.steps)?;
     let times = profile::stop();
     round.print(&training, asked);
+    println!("    the first step was done after {first_step:.2} s");
     print_times(times, &round);
     match asked.checkpoint {
         true => checkpoints(&mut training, round.median),
@@ -150,6 +158,18 @@ fn shape(model: &str) -> Option<(ModelConfig, usize, usize)> {
             Some((config, 8, 256))
         }
         "forty-one" => Some((Preset::FortyOne.config(32_105), 32, 80)),
+        "124m" => {
+            let config = ModelConfig {
+                context: 1024,
+                d_model: 768,
+                n_layers: 12,
+                n_heads: 12,
+                n_kv_heads: 12,
+                d_ff: 3072,
+                ..Preset::Mini.config(50_257)
+            };
+            Some((config, 64, 1024))
+        }
         _ => None,
     }
 }
@@ -167,7 +187,8 @@ struct Training {
 impl Training {
     fn start(asked: &Asked) -> Result<Training> {
         let (config, n_rows, len) =
-            shape(&asked.model).ok_or("`model` is one of mini, m41, forty-one, all")?;
+            shape(&asked.model).ok_or("`model` is one of mini, m41, forty-one, 124m, all")?;
+        let n_rows = if asked.rows > 0 { asked.rows } else { n_rows };
         let settings = EngineSettings {
             precision: match asked.precision.as_str() {
                 "f32" => Precision::F32,
@@ -229,6 +250,10 @@ impl Training {
             median: seconds[n_steps / 2],
             best: seconds[0],
             cpu: (cpu_seconds() - cpu) / n_steps as f64,
+            peak_mb: match self.engine.device_bytes() {
+                Some(bytes) => (bytes / 1_000_000) as usize,
+                None => peak_memory_mb() as usize,
+            },
         })
     }
 }
@@ -242,6 +267,8 @@ struct Round {
     best: f64,
     /// Of all threads on a core, a step.
     cpu: f64,
+    /// Most memory that was taken.
+    peak_mb: usize,
 }
 
 impl Round {
@@ -250,7 +277,7 @@ impl Round {
             r#"{{"tokens_per_second": {:.1}, "best": {:.1}, "peak_mb": {}}}"#,
             self.n_tokens / self.median,
             self.n_tokens / self.best,
-            peak_memory_mb()
+            self.peak_mb
         )
     }
 
@@ -278,7 +305,7 @@ impl Round {
             self.n_tokens / self.best,
             self.n_tokens / self.cpu,
             flops * self.n_tokens / self.median / 1e9,
-            peak_memory_mb(),
+            self.peak_mb,
             estimate.step() / 1_000_000,
             training.losses[0],
             training.losses[training.losses.len() - 1],

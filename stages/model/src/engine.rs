@@ -100,6 +100,11 @@ pub trait Engine {
     /// and whether the target was the most likely / among the five most likely.
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<Score>, EngineError>;
 
+    /// The most memory that it has taken of a device that has its own.
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn weights(&self) -> Result<Tensors, EngineError>;
 
     /// Begins with these weights; an adapter starts anew on them.

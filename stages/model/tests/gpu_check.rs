@@ -117,6 +117,8 @@ fn one_thing_left_out_fails_the_part_that_looks_for_it() {
         "figures-mini-bf16",
         "figures-forty-one-f32",
         "figures-forty-one-bf16",
+        "figures-124m-f32",
+        "figures-124m-bf16",
     ];
     let trained = [
         "quickstart",

@@ -347,6 +347,10 @@ impl Engine for GpuEngine {
         ops.scores(&x, head, bias)
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        Some(self.device.most_bytes())
+    }
+
     fn weights(&self) -> Result<Tensors> {
         self.check_whole()?;
         let named = self

@@ -3,7 +3,11 @@
 //! A step asks for the same sizes every time, and asking a driver for memory makes it wait for all that
 //! was launched. One queue of launches makes early reuse safe: whoever gets a buffer writes it later.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
 
 use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut};
 use crate::ops::Result;
@@ -15,12 +19,17 @@ const GRAIN: usize = 256;
 pub(crate) struct Device {
     pub(crate) launcher: Box<dyn Launcher>,
     shelf: RefCell<BTreeMap<usize, Vec<u64>>>,
+    /// Bytes that are taken of the device, and the most that were.
+    n_bytes: Cell<[u64; 2]>,
 }
 
 impl Device {
     pub(crate) fn new(launcher: Box<dyn Launcher>) -> Rc<Self> {
-        let shelf = RefCell::default();
-        Rc::new(Device { launcher, shelf })
+        Rc::new(Device {
+            launcher,
+            shelf: RefCell::default(),
+            n_bytes: Cell::default(),
+        })
     }
 
     /// Memory of any value.
@@ -99,9 +108,17 @@ impl Device {
     /// Gives back what nobody holds: shapes are about to change.
     pub(crate) fn clear(&self) {
         let shelf = std::mem::take(&mut *self.shelf.borrow_mut());
-        for address in shelf.into_values().flatten() {
-            self.launcher.free(address);
+        let [mut now, most] = self.n_bytes.get();
+        for (size, addresses) in shelf {
+            now -= (size * addresses.len()) as u64;
+            addresses.iter().for_each(|at| self.launcher.free(*at));
         }
+        self.n_bytes.set([now, most]);
+    }
+
+    /// The most memory that was taken at a time.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.n_bytes.get()[1]
     }
 
     /// The smallest free buffer that is large enough, unless it is much too large.
@@ -118,10 +135,14 @@ impl Device {
     }
 
     fn ask(&self, n_bytes: usize) -> Result<u64> {
-        self.launcher.alloc(n_bytes).or_else(|_| {
+        let address = self.launcher.alloc(n_bytes).or_else(|_| {
             self.clear();
             self.launcher.alloc(n_bytes)
-        })
+        })?;
+        let [now, most] = self.n_bytes.get();
+        let now = now + n_bytes as u64;
+        self.n_bytes.set([now, most.max(now)]);
+        Ok(address)
     }
 }
 
