@@ -169,7 +169,12 @@ fn gpus() -> [String; 2] {
         let Machine {
             device, kernels, ..
         } = machine;
-        format!("{kernels}, {size}: `--device {device}` trains on it")
+        // A kernel of these sees one buffer, which a driver bounds.
+        let of = match device {
+            Device::Gpu => " at most for a model",
+            Device::Cuda(_) | Device::Cpu => "",
+        };
+        format!("{kernels}, {size}{of}: `--device {device}` trains on it")
     };
     let mut numbered = Vec::new();
     for gpu in (0..).map_while(Gpus::one) {

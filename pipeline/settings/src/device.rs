@@ -92,7 +92,8 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self, NotADevice> {
         let numbers = match text {
             "cpu" => return Ok(Self::Cpu),
-            "gpu" => return Ok(Self::Gpu),
+            // As others call the GPUs of these makers.
+            "gpu" | "mps" | "metal" | "vulkan" => return Ok(Self::Gpu),
             "cuda" => "0",
             other => other.strip_prefix("cuda:").unwrap_or_default(),
         };
@@ -138,6 +139,7 @@ mod tests {
         for (text, expected) in [
             ("cpu", "cpu"),
             ("gpu", "gpu"),
+            ("mps", "gpu"),
             ("cuda", "cuda:0"),
             ("cuda:0", "cuda:0"),
             ("cuda:03", "cuda:3"),

@@ -112,7 +112,7 @@ impl CudaEngine {
     ) -> Result<Self> {
         let device = dfdx::tensor::Cuda::try_build(ordinal, seed)
             .map_err(|error| EngineError::Device(format!("cannot use GPU {ordinal}: {error:?}")))?;
-        let name = Gpus::one(ordinal).map_or(Device::CUDA, Device::Cuda);
+        let name = tinylm_settings::Gpus::one(ordinal).map_or(Device::CUDA, Device::Cuda);
         Self::called(name, device, config, settings, seed, threads)
     }
 }

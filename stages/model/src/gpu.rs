@@ -16,6 +16,7 @@ mod inputs;
 mod kernels;
 mod launcher;
 mod memory;
+mod opening;
 mod ops;
 mod optimizer;
 #[cfg(feature = "gpu")]
@@ -31,35 +32,3 @@ pub use engine::GpuEngine;
 #[cfg(feature = "gpu")]
 pub use portable::{FoundPortable, SOFTWARE, find_portable};
 pub(crate) use reader::{GpuReader, OnDevice, Read};
-
-use launcher::Launcher;
-
-use tinylm_settings::Device;
-
-use crate::{config::ModelConfig, engine::EngineError, ops::Result};
-
-/// Refuses a model whose heads are too wide.
-fn check_heads(launcher: &dyn Launcher, config: &ModelConfig) -> Result<()> {
-    let (d_head, widest) = (config.d_head(), launcher.widest_head());
-    match d_head <= widest {
-        true => Ok(()),
-        false => Err(EngineError::Device(format!(
-            "heads of {d_head} numbers are too wide for this GPU, whose kernels take {widest}; give the model more of them"
-        ))),
-    }
-}
-
-/// Opens a GPU.
-fn open(device: Device) -> Result<Box<dyn Launcher>> {
-    match device {
-        Device::Cpu => Err(EngineError::Device("a processor is no GPU".to_owned())),
-        Device::Cuda(gpus) => Ok(Box::new(cuda::Cuda::open(gpus.first())?)),
-        #[cfg(feature = "gpu")]
-        Device::Gpu => Ok(Box::new(portable::Portable::open()?)),
-        #[cfg(not(feature = "gpu"))]
-        Device::Gpu => {
-            let why = "this tinylm was built without the feature `gpu`";
-            Err(EngineError::Device(why.to_owned()))
-        }
-    }
-}

@@ -10,10 +10,10 @@ use super::adapted::Adapted;
 use super::inputs::Inputs;
 use super::launcher::{Launcher, Numbers};
 use super::memory::{self, Buf};
+use super::opening::{check_heads, open};
 use super::ops::{GpuOps, Tables};
 use super::optimizer::{Judgement, Moments};
 use super::tape::{Grads, Node};
-use super::{check_heads, open};
 use crate::config::{ModelConfig, Parameter};
 use crate::engine::{
     Batch, Engine, EngineError, EngineSettings, LossSum, Pass, Score, Tensor, Tensors, Update,

@@ -11,11 +11,10 @@ use std::{
 
 use super::{
     cached::Cached,
-    check_heads,
     inputs::Inputs,
     launcher::{Arg, Launcher, Numbers},
     memory::{Buf, Device},
-    open,
+    opening::{check_heads, open},
     ops::{GpuOps, Tables},
     tape::Node,
 };
