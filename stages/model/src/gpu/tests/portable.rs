@@ -99,6 +99,20 @@ fn any_gpu_rounds_to_bf16_as_the_cpu_does() {
     }
 }
 
+/// More keys than a group looks at in one turn, and heads that are more numbers than it has threads in a line.
+#[test]
+fn any_gpu_says_what_a_wide_model_says_here() {
+    let (c, tokens) = (super::reading::wide(), tokens(150));
+    let Some(reader) = reader(&c, ReadPrecision::F32) else {
+        return;
+    };
+    let (mut found, mut here) = (Session::of(reader), session(&c, ReadPrecision::F32, 2));
+    for part in [&tokens[..140], &tokens[140..141], &tokens[141..]] {
+        let want = here.feed(part).unwrap().iter().map(|&x| f64::from(x));
+        assert_logits(found.feed(part).unwrap(), &want.collect::<Vec<_>>(), 1e-4);
+    }
+}
+
 #[test]
 fn any_gpu_says_what_a_model_says_here_in_whatever_company() {
     for c in all_options() {

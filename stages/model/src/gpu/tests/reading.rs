@@ -33,7 +33,7 @@ fn emulated_session(config: &ModelConfig, precision: ReadPrecision) -> Session {
 }
 
 /// Heads whose numbers are more than a warp has lanes, sums that are cut and followed by what training never cuts.
-fn wide() -> ModelConfig {
+pub(super) fn wide() -> ModelConfig {
     ModelConfig {
         context: 150,
         n_layers: 2,
