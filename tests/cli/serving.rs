@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Project, wait_until},
     server::{Answer, Server},
-    speaking::{copy_model, talker},
+    speaking::{copy_model, talker, talker_that_reads},
 };
 
 pub(crate) fn served(project: &Project, flags: &[&str]) -> Server {
@@ -308,9 +308,12 @@ fn two_dialogues_in_turn_are_both_remembered() {
 
 #[test]
 fn an_answer_that_the_time_limit_ends_says_so() {
-    let project = talker();
-    let server = served(&project, &["--slots", "1", "--time-limit", "1"]);
-    let asked = json!({ "prompt": vec!["a"; 128], "n": 16, "max_tokens": 60, "ignore_eos": true });
+    // One answer takes a hundredth of the limit, and all of them many times as long. A thread that waits for no other
+    // is not held up by more than its share where much is at work.
+    let project = talker_that_reads(512);
+    let args = ["--slots", "1", "--threads", "1", "--time-limit", "2"];
+    let server = served(&project, &args);
+    let asked = json!({ "prompt": vec!["a"; 128], "n": 16, "max_tokens": 400, "ignore_eos": true });
     let answer = server.answer("/v1/completions", &asked);
     let ends: BTreeSet<(&str, Option<&str>)> = answer["choices"]
         .as_array()
