@@ -182,14 +182,12 @@ fn gpus() -> [String; 2] {
             Ok(machine) => numbered.push(told(machine)),
             // One that is too old stands before others.
             Err(why) if why.starts_with("GPU ") => numbered.push(why),
-            Err(why) if numbered.is_empty() => numbered.push(format!("none: {why}")),
-            Err(_) => break,
-        }
-        if numbered
-            .last()
-            .is_some_and(|told| told.starts_with("none: "))
-        {
-            break;
+            Err(why) => {
+                if numbered.is_empty() {
+                    numbered.push(format!("none: {why}"));
+                }
+                break;
+            }
         }
     }
     let of_nvidia = numbered.join("; ");

@@ -31,7 +31,7 @@ const WORDS: usize = 64;
 const MOST: usize = 32;
 /// Groups in a row of a dispatch; `ACROSS` of `words.wgsl`.
 const ACROSS: u32 = 65_535;
-/// The buffer's first size, and where its memory begins: nothing stands at address zero.
+/// The buffer's first size, and where its memory begins: before it stands how much was handed over.
 const FIRST_BYTES: u64 = 16 << 20;
 const BEGIN: u64 = 256;
 /// `WIDEST` of `attention.wgsl`.
@@ -121,7 +121,8 @@ pub(crate) struct Portable {
     words: wgpu::Buffer,
     memory: RefCell<Memory>,
     waiting: RefCell<Vec<Waiting>>,
-    /// What is handed over ends in writing how often that has been done: a GPU that broke off in between has not.
+    /// How often something was handed over; all of it ends in adding one to the number at address zero. Where a GPU
+    /// broke off any of it, the number is another.
     n_flushed: Cell<u32>,
     /// The first thing that went wrong.
     fault: Arc<Mutex<Option<String>>>,
@@ -197,6 +198,7 @@ impl Portable {
             queue,
             fault,
         };
+        portable.write_counter();
         portable.check()?;
         Ok(portable)
     }
@@ -236,19 +238,32 @@ impl Portable {
         pipeline.clone()
     }
 
+    /// Begins to count: nothing at address zero, and behind it the one that is added.
+    fn write_counter(&self) {
+        let bytes: Vec<u8> = [0.0_f32, 1.0]
+            .iter()
+            .flat_map(|x| x.to_ne_bytes())
+            .collect();
+        self.queue
+            .write_buffer(&self.memory.borrow().buffer, 0, &bytes);
+    }
+
     /// Hands over all that waits.
     fn flush(&self) {
         let mut waiting = self.waiting.take();
         if waiting.is_empty() {
             return;
         }
-        // As an f32, in which all these are exact.
-        self.n_flushed.set((self.n_flushed.get() + 1) % (1 << 20));
+        // As an f32, in which these are exact; it begins anew long before they are not.
+        if self.n_flushed.get() == 1 << 20 {
+            self.n_flushed.set(0);
+            self.write_counter();
+        }
+        self.n_flushed.set(self.n_flushed.get() + 1);
         let mut words = [0; WORDS];
-        let number = (self.n_flushed.get() as f32).to_bits();
-        words[..7].copy_from_slice(&[1, 1, 1, 0, 0, number, 1]);
+        words[..7].copy_from_slice(&[1, 1, 1, 0, 0, 4, 1]);
         waiting.push(Waiting {
-            kernel: "fill",
+            kernel: "add_to",
             words,
             groups: [1, 1],
         });
@@ -288,11 +303,7 @@ impl Portable {
         waited.map_err(|error| failed(&error.to_string()))?;
         let view = shown.slice(..).get_mapped_range();
         let view = view.map_err(|error| failed(&error.to_string()))?;
-        let expected = match self.n_flushed.get() {
-            0 => 0,
-            n => (n as f32).to_bits(),
-        };
-        if view[..4] != expected.to_ne_bytes() {
+        if view[..4] != (self.n_flushed.get() as f32).to_ne_bytes() {
             return Err(failed("the GPU broke off what was launched"));
         }
         Ok(view[4..4 + n_bytes].to_vec())

@@ -171,6 +171,34 @@ fn a_launch_may_have_more_groups_than_a_dispatch_has_columns() {
     assert!(too_much.contains("too little memory"), "{too_much}");
 }
 
+/// As on a GPU that breaks off what it was given and goes on with the rest.
+#[test]
+fn what_was_broken_off_is_told_though_what_follows_is_done() {
+    let Some(gpu) = launcher() else { return };
+    let at = gpu.alloc(4).unwrap();
+    let set = |value| {
+        let args = [Arg::At(at), Arg::Float(value), Arg::Long(1)];
+        let launch = Launch {
+            kernel: "fill",
+            grid: [1; 3],
+            block: 256,
+            shared_bytes: 0,
+            args: &args,
+        };
+        gpu.launch(&launch).unwrap();
+        let mut found = [0.0; 1];
+        let read = gpu.read(NumbersMut::F32(&mut found), at);
+        read.map(|()| found[0])
+    };
+    assert_eq!(set(3.0).unwrap(), 3.0);
+    gpu.write(0, Numbers::F32(&[0.0])).unwrap();
+    let told = set(4.0).unwrap_err().to_string();
+    assert!(
+        told.contains("the GPU broke off what was launched"),
+        "{told}"
+    );
+}
+
 #[test]
 fn heads_wider_than_the_kernels_take_are_refused() {
     let config = ModelConfig {

@@ -1,5 +1,6 @@
 //! Several GPUs that train together, emulated here: the bits are those of one.
 
+use super::sharing::divided;
 use super::*;
 use crate::gpu::GpuEngine;
 use crate::gpu::tests::{is_emulated, watched};
@@ -15,18 +16,6 @@ fn of(precision: Precision, optimizer: Optimizer) -> EngineSettings {
 fn gpu(settings: &EngineSettings, order: usize) -> GpuEngine {
     let plain = transformer(Optimizer::Adamw, 1);
     watched(plain.config(), settings, 7, order as u32 % 4).0
-}
-
-/// Steps of seven rows in five leaves.
-fn divided() -> TrainSettings {
-    let mut settings = settings();
-    (
-        settings.batches.batch,
-        settings.leaves,
-        settings.micro_batch,
-    ) = (7, 5, Some(1));
-    (settings.schedule.lr, settings.clip) = (0.01, 0.5);
-    settings
 }
 
 /// Goes on with a story on so many GPUs, which are made by `make`.

@@ -152,7 +152,7 @@ impl Leader for Seen {
 }
 
 /// Steps of seven rows in five leaves, some of two rows that are computed one by one.
-fn divided() -> TrainSettings {
+pub(super) fn divided() -> TrainSettings {
     let mut settings = settings();
     (
         settings.batches.batch,
