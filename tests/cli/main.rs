@@ -31,6 +31,7 @@ mod living;
 mod measuring;
 mod mistakes;
 mod numbers;
+mod nvidia;
 mod older;
 mod outside;
 mod own_files;

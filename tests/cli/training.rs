@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A model that trains in a second, from shipped dialogues.
-fn project(train: &str, watch: &str) -> Project {
+pub(crate) fn project(train: &str, watch: &str) -> Project {
     let project = Project::new();
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/data/dialogues.txt");
     project.write("corpus.txt", &fs::read_to_string(corpus).unwrap());
@@ -37,7 +37,7 @@ stages:
 }
 
 /// The step of the newest checkpoint.
-fn newest(project: &Project) -> Option<u64> {
+pub(crate) fn newest(project: &Project) -> Option<u64> {
     let attempts = fs::read_dir(project.path(".tinylm/work")).ok()?.flatten();
     let folders = attempts.filter_map(|key| fs::read_dir(key.path().join("checkpoints")).ok());
     let names = folders.flat_map(|folder| folder.flatten().map(|entry| entry.file_name()));
@@ -46,7 +46,7 @@ fn newest(project: &Project) -> Option<u64> {
 }
 
 /// Where the artifact stands in the store, which is its digest.
-fn model(project: &Project) -> PathBuf {
+pub(crate) fn model(project: &Project) -> PathBuf {
     let folder = project.artifact_folder("model");
     folder
         .strip_prefix(project.path(".tinylm"))

@@ -1,7 +1,7 @@
 //! Why training ends before its time, and what to do about it.
 
 use crate::{
-    batches::BatchError, checkpoint::CheckpointError, engine::EngineError,
+    batches::BatchError, checkpoint::CheckpointError, engine::EngineError, machine::Device,
     reduction::ReductionError, schedule::ScheduleError, shards::ShardsError, state::State,
 };
 
@@ -34,8 +34,8 @@ pub enum TrainError {
     #[error("`{name}` is {value}, and must be above 0")]
     NotPositive { name: &'static str, value: f64 },
     #[error(
-        "training with {} at a time needs {needed_mb} MB of memory, and {available_mb} MB are free",
-        rows(*.micro_batch)
+        "training with {} at a time needs {needed_mb} MB of memory, and {available_mb} MB are free{}",
+        rows(*.micro_batch), on_a_gpu(*.device)
     )]
     Memory {
         micro_batch: usize,
@@ -43,6 +43,7 @@ pub enum TrainError {
         /// Of it for the model itself.
         model_mb: u64,
         available_mb: u64,
+        device: Device,
     },
     #[error("the checkpoint in this folder belongs to another training: its `{0}` is another")]
     OtherTraining(&'static str),
@@ -76,6 +77,14 @@ pub enum TrainError {
     },
     #[error("stopped at step {step}")]
     Cancelled { step: u64 },
+}
+
+/// Where memory is short, if it is not this machine's own.
+fn on_a_gpu(device: Device) -> String {
+    match device {
+        Device::Cpu => String::new(),
+        device => format!(" on `{device}`"),
+    }
 }
 
 fn rows(n: usize) -> String {
@@ -117,6 +126,10 @@ impl TrainError {
             }
             Self::NoSteps(_) => "set more `epochs` or `steps`".to_owned(),
             Self::NotPositive { name, .. } => format!("set `{name}` to a positive number"),
+            Self::Memory { device, .. } if *device != Device::Cpu => {
+                "end what else uses that GPU, set a smaller `micro_batch` or `context`, or take `--device cpu`"
+                    .to_owned()
+            }
             Self::Memory {
                 model_mb,
                 available_mb,

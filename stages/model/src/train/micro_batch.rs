@@ -45,6 +45,7 @@ pub(super) fn fits(
             needed_mb: estimate.total() >> 20,
             model_mb: estimate.model() >> 20,
             available_mb: available >> 20,
+            device: machine.device,
         }),
         _ => Ok(()),
     }
