@@ -123,6 +123,9 @@ pub(crate) enum Command {
     /// Carry out one stage, as told on standard input
     #[command(hide = true)]
     ExecStage,
+    /// Say whether the first GPU computes what this processor does
+    #[command(hide = true)]
+    TryGpu,
     /// Carry out the light stages of a pool, on a node of a cluster
     #[command(hide = true)]
     ExecPool {

@@ -12,11 +12,10 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
-use tinylm_model::machine::Machine;
 use tinylm_pipeline::{
-    Context, Device, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
-    Resolve, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
-    secrets::Secrets, settings::NotADevice, spec::Experiment, threads,
+    Context, Executor, Happened, Interrupt, Mirror, Observer, Outcome, Processes, Recorder,
+    Resolve, RunDevice, RunOptions, Runner, Settled, Site, Slurm, StageError, pushing::Pusher,
+    secrets::Secrets, spec::Experiment, threads,
 };
 use tinylm_registry::{
     Claim, Claimant, Error, Holder, Home, Lock, Patient, Registry, Run, RunSource, Status, names,
@@ -26,6 +25,7 @@ use tinylm_remote::{Mode, Remote, SharedRun, SharedStage};
 
 use crate::{
     console::Console,
+    device::device_of_run,
     experiment::shell_word,
     failure::{DAMAGED, Failure, STAGE_FAILED},
     history::last_recipe,
@@ -48,7 +48,8 @@ pub(crate) struct HowArgs {
     /// Threads, divided among running stages
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
-    /// Where models are trained and read: auto, cpu, cuda, cuda:N, several as cuda:N,M, or gpu for any maker's
+    /// Where models are trained and read: cpu, cuda, cuda:N, several as cuda:N,M, gpu for any maker's, or
+    /// auto: NVIDIA's first if it computes what the CPU does, otherwise the CPU
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// Finish what does not depend on a failed stage
@@ -352,7 +353,7 @@ impl Job<'_> {
             seed: Some(self.experiment.seed),
             started_at: now_ms(),
             host: host(),
-            device: self.device()?.to_string(),
+            device: self.device()?.1,
             git_commit,
             git_dirty,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -383,13 +384,9 @@ impl Job<'_> {
         Ok(resolved)
     }
 
-    fn device(&self) -> Result<Device, Failure> {
-        let device = device(&self.how.device)?;
-        match (device, &self.ground.site) {
-            // A node may have what this machine has not.
-            (_, None) => has(device).map(|()| device),
-            (device, _) => Ok(device),
-        }
+    /// What it computes on, and the word for that.
+    fn device(&self) -> Result<(RunDevice, String), Failure> {
+        device_of_run(&self.how.device, self.ground.site.is_none())
     }
 
     fn options(&self, run_name: &str) -> Result<RunOptions, Failure> {
@@ -403,7 +400,7 @@ impl Job<'_> {
             force: self.force.to_vec(),
             n_jobs: self.how.jobs.map_or(n_at_once, NonZero::get),
             n_threads: self.how.threads.map_or(n_cores, NonZero::get),
-            device: self.device()?,
+            device: self.device()?.0,
             keep_going: self.how.keep_going,
             resolve: self.resolve,
         })
@@ -651,35 +648,6 @@ pub(crate) fn local_digests(context: &Context, experiment: &Experiment) -> Resul
 /// A stage's error before anything ran is a mistake in the file.
 fn before_running(error: tinylm_pipeline::StageError) -> Failure {
     Failure::from(error).before_running()
-}
-
-/// What computes again what a run computed: what is asked for, and without a word what it ran on.
-pub(crate) fn device_of(asked: &str, run: &Run) -> String {
-    match asked == AUTO && run.device.parse::<Device>().is_ok() {
-        true => run.device.clone(),
-        false => asked.to_owned(),
-    }
-}
-
-/// Without a word.
-const AUTO: &str = "auto";
-
-pub(crate) fn device(asked: &str) -> Result<Device, Failure> {
-    // A GPU is taken when it is asked for, until the engine for it has been seen to be right on a card.
-    if asked == AUTO {
-        return Ok(Device::Cpu);
-    }
-    asked.parse().map_err(|error: NotADevice| {
-        let help = "there is `auto`, `cpu`, `cuda`, `cuda:N`, several as `cuda:N,M`, and `gpu`";
-        Failure::wrong(error.to_string()).help(help)
-    })
-}
-
-fn has(device: Device) -> Result<(), Failure> {
-    Machine::with(device).map(drop).map_err(|why| {
-        let help = "`--device cpu` works here; `tinylm doctor` says what it finds";
-        Failure::wrong(format!("`{device}` cannot be used: {why}")).help(help)
-    })
 }
 
 /// The settings of all stages, as one text.

@@ -10,6 +10,7 @@ mod completions;
 mod console;
 mod dag;
 mod datasets;
+mod device;
 mod digests;
 mod doctor;
 mod driver;
@@ -98,6 +99,10 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     if let Command::ExecStage = cli.command {
         return exec_stage();
     }
+    if let Command::TryGpu = cli.command {
+        device::try_gpu();
+        return Ok(());
+    }
     if let Command::ExecJob { folder, submission } = &cli.command {
         return exec_job(folder, *submission);
     }
@@ -157,6 +162,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Command::Update(args) => update::update(&project, args),
         Command::Completions(args) => completions::print(args),
         Command::ExecStage
+        | Command::TryGpu
         | Command::ExecJob { .. }
         | Command::ExecPool { .. }
         | Command::ExecArray { .. } => Ok(()),

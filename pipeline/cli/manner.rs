@@ -13,7 +13,7 @@ use tinylm_model::{config::ReadPrecision, folder::Which, sampler::Sampling};
 use tinylm_pipeline::{Device, settings::Choice};
 use tinylm_stages::shared::speak::Manner;
 
-use crate::{failure::Failure, job::device, project::now_ms};
+use crate::{device::device, failure::Failure, project::now_ms};
 
 /// Other spellings of a flag, by its name.
 pub(crate) const SPELLINGS: &[(&str, &[&str])] = &[

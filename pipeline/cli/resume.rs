@@ -16,10 +16,12 @@ use tinylm_pipeline::{
 use tinylm_registry::{Life, Registry, Run, RunQuery, Status};
 
 use crate::{
-    completions, driver,
+    completions,
+    device::device_of,
+    driver,
     experiment::shell_word,
     failure::Failure,
-    job::{Ground, HowArgs, Job, all_settings, device_of, local_digests},
+    job::{Ground, HowArgs, Job, all_settings, local_digests},
     lookup::runs_of_its_sweep,
     output::{print_line, say},
     project::{Project, quoted},

@@ -13,8 +13,8 @@ use tinylm_serve::{Options, Served, serve};
 
 use crate::{
     completions,
+    device::device,
     failure::Failure,
-    job::device,
     manner::{at_least_one, choice, n_threads},
     model,
     output::say,

@@ -25,10 +25,11 @@ use tinylm_reports::wrapped;
 use crate::{
     completions,
     console::Console,
+    device::{device_of, device_of_run},
     digests,
     failure::{Failure, STAGE_FAILED},
     host::host_name,
-    job::{Ground, device, device_of, n_threads, start_hashing_threads},
+    job::{Ground, n_threads, start_hashing_threads},
     output::print_json,
     project::{self, Project, quoted},
     push::hold_store,
@@ -173,7 +174,7 @@ fn options(args: &VerifyArgs, run: &Run) -> Result<RunOptions, Failure> {
         force: Vec::new(),
         n_jobs: 1,
         n_threads: args.threads.map_or_else(n_threads, NonZero::get),
-        device: device(&device_of(&args.device, run))?,
+        device: device_of_run(&device_of(&args.device, run), true)?.0,
         keep_going: true,
         resolve: Resolve::IfNew,
     })

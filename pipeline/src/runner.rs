@@ -7,10 +7,10 @@ use tinylm_registry::KeyRecord;
 
 use crate::{
     context::{Context, Resolve},
+    device::RunDevice,
     executor::Executor,
     observe::{Happened, Observer},
     plan::History,
-    settings::Device,
     spec::Experiment,
     wish::Interrupt,
 };
@@ -26,7 +26,7 @@ pub struct RunOptions {
     pub n_jobs: usize,
     pub n_threads: usize,
     /// Where stages that can compute there do.
-    pub device: Device,
+    pub device: RunDevice,
     pub keep_going: bool,
     pub resolve: Resolve,
 }

@@ -43,7 +43,8 @@ impl Runner<'_> {
                 let n_free = self.options.n_jobs.max(1) - running.len();
                 let starting = &ready[..ready.len().min(n_free)];
                 running.extend(starting);
-                let n_threads = self.options.n_threads / n_at_work(&running, self.options.device);
+                let n_threads =
+                    self.options.n_threads / n_at_work(&running, self.options.device.known());
                 for &stage in starting {
                     started.insert(&stage.name);
                     let worker = Worker {

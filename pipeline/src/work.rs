@@ -38,7 +38,7 @@ impl Work<'_> {
 
     /// Returns where this stage computes.
     pub(crate) fn device(&self) -> Device {
-        self.stage.kind.device(self.runner.options.device)
+        self.stage.kind.device(self.runner.options.device.known())
     }
 
     /// Returns the folder of all attempts at a key.

@@ -69,6 +69,7 @@ impl Worker<'_> {
                 ..self.hit(key, &record)
             });
         }
+        self.look_for_device();
         let device = Exclusive::Device(self.work.device());
         let _device = match self.work.stage.kind.heavy {
             true => Some(self.claim(device)?),
@@ -212,6 +213,18 @@ impl Worker<'_> {
     }
 
     /// Waits for a claim, saying who has it.
+    fn look_for_device(&self) {
+        let Work { runner, stage, .. } = &self.work;
+        if stage.kind.on_device {
+            runner.options.device.look(|message| {
+                runner.observer.see(&Happened::Warned {
+                    stage: &stage.name,
+                    message,
+                });
+            });
+        }
+    }
+
     fn claim(&self, what: Exclusive) -> Result<Claimed, StageError> {
         let Work { runner, stage, .. } = &self.work;
         let note = format!(

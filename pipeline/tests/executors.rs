@@ -256,7 +256,7 @@ impl Project {
                 force: force.iter().map(|name| (*name).to_owned()).collect(),
                 n_jobs: 4,
                 n_threads: 1,
-                device: tinylm_pipeline::Device::Cpu,
+                device: tinylm_pipeline::Device::Cpu.into(),
                 keep_going: false,
                 resolve: Resolve::IfNew,
             },

@@ -69,7 +69,8 @@ pub(crate) fn machine_line(run: &Run) -> String {
     let figure = |name: &str| run.host.get(name).and_then(Value::as_u64);
     parts.extend(figure("cores").map(|n| counted(n as usize, "core")));
     parts.extend(figure("memory_bytes").map(bytes));
-    if !run.device.is_empty() {
+    // What `auto` found is told with each stage.
+    if !matches!(run.device.as_str(), "" | "auto") {
         parts.push(format!("on {}", run.device));
     }
     parts.join(", ")

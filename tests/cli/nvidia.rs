@@ -225,3 +225,43 @@ fn a_card_that_cannot_train_is_refused_before_anything_runs() {
         "{doctor}"
     );
 }
+
+#[test]
+fn auto_takes_a_gpu_that_computes_what_the_processor_does() {
+    let Some(driver) = gpus() else { return };
+    let project = project("steps: 4", "");
+    let trained = |setting: &str, (what, value): (&str, &str)| {
+        let args = format!("run train.yaml -v -S model.train.lr={setting}");
+        let mut command = with_gpus(&project, &args, driver);
+        project.output(command.env(what, value)).success().stderr
+    };
+    let on_the_gpu = "model: trains on Emulated GPU, sm_90a, own products";
+    let told = trained("1e-3", ("NVIDIA_GPUS", "1"));
+    assert!(told.contains(on_the_gpu), "{told}");
+    // Where all is made nobody asks a driver, which takes a while to start.
+    let told = trained("1e-3", ("NVIDIA_CRASHES", "1"));
+    assert!(!told.contains("GPU"), "{told}");
+
+    let all_the_same = "the processor computes; `--device cuda` takes the GPU all the same";
+    let faults = [
+        (
+            "NVIDIA_WITHOUT",
+            "adam",
+            "Emulated GPU is not taken: in f32, after 2 steps of a small model, its loss is",
+        ),
+        (
+            "NVIDIA_CAPABILITY",
+            "75",
+            "GPU 0 has compute capability 7.5",
+        ),
+        ("NVIDIA_CRASHES", "1", "trying the GPU ended with signal: 6"),
+    ];
+    for (idx, (what, value, why)) in faults.into_iter().enumerate() {
+        let told = trained(&format!("{}e-3", idx + 2), (what, value));
+        assert!(told.contains(why) && told.contains(all_the_same), "{told}");
+        assert!(!told.contains("trains on"), "{told}");
+    }
+    // A driver without a card is nothing to talk about.
+    let told = trained("9e-3", ("NVIDIA_GPUS", "0"));
+    assert!(!told.contains("GPU"), "{told}");
+}

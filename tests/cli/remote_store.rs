@@ -94,7 +94,7 @@ fn run(project: &Project, shelf: &Arc<Shelf>) -> Vec<Settled> {
         force: Vec::new(),
         n_jobs: 1,
         n_threads: 1,
-        device: tinylm_pipeline::Device::Cpu,
+        device: tinylm_pipeline::Device::Cpu.into(),
         keep_going: false,
         resolve: Resolve::IfNew,
     };

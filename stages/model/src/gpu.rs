@@ -26,9 +26,11 @@ mod reader;
 mod tape;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trial;
 
-pub use cuda::{Found, find};
+pub use cuda::{Found, find, is_driver_here};
 pub use engine::GpuEngine;
 #[cfg(feature = "gpu")]
 pub use portable::{FoundPortable, SOFTWARE, find_portable};
 pub(crate) use reader::{GpuReader, OnDevice, Read};
+pub use trial::trial;

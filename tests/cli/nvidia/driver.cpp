@@ -4,7 +4,8 @@
 //
 // A call needs a context on its thread, and memory belongs to a GPU, as with the real one. Set from outside:
 // NVIDIA_GPUS how many, NVIDIA_CAPABILITY such as 90, NVIDIA_TAKEN what others hold of the memory
-// of each, NVIDIA_FULL_AT bytes of which nothing warns, NVIDIA_LOST_AFTER the launches after which none works any more.
+// of each, NVIDIA_FULL_AT bytes of which nothing warns, NVIDIA_LOST_AFTER the launches after which none works any more,
+// NVIDIA_WITHOUT a kernel that does nothing, and NVIDIA_CRASHES that the first call ends the process.
 #include <map>
 #include <mutex>
 #include <string>
@@ -54,7 +55,10 @@ int copy(void* to, const void* from, u64 device, size_t bytes) {
 }  // namespace
 
 extern "C" {
-int cuInit(unsigned) { return count() ? SUCCESS : NO_DEVICE; }
+int cuInit(unsigned) {
+  if (getenv("NVIDIA_CRASHES")) abort();
+  return count() ? SUCCESS : NO_DEVICE;
+}
 
 int cuDeviceGetCount(int* n) {
   *n = count();
@@ -163,6 +167,8 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
     for (int i = 0; kernel.letters[i]; ++i)
       if (kernel.letters[i] == 'p' && *(u64*)arguments[i] && !is_ours(*(u64*)arguments[i], 1)) return INVALID_VALUE;
   }
+  const char* without = getenv("NVIDIA_WITHOUT");
+  if (without && !strcmp(without, kernel.name)) return SUCCESS;
   auto fault = emulator::launch(kernel.call, {x, y, z}, {block_x, block_y, block_z}, shared, arguments, 0);
   if (!fault) return SUCCESS;
   fprintf(stderr, "%s: %s\n", kernel.name, fault);

@@ -44,6 +44,12 @@ fn image(capability: (i32, i32)) -> (&'static [u8], &'static str) {
     }
 }
 
+/// Whether there is a driver, which is not asked anything: it takes a while to start.
+pub fn is_driver_here() -> bool {
+    // SAFETY: only tries to load the library.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Looks for the GPU of this number; the error says what is missing.
 pub fn find(number: usize) -> std::result::Result<Found, String> {
     let device = device(number)?;
@@ -57,8 +63,7 @@ pub fn find(number: usize) -> std::result::Result<Found, String> {
 }
 
 fn device(number: usize) -> std::result::Result<sys::CUdevice, String> {
-    // SAFETY: only tries to load the library.
-    if !unsafe { sys::is_culib_present() } {
+    if !is_driver_here() {
         return Err("no libcuda: no NVIDIA driver is installed here".to_owned());
     }
     driver::init()

@@ -219,7 +219,7 @@ fn a_gpu_goes_on_where_a_cpu_stopped_and_back() {
 }
 
 /// A library whose sources have a fault.
-fn faulty(file: &str, right: &str, wrong: &str) -> &'static Library {
+pub(crate) fn faulty(file: &str, right: &str, wrong: &str) -> &'static Library {
     let change = |at: &str, text: &str| {
         if at != file {
             return text.to_owned();
