@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::harness::Project;
 
-const TAUGHT: &str = "\
+pub(crate) const TAUGHT: &str = "\
 name: taught
 stages:
   rows:

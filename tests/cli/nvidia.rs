@@ -14,9 +14,10 @@ use std::{
 use insta::assert_snapshot;
 
 use crate::{
+    adapters::TAUGHT,
     harness::{Output, Project, signal, wait_until},
     skipped::skipped,
-    training::{model, newest, project},
+    training::{model, newest, project, stands_at},
 };
 
 const KERNELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/model/src/gpu/kernels");
@@ -164,6 +165,25 @@ fn four_gpus_make_the_bytes_of_one() {
         model(&project)
     });
     assert_eq!(one, four);
+}
+
+/// The others are given the base, which no step tells of.
+#[test]
+fn an_adapter_is_trained_by_two_gpus_to_the_bytes_of_one() {
+    let Some(driver) = gpus() else { return };
+    let taught = TAUGHT.replace(
+        "steps: 60, batch: 2",
+        "steps: 4, batch: 2, micro_batch: 1, leaves: 2, batching: padded",
+    );
+    let [one, two] = ["cuda:0", "cuda:0,1"].map(|device| {
+        let project = Project::new();
+        project.write("taught.yaml", &taught);
+        let args = format!("run taught.yaml --until taught --device {device}");
+        let mut command = with_gpus(&project, &args, driver);
+        project.output(command.env("NVIDIA_GPUS", "2")).success();
+        stands_at(&project, "taught")
+    });
+    assert_eq!(one, two);
 }
 
 /// A run that a card ends, and what is said of it.

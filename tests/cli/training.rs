@@ -45,13 +45,17 @@ pub(crate) fn newest(project: &Project) -> Option<u64> {
     steps.max()
 }
 
-/// Where the artifact stands in the store, which is its digest.
-pub(crate) fn model(project: &Project) -> PathBuf {
-    let folder = project.artifact_folder("model");
+/// Where a stage's artifact stands in the store, which is its digest.
+pub(crate) fn stands_at(project: &Project, stage: &str) -> PathBuf {
+    let folder = project.artifact_folder(stage);
     folder
         .strip_prefix(project.path(".tinylm"))
         .unwrap()
         .to_owned()
+}
+
+pub(crate) fn model(project: &Project) -> PathBuf {
+    stands_at(project, "model")
 }
 
 #[test]

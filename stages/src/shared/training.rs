@@ -184,8 +184,14 @@ impl Training<'_> {
             others if others.is_empty() => train_with(engine, &mut Group::new(io, n_ranks)),
             others => {
                 let (config, how) = (config.clone(), engine.settings().clone());
+                // What it trains is told to all; what an adapter is on is not trained.
+                let base = self.adapter.as_ref().map(|_| engine.weights());
+                let base = base.transpose().map_err(|error| explained(&error))?;
                 let make = |idx: usize| {
-                    let engine = GpuEngine::new(others[idx], config.clone(), how.clone(), 0)?;
+                    let mut engine = GpuEngine::new(others[idx], config.clone(), how.clone(), 0)?;
+                    if let Some(base) = &base {
+                        engine.load_weights(base)?;
+                    }
                     Ok(Box::new(engine) as Box<dyn Engine>)
                 };
                 let names = others.iter().map(Device::to_string);
@@ -239,12 +245,6 @@ impl Training<'_> {
         let gpus = io.device().each();
         if gpus.len() == 1 {
             return Ok(Vec::new());
-        }
-        if self.adapter.is_some() {
-            let message = "an adapter is trained on one GPU: the others do not know its base";
-            let first = io.device().alone();
-            let help = format!("give `--device {first}`");
-            return Err(StageError::new(message).help(help).is_final());
         }
         let n_leaves = self.n_leaves(&format!("{} GPUs", gpus.len()))?;
         Ok(gpus.into_iter().take(n_leaves).skip(1).collect())
