@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tinylm_model::folder::SHAPE_NAME;
 use tinylm_pipeline::{At, StageError};
 
 use crate::shared::{
@@ -171,6 +172,11 @@ fn no_such_file(file: &str, files: &Files) -> StageError {
 }
 
 fn no_model(files: &Files) -> StageError {
+    if files.contains_key(SHAPE_NAME) {
+        return StageError::new(format!("with `{SHAPE_NAME}` these files are a model as tinylm keeps it"))
+            .help("`tinylm chat FOLDER` and `tinylm serve FOLDER` read it as it is; `tinylm export` writes what can be imported")
+            .is_final();
+    }
     let names: Vec<&str> = files.keys().take(10).map(String::as_str).collect();
     StageError::new(format!("there is no model among these files: {}", names.join(", ")))
         .help("`config.json` with safetensors files, a `.gguf`, or a `.bin` of llama2.c with `tokenizer.bin` can be imported; `files` of the download chooses what is brought")

@@ -152,8 +152,9 @@ fn a_model_without_a_template_continues_texts() {
 
 #[test]
 fn what_is_no_model_is_refused_with_what_would_be_one() {
-    let changes: [fn(&Path); 6] = [
+    let changes: [fn(&Path); 7] = [
         |folder| fs::remove_file(folder.join("config.json")).unwrap(),
+        |folder| fs::rename(folder.join("config.json"), folder.join("tinylm.json")).unwrap(),
         |folder| fs::rename(folder.join("model.safetensors"), folder.join("weights")).unwrap(),
         |folder| {
             fs::rename(
@@ -196,6 +197,7 @@ fn what_is_no_model_is_refused_with_what_would_be_one() {
     }
     insta::assert_snapshot!(messages.join("\n"), @"
     there is no model among these files: model.safetensors, tokenizer.json 
+    with `tinylm.json` these files are a model as tinylm keeps it 
     there is no model among these files: config.json, tokenizer.json, weights 
     `pytorch_model.bin` is a pickle, which is a program and is not run here 
     `model.safetensors` is a pickle, which is a program and is not run here 
