@@ -7,14 +7,20 @@
 //! A dialogue that has grown past the model's context loses its oldest turns, a user's
 //! with the answer to it; the system turn stays. What was left out is told, not hidden.
 
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod prompt;
+mod several;
+mod spoken;
+mod variety;
+
 use std::{path::Path, sync::Arc};
 
 use tinylm_model::{
     config::ReadPrecision,
     folder::Which,
-    generate::{
-        Continuation, FeedError, GenerateError, Left, Model, OpenError, Rules, Session, Step,
-    },
+    generate::{Continuation, Left, Model, Rules, Session, Step},
     sampler::{Candidate, Sampling},
 };
 use tinylm_pipeline::{Device, StageError, StageIo};
@@ -22,61 +28,20 @@ use tinylm_pipeline::{Device, StageError, StageIo};
 use crate::shared::{
     computer,
     template::Role,
-    tokens::{DecodeStream, Tokenizer, TokensError},
+    tokens::{Tokenizer, TokensError},
 };
+
+pub use error::SpeakError;
+pub use prompt::Prompt;
+pub(crate) use prompt::narrow;
+pub use spoken::Spoken;
+pub use variety::Variety;
 
 /// A session of a model, with the model's tokenizer.
 pub struct Speaker {
     session: Session,
     tokenizer: Arc<Tokenizer>,
     n_threads: usize,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SpeakError {
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Tokens(#[from] TokensError),
-    #[error(
-        "the tokenizer has {tokens} tokens and the model {vocab_size}: they do not belong together"
-    )]
-    Mismatch { tokens: usize, vocab_size: usize },
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    #[error(transparent)]
-    Feed(#[from] FeedError),
-    #[error("`{0}` of the prompt is outside what the model can read")]
-    Id(u32),
-    #[error("threads cannot be started: {0}")]
-    Threads(String),
-}
-
-impl SpeakError {
-    /// What helps where it is the GPU's fault, so that another device, or the same one later, may do.
-    pub fn help(&self) -> Option<&'static str> {
-        let is_of_device = match self {
-            SpeakError::Open(error) => matches!(error, OpenError::Device(_)),
-            SpeakError::Feed(error) | SpeakError::Generate(GenerateError::Feed(error)) => {
-                matches!(error, FeedError::Device(_))
-            }
-            _ => false,
-        };
-        is_of_device.then_some("`--device cpu` reads it here; `tinylm doctor` tells of the GPU")
-    }
-}
-
-impl From<SpeakError> for StageError {
-    fn from(error: SpeakError) -> StageError {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let failed = StageError::new(error.to_string());
-        let mut failed = match error.help() {
-            Some(help) => failed.help(help),
-            None => failed.is_final(),
-        };
-        failed.cause = cause.filter(|cause| *cause != failed.message);
-        failed
-    }
 }
 
 /// How an answer is made.
@@ -104,77 +69,6 @@ impl Default for Manner {
             nonstop: false,
             n_candidates: 0,
         }
-    }
-}
-
-/// Ids to be continued.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    pub ids: Vec<u16>,
-    /// How many at the beginning stay when the context is full.
-    pub n_stay: usize,
-    /// Turns that were left out because the context is too short for all.
-    pub n_turns_left_out: usize,
-}
-
-impl Prompt {
-    /// A text to be continued, behind the mark that texts begin with, if they do.
-    pub fn of_text(tokenizer: &Tokenizer, text: &str) -> Result<Prompt, SpeakError> {
-        let begin = tokenizer.generation().bos_id;
-        let mut ids: Vec<u32> = begin.into_iter().collect();
-        let n_stay = ids.len();
-        ids.extend(tokenizer.encode(text)?);
-        Ok(Prompt {
-            ids: narrow(&ids)?,
-            n_stay,
-            n_turns_left_out: 0,
-        })
-    }
-
-    /// A dialogue of which the next turn is the model's, as much of it as the context holds
-    /// beside an answer of some length.
-    pub fn of_chat(
-        tokenizer: &Tokenizer,
-        system: Option<&str>,
-        turns: &[(Role, String)],
-        (context, max_tokens): (usize, usize),
-    ) -> Result<Prompt, SpeakError> {
-        let room = context - max_tokens.min(context / 2);
-        let system: Vec<(Role, &str)> = system
-            .map(|text| (Role::System, text))
-            .into_iter()
-            .collect();
-        let frame = tokenizer.render_chat(&system, true)?;
-        let without = |first: usize| {
-            let turns = turns[first..]
-                .iter()
-                .map(|(role, text)| (*role, text.as_str()));
-            let all: Vec<(Role, &str)> = system.iter().copied().chain(turns).collect();
-            tokenizer.render_chat(&all, true)
-        };
-        let (mut first, mut ids) = (0, without(0)?);
-        if ids.len() > room {
-            // Halved again and again: one exchange less at a time would render a long dialogue as
-            // often as it has turns.
-            let starts = exchanges(turns);
-            let (mut low, mut high) = (1, starts.len().saturating_sub(1));
-            while low < high {
-                let middle = low.midpoint(high);
-                match without(starts[middle])?.len() <= room {
-                    true => high = middle,
-                    false => low = middle + 1,
-                }
-            }
-            // A single turn that does not fit is cropped when it is read.
-            first = starts.get(high).copied().unwrap_or(0);
-            ids = without(first)?;
-        }
-        let n_stay = frame.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-        Ok(Prompt {
-            ids: narrow(&ids)?,
-            n_stay: n_stay.min(context / 2),
-            n_turns_left_out: first,
-        })
     }
 }
 
@@ -441,175 +335,6 @@ pub fn check_pair(model: &Model, tokenizer: &Tokenizer) -> Result<(), SpeakError
     }
 }
 
-/// Where exchanges begin: the first turn, and every later one of the user.
-fn exchanges(turns: &[(Role, String)]) -> Vec<usize> {
-    let begins = |(idx, (role, _)): (usize, &(Role, String))| {
-        (idx == 0 || *role == Role::User).then_some(idx)
-    };
-    turns.iter().enumerate().filter_map(begins).collect()
-}
-
-pub(crate) fn narrow(ids: &[u32]) -> Result<Vec<u16>, SpeakError> {
-    let narrowed = ids
-        .iter()
-        .map(|&id| u16::try_from(id).map_err(|_| SpeakError::Id(id)));
-    narrowed.collect()
-}
-
-/// Ids that become text as they come: whole characters, and nothing that may become a stop text.
-pub struct Spoken<'a> {
-    stream: DecodeStream<'a>,
-    held_back: HeldBack<'a>,
-}
-
-impl<'a> Spoken<'a> {
-    pub fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Spoken<'a> {
-        Spoken {
-            stream: tokenizer.decode_stream(),
-            held_back: HeldBack::new(stops),
-        }
-    }
-
-    /// Takes one id and returns what can be said now.
-    pub fn push(&mut self, id: u16) -> Result<String, TokensError> {
-        let piece = self.stream.push(u32::from(id))?;
-        Ok(self.held_back.push(&piece))
-    }
-
-    /// Whether a stop text has come.
-    pub fn is_stopped(&self) -> bool {
-        self.held_back.stopped
-    }
-
-    pub fn finish(mut self) -> Result<Finished, TokensError> {
-        let mut rest = self.held_back.push(&self.stream.finish()?);
-        rest.push_str(&self.held_back.finish());
-        Ok(Finished {
-            text: self.held_back.text,
-            rest,
-            is_stopped: self.held_back.stopped,
-        })
-    }
-}
-
-pub struct Finished {
-    /// All that was said.
-    pub text: String,
-    /// The end of it that was held back.
-    pub rest: String,
-    /// Whether a stop text has come, which half a character at the very end may be a part of.
-    pub is_stopped: bool,
-}
-
-/// Text on its way out: what could be the beginning of a stop text waits.
-struct HeldBack<'a> {
-    stops: &'a [String],
-    /// Everything that has gone out.
-    text: String,
-    waiting: String,
-    stopped: bool,
-}
-
-impl<'a> HeldBack<'a> {
-    fn new(stops: &'a [String]) -> HeldBack<'a> {
-        HeldBack {
-            stops,
-            text: String::new(),
-            waiting: String::new(),
-            stopped: false,
-        }
-    }
-
-    /// Returns what can go out now.
-    fn push(&mut self, piece: &str) -> String {
-        if self.stopped {
-            return String::new();
-        }
-        self.waiting.push_str(piece);
-        let stops = self.stops.iter().filter(|stop| !stop.is_empty());
-        let found = stops
-            .clone()
-            .filter_map(|stop| self.waiting.find(stop))
-            .min();
-        if let Some(at) = found {
-            self.stopped = true;
-            self.waiting.truncate(at);
-            return self.finish();
-        }
-        let longest = stops
-            .map(|stop| overlap(&self.waiting, stop))
-            .max()
-            .unwrap_or(0);
-        let kept = self.waiting.split_off(self.waiting.len() - longest);
-        let out = std::mem::replace(&mut self.waiting, kept);
-        self.text.push_str(&out);
-        out
-    }
-
-    fn finish(&mut self) -> String {
-        let out = std::mem::take(&mut self.waiting);
-        self.text.push_str(&out);
-        out
-    }
-}
-
-/// Length of the longest end of `text` with which `stop` begins.
-fn overlap(text: &str, stop: &str) -> usize {
-    let ends = stop.char_indices().map(|(at, c)| at + c.len_utf8());
-    let short = ends.take_while(|len| *len < stop.len() && *len <= text.len());
-    let fitting = short.filter(|len| text.ends_with(&stop[..*len]));
-    fitting.max().unwrap_or(0)
-}
-
-/// How varied some texts are, by words in lower case.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Variety {
-    /// Different words among all words of all texts.
-    pub distinct_1: f64,
-    /// Different pairs of neighbouring words among all pairs.
-    pub distinct_2: f64,
-    /// Runs of four words that stood in the same text before, among all such runs.
-    pub repetition: f64,
-}
-
-impl Variety {
-    pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Variety {
-        let texts: Vec<Vec<String>> = texts
-            .into_iter()
-            .map(|text| text.split_whitespace().map(str::to_lowercase).collect())
-            .collect();
-        let (mut n_runs, mut n_repeated) = (0, 0);
-        for words in &texts {
-            let mut seen = std::collections::BTreeSet::new();
-            for run in words.windows(4) {
-                n_runs += 1;
-                n_repeated += usize::from(!seen.insert(run));
-            }
-        }
-        Variety {
-            distinct_1: distinct(&texts, 1),
-            distinct_2: distinct(&texts, 2),
-            repetition: share(n_repeated, n_runs),
-        }
-    }
-}
-
-fn distinct(texts: &[Vec<String>], n: usize) -> f64 {
-    let runs = texts.iter().flat_map(|words| words.windows(n));
-    let different: std::collections::BTreeSet<&[String]> = runs.clone().collect();
-    share(different.len(), runs.count())
-}
-
-/// 0 of 0 is 0: no text repeats nothing.
-fn share(n: usize, of: usize) -> f64 {
-    n as f64 / of.max(1) as f64
-}
-
-mod several;
-
-#[cfg(test)]
-pub(crate) mod fixture;
-
 #[cfg(test)]
 mod tests {
     use tinylm_model::config::ModelConfig;
@@ -759,63 +484,5 @@ mod tests {
         let speaker = Speaker::open(dir.path(), Which::Best, ReadPrecision::Bf16, 2).unwrap();
         assert!(!speaker.is_chat());
         assert_eq!(speaker.text_prompt("ab").unwrap().ids, [97, 98]);
-    }
-
-    fn out(stops: &[&str], pieces: &[&str]) -> (Vec<String>, String) {
-        let stops: Vec<String> = stops.iter().map(ToString::to_string).collect();
-        let mut held_back = HeldBack::new(&stops);
-        let mut parts: Vec<String> = pieces.iter().map(|piece| held_back.push(piece)).collect();
-        parts.push(held_back.finish());
-        assert_eq!(parts.concat(), held_back.text);
-        (parts, held_back.text)
-    }
-
-    #[test]
-    fn what_could_become_a_stop_text_waits() {
-        let (parts, _) = out(&["\nUser:"], &["fine", " .\n", "Us", "ers are", " fine"]);
-        assert_eq!(parts, ["fine", " .", "", "\nUsers are", " fine", ""]);
-    }
-
-    #[test]
-    fn a_stop_text_ends_and_is_left_out() {
-        let (_, text) = out(&["\nUser:", "##"], &["fine .\nUs", "er: and", " you"]);
-        assert_eq!(text, "fine .");
-        let (_, text) = out(&["##", "\nUser:"], &["a#", "b##c\nUser:"]);
-        assert_eq!(text, "a#b");
-        let (_, text) = out(&[], &["a", "b"]);
-        assert_eq!(text, "ab");
-        let (_, text) = out(&["é!"], &["caf", "é", "!x"]);
-        assert_eq!(text, "caf");
-    }
-
-    #[test]
-    fn an_end_that_only_might_have_been_a_stop_goes_out() {
-        let (parts, _) = out(&["abc"], &["xab"]);
-        assert_eq!(parts, ["x", "ab"]);
-    }
-
-    #[test]
-    fn exchanges_leave_whole() {
-        let turn = |role| (role, String::new());
-        let turns = [
-            Role::User,
-            Role::Assistant,
-            Role::User,
-            Role::User,
-            Role::Assistant,
-        ]
-        .map(turn);
-        assert_eq!(exchanges(&turns), [0, 2, 3]);
-    }
-
-    #[test]
-    fn variety_counts_words_and_runs() {
-        let variety = Variety::of(["a b a b", "A c"]);
-        assert_eq!(variety.distinct_1, 3.0 / 6.0);
-        assert_eq!(variety.distinct_2, 3.0 / 4.0);
-        assert_eq!(variety.repetition, 0.0);
-        let loop_ = Variety::of(["no no no no no no"]);
-        assert_eq!(loop_.repetition, 2.0 / 3.0);
-        assert_eq!(Variety::of([]).repetition, 0.0);
     }
 }
