@@ -49,8 +49,9 @@ fn minutes(word: &str) -> Result<f64, String> {
 /// The first experiment: it runs as it is, on rows written in it.
 const FIRST: &str = include_str!("first.yaml");
 
-/// By this an editor finds the schema; at the end, since the head of a file is its question.
-const EDITORS: &str = "\n# yaml-language-server: $schema=";
+/// By this an editor finds the schema. Some look for it above the first key only, and what stands there is the file's
+/// question down to an empty line.
+const EDITORS: &str = "#\n# yaml-language-server: $schema=";
 
 /// The quickstart and what it reads, for those who have no checkout.
 const QUICKSTART: [(&str, &str); 3] = [
@@ -77,7 +78,7 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
             None => FIRST.to_owned(),
             Some((own, data)) => of_own(project, args, own, data)?,
         };
-        write_new(project, &args.file, &(text + EDITORS + schema::NAME + "\n"))?;
+        write_new(project, &args.file, &for_editors(&text))?;
         write_schema(project, &args.file)?;
     }
     let file = match args.quickstart {
@@ -144,6 +145,11 @@ fn beside(project: &Project, experiment: &Path, data: &Path) -> String {
 
 /// Writes a file that is not there yet, and the folders that it is in. One that says the same
 /// already is left as it is.
+fn for_editors(text: &str) -> String {
+    let schema = schema::NAME;
+    text.replacen("\nname: ", &format!("\n{EDITORS}{schema}\nname: "), 1)
+}
+
 fn write_new(project: &Project, file: &Path, text: &str) -> Result<(), Failure> {
     let path = project.current_dir.join(file);
     let shown = file.display();

@@ -112,3 +112,36 @@ fn a_person_talks_on_the_page_and_it_is_safe() {
     });
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
+
+#[test]
+fn a_page_whose_server_asks_for_a_key_says_so_and_talks_once_it_has_it() {
+    let project = talker();
+    let server = Server::start(
+        &project,
+        &["serve", "model", "--port", "0", "--api-key", "sesame"],
+    );
+    let home = format!("http://{}", server.addr);
+    let Some(mut browser) = Browser::start() else {
+        skipped("no chromium answers here");
+        return;
+    };
+    browser.visit(&home, &home);
+    browser.until(|browser, _| {
+        let said = browser.ask("document.getElementById('talk').textContent");
+        (said == "This server asks for a key: write it under Settings.").then_some(())
+    });
+    assert_eq!(browser.ask("document.querySelector('details').open"), true);
+    say(&mut browser, "hi");
+    assert!(answers(&mut browser).is_empty());
+    assert_eq!(browser.ask("document.getElementById('text').value"), "hi");
+    set(&mut browser, "key", "sesame");
+    browser.ask("document.getElementById('key').onchange()");
+    browser.until(|browser, _| {
+        let n = browser.ask("document.getElementById('model').options.length");
+        (n == 1).then_some(())
+    });
+    set(&mut browser, "max_tokens", "4");
+    say(&mut browser, "hi");
+    done(&mut browser);
+    assert_eq!(answers(&mut browser).len(), 1);
+}

@@ -529,8 +529,16 @@ fn a_first_experiment_can_be_written_planned_and_run() {
         ("sub/deep/other.yaml", "sub/deep/"),
     ] {
         let text = project.read(file);
-        let (_, named) = text.split_once("# yaml-language-server: $schema=").unwrap();
-        let named = project.read(&format!("{beside}{}", named.trim()));
+        // Above the first key, or editors pass it over.
+        let (head, _) = text.split_once("\nname: ").unwrap();
+        let (question, named) = head
+            .split_once("\n#\n# yaml-language-server: $schema=")
+            .unwrap();
+        assert_eq!(
+            question,
+            "# Does a tiny model learn to answer from a handful of dialogues?"
+        );
+        let named = project.read(&format!("{beside}{named}"));
         assert_eq!(named, schema.trim_end());
     }
     project.write("mine.yaml", "name: mine\n");
