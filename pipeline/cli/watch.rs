@@ -100,8 +100,13 @@ fn glance(project: &Project, report: &Report) -> Shown {
     Shown::report(&sections::at_a_glance(report), &options)
 }
 
-/// How far each running stage is, and where, in a line.
+/// How far each running stage is, and where, and what others wait for, in a line each.
 fn lines(report: &Report) -> Vec<String> {
+    let waiting = sections::waiting(report).map(|(stage, what)| format!("{stage}: {what}"));
+    at_work(report).into_iter().chain(waiting).collect()
+}
+
+fn at_work(report: &Report) -> Vec<String> {
     let going = report
         .stages
         .iter()

@@ -150,6 +150,22 @@ impl Recorder {
         found.cloned().unwrap_or_default()
     }
 
+    /// Says of a stage that has not begun what it waits for; a part of one that has says nothing of the whole.
+    fn waits(&self, stage: &str, holder: &str) {
+        let row = StageRecord {
+            reason: Some(format!("waiting for {holder}")),
+            ..self.stage(stage)
+        };
+        self.write(move |registry| {
+            let stages = registry.stages(&row.run_id)?;
+            let now = stages.iter().find(|stage| stage.name == row.name);
+            match now.map(|now| now.outcome) {
+                Some(Recorded::Pending) => registry.set_stage_outcome(&row),
+                _ => Ok(()),
+            }
+        });
+    }
+
     fn started(&self, execution: &Execution) {
         let row = StageRecord {
             outcome: Recorded::Running,
@@ -437,7 +453,8 @@ fn finish_by(registry: &Registry, record: &KeyRecord) -> Result<(), Error> {
 impl Observer for Recorder {
     fn see(&self, happened: &Happened) {
         match happened {
-            Happened::Waiting { .. } | Happened::Asking { .. } => {}
+            Happened::Waiting { stage, holder } => self.waits(stage, holder),
+            Happened::Asking { .. } => {}
             Happened::Started(execution) => self.started(execution),
             Happened::Said {
                 stage,

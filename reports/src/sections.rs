@@ -12,6 +12,7 @@ mod stage;
 
 pub use compared::of_comparison;
 pub use fitted::of_fit;
+pub use now::waiting;
 pub use stage::of_stage;
 
 use tinylm_registry::{Level, Outcome, Param, Status, load::is_load};

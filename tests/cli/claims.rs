@@ -119,8 +119,16 @@ fn a_key_that_another_machine_makes_is_waited_for_and_named() {
         "log",
         "corpus: waiting for `corpus` of run calm-fox-0001 on node7",
     );
+    // Whoever looks at the run from elsewhere sees it too.
+    let waits = "waiting for `corpus` of run calm-fox-0001 on node7";
+    let show = project.tinylm("show @last/corpus").success();
+    assert!(show.stdout.contains(&format!("pending  {waits}")), "{show}");
+    let watched = std::fs::File::create(project.path("watched")).unwrap();
+    let watching = project.command(&["watch"]).stdout(watched).spawn().unwrap();
+    project.wait_for_words("watched", &format!("corpus: {waits}"));
     // It lets go.
     std::fs::remove_file(project.path(&claim)).unwrap();
+    project.wait(watching).success();
     project.wait(child).success();
     assert_eq!(project.outcomes(), "corpus made, sorted made, first made");
     assert!(

@@ -1,14 +1,33 @@
-//! What goes on at the moment: how far each running stage is, and what it takes.
+//! What goes on at the moment: how far each running stage is and what it takes, and what others wait for.
+
+use tinylm_registry::Outcome;
 
 use crate::{
-    block::{Block, Cell, Column, Holds, Section, Table},
+    block::{Block, Cell, Column, Fact, Holds, Section, Table},
     number::{amount, bytes, duration, number, thousands},
     places,
     report::{Going, Report, Stage},
 };
 
-/// Tells of the stages that are at work; nothing of a run that has ended.
+/// Tells of the stages that are at work or wait; nothing of a run that has ended.
 pub(super) fn section(report: &Report) -> Option<Section<'_>> {
+    let waiting = waiting(report).map(|(stage, what)| Fact::text(stage, what));
+    let waiting: Vec<Fact> = waiting.collect();
+    let mut blocks: Vec<Block> = table(report).into_iter().collect();
+    if !waiting.is_empty() {
+        blocks.push(Block::Facts(waiting));
+    }
+    (!blocks.is_empty()).then(|| Section::new("Now", blocks))
+}
+
+/// Stages of a run that goes on which have not begun, and what they wait for.
+pub fn waiting(report: &Report) -> impl Iterator<Item = (&str, &str)> {
+    let stages = report.stages.iter().filter(|_| report.is_going());
+    let pending = stages.filter(|stage| stage.row.outcome == Outcome::Pending);
+    pending.filter_map(|stage| Some((&*stage.row.name, stage.reason()?)))
+}
+
+fn table(report: &Report) -> Option<Block<'_>> {
     let rows = at_work(report).map(|(stage, going)| row(report, stage, going));
     let mut rows: Vec<Vec<Cell>> = rows.collect();
     if rows.is_empty() {
@@ -31,8 +50,7 @@ pub(super) fn section(report: &Report) -> Option<Section<'_>> {
             row.push(place);
         }
     }
-    let table = Block::Table(Table::new(columns, rows));
-    Some(Section::new("Now", vec![table]))
+    Some(Block::Table(Table::new(columns, rows)))
 }
 
 fn at_work(report: &Report) -> impl Iterator<Item = (&Stage, &Going)> {
