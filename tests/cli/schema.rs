@@ -33,6 +33,11 @@ fn top(text: &str) -> String {
     format!("{text}\nstages:\n{OWN}")
 }
 
+fn model(model: &str) -> String {
+    let with = format!("with: {{ train: {{ steps: 1 }}, model: {{ preset: mini, {model} }} }}");
+    stage(&format!("b: {{ kind: pretrain, inputs: [own], {with} }}"))
+}
+
 fn training(train: &str) -> String {
     let with = format!("with: {{ model: {{ preset: mini }}, train: {{ {train} }} }}");
     stage(&format!("b: {{ kind: pretrain, inputs: [own], {with} }}"))
@@ -269,6 +274,31 @@ fn mistakes() -> Vec<(&'static str, String, Schema)> {
             Refuses,
         ),
         ("must be a number", training("lr: fast"), Refuses),
+        ("`train.batch`", training("batch: 0"), Refuses),
+        ("`train.dropout`", training("dropout: 1.5"), Refuses),
+        ("`train.epochs`", training("epochs: -1"), Refuses),
+        ("`train.epochs`", training("epochs: 0"), Refuses),
+        ("`train.clip`", training("clip: -1"), Refuses),
+        ("`train.warmup`", training("warmup: -5"), Refuses),
+        ("`train.warmup`", training("warmup: -5%"), Refuses),
+        (
+            "`train.warmup`",
+            training("warmup: 150%"),
+            Takes("what a share is of"),
+        ),
+        ("`train.floor`", training("floor: 3"), Takes("what `lr` is")),
+        ("`d_model` must be", model("d_model: 0"), Refuses),
+        ("`context` ", model("context: 1000000000"), Refuses),
+        (
+            "`timeout` of stage",
+            stage("b: { kind: dedupe, inputs: [own], timeout: 0s }"),
+            Refuses,
+        ),
+        (
+            "`timeout` of stage",
+            stage("b: { kind: dedupe, inputs: [own], timeout: 1.2.3s }"),
+            Refuses,
+        ),
         (
             "must be a number",
             with("dedupe", "threshold: null"),

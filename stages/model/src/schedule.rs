@@ -38,26 +38,50 @@ pub enum Amount {
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
-    #[error("`lr` is {0}, and a learning rate is a number above 0 and at most 10")]
+    #[error("`lr` {}", self.wrong())]
     LearningRate(f64),
-    #[error("`{name}` is {value}, and must be at least 0")]
+    #[error("`{name}` {}", self.wrong())]
     Negative { name: &'static str, value: Amount },
-    #[error("`{name}` is {value}, which is more than the whole training")]
+    #[error("`{name}` {}", self.wrong())]
     MoreThanAll { name: &'static str, value: Amount },
-    #[error("`floor` is {floor}, which is above `lr` ({lr})")]
+    #[error("`floor` {}", self.wrong())]
     FloorAboveRate { floor: f64, lr: f64 },
 }
 
 impl ScheduleError {
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::LearningRate(_) => "lr",
+            Self::Negative { name, .. } | Self::MoreThanAll { name, .. } => name,
+            Self::FloorAboveRate { .. } => "floor",
+        }
+    }
+
+    /// What is wrong with that setting.
+    pub fn wrong(&self) -> String {
+        match self {
+            Self::LearningRate(lr) => {
+                format!("is {lr}, and a learning rate is a number above 0 and at most 10")
+            }
+            Self::Negative { value, .. } => format!("is {value}, and must be at least 0"),
+            Self::MoreThanAll { value, .. } => {
+                format!("is {value}, which is more than the whole training")
+            }
+            Self::FloorAboveRate { floor, lr } => format!("is {floor}, which is above `lr` ({lr})"),
+        }
+    }
+
     /// Returns what to do about it.
     pub fn help(&self) -> String {
         match self {
             Self::LearningRate(_) => "set `lr` to a value such as 1e-3".to_owned(),
-            Self::Negative { name, .. } | Self::MoreThanAll { name, .. } => {
-                format!("set `{name}` to a number, or to a share such as \"10%\"")
-            }
-            Self::FloorAboveRate { .. } => {
+            Self::Negative { name: "floor", .. } | Self::FloorAboveRate { .. } => {
                 "set `floor` to a lower learning rate, or to a share such as \"10%\"".to_owned()
+            }
+            Self::Negative { name, .. } | Self::MoreThanAll { name, .. } => {
+                format!(
+                    "set `{name}` to a number of updates such as 100, or to a share such as \"10%\""
+                )
             }
         }
     }
@@ -122,7 +146,7 @@ impl Shaped for Amount {
     fn shape() -> tinylm_settings::Shape {
         tinylm_settings::Shape::Own(
             "number, or a share such as 30%",
-            r#"{ "type": ["number", "string"] }"#,
+            r#"{ "type": ["number", "string"], "minimum": 0, "not": { "type": "string", "pattern": "^\\s*-" } }"#,
         )
     }
 }

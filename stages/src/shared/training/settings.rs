@@ -59,21 +59,27 @@ tinylm_pipeline::settings! {
     #[exclusive("epochs", "steps")]
     pub struct TrainSettings {
         /// Times all documents are read; 1 if neither this nor `steps` is given.
+        #[range(above 0.0)]
         pub epochs: Option<f64> = None,
         /// Updates.
+        #[range(1)]
         pub steps: Option<u64> = None,
         /// Rows in an update.
+        #[range(1, 1 << 24)]
         pub batch: usize = 32,
         /// Rows computed at a time; `auto` takes what fits into memory. Gradients add up over a batch.
         pub micro_batch: MicroBatch = MicroBatch(None),
         /// Parts of an update's rows whose gradients are added in a fixed tree: any number of processes
         /// (`resources: { ranks: 2 }`, `nodes`) then makes the same bytes.
+        #[range(1)]
         pub leaves: Option<usize> = None => neutral None,
         /// Places in a row; the model's context if not given.
+        #[range(1, 1 << 16)]
         pub context: Option<usize> = None,
         /// How rows are cut from documents.
         pub batching: Batching = Batching::Packed,
         /// Tokens between the starts of `sliding` windows, at most the context; the context if not given.
+        #[range(1)]
         pub stride: Option<usize> = None,
         /// The treatment of documents longer than the context (`packed` and `padded`).
         pub long_documents: LongDocuments = LongDocuments::Split,
@@ -95,22 +101,31 @@ tinylm_pipeline::settings! {
         /// AdamW's decays of its two moments.
         pub betas: Vec<f64> = betas(&EngineSettings::default()),
         /// Muon's momentum.
+        #[range(0.0, 1.0)]
         pub momentum: f64 = decimal(EngineSettings::default().momentum),
         /// Decay of matrices per unit of learning rate.
+        #[range(0.0)]
         pub weight_decay: f64 = decimal(EngineSettings::default().weight_decay),
         /// Norm above which gradients are scaled down; null switches it off.
+        #[range(above 0.0)]
         pub clip: Option<f64> = Some(1.0),
         /// Share of activations dropped, in all four places; the preset's if not given, and none in `finetune`.
+        #[range(0.0, 1.0)]
         pub dropout: Option<f64> = None,
         /// The same for embeddings alone.
+        #[range(0.0, 1.0)]
         pub dropout_embedding: Option<f64> = None,
         /// The same for attention weights alone.
+        #[range(0.0, 1.0)]
         pub dropout_attention: Option<f64> = None,
         /// The same for what blocks add to the residual stream.
+        #[range(0.0, 1.0)]
         pub dropout_residual: Option<f64> = None,
         /// The same inside the MLP.
+        #[range(0.0, 1.0)]
         pub dropout_mlp: Option<f64> = None,
         /// Share of each target's probability that is spread over the vocabulary.
+        #[range(0.0, 1.0)]
         pub label_smoothing: f64 = decimal(EngineSettings::default().label_smoothing),
         /// The numbers that operands of matrix products are rounded to; sums and weights stay f32.
         pub precision: Precision = EngineSettings::default().precision,
@@ -118,8 +133,10 @@ tinylm_pipeline::settings! {
         pub validate_every: Option<u64> = None,
         /// Rows of the fixed validation set, spread over the validation documents; if not given,
         /// a quarter of what is trained on between two validations, 64 to 1000.
+        #[range(1)]
         pub validate_rows: Option<usize> = None,
         /// Validations without a gain after which training stops.
+        #[range(1)]
         pub patience: Option<u64> = None,
         /// The answer to a loss, of training or validation, or a gradient norm that is not finite.
         pub on_non_finite: OnNonFinite = OnNonFinite::Stop,
@@ -207,11 +224,9 @@ impl TrainSettings {
                 "must be two numbers, at least 0 and less than 1".to_owned(),
             );
         }
-        if !(self.lr > 0.0 && self.lr <= 10.0) {
-            let wrong = SettingError::new("train.lr", format!("is {}", self.lr));
-            return Err(
-                wrong.help("a learning rate is a number above 0 and at most 10, such as 1e-3")
-            );
+        if let Err(wrong) = self.schedule().check() {
+            let told = SettingError::new(format!("train.{}", wrong.setting()), wrong.wrong());
+            return Err(told.help(wrong.help()));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay * self.lr < 1.0) {
             return error(
@@ -284,6 +299,16 @@ impl TrainSettings {
         }
     }
 
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            shape: self.schedule,
+            lr: self.lr,
+            warmup: self.warmup,
+            floor: self.floor,
+            decay: self.decay,
+        }
+    }
+
     pub(super) fn batch_settings(&self, config: &ModelConfig, dpo: Option<Dpo>) -> BatchSettings {
         let context = self.context.unwrap_or(config.context);
         BatchSettings {
@@ -311,13 +336,7 @@ impl TrainSettings {
             },
             batches: self.batch_settings(config, dpo),
             dpo,
-            schedule: Schedule {
-                shape: self.schedule,
-                lr: self.lr,
-                warmup: self.warmup,
-                floor: self.floor,
-                decay: self.decay,
-            },
+            schedule: self.schedule(),
             clip: self.clip.map_or(f32::INFINITY, |clip| clip as f32),
             micro_batch: self.micro_batch.0,
             leaves: self.leaves.unwrap_or(0),

@@ -31,22 +31,30 @@ settings! {
         /// Where the shape starts from.
         pub preset: Preset,
         /// Longest sequence the model reads.
+        #[range(1, 1 << 16)]
         pub context: Option<usize> = None,
         /// Width of the model.
+        #[range(1)]
         pub d_model: Option<usize> = None,
         /// Blocks.
+        #[range(1)]
         pub n_layers: Option<usize> = None,
         /// Heads of attention.
+        #[range(1)]
         pub n_heads: Option<usize> = None,
         /// Heads of keys and values; fewer than `n_heads` is grouped-query attention.
+        #[range(1)]
         pub n_kv_heads: Option<usize> = None,
         /// Width inside the MLP; keeps its ratio to `d_model` if not given.
+        #[range(1)]
         pub d_ff: Option<usize> = None,
         /// How the model knows where a token stands.
         pub positions: Option<Positions> = None,
         /// Base of the rotary frequencies.
+        #[range(above 0.0)]
         pub rope_theta: Option<f64> = None,
         /// The part of each head that rope turns; all of it if not given.
+        #[range(above 0.0, 1.0)]
         pub rope_share: Option<f64> = None => neutral None::<f64>,
         /// The kind of norm.
         pub norm: Option<Norm> = None,
@@ -57,6 +65,7 @@ settings! {
         /// A norm between the last block and the head.
         pub final_norm: Option<bool> = None,
         /// Added under the root of a norm.
+        #[range(above 0.0)]
         pub norm_eps: Option<f64> = None,
         /// The MLP's activation.
         pub activation: Option<Activation> = None,
@@ -65,6 +74,7 @@ settings! {
         /// The head shares the embedding's weight.
         pub tied: Option<bool> = None,
         /// Embeddings are multiplied by this.
+        #[range(above 0.0)]
         pub embed_scale: Option<f64> = None,
     }
 }

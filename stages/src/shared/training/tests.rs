@@ -346,8 +346,8 @@ fn settings_that_contradict_themselves_are_refused() {
     assert_snapshot!(refusals.join("\n"), @r#"
     `train.steps`: excludes `epochs`
       leave one of them out
-    `train.lr`: is 1000000000
-      a learning rate is a number above 0 and at most 10, such as 1e-3
+    `train.lr`: is 1000000000, and a learning rate is a number above 0 and at most 10
+      set `lr` to a value such as 1e-3
     `train.betas`: must be two numbers, at least 0 and less than 1
     `train.dropout`: must be at least 0 and less than 1
     `train.stride`: is only for `batching: sliding`
