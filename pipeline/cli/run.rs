@@ -1,6 +1,6 @@
 //! `tinylm run`: an experiment, or each point of a sweep.
 
-use clap::{Args, builder::NonEmptyStringValueParser};
+use clap::Args;
 use tinylm_pipeline::Resolve;
 use tinylm_registry::names;
 
@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Tag the run
-    #[arg(long, value_name = "TAG", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TAG", value_parser = tinylm_registry::tag)]
     pub(crate) tag: Vec<String>,
 }
 

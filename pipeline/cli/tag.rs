@@ -1,6 +1,6 @@
 //! `tinylm tag` and `tinylm note`: what a person adds to a run.
 
-use clap::{Args, builder::NonEmptyStringValueParser};
+use clap::Args;
 
 use crate::{
     completions,
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct TagArgs {
     #[arg(add = completions::runs())]
     pub(crate) run: String,
-    #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(required = true)]
     pub(crate) tags: Vec<String>,
     /// Take the tags away instead
     #[arg(long, short)]
@@ -34,7 +34,10 @@ pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
     let run = registry.find_run(&args.run)?;
     for tag in &args.tags {
         match args.delete {
-            false => registry.add_tag(&run.id, tag)?,
+            false => {
+                let tag = tinylm_registry::tag(tag).map_err(Failure::wrong)?;
+                registry.add_tag(&run.id, &tag)?;
+            }
             true if registry.remove_tag(&run.id, tag)? => {}
             true => {
                 let failure = Failure::wrong(format!("{} has no tag `{tag}`", run.name));

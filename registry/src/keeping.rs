@@ -4,6 +4,26 @@ use rusqlite::Transaction;
 
 use crate::{Error, Millis, Registry, db::Failure, entry::Entry};
 
+/// Characters of the longest tag: more of them is a note.
+const TAG_MAX: usize = 64;
+
+/// Takes a word for a tag, or says why it is none: it stands in tables, in line with others.
+pub fn tag(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("a tag has at least one character".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a tag is one line, without control characters".to_owned());
+    }
+    match text.chars().count() <= TAG_MAX {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "a tag has at most {TAG_MAX} characters; `tinylm note` takes more"
+        )),
+    }
+}
+
 impl Registry {
     pub fn add_tag(&self, run_id: &str, tag: &str) -> Result<(), Error> {
         let tag = tag.to_owned();
@@ -86,4 +106,18 @@ fn shorter_runs(rows: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
     );
     let mut select = rows.prepare(&select)?;
     select.query_map([], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_a_short_word() {
+        assert_eq!(tag(" best so far ").as_deref(), Ok("best so far"));
+        assert!(tag(&"é".repeat(64)).is_ok());
+        for text in ["", "  ", "a\nb", "a\u{1b}[31mred", &"x".repeat(65)] {
+            assert!(tag(text).unwrap_err().starts_with("a tag "), "{text:?}");
+        }
+    }
 }

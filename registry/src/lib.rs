@@ -55,6 +55,7 @@ pub use error::Error;
 pub use file_system::FileSystem;
 pub use home::Home;
 pub use judge::Judge;
+pub use keeping::tag;
 pub use keys::KeyRecord;
 pub use locks::Lock;
 pub use passing::Taken;

@@ -195,6 +195,19 @@ fn a_page_changes_nothing_unless_it_may_and_answers_to_its_own_name() {
     drop(server);
     let server = Server::start(&project, &["ui", "--port", "0", "--allow-changes"]);
     assert_eq!(server.post(&tag, &json!({ "tag": "good" })).status, 200);
+    let long = server.post(&tag, &json!({ "tag": "x".repeat(65) }));
+    let words = "a tag has at most 64 characters; `tinylm note` takes more";
+    assert!(
+        long.status == 400 && long.body.contains(words),
+        "{}",
+        long.body
+    );
+    let none = server.post(&tag, &json!({ "untag": "bad" }));
+    assert!(
+        none.status == 400 && none.body.contains("has no tag `bad`"),
+        "{}",
+        none.body
+    );
     assert_eq!(
         server
             .post(&tag, &json!({ "note": "<b>it works</b>" }))

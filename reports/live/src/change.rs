@@ -1,7 +1,7 @@
 //! What a page may change, where its server was started to allow it: tags, notes, a wish to stop.
 
 use serde_json::Value;
-use tinylm_registry::{Home, Registry};
+use tinylm_registry::{Home, Registry, tag as tag_of};
 
 use crate::wrong::Wrong;
 
@@ -16,9 +16,12 @@ pub(crate) fn change(home: &Home, run: &str, wish: &Value, now_ms: i64) -> Resul
             .filter(|text| !text.is_empty())
     };
     if let Some(tag) = text("tag") {
-        registry.add_tag(&run.id, tag)?;
+        let tag = tag_of(tag).map_err(Wrong::asked)?;
+        registry.add_tag(&run.id, &tag)?;
     } else if let Some(tag) = text("untag") {
-        registry.remove_tag(&run.id, tag)?;
+        if !registry.remove_tag(&run.id, tag)? {
+            return Err(Wrong::asked(format!("{} has no tag `{tag}`", run.name)));
+        }
     } else if let Some(note) = text("note") {
         registry.add_note(&run.id, note, now_ms)?;
     } else if wish["stop"] == true {
