@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     order::Order,
     outside::Outside,
+    sys,
 };
 
 /// Carries out the order on standard input; returns the exit code.
@@ -35,6 +36,13 @@ pub fn exec_stage(catalog: &[Kind], outside: &Outside) -> i32 {
     let order = read_order();
     let follows = |order: &Order| order.assignment.ranks.follows.is_some();
     let is_follower = order.as_ref().is_ok_and(follows);
+    let is_heavy = |order: &Order| {
+        let kind = catalog.iter().find(|kind| kind.name == order.kind);
+        kind.is_some_and(|kind| kind.heavy)
+    };
+    if order.as_ref().is_ok_and(is_heavy) {
+        sys::share_one_heap();
+    }
     match order.and_then(|order| carry_out(catalog, outside, &order, &send)) {
         Ok(metrics) => {
             send(Event::Finished { metrics });

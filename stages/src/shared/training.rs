@@ -360,10 +360,12 @@ impl TrainSettings {
         };
         let len = self.context.unwrap_or(config.context);
         let estimate = settings.memory(config, n_rows, len);
+        /// The program itself, as much of it as a training reads, and its tokenizer: as measured.
+        const PROGRAM_BYTES: u64 = 18 << 20;
         MemoryNeed {
             n_rows,
             len,
-            bytes: estimate.total(),
+            bytes: estimate.total() + PROGRAM_BYTES,
             available_bytes: machine.memory_bytes,
         }
     }
