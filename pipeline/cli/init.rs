@@ -74,11 +74,15 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
     } else {
         let own = args.chat.as_ref().map(|file| (Own::Chat, file));
         let own = own.or(args.text.as_ref().map(|file| (Own::Text, file)));
-        let text = match own {
-            None => FIRST.to_owned(),
-            Some((own, data)) => of_own(project, args, own, data)?,
+        let (text, sized) = match own {
+            None => (FIRST.to_owned(), None),
+            Some((own, data)) => {
+                let (text, line) = of_own(project, args, own, data)?;
+                (text, Some(line))
+            }
         };
         write_new(project, &args.file, &for_editors(&text))?;
+        sized.into_iter().for_each(print_line);
         write_schema(project, &args.file)?;
     }
     let file = match args.quickstart {
@@ -91,8 +95,13 @@ pub(crate) fn init(project: &Project, args: &InitArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns an experiment for a person's own file, sized by what trainings here have done, and says so.
-fn of_own(project: &Project, args: &InitArgs, own: Own, data: &Path) -> Result<String, Failure> {
+/// Returns an experiment for a person's own file, sized by what trainings here have done, and a line that says so.
+fn of_own(
+    project: &Project,
+    args: &InitArgs,
+    own: Own,
+    data: &Path,
+) -> Result<(String, String), Failure> {
     let history = Speed::of(project);
     let remembered = |n_weights: f64| history.remembered(Precision::F32, n_weights);
     let speed = |n_weights: f64| {
@@ -113,9 +122,17 @@ fn of_own(project: &Project, args: &InitArgs, own: Own, data: &Path) -> Result<S
         || "by a guess of its speed, since no training has been here".to_owned(),
         |known| known.told,
     );
-    let time = duration(args.minutes * 60.0);
-    print_line(format!("sized for {time} of training here, {because}"));
-    Ok(fitting.text)
+    let line = match fitting.minutes > args.minutes * 1.2 {
+        false => format!(
+            "sized for {} of training here, {because}",
+            duration(args.minutes * 60.0)
+        ),
+        true => format!(
+            "the smallest that is worth its while, read once, takes about {} of training here, {because}",
+            duration(fitting.minutes * 60.0)
+        ),
+    };
+    Ok((fitting.text, line))
 }
 
 /// Writes the schema that the experiment names beside it, as it is now: nobody else writes that file.

@@ -39,6 +39,9 @@ const EPOCHS_WANTED: f64 = 4.0;
 /// A model with more weights than this for each token of its corpus has room to learn it by heart.
 const WEIGHTS_A_TOKEN_MAX: f64 = 40.0;
 
+/// Bytes of which some can be held back.
+const BYTES_MIN: u64 = 64;
+
 /// A size of the model: width, heads, layers, rate.
 type Size = (usize, usize, usize, &'static str);
 
@@ -57,6 +60,8 @@ const SIZES: [Size; 5] = [
 pub(crate) struct Fitting {
     pub(crate) text: String,
     pub(crate) n_weights: f64,
+    /// How long its training is likely to take here.
+    pub(crate) minutes: f64,
     /// What was found in the file.
     pub(crate) told: Option<String>,
 }
@@ -75,6 +80,13 @@ pub(crate) fn experiment(
     if n_bytes == 0 {
         return Err(Failure::wrong(format!("`{}` is empty", path.display())));
     }
+    if n_bytes < BYTES_MIN && own == Own::Text {
+        let message = format!(
+            "`{}` has {n_bytes} bytes, too few to learn from",
+            path.display()
+        );
+        return Err(Failure::wrong(message).help("a page of text is the least that shows anything"));
+    }
     let scratch = Scratch::new()?;
     let refused = |error| Failure::from(error).before_running();
     let chat = match own {
@@ -92,6 +104,7 @@ pub(crate) fn experiment(
             None => text(shown, &fit, &beginning(path)),
         },
         n_weights: n_weights(fit.size, fit.vocab_size),
+        minutes: fit.minutes,
         told: chat.map(|chat| chat.told),
     })
 }
@@ -140,6 +153,7 @@ struct Fit {
     size: Size,
     epochs: usize,
     batch: usize,
+    minutes: f64,
 }
 
 impl Fit {
@@ -163,11 +177,13 @@ impl Fit {
             ..10_000.0 => 8,
             _ => 16,
         };
+        let n_epochs = epochs(size).clamp(1.0, EPOCHS_MAX) as usize;
         Self {
             vocab_size,
             size,
-            epochs: epochs(size).clamp(1.0, EPOCHS_MAX) as usize,
+            epochs: n_epochs,
             batch,
+            minutes: budget.minutes * n_epochs as f64 / epochs(size),
         }
     }
 
@@ -391,6 +407,11 @@ mod tests {
             before = vocab_size;
         }
         assert_eq!(fit(1_000_000_000, 0.01).epochs, 1);
+        assert!(
+            fit(1_000_000_000, 0.01).minutes > 1.0,
+            "the smallest takes longer"
+        );
+        assert!(fit(1_000_000, 60.0).minutes <= 60.0);
         assert_eq!(fit(1000, 60.0).epochs, 20);
     }
 }

@@ -122,6 +122,11 @@ fn an_answer_is_the_same_alone_among_twelve_and_as_a_stream() {
     };
     assert_eq!(end["choices"][0]["finish_reason"], "length");
     assert_eq!(usage["usage"]["completion_tokens"], 24);
+    // All tokens, as clients of vLLM say it.
+    let mut all = question(5);
+    all["top_k"] = json!(-1);
+    let said = server.answer("/v1/chat/completions", &all);
+    assert_eq!(content(&said), content(&alone[5]));
 }
 
 #[test]

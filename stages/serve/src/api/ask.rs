@@ -112,7 +112,11 @@ fn wish(served: &Served, params: &Params) -> Result<Wish, ApiError> {
             .number("temperature", 0.0..=100.0)?
             .unwrap_or(usual.temperature),
         top_p: params.number("top_p", 0.0..=1.0)?.unwrap_or(usual.top_p),
-        top_k: params.count("top_k", 0..=1 << 16)?.unwrap_or(usual.top_k),
+        // -1 is all of them to vLLM and its clients, as 0 is here.
+        top_k: match params.get("top_k").and_then(Value::as_i64) {
+            Some(-1) => 0,
+            _ => params.count("top_k", 0..=1 << 16)?.unwrap_or(usual.top_k),
+        },
         min_p: params.number("min_p", 0.0..=1.0)?.unwrap_or(usual.min_p),
         repeat_penalty: params
             .number("repeat_penalty", 0.01..=100.0)?
@@ -187,6 +191,12 @@ fn n_top(params: &Params) -> Result<Option<usize>, ApiError> {
             Err(ApiError::wrong("top_logprobs", message))
         }
         None | Some(Value::Bool(false)) => Ok(None),
+        Some(Value::String(_)) => {
+            let message = format!(
+                "`logprobs` is true or false in a chat, and a whole number from 0 to {TOP} for a text"
+            );
+            Err(ApiError::wrong("logprobs", message))
+        }
         Some(_) => params.count("logprobs", 0..=TOP),
     }
 }

@@ -62,7 +62,7 @@ impl Door {
         };
         let given = headers.get(header::AUTHORIZATION);
         let given = given.filter(|_| is_one(header::AUTHORIZATION));
-        match given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer ")) {
+        match given.and_then(|value| key_of(value.as_bytes())) {
             _ if is_open => Ok(()),
             Some(given) if is_same(given, key.as_bytes()) => Ok(()),
             _ => Err(ApiError::new(
@@ -72,6 +72,12 @@ impl Door {
             .code("invalid_api_key")),
         }
     }
+}
+
+/// What stands behind `Bearer`, whose case means nothing to HTTP.
+fn key_of(given: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = given.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(key)
 }
 
 /// Whether a `Host` names the machine itself.
@@ -166,6 +172,8 @@ mod tests {
                 "{wrong}"
             );
         }
+        let lower = ("authorization", "bearer secret");
+        assert_eq!(answer(&door, &[host, lower]), 200);
         let right = ("authorization", "Bearer secret");
         assert_eq!(answer(&door, &[host, right]), 200);
         let wrong = ("authorization", "Bearer other");
