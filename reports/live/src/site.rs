@@ -153,11 +153,7 @@ fn search(asked: &Asked) -> String {
     format!(
         "<form id=\"search\" action=\"/\">{}{}{}{pins}<button>show</button></form>",
         field("q", &asked.search, "search"),
-        field(
-            "where",
-            &asked.filter,
-            "loss < 3 and tag = \u{201c}baby\u{201d}"
-        ),
+        field("where", &asked.filter, "where: loss < 3"),
         field("sort", &asked.sort, "order: loss, -started"),
     )
 }
