@@ -8,6 +8,7 @@
 
 mod adapted;
 mod cached;
+mod cublaslt;
 mod cuda;
 #[cfg(test)]
 mod emulated;
@@ -15,6 +16,7 @@ mod engine;
 mod inputs;
 mod kernels;
 mod launcher;
+mod library;
 mod memory;
 mod opening;
 mod ops;
@@ -28,7 +30,8 @@ mod tape;
 pub(crate) mod tests;
 mod trial;
 
-pub use cuda::{Found, find, is_driver_here};
+pub use cublaslt::OWN_PRODUCTS;
+pub use cuda::{Found, find, is_driver_here, products};
 pub use engine::GpuEngine;
 #[cfg(feature = "gpu")]
 pub use portable::{FoundPortable, SOFTWARE, find_portable};

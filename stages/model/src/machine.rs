@@ -25,12 +25,21 @@ impl Machine {
         }
     }
 
-    /// The device that is asked for, before an engine takes its memory; the error says what is missing.
+    /// The device that is asked for, to be trained on, before an engine takes its memory; the error says what is
+    /// missing.
     pub fn with(device: Device) -> Result<Self, String> {
         match device {
             Device::Cpu => Ok(Self::here()),
-            Device::Cuda(gpus) => Self::with_gpus(gpus),
+            Device::Cuda(gpus) => Self::with_gpus(gpus, &gpu::products()?),
             Device::Gpu => Self::with_any_gpu(),
+        }
+    }
+
+    /// The same to read a model on, which multiplies by kernels alone.
+    pub fn to_read(device: Device) -> Result<Self, String> {
+        match device {
+            Device::Cuda(gpus) => Self::with_gpus(gpus, gpu::OWN_PRODUCTS),
+            device => Self::with(device),
         }
     }
 
@@ -49,27 +58,40 @@ impl Machine {
         Err("this tinylm was built without the feature `gpu`".to_owned())
     }
 
-    /// These GPUs, before an engine takes their memory; the error says what is missing. All must be alike: what
-    /// kernels of another kind compute are other bits, and then a sum would hang on who made which part.
-    fn with_gpus(gpus: Gpus) -> Result<Self, String> {
-        let found = gpu::find(gpus.first())?;
-        let (kernels, mut least) = (found.kernels(), found.total_bytes);
-        for number in gpus.numbers().skip(1) {
-            let other = gpu::find(number)?;
-            if other.kernels() != kernels {
-                let first = gpus.first();
-                return Err(format!(
-                    "GPU {number} computes with {} and GPU {first} with {kernels}; several must be alike",
-                    other.kernels()
-                ));
-            }
-            least = least.min(other.total_bytes);
+    /// These GPUs, before an engine takes their memory; the error says what is missing. All must be alike.
+    fn with_gpus(gpus: Gpus, products: &str) -> Result<Self, String> {
+        let mut each = gpus.each().map(|gpu| Self::with_gpu(gpu, products));
+        let mut machine = each
+            .next()
+            .unwrap_or_else(|| Err("no GPU is named".to_owned()))?;
+        for other in each {
+            let other = other?;
+            machine.refuse_other(&other)?;
+            machine.memory_bytes = machine.memory_bytes.min(other.memory_bytes);
         }
+        machine.device = Device::Cuda(gpus);
+        Ok(machine)
+    }
+
+    fn with_gpu(gpu: Gpus, products: &str) -> Result<Self, String> {
+        let found = gpu::find(gpu.first())?;
         Ok(Machine {
-            device: Device::Cuda(gpus),
-            kernels,
-            memory_bytes: Some(least),
+            device: Device::Cuda(gpu),
+            kernels: found.kernels(products),
+            memory_bytes: Some(found.total_bytes),
         })
+    }
+
+    /// Refuses one that is to share a training and computes otherwise: what kernels of another kind compute are
+    /// other bits, and then a sum would hang on who made which part.
+    pub fn refuse_other(&self, other: &Machine) -> Result<(), String> {
+        match self.kernels == other.kernels {
+            true => Ok(()),
+            false => Err(format!(
+                "`{}` computes with {} and `{}` with {}; several must be alike",
+                other.device, other.kernels, self.device, self.kernels
+            )),
+        }
     }
 }
 
@@ -84,4 +106,25 @@ fn available_memory() -> Option<u64> {
     let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit = limit.and_then(|limit| limit.trim().parse::<u64>().ok());
     Some(limit.map_or(kilobytes << 10, |limit| limit.min(kilobytes << 10)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_that_share_a_training_are_alike_to_the_products() {
+        let of = |device: &str, products| Machine {
+            device: device.parse().unwrap(),
+            kernels: format!("NVIDIA X, sm_90a, {products}"),
+            memory_bytes: None,
+        };
+        let first = of("cuda:0", "products of cuBLASLt 12.4.5");
+        let alike = of("cuda:1", "products of cuBLASLt 12.4.5");
+        assert_eq!(first.refuse_other(&alike), Ok(()));
+        let why = first.refuse_other(&of("cuda:2", "own products"));
+        let expected = "`cuda:2` computes with NVIDIA X, sm_90a, own products and `cuda:0` with \
+                        NVIDIA X, sm_90a, products of cuBLASLt 12.4.5; several must be alike";
+        assert_eq!(why.unwrap_err(), expected);
+    }
 }

@@ -15,13 +15,21 @@ pub(crate) fn used(does: &str, machine: &Machine) -> (String, Value) {
     (format!("{does} on {kernels}"), record)
 }
 
-/// Looks for a device; `does` is what is not done without it.
-pub(crate) fn machine(does: &str, device: Device) -> Result<Machine, StageError> {
-    Machine::with(device).map_err(|why| {
-        let message = format!("this machine cannot {does} on `{device}`");
-        let help = "`--device cpu` does it here; `tinylm doctor` tells what it finds";
-        StageError::new(message).cause(why).help(help)
-    })
+/// Looks for a device to train on.
+pub(crate) fn to_train(device: Device) -> Result<Machine, StageError> {
+    Machine::with(device).map_err(|why| missing("train", device, why))
+}
+
+/// Looks for a device to read a model on.
+pub(crate) fn to_read(device: Device) -> Result<Machine, StageError> {
+    Machine::to_read(device).map_err(|why| missing("read a model", device, why))
+}
+
+/// What is not done without a device.
+fn missing(does: &str, device: Device, why: String) -> StageError {
+    let message = format!("this machine cannot {does} on `{device}`");
+    let help = "`--device cpu` does it here; `tinylm doctor` tells what it finds";
+    StageError::new(message).cause(why).help(help)
 }
 
 #[cfg(test)]
@@ -45,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_told_with_what_works() {
-        let error = machine("read a model", "cuda:63".parse().unwrap()).unwrap_err();
+        let error = to_read("cuda:63".parse().unwrap()).unwrap_err();
         assert_eq!(
             error.message,
             "this machine cannot read a model on `cuda:63`"

@@ -154,7 +154,7 @@ impl Speaker {
             (device, _) => {
                 // One is enough to read: of several, the others have a rest.
                 let first = device.alone();
-                let machine = computer::machine("read a model", first)?;
+                let machine = computer::to_read(first)?;
                 let (line, record) = computer::used("reads", &machine);
                 io.info(line);
                 io.origin(record);

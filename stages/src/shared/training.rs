@@ -184,11 +184,15 @@ impl Training<'_> {
             others if others.is_empty() => train_with(engine, &mut Group::new(io, n_ranks)),
             others => {
                 let (config, how) = (config.clone(), engine.settings().clone());
+                let first = engine.machine().clone();
                 // What it trains is told to all; what an adapter is on is not trained.
                 let base = self.adapter.as_ref().map(|_| engine.weights());
                 let base = base.transpose().map_err(|error| explained(&error))?;
                 let make = |idx: usize| {
                     let mut engine = GpuEngine::new(others[idx], config.clone(), how.clone(), 0)?;
+                    // Found by all, a library may have started for some.
+                    let alike = first.refuse_other(engine.machine());
+                    alike.map_err(EngineError::Device)?;
                     if let Some(base) = &base {
                         engine.load_weights(base)?;
                     }
@@ -289,7 +293,7 @@ pub(crate) fn open_engine(
     settings: EngineSettings,
     seed: u64,
 ) -> Result<Box<dyn Engine>, StageError> {
-    let machine = computer::machine("train", io.device())?;
+    let machine = computer::to_train(io.device())?;
     train
         .choose_micro_batch((&config, dpo), &settings, &machine)
         .map_err(|error| stage_error(&error, io.checkpoints()))?;
@@ -297,12 +301,18 @@ pub(crate) fn open_engine(
         Device::Cpu => {
             CpuEngine::new(config, settings, seed, threads(io)).map(|x| Box::new(x) as _)
         }
-        device => {
-            let (line, record) = computer::used("trains", &machine);
-            io.info(line);
+        device => GpuEngine::new(device, config, settings, seed).map(|engine| {
+            // As the engine knows it: what was found may not have started, which nobody expects.
+            let kernels = engine.machine().kernels.clone();
+            let is_as_found = kernels == machine.kernels;
+            let (line, record) = computer::used("trains", &Machine { kernels, ..machine });
+            match is_as_found {
+                true => io.info(line),
+                false => io.warn(line),
+            }
             io.origin(record);
-            GpuEngine::new(device, config, settings, seed).map(|x| Box::new(x) as _)
-        }
+            Box::new(engine) as _
+        }),
     };
     engine.map_err(|error| explained(&error))
 }

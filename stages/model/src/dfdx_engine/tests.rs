@@ -10,7 +10,7 @@ use tinylm_settings::Choice;
 use super::*;
 use crate::config::{Activation, Norm, NormAt, Positions, Precision, Preset};
 use crate::gpu::GpuEngine;
-use crate::gpu::tests::{fresh, is_emulated};
+use crate::gpu::tests::{fresh, is_emulated, library};
 use crate::noise::{Dropout, mix};
 use crate::optimizer::Optimizer;
 
@@ -170,8 +170,19 @@ pub(crate) fn openers() -> Vec<Open> {
             .unwrap(),
         )
     };
+    let with_a_library: Open =
+        |config, settings, seed| Box::new(library::watched(config, settings, seed, 0).0);
+    let on_a_card_with_a_library: Open =
+        |config, settings, seed| Box::new(library::on_card(config, settings, seed).unwrap());
+    let has_library = || library::on_card(&configs()[0].1, &EngineSettings::default(), 3).is_some();
     let mut openers = vec![on_a_cpu];
-    openers.extend(is_emulated().then_some(on_a_gpu));
+    openers.extend(
+        is_emulated()
+            .then_some([on_a_gpu, with_a_library])
+            .into_iter()
+            .flatten(),
+    );
+    openers.extend(has_library().then_some(on_a_card_with_a_library));
     openers.extend(crate::gpu::find(0).is_ok().then_some(on_a_card));
     #[cfg(feature = "gpu")]
     openers.extend(crate::gpu::tests::portable::opener());

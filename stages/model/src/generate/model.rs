@@ -63,7 +63,7 @@ impl Model {
         let held = match device {
             Device::Cpu => Held::Here(Packed::new(Weights::read(&folder, which, precision)?)),
             device => {
-                let machine = Machine::with(device).map_err(OpenError::Device)?;
+                let machine = Machine::to_read(device).map_err(OpenError::Device)?;
                 let (config, file) = (folder.config()?, folder.tensor_file(which)?);
                 file.check(&config.parameters())?;
                 let what = (config, precision);

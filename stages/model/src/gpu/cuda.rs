@@ -1,4 +1,4 @@
-//! The kernels on an NVIDIA GPU, through the driver alone.
+//! The kernels on an NVIDIA GPU, through the driver, and products by cuBLASLt where it is found.
 //!
 //! Nothing of CUDA is needed to build, and at run time only what the driver brings, `libcuda`: the kernels
 //! were compiled beforehand (`kernels/build.py`), for newer GPUs as text that the driver compiles. Each library
@@ -9,8 +9,10 @@ use std::ffi::{CString, c_void};
 
 use cudarc::driver::{DriverError, result as driver, sys};
 
+use super::cublaslt::{CublasLt, OWN_PRODUCTS, Opened, WORKSPACE_BYTES, started};
 use super::kernels::names;
-use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut};
+use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut, Product};
+use super::library;
 use crate::engine::EngineError;
 use crate::ops::Result;
 
@@ -28,10 +30,11 @@ pub struct Found {
 }
 
 impl Found {
-    /// What computes on it, for the record of a run: another GPU, or other kernels, may round differently.
-    pub fn kernels(&self) -> String {
+    /// What computes on it, for the record of a run: another GPU, other kernels or other products may round
+    /// differently.
+    pub fn kernels(&self, products: &str) -> String {
         let (_, built) = image(self.capability);
-        format!("{}, {built}, own products", self.name)
+        format!("{}, {built}, {products}", self.name)
     }
 }
 
@@ -60,6 +63,24 @@ pub fn find(number: usize) -> std::result::Result<Found, String> {
         capability: capability(device)?,
         total_bytes: total.map_err(|error| told(&error))? as u64,
     })
+}
+
+/// What is said of a training's products, as long as the library that was found starts; the error is one of the
+/// setting.
+pub fn products() -> std::result::Result<String, String> {
+    let found = library()?;
+    Ok(found.map_or(OWN_PRODUCTS.to_owned(), Opened::products))
+}
+
+/// The library that multiplies in a training, where there is one.
+pub(crate) fn library() -> std::result::Result<Option<&'static Opened>, String> {
+    let mut version = 0;
+    // SAFETY: it is called where the driver's library is, and only writes `version`.
+    let status = unsafe { sys::is_culib_present().then(|| sys::cuDriverGetVersion(&mut version)) };
+    match status {
+        Some(sys::CUresult::CUDA_SUCCESS) => library::of_process(version),
+        _ => Ok(None),
+    }
 }
 
 fn device(number: usize) -> std::result::Result<sys::CUdevice, String> {
@@ -134,10 +155,12 @@ pub(crate) struct Cuda {
     functions: HashMap<&'static str, sys::CUfunction>,
     name: String,
     shared_limit: usize,
+    products: Option<CublasLt>,
 }
 
 impl Cuda {
-    pub(crate) fn open(number: usize) -> Result<Self> {
+    /// Opens a GPU, whose products this library makes if it starts there.
+    pub(crate) fn open(number: usize, library: Option<&'static Opened>) -> Result<Self> {
         let device = device(number).map_err(EngineError::Device)?;
         let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let limit = attribute(device, limit).map_err(EngineError::Device)?;
@@ -152,12 +175,36 @@ impl Cuda {
             driver::module::load_data(image.as_ptr().cast()).map_err(starts)?
         };
         let functions = names().map(|name| Ok((name, function(module, name, limit)?)));
+        let functions = functions.collect::<Result<_>>()?;
+        let (products, told) = started(library, || allocated(WORKSPACE_BYTES))?;
         Ok(Cuda {
-            functions: functions.collect::<Result<_>>()?,
-            name: found.kernels(),
+            functions,
+            name: found.kernels(&told),
             shared_limit: limit as usize,
+            products,
         })
     }
+}
+
+#[cfg(test)]
+impl Cuda {
+    /// Leaves even small products to the library; false where none has started.
+    pub(crate) fn take_all(&mut self) -> bool {
+        self.products.as_mut().map(CublasLt::take_all).is_some()
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        if let Some(library) = &self.products {
+            self.free(library.workspace());
+        }
+    }
+}
+
+fn allocated(n_bytes: usize) -> Result<u64> {
+    // SAFETY: whoever takes it writes before reading.
+    unsafe { driver::malloc_sync(n_bytes) }.map_err(|error| failed("no memory on the GPU", &error))
 }
 
 /// A kernel, allowed all the shared memory that a block can have.
@@ -187,9 +234,7 @@ impl Launcher for Cuda {
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<u64> {
-        // SAFETY: whoever takes it writes before reading.
-        unsafe { driver::malloc_sync(n_bytes) }
-            .map_err(|error| failed("no memory on the GPU", &error))
+        allocated(n_bytes)
     }
 
     fn free(&self, address: u64) {
@@ -240,6 +285,19 @@ impl Launcher for Cuda {
         };
         launched.map_err(|error| failed(launch.kernel, &error))
     }
+
+    fn multiplies(&self, shape: (usize, usize, usize)) -> bool {
+        self.products
+            .as_ref()
+            .is_some_and(|library| library.takes(shape))
+    }
+
+    fn multiply(&self, product: &Product) -> Result<bool> {
+        match &self.products {
+            Some(library) => library.multiply(product),
+            None => Ok(false),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +309,7 @@ mod tests {
         match find(99) {
             Ok(found) => panic!("{found:?} is the hundredth"),
             Err(why) if why.starts_with("no libcuda") => {
-                let refused = Cuda::open(0).err().map(|error| error.to_string());
+                let refused = Cuda::open(0, None).err().map(|error| error.to_string());
                 assert!(refused.is_some_and(|refused| refused.contains("no libcuda")));
             }
             Err(why) => {
@@ -271,7 +329,7 @@ mod tests {
                 capability,
                 total_bytes,
             };
-            found.kernels()
+            found.kernels(OWN_PRODUCTS)
         };
         assert_eq!(of((8, 6)), "NVIDIA X, sm_80, own products");
         assert_eq!(of((9, 0)), "NVIDIA X, sm_90a, own products");

@@ -13,8 +13,9 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
+use super::cublaslt::{CublasLt, Opened, WORKSPACE_BYTES, started};
 use super::kernels::{SOURCES, names};
-use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut};
+use super::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut, Product};
 use crate::engine::EngineError;
 use crate::ops::Result;
 
@@ -66,9 +67,7 @@ impl Library {
         for (file, text) in &sources {
             all.update(file.as_bytes()).update(text.as_bytes());
         }
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let beside = program.parent().unwrap_or(Path::new("."));
-        let built = beside.join(format!("emulated-{}.so", &all.finalize().to_hex()[..16]));
+        let built = beside("emulated", all.finalize())?;
         if !built.exists() {
             compile(&sources, &built)?;
         }
@@ -101,6 +100,25 @@ impl Library {
     }
 }
 
+/// A library of one source, compiled once for each text of it.
+pub(crate) fn library_of(name: &str, text: &str) -> std::result::Result<PathBuf, String> {
+    let built = beside(name, blake3::hash(text.as_bytes()))?;
+    if !built.exists() {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let source = folder.path().join("main.cpp");
+        std::fs::write(&source, text).map_err(|error| error.to_string())?;
+        share(&source, &built)?;
+    }
+    Ok(built)
+}
+
+/// Where a library of this hash is kept: beside the program.
+fn beside(name: &str, hash: blake3::Hash) -> std::result::Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let folder = program.parent().unwrap_or(Path::new("."));
+    Ok(folder.join(format!("{name}-{}.so", &hash.to_hex()[..16])))
+}
+
 fn compile(sources: &[(&str, String)], built: &Path) -> std::result::Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut main = String::new();
@@ -117,8 +135,15 @@ fn compile(sources: &[(&str, String)], built: &Path) -> std::result::Result<(), 
     main += "};\nconst char* emulator_launch(emulator::Call call, const unsigned* grid, unsigned block,\n\
              \x20   size_t shared, void** arguments, unsigned order) {\n\
              \x20 return emulator::launch(call, {grid[0], grid[1], grid[2]}, {block, 1, 1}, shared, arguments, order);\n}\n}\n";
-    let (path, out) = (folder.path().join("main.cpp"), folder.path().join("out.so"));
+    let path = folder.path().join("main.cpp");
     std::fs::write(&path, main).map_err(|error| error.to_string())?;
+    share(&path, built)
+}
+
+/// Compiles a source into a library.
+fn share(source: &Path, built: &Path) -> std::result::Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let out = folder.path().join("out.so");
     let said = Command::new("c++")
         .args([
             "-std=c++17",
@@ -128,7 +153,7 @@ fn compile(sources: &[(&str, String)], built: &Path) -> std::result::Result<(), 
             "-ffp-contract=off",
             "-o",
         ])
-        .args([&out, &path])
+        .args([out.as_path(), source])
         .output()
         .map_err(|error| format!("no C++ compiler: c++: {error}"))?;
     assert!(
@@ -184,6 +209,9 @@ pub(crate) struct Emulated {
     library: &'static Library,
     order: u32,
     memory: RefCell<BTreeMap<u64, Vec<u8>>>,
+    /// What makes products, if no kernel does.
+    products: Option<CublasLt>,
+    told: String,
     pub(crate) watched: Rc<Watched>,
 }
 
@@ -193,8 +221,21 @@ impl Emulated {
             library,
             order,
             memory: RefCell::default(),
+            products: None,
+            told: "emulated".to_owned(),
             watched: Rc::default(),
         }
+    }
+
+    /// The same with products of any size by a library, if it starts.
+    pub(crate) fn multiplied_by(mut self, library: &'static Opened) -> Self {
+        let (products, told) = started(Some(library), || self.alloc(WORKSPACE_BYTES)).unwrap();
+        self.told = format!("emulated, {told}");
+        if let Some(mut products) = products {
+            products.take_all();
+            self.products = Some(products);
+        }
+        self
     }
 
     fn check(&self, launch: &Launch) -> Result<usize> {
@@ -229,6 +270,14 @@ impl Emulated {
     }
 }
 
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        if let Some(library) = &self.products {
+            self.free(library.workspace());
+        }
+    }
+}
+
 fn letter(arg: &Arg) -> char {
     let of_size = |bytes: usize| char::from(b'A' + (bytes / 8) as u8);
     match arg {
@@ -246,7 +295,7 @@ fn letter(arg: &Arg) -> char {
 
 impl Launcher for Emulated {
     fn name(&self) -> String {
-        "emulated".to_owned()
+        self.told.clone()
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -323,6 +372,23 @@ impl Launcher for Emulated {
         // SAFETY: a constant of the library.
         let fault = unsafe { CStr::from_ptr(fault) }.to_string_lossy();
         Err(EngineError::Device(format!("`{}`: {fault}", launch.kernel)))
+    }
+
+    fn multiplies(&self, shape: (usize, usize, usize)) -> bool {
+        self.products
+            .as_ref()
+            .is_some_and(|library| library.takes(shape))
+    }
+
+    fn multiply(&self, product: &Product) -> Result<bool> {
+        let Some(library) = &self.products else {
+            return Ok(false);
+        };
+        self.watched.call()?;
+        for address in [product.to, product.a, product.b] {
+            self.assert_ours(address, "a library's product");
+        }
+        library.multiply(product)
     }
 
     fn forget(&self, address: u64, n_bytes: usize) {

@@ -10,7 +10,7 @@ use super::adapted::Adapted;
 use super::inputs::Inputs;
 use super::launcher::{Launcher, Numbers};
 use super::memory::{self, Buf};
-use super::opening::{check_heads, open};
+use super::opening::{Work, check_heads, open};
 use super::ops::{GpuOps, Tables};
 use super::optimizer::{Judgement, Moments};
 use super::tape::{Grads, Node};
@@ -54,7 +54,12 @@ impl GpuEngine {
         seed: u64,
     ) -> Result<Self> {
         let device = device.alone();
-        Self::on(open(device)?, device, (config, settings), seed)
+        Self::on(
+            open(device, Work::Training)?,
+            device,
+            (config, settings),
+            seed,
+        )
     }
 
     /// Starts from random weights, a function of the seed and each tensor's name.

@@ -96,6 +96,22 @@ impl Arg {
     }
 }
 
+/// A product of matrices that lie row by row, for a library: `to` (m, n) is the sum over k.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Product {
+    pub(crate) to: u64,
+    pub(crate) a: u64,
+    pub(crate) b: u64,
+    /// m, n and k.
+    pub(crate) shape: (usize, usize, usize),
+    /// Whether `a` lies (k, m) rather than (m, k), and `b` (n, k) rather than (k, n).
+    pub(crate) turned: [bool; 2],
+    /// The operands are bf16.
+    pub(crate) is_rounded: bool,
+    /// `to` is added to.
+    pub(crate) accumulate: bool,
+}
+
 /// One launch of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Launch<'a> {
@@ -138,6 +154,16 @@ pub(crate) trait Launcher {
     }
 
     fn launch(&self, launch: &Launch) -> Result<()>;
+
+    /// Whether a library is to make products of this shape.
+    fn multiplies(&self, _shape: (usize, usize, usize)) -> bool {
+        false
+    }
+
+    /// Launches a product by it; false where it cannot make this one.
+    fn multiply(&self, _product: &Product) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Told when memory is used a second time; the emulator makes it NaN.
     fn forget(&self, _address: u64, _n_bytes: usize) {}

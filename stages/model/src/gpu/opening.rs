@@ -4,7 +4,10 @@ use tinylm_settings::Device;
 
 #[cfg(feature = "gpu")]
 use super::portable::Portable;
-use super::{cuda::Cuda, launcher::Launcher};
+use super::{
+    cuda::{self, Cuda},
+    launcher::Launcher,
+};
 use crate::{config::ModelConfig, engine::EngineError, ops::Result};
 
 /// Refuses a model whose heads are too wide.
@@ -18,11 +21,25 @@ pub(crate) fn check_heads(launcher: &dyn Launcher, config: &ModelConfig) -> Resu
     }
 }
 
+/// What is done on a GPU: a library makes a training's products, and of reading none, where a token's bits depend on
+/// nothing beside it.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Work {
+    Training,
+    Reading,
+}
+
 /// Opens a GPU.
-pub(crate) fn open(device: Device) -> Result<Box<dyn Launcher>> {
+pub(crate) fn open(device: Device, work: Work) -> Result<Box<dyn Launcher>> {
     match device {
         Device::Cpu => Err(EngineError::Device("a processor is no GPU".to_owned())),
-        Device::Cuda(gpus) => Ok(Box::new(Cuda::open(gpus.first())?)),
+        Device::Cuda(gpus) => {
+            let library = match work {
+                Work::Training => cuda::library().map_err(EngineError::Device)?,
+                Work::Reading => None,
+            };
+            Ok(Box::new(Cuda::open(gpus.first(), library)?))
+        }
         #[cfg(feature = "gpu")]
         Device::Gpu => Ok(Box::new(Portable::open()?)),
         #[cfg(not(feature = "gpu"))]

@@ -1,8 +1,12 @@
-//! Products of matrices on the device, cut along their sums where there would be too few blocks.
+//! Products of matrices on the device: by a library where the launcher has one, by kernels otherwise, which cut
+//! sums where there would be too few blocks.
+//!
+//! What follows a product is the kernels' either way, so that it is written down once. Products of rows, whose bits
+//! depend on nothing beside them, are no library's: it promises that of no shape.
 
 use std::rc::Rc;
 
-use super::launcher::{After, Arg, Dropped};
+use super::launcher::{After, Arg, Dropped, Product};
 use super::memory::{Buf, Device};
 use crate::config::Precision;
 use crate::ops::Result;
@@ -65,6 +69,9 @@ pub(crate) fn product(
     precision: Precision,
     after: After,
 ) -> Result<()> {
+    if by_library(device, layout, operands, shape, precision, after)? {
+        return Ok(());
+    }
     let n_chunks = match is_plain(&after) {
         true => n_chunks(shape),
         false => 1,
@@ -77,6 +84,60 @@ pub(crate) fn product(
         precision,
         after,
     )
+}
+
+/// The same by a library, if it is to make products of this shape; what follows finds its result as a single part.
+fn by_library(
+    device: &Rc<Device>,
+    layout: Layout,
+    (to, a, b): (Arg, Arg, Arg),
+    shape: Shape,
+    precision: Precision,
+    after: After,
+) -> Result<bool> {
+    let (Arg::At(at), Arg::At(a), Arg::At(b)) = (to, a, b) else {
+        return Ok(false);
+    };
+    if !device.launcher.multiplies(shape) {
+        return Ok(false);
+    }
+    let (m, n, k) = shape;
+    let is_rounded = precision == Precision::Bf16;
+    let halves = match is_rounded {
+        true => Some([halves(device, a, m * k)?, halves(device, b, k * n)?]),
+        false => None,
+    };
+    let part = match is_plain(&after) {
+        true => None,
+        false => Some(device.floats(m * n)?),
+    };
+    let [a, b] = halves
+        .as_ref()
+        .map_or([a, b], |halves| halves.each_ref().map(|x| x.address));
+    let product = Product {
+        to: part.as_ref().map_or(at, |part| part.address),
+        a,
+        b,
+        shape,
+        turned: [layout == Layout::Tn, layout == Layout::Nt],
+        is_rounded,
+        accumulate: part.is_none() && after.then == ADD,
+    };
+    let is_made = device.launcher.multiply(&product)?;
+    if let (true, Some(part)) = (is_made, part) {
+        let sizes = [1, m, n].map(|n| Arg::Int(n as i32));
+        let args = [&[to, part.at()], &sizes[..], &[Arg::After(after)]].concat();
+        device.each("finish_parts", m * n, &args)?;
+    }
+    Ok(is_made)
+}
+
+/// Rounds numbers to bf16, for a library that does not round as it reads.
+fn halves(device: &Rc<Device>, from: u64, n: usize) -> Result<Buf> {
+    let to = device.take(2 * n)?;
+    let args = [to.at(), Arg::At(from), Arg::Long(n as u64)];
+    device.each("halves", n, &args)?;
+    Ok(to)
 }
 
 /// The same of rows of which each is summed as if it were alone, whatever else is multiplied beside it.

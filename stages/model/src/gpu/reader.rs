@@ -14,7 +14,7 @@ use super::{
     inputs::Inputs,
     launcher::{Arg, Launcher, Numbers},
     memory::{Buf, Device},
-    opening::{check_heads, open},
+    opening::{Work, check_heads, open},
     ops::{GpuOps, Tables},
     tape::Node,
 };
@@ -56,7 +56,7 @@ pub(crate) struct GpuReader {
 impl GpuReader {
     /// Takes a model to the GPU that it is for.
     pub(crate) fn open(stored: &Stored) -> Result<Self> {
-        Self::on(open(stored.device)?, stored)
+        Self::on(open(stored.device, Work::Reading)?, stored)
     }
 
     pub(crate) fn on(launcher: Box<dyn Launcher>, stored: &Stored) -> Result<Self> {

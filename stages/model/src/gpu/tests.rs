@@ -1,6 +1,7 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
 mod adapted;
+pub(crate) mod library;
 #[cfg(feature = "gpu")]
 pub(crate) mod portable;
 mod reading;
@@ -56,11 +57,40 @@ pub(crate) fn watched(
     (engine, watched)
 }
 
+/// What opens an engine with its threads in some order, and shows its device.
+pub(crate) type Watch = fn(&ModelConfig, &EngineSettings, u64, u32) -> (GpuEngine, Rc<Watched>);
+
+/// With products of the kernels, and of a library.
+pub(crate) const WATCHES: [Watch; 2] = [watched, library::watched];
+
 /// With its threads in this order, and stirred weights.
 fn emulated(config: &ModelConfig, settings: &EngineSettings, order: u32) -> GpuEngine {
-    let mut engine = watched(config, settings, 3, order).0;
+    emulated_by(watched, config, settings, order)
+}
+
+fn emulated_by(
+    watch: Watch,
+    config: &ModelConfig,
+    settings: &EngineSettings,
+    order: u32,
+) -> GpuEngine {
+    let mut engine = watch(config, settings, 3, order).0;
     engine.load_weights(&stirred(&engine)).unwrap();
     engine
+}
+
+/// Each engine in the emulator, with what tests call the model and it.
+fn each_of(
+    configs: Vec<(&'static str, ModelConfig)>,
+) -> impl Iterator<Item = (String, ModelConfig, Watch)> {
+    let both = |(name, config): (&str, ModelConfig)| {
+        let names = [name.to_owned(), format!("{name}, products of a library")];
+        let pairs: Vec<_> = names.into_iter().zip(WATCHES).collect();
+        pairs
+            .into_iter()
+            .map(move |(name, watch)| (name, config.clone(), watch))
+    };
+    configs.into_iter().flat_map(both)
 }
 
 /// The same on the first GPU, where `find` has found one.
@@ -94,12 +124,12 @@ fn a_gpu_computes_what_the_plain_operations_do() {
     if !is_emulated() {
         return;
     }
-    for (name, config) in configs() {
+    for (name, config, watch) in each_of(configs()) {
         for settings in [EngineSettings::default(), with_everything()] {
             let batch = packed(3, 12, 1);
-            let found = gradients(&mut emulated(&config, &settings, 0), &batch);
+            let found = gradients(&mut emulated_by(watch, &config, &settings, 0), &batch);
             let plain = gradients(&mut plain(&config, &settings), &batch);
-            assert_close(name, &found, &plain, 2e-4);
+            assert_close(&name, &found, &plain, 2e-4);
         }
     }
 }
@@ -125,7 +155,7 @@ fn any_order_of_threads_computes_the_same_bits() {
     if !is_emulated() {
         return;
     }
-    for (name, config) in configs() {
+    for (name, config, watch) in each_of(configs()) {
         for (precision, optimizer) in [
             (Precision::F32, Optimizer::Adamw),
             (Precision::Bf16, Optimizer::Muon),
@@ -136,7 +166,7 @@ fn any_order_of_threads_computes_the_same_bits() {
                 ..with_everything()
             };
             let train = |order| {
-                let mut engine = emulated(&config, &settings, order);
+                let mut engine = emulated_by(watch, &config, &settings, order);
                 for step in 1..=2 {
                     let batch = packed(3, 12, step);
                     let sum = engine.accumulate(&batch, Pass { seed: 5, step }).unwrap();
@@ -166,15 +196,15 @@ fn a_gpu_rounds_to_bf16_as_the_cpu_does() {
     if !is_emulated() {
         return;
     }
-    for (name, config) in configs() {
+    for (name, config, watch) in each_of(configs()) {
         let settings = EngineSettings {
             precision: Precision::Bf16,
             ..EngineSettings::default()
         };
         let batch = packed(3, 12, 1);
-        let found = gradients(&mut emulated(&config, &settings, 0), &batch);
+        let found = gradients(&mut emulated_by(watch, &config, &settings, 0), &batch);
         let fused = gradients(&mut cpu(&config, &settings, 2), &batch);
-        assert_close(name, &found, &fused, BF16_BOUND);
+        assert_close(&name, &found, &fused, BF16_BOUND);
     }
 }
 

@@ -11,6 +11,14 @@ KERNEL add_to(float* to, const float* x, u64 n) {
   if (i < n) to[i] += x[i];
 }
 
+// The nearest bf16, ties to even; what is no number stays none, though its upper half may be infinity's.
+KERNEL halves(u16* to, const float* x, u64 n) {
+  u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  u32 quiet = x[i] != x[i] ? 0x40u : 0u;
+  to[i] = (u16)(bits_of(rounded(x[i], 1)) >> 16 | quiet);
+}
+
 // to = a * to + b * x
 KERNEL blend(float* to, float a, const float* x, float b, u64 n) {
   u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;

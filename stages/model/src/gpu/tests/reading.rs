@@ -12,7 +12,7 @@ use crate::generate::tests::{
 use crate::generate::{Fed, FeedError, Model, Reader, Sequence, Session};
 use crate::gpu::reader::GpuReader;
 
-/// The kernels of which training has no need.
+/// The kernels of which training has no need where no library multiplies.
 pub(super) const READING: [&str; 3] = ["remember", "attend_cached", "finish_parts"];
 
 /// A reader in the emulator, with its threads in this order, and what can be seen of its device.

@@ -25,6 +25,11 @@ fn memory() -> Rc<Memory> {
     Memory::new(Box::new(Emulated::new(library().unwrap(), 0)))
 }
 
+/// The same with products of a library.
+fn multiplied() -> Rc<Memory> {
+    Memory::new(Box::new(super::library::launcher(&[], 0)))
+}
+
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let number = |i: usize| (mix(seed << 32 ^ i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
     (0..n).map(number).collect()
@@ -68,9 +73,11 @@ fn a_number_is_rounded_to_the_nearest_bf16_and_ties_to_even() {
     let bits = tops.flat_map(|top: u32| ends.map(|end| top << 16 | end));
     let xs: Vec<f32> = bits.map(f32::from_bits).filter(|x| !x.is_nan()).collect();
     // A product with one, so that nothing but the rounding is seen.
-    let found = bf16_product(&memory(), Layout::Nt, (&xs, &[1.0]), (xs.len(), 1, 1));
-    for (x, found) in xs.iter().zip(found) {
-        assert_eq!(found, half::bf16::from_f32(*x).to_f32(), "{x:e}");
+    for device in [memory(), multiplied()] {
+        let found = bf16_product(&device, Layout::Nt, (&xs, &[1.0]), (xs.len(), 1, 1));
+        for (x, found) in xs.iter().zip(found) {
+            assert_eq!(found, half::bf16::from_f32(*x).to_f32(), "{x:e}");
+        }
     }
 }
 
@@ -94,9 +101,11 @@ fn a_products_operands_are_rounded_however_they_lie() {
         let sum = |i, j| (0..k).map(|q| left(i, q) * right(j, q)).sum::<f64>();
         let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
         let expected: Vec<f64> = all.map(|(i, j)| sum(i, j)).collect();
-        let found = bf16_product(&memory(), layout, (&a, &b), (m, n, k));
-        let off = distance(&narrow(&expected), &found);
-        assert!(off < 1e-6, "{layout:?}: {off:e}");
+        for device in [memory(), multiplied()] {
+            let found = bf16_product(&device, layout, (&a, &b), (m, n, k));
+            let off = distance(&narrow(&expected), &found);
+            assert!(off < 1e-6, "{layout:?}: {off:e}");
+        }
     }
 }
 

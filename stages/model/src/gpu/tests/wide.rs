@@ -89,11 +89,12 @@ fn stir(engine: &mut dyn Engine) {
 
 /// An engine in the emulator, and what can be seen of its device.
 fn in_emulator(
+    watch: Watch,
     config: &ModelConfig,
     settings: &EngineSettings,
     order: u32,
 ) -> (GpuEngine, Rc<Watched>) {
-    let (mut engine, device) = watched(config, settings, 3, order);
+    let (mut engine, device) = watch(config, settings, 3, order);
     stir(&mut engine);
     (engine, device)
 }
@@ -161,11 +162,21 @@ fn shapes_of_real_models_compute_what_the_plain_operations_do() {
     let mut launched = BTreeSet::new();
     for (name, optimizer, config) in shapes() {
         let settings = settings(optimizer);
-        let (mut engine, device) = in_emulator(&config, &settings, 0);
-        assert_same(name, &mut engine, &mut in_plain(&config, &settings));
+        for watch in WATCHES {
+            let (mut engine, device) = in_emulator(watch, &config, &settings, 0);
+            assert_same(name, &mut engine, &mut in_plain(&config, &settings));
+            launched.extend(device.launched.borrow().iter().copied());
+        }
+        let settings = EngineSettings {
+            precision: Precision::Bf16,
+            ..settings
+        };
+        let (mut engine, device) = in_emulator(library::watched, &config, &settings, 0);
+        update(&mut engine);
         launched.extend(device.launched.borrow().iter().copied());
     }
-    let trains = |name: &&str| !READING.contains(name);
+    // A library's products are followed by what follows those of reading.
+    let trains = |name: &&str| !READING.contains(name) || *name == "finish_parts";
     assert_eq!(
         launched,
         names().filter(trains).collect(),
@@ -180,15 +191,13 @@ fn a_card_learns_and_scores_as_the_plain_operations_do() {
     }
     for (name, optimizer, config) in shapes() {
         let settings = settings(optimizer);
-        let mut card = GpuEngine::new(
-            crate::machine::Device::CUDA,
-            config.clone(),
-            settings.clone(),
-            3,
-        )
-        .unwrap();
-        stir(&mut card);
-        assert_same(name, &mut card, &mut in_plain(&config, &settings));
+        let what = (config.clone(), settings.clone());
+        let card = GpuEngine::new(crate::machine::Device::CUDA, what.0, what.1, 3).unwrap();
+        let with_a_library = library::on_card(&config, &settings, 3);
+        for mut card in [Some(card), with_a_library].into_iter().flatten() {
+            stir(&mut card);
+            assert_same(name, &mut card, &mut in_plain(&config, &settings));
+        }
     }
 }
 
@@ -215,7 +224,10 @@ fn shapes_of_real_models_compute_the_same_bits_in_any_order_of_threads() {
             precision: Precision::Bf16,
             ..settings(optimizer)
         };
-        let train = |order| update(&mut in_emulator(&config, &settings, order).0).1;
-        assert!(train(0) == train(3), "{name}");
+        for watch in WATCHES {
+            let engine = |order| in_emulator(watch, &config, &settings, order).0;
+            let train = |order| update(&mut engine(order)).1;
+            assert!(train(0) == train(3), "{name}");
+        }
     }
 }

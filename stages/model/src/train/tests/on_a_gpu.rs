@@ -5,16 +5,20 @@ use std::rc::Rc;
 
 use super::*;
 use crate::gpu::GpuEngine;
-use crate::gpu::tests::{Watched, is_emulated, watched};
+use crate::gpu::tests::{WATCHES, Watch, Watched, is_emulated, library, watched};
 
 /// The transformer of the other stories.
 fn on_a_gpu(precision: Precision) -> (GpuEngine, Rc<Watched>) {
+    on_a_gpu_by(watched, precision)
+}
+
+fn on_a_gpu_by(watch: Watch, precision: Precision) -> (GpuEngine, Rc<Watched>) {
     let plain = transformer(Optimizer::Adamw, 1);
     let settings = EngineSettings {
         precision,
         ..plain.settings().clone()
     };
-    watched(plain.config(), &settings, 7, 0)
+    watch(plain.config(), &settings, 7, 0)
 }
 
 fn story() -> Story {
@@ -28,8 +32,10 @@ fn a_training_on_a_gpu_killed_and_resumed_is_as_if_never_stopped() {
     if !is_emulated() {
         return;
     }
-    for precision in [Precision::F32, Precision::Bf16] {
-        let engine = || on_a_gpu(precision).0;
+    let precisions = [Precision::F32, Precision::Bf16];
+    let pairs = WATCHES.map(|watch| precisions.map(|precision| (watch, precision)));
+    for (watch, precision) in pairs.into_iter().flatten() {
+        let engine = || on_a_gpu_by(watch, precision).0;
         let whole = story().finish_with(engine());
         for passes in [0, 5, 9, 16] {
             let mut story = story();
@@ -67,6 +73,21 @@ fn a_training_goes_from_a_cpu_to_a_gpu_and_back_and_says_so() {
         let off = (value - whole.1.metrics[key]).abs();
         assert!(off < 1e-4 * value.abs(), "{key:?}: {value} {off:e} off");
     }
+}
+
+#[test]
+fn a_training_that_goes_on_with_products_of_a_library_says_so() {
+    if !is_emulated() {
+        return;
+    }
+    let mut story = story();
+    let own = on_a_gpu(Precision::F32).0;
+    assert!(matches!(story.run_until_killed(own, 9), End::Killed));
+    let with_a_library = on_a_gpu_by(library::watched, Precision::F32).0;
+    let (_, notes) = story.finish_with(with_a_library);
+    let expected = "going on with emulated, products of cuBLASLt 12.4.5 on cuda:0 what emulated on cuda:0 left: \
+                    the last digits may differ";
+    assert_eq!(notes.warnings, [expected]);
 }
 
 #[test]
