@@ -7,6 +7,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
+/// What multiplies, by stand-ins that begin with this: cuBLASLt where the lie is about it and nobody forbids it.
+const PRODUCTS: &str = r#"
+products='own products'
+case $LIE:$TINYLM_CUBLASLT in library*:none) ;; library*) products='products of cuBLASLt 12.4.5' ;; esac
+[ "$LIE" = "library still" ] && products='products of cuBLASLt 12.4.5'
+"#;
+
 /// Says what the real programs say where all is well; `LIE` leaves out one thing.
 const STAND_INS: [(&str, &str); 6] = [
     (
@@ -18,11 +25,12 @@ const STAND_INS: [(&str, &str); 6] = [
         "tinylm",
         r#"
 if [ "$1" = doctor ]; then
-  [ "$LIE" = "no gpu" ] && echo 'gpu none: no libcuda' || echo 'cuda NVIDIA X: `--device cuda:0` trains on it'
+  [ "$LIE" = "no gpu" ] && echo 'gpu none: no libcuda' || echo "cuda NVIDIA X, $products: \`--device cuda:0\` trains on it"
   exit
 fi
+[ "$LIE" = "library unused" ] && products='own products'
 home=$2 step=$2/work/key/checkpoints/step-0000000003 artifact=abcd
-[ "$LIE" = "on a cpu" ] || echo 'model: trains on NVIDIA X, sm_90a, own products'
+[ "$LIE" = "on a cpu" ] || echo "model: trains on NVIDIA X, sm_90a, $products"
 [ "$LIE" = "reads on a cpu" ] || echo 'perplexity: reads on NVIDIA X, sm_90a, own products'
 case $home in
 *several-0,1) [ "$LIE" = "another sum" ] && artifact=efgh ;;
@@ -43,6 +51,8 @@ esac
         "tests",
         r#"
 echo 'SKIPPED: neither Metal nor Vulkan shows one, so no WGSL runs'
+[ "$products" = 'own products' ] && echo 'SKIPPED: so no cuBLASLt multiplies: none is found, or TINYLM_CUBLASLT says none'
+[ "$LIE" = "library skipped" ] && echo 'SKIPPED: so no cuBLASLt multiplies'
 [ "$LIE" = "skips" ] && echo 'SKIPPED: no libcuda'
 [ "$LIE" = "no tests" ] && n=0 || n=70
 echo "test result: ok. $n passed; 0 failed"
@@ -50,7 +60,9 @@ echo "test result: ok. $n passed; 0 failed"
     ),
     (
         "step",
-        r#"[ "$LIE" = "no figures" ] || echo 'mini f32: 9 tokens/s'"#,
+        r#"
+[ "$LIE" = "library unused" ] && products='own products'
+[ "$LIE" = "no figures" ] || echo "mini f32 (kernels NVIDIA X, sm_90a, $products): 9 tokens/s""#,
     ),
     ("lazy", "exit 0"),
 ];
@@ -66,6 +78,7 @@ fn check(folder: &Path, [tinylm, tests, step]: [&str; 3], lie: &str) -> (Vec<Str
         .env("PATH", format!("{}:{path}", folder.display()))
         .env("TMPDIR", folder)
         .env("LIE", lie)
+        .env_remove("TINYLM_CUBLASLT")
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -83,7 +96,7 @@ fn stand_ins() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in STAND_INS {
         let path = folder.path().join(name);
-        fs::write(&path, format!("#!/bin/bash\n{text}\n")).unwrap();
+        fs::write(&path, format!("#!/bin/bash\n{PRODUCTS}\n{text}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     fs::write(folder.path().join("quickstart.yaml"), "name: q").unwrap();
@@ -139,6 +152,47 @@ fn one_thing_left_out_fails_the_part_that_looks_for_it() {
         ("begins anew", &["killed_and_resumed"]),
         ("other bytes", &["killed_and_resumed"]),
         ("no figures", &figures),
+    ];
+    for (lie, expected) in told {
+        let (failed, _) = check(folder.path(), HONEST, lie);
+        assert_eq!(failed, expected, "{lie}");
+    }
+}
+
+#[test]
+fn what_trains_is_looked_at_with_a_library_and_without_it() {
+    let folder = stand_ins();
+    let (failed, passed) = check(folder.path(), HONEST, "library");
+    assert_eq!(failed, Vec::<String>::new());
+    let trains = |name: &&String| !name.contains("check") && name.as_str() != "doctor";
+    let (own, with_it): (Vec<_>, Vec<_>) = passed
+        .iter()
+        .filter(trains)
+        .partition(|name| name.starts_with("own-"));
+    let expected = with_it.iter().map(|name| format!("own-{name}"));
+    assert!(
+        own.into_iter().cloned().eq(expected) && with_it.len() == 12,
+        "{passed:?}"
+    );
+    let of = |way: &str, names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| format!("{way}{name}")).collect()
+    };
+    let multiplied = [
+        "quickstart",
+        "killed_and_resumed",
+        "several",
+        "shape_of_41m",
+        "figures-mini-f32",
+        "figures-mini-bf16",
+        "figures-forty-one-f32",
+        "figures-forty-one-bf16",
+        "figures-124m-f32",
+        "figures-124m-bf16",
+    ];
+    let told = [
+        ("library unused", of("", &multiplied)),
+        ("library still", of("own-", &multiplied)),
+        ("library skipped", of("", &["suite", "golden_losses"])),
     ];
     for (lie, expected) in told {
         let (failed, _) = check(folder.path(), HONEST, lie);
