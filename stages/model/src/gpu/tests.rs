@@ -6,6 +6,7 @@ pub(crate) mod library;
 pub(crate) mod portable;
 mod reading;
 mod rounding;
+mod tensor;
 mod wide;
 
 use std::rc::Rc;

@@ -72,7 +72,7 @@ struct Fiber {
   Place place;
   State state;
   dim3 index;
-  float posts[2];
+  u32 posts[2][6];
   unsigned n_posts;
   std::vector<Copy> copies;
 };
@@ -216,17 +216,6 @@ struct Caller<F> {
 
 FN void __syncthreads() { emulator::stop(emulator::AT_BARRIER); }
 
-// Two places take turns: who posts again has passed the barrier behind which all had read.
-FN float from_lane(float v, int other) {
-  using namespace emulator;
-  Machine& m = *machine;
-  unsigned turn = m.now->n_posts++ & 1;
-  m.now->posts[turn] = v;
-  stop(AT_WARP);
-  size_t i = m.now - m.fibers.data();
-  return m.fibers[(i & ~(size_t)31) + ((i & 31) ^ other)].posts[turn];
-}
-
 FN u32 bits_of(float x) {
   u32 bits;
   memcpy(&bits, &x, 4);
@@ -236,6 +225,73 @@ FN float of_bits(u32 bits) {
   float x;
   memcpy(&x, &bits, 4);
   return x;
+}
+
+namespace emulator {
+// What the lanes of a warp posted, each at the same word.
+struct Posted {
+  const Fiber* lanes;
+  unsigned lane, turn;
+  u32 of(unsigned lane, unsigned i) const { return lanes[lane].posts[turn][i]; }
+};
+
+// Two places take turns: who posts again has passed the barrier behind which all had read.
+inline Posted exchange(const u32* words, unsigned n) {
+  Fiber* me = machine->now;
+  size_t i = me - machine->fibers.data();
+  unsigned turn = me->n_posts++ & 1;
+  memcpy(me->posts[turn], words, 4 * n);
+  stop(AT_WARP);
+  return {me - (i & 31), (unsigned)(i & 31), turn};
+}
+
+// One of the two bf16 of a word.
+inline float half(u32 word, unsigned high) { return of_bits(high ? word & 0xffff0000u : word << 16); }
+
+// Bits of the nearest bf16; what is no number stays none.
+inline u32 bf16(float x) {
+  u32 b = bits_of(x);
+  return x != x ? 0x7fffu : (b + 0x7fffu + (b >> 16 & 1u)) >> 16;
+}
+
+inline void assert_aligned(const void* at, size_t n) {
+  if ((uintptr_t)at % n) machine->fault = "neighbours that do not begin at a multiple of their bytes";
+}
+}  // namespace emulator
+
+FN float from_lane(float v, int other) {
+  u32 bits = bits_of(v);
+  emulator::Posted posted = emulator::exchange(&bits, 1);
+  return of_bits(posted.of(posted.lane ^ other, 0));
+}
+FN u32 pack(float low, float high) { return emulator::bf16(low) | emulator::bf16(high) << 16; }
+FN void mma(float (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  const u32 words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  emulator::Posted posted = emulator::exchange(words, 6);
+  unsigned group = posted.lane / 4, pair = posted.lane % 4;
+  for (unsigned i = 0; i < 4; ++i) {
+    unsigned row = group + i / 2 * 8, column = 2 * pair + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      u32 left = posted.of(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2), right = posted.of(column * 4 + k % 8 / 2, 4 + k / 8);
+      sums[i] += emulator::half(left, k % 2) * emulator::half(right, k % 2);
+    }
+  }
+}
+FN void read_four(float (&to)[4], const float* from) {
+  emulator::assert_aligned(from, 16);
+  memcpy(to, from, 16);
+}
+FN void write_four(u32* to, const u32 (&x)[4]) {
+  emulator::assert_aligned(to, 16);
+  memcpy(to, x, 16);
+}
+FN void read_two(u32& first, u32& second, const u32* from) {
+  emulator::assert_aligned(from, 8);
+  first = from[0], second = from[1];
+}
+FN void write_two(u32* to, u32 first, u32 second) {
+  emulator::assert_aligned(to, 8);
+  to[0] = first, to[1] = second;
 }
 FN void copy_async(float* to, const float* from) { emulator::machine->now->copies.push_back({to, from}); }
 FN void wait_for_copies() {

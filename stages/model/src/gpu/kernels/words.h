@@ -18,6 +18,31 @@ FN void copy_async(float* shared, const float* global) {
                "l"(global));
 }
 FN void wait_for_copies() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
+// Four or two neighbours at once, where they begin at a multiple of all their bytes.
+FN void read_four(float (&to)[4], const float* from) {
+  float4 x = *reinterpret_cast<const float4*>(from);
+  to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+}
+FN void write_four(u32* to, const u32 (&x)[4]) { *reinterpret_cast<uint4*>(to) = {x[0], x[1], x[2], x[3]}; }
+FN void read_two(u32& first, u32& second, const u32* from) {
+  uint2 x = *reinterpret_cast<const uint2*>(from);
+  first = x.x, second = x.y;
+}
+FN void write_two(u32* to, u32 first, u32 second) { *reinterpret_cast<uint2*>(to) = {first, second}; }
+// The nearest bf16 of each, ties to even, in a word.
+FN u32 pack(float low, float high) {
+  u32 both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+// A warp adds the product of 16 x 16 and 16 x 8 packed numbers to its sums. Of lane 4 g + t: `a` holds the pairs of
+// columns 2 t of rows g and g + 8, then the same eight columns on; `b` pairs of rows 2 t and 2 t + 8, of column g;
+// `sums` columns 2 t and 2 t + 1 of row g, then of row g + 8.
+FN void mma(float (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 #else
 #include "emulator.h"
 #endif

@@ -30,13 +30,14 @@ fn multiplied() -> Rc<Memory> {
     Memory::new(Box::new(super::library::launcher(&[], 0)))
 }
 
-fn numbers(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let number = |i: usize| (mix(seed << 32 ^ i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
     (0..n).map(number).collect()
 }
 
-fn rounded(x: f64) -> f64 {
-    f64::from(half::bf16::from_f64(x))
+/// By way of f32, because `half` takes what is just above the middle of two in f64 for the middle.
+pub(super) fn rounded(x: f64) -> f64 {
+    f64::from(half::bf16::from_f32(x as f32))
 }
 
 fn all_rounded(x: &[f32]) -> Vec<f64> {
