@@ -205,6 +205,8 @@ for tool in memcheck racecheck; do
       "$tests" --exact gpu::tests::wide::a_card_learns_and_scores_as_the_plain_operations_do
     part "$tool-reading" sanitized "$tool" --error-exitcode 1 \
       "$tests" --exact gpu::tests::reading::a_card_says_what_this_machine_says_in_whatever_company
+    part "$tool-bf16" passing 1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+      "$tests" --exact gpu::tests::wide::a_card_multiplies_in_bf16_as_the_emulator_does
   else
     echo "SKIPPED $tool: no compute-sanitizer"
   fi

@@ -122,8 +122,10 @@ fn one_thing_left_out_fails_the_part_that_looks_for_it() {
         "golden_losses",
         "memcheck",
         "memcheck-reading",
+        "memcheck-bf16",
         "racecheck",
         "racecheck-reading",
+        "racecheck-bf16",
     ];
     let figures = [
         "figures-mini-f32",

@@ -30,7 +30,7 @@ pub(crate) struct Dropped {
     pub(crate) scale: f32,
 }
 
-/// `After` of `products.cu`.
+/// `After` of `after.h`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct After {
@@ -136,6 +136,11 @@ pub(crate) trait Launcher {
     /// The widest head that its kernels take, where they say one.
     fn widest_head(&self) -> usize {
         usize::MAX
+    }
+
+    /// Whether it has the kernels that multiply in bf16 on tensor cores.
+    fn has_tensor_cores(&self) -> bool {
+        true
     }
 
     /// Memory aligned to 256 bytes.

@@ -52,10 +52,48 @@ pub(crate) fn plainly(accumulate: bool) -> After {
     }
 }
 
-/// Side of the square that a block computes, and the shared memory of its two tiles.
-const TILE: usize = 64;
-const DEPTH: usize = 16;
-const TILE_BYTES: usize = 2 * DEPTH * (TILE + 4) * 4;
+/// How products of one precision are made on one device.
+struct Way {
+    /// By layout.
+    kernels: [&'static str; 3],
+    /// Side of the square that a block computes, and how much of k it holds at a time.
+    side: usize,
+    depth: usize,
+    shared_bytes: usize,
+    /// Whether the kernels round operands, where they are told so.
+    round: Option<Arg>,
+}
+
+impl Way {
+    /// The one place where it is chosen.
+    fn of(device: &Device, precision: Precision) -> Self {
+        let has_tensor_cores = device.launcher.has_tensor_cores();
+        let round = Arg::Int(i32::from(precision == Precision::Bf16));
+        match precision {
+            Precision::Bf16 if has_tensor_cores => Way {
+                kernels: ["product_nt_bf16", "product_nn_bf16", "product_tn_bf16"],
+                side: 128,
+                depth: 32,
+                shared_bytes: 2 * 2 * 4 * 24 * 128,
+                round: None,
+            },
+            Precision::F32 | Precision::Bf16 => Way {
+                kernels: ["product_nt", "product_nn", "product_tn"],
+                side: 64,
+                depth: 16,
+                shared_bytes: 2 * 16 * (64 + 4) * 4,
+                round: (!has_tensor_cores).then_some(round),
+            },
+        }
+    }
+
+    /// Into how many parts a sum is cut: a function of the shape alone, because it orders additions.
+    fn n_chunks(&self, (m, n, k): Shape) -> usize {
+        let n_blocks = m.div_ceil(self.side) * n.div_ceil(self.side);
+        (BLOCKS / n_blocks).clamp(1, (k / CHUNK_MIN).max(1))
+    }
+}
+
 /// Blocks that keep the largest GPU busy, and the sum that is worth a block.
 const BLOCKS: usize = 264;
 const CHUNK_MIN: usize = 256;
@@ -72,18 +110,12 @@ pub(crate) fn product(
     if by_library(device, layout, operands, shape, precision, after)? {
         return Ok(());
     }
+    let way = Way::of(device, precision);
     let n_chunks = match is_plain(&after) {
-        true => n_chunks(shape),
+        true => way.n_chunks(shape),
         false => 1,
     };
-    cut_product(
-        device,
-        (layout, n_chunks),
-        operands,
-        shape,
-        precision,
-        after,
-    )
+    cut_product(device, way, (layout, n_chunks), operands, shape, after)
 }
 
 /// The same by a library, if it is to make products of this shape; what follows finds its result as a single part.
@@ -149,8 +181,9 @@ pub(crate) fn product_of_rows(
     after: After,
 ) -> Result<()> {
     let (_, n, k) = shape;
-    let how = (Layout::Nt, n_chunks((1, n, k)));
-    cut_product(device, how, operands, shape, precision, after)
+    let way = Way::of(device, precision);
+    let how = (Layout::Nt, way.n_chunks((1, n, k)));
+    cut_product(device, way, how, operands, shape, after)
 }
 
 /// A result that needs nothing but its sum.
@@ -160,40 +193,33 @@ fn is_plain(after: &After) -> bool {
 
 fn cut_product(
     device: &Rc<Device>,
+    way: Way,
     (layout, n_chunks): (Layout, usize),
     (to, a, b): (Arg, Arg, Arg),
     (m, n, k): Shape,
-    precision: Precision,
     after: After,
 ) -> Result<()> {
+    let [nt, nn, tn] = way.kernels;
     let kernel = match layout {
-        Layout::Nt => "product_nt",
-        Layout::Nn => "product_nn",
-        Layout::Tn => "product_tn",
+        Layout::Nt => nt,
+        Layout::Nn => nn,
+        Layout::Tn => tn,
     };
-    let chunk = k.div_ceil(n_chunks).next_multiple_of(DEPTH);
+    let chunk = k.div_ceil(n_chunks).next_multiple_of(way.depth);
     let n_chunks = k.div_ceil(chunk);
     let parts: Option<Buf> = match n_chunks {
         1 => None,
         _ => Some(device.floats(n_chunks * m * n)?),
     };
-    let round = i32::from(precision == Precision::Bf16);
     let out = parts.as_ref().map_or(to, Buf::at);
     let sizes = [m, n, k, chunk].map(|n| Arg::Int(n as i32));
-    let [m_arg, n_arg, k_arg, chunk_arg] = sizes;
-    let args = [
-        out,
-        a,
-        b,
-        m_arg,
-        n_arg,
-        k_arg,
-        chunk_arg,
-        Arg::Int(round),
-        Arg::After(after),
-    ];
-    let grid = [n.div_ceil(TILE), m.div_ceil(TILE), n_chunks];
-    device.launch(kernel, grid, 256, TILE_BYTES, &args)?;
+    let [m_arg, n_arg, ..] = sizes;
+    let mut args = vec![out, a, b];
+    args.extend(sizes);
+    args.extend(way.round);
+    args.push(Arg::After(after));
+    let grid = [n.div_ceil(way.side), m.div_ceil(way.side), n_chunks];
+    device.launch(kernel, grid, 256, way.shared_bytes, &args)?;
     match parts {
         None => Ok(()),
         Some(parts) if is_plain(&after) => {
@@ -205,12 +231,6 @@ fn cut_product(
             device.each("finish_parts", m * n, &args)
         }
     }
-}
-
-/// Into how many parts a sum is cut: a function of the shape alone, because it orders additions.
-fn n_chunks((m, n, k): Shape) -> usize {
-    let n_blocks = m.div_ceil(TILE) * n.div_ceil(TILE);
-    (BLOCKS / n_blocks).clamp(1, (k / CHUNK_MIN).max(1))
 }
 
 /// Adds parts of `n` numbers, one after the other.

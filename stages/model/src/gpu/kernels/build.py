@@ -13,9 +13,11 @@ import sysconfig
 SOURCES = [
     "words.h",
     "heads.h",
+    "after.h",
     "elements.cu",
     "rows.cu",
     "products.cu",
+    "tensor.cu",
     "attention.cu",
     "cached.cu",
     "optimizer.cu",

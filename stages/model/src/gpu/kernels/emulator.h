@@ -205,6 +205,7 @@ struct Caller<F> {
 }  // namespace emulator
 
 #define KERNEL static void
+#define PAIRED_KERNEL KERNEL
 #define FN static inline
 #define SHARED(T, name) \
   T* name = reinterpret_cast<T*>(((uintptr_t)emulator::machine->shared.data() + 15) & ~(uintptr_t)15)

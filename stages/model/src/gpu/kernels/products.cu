@@ -1,30 +1,6 @@
-// Products of matrices in tiles of shared memory, and what follows a linear map.
+// Products of matrices in f32, in tiles of shared memory.
 #include "words.h"
-
-enum { SET, ADD, ACTIVATE, RESIDUAL };
-
-// What becomes of a sum: see `Then` in `ops.rs`; a bias is added before.
-struct After {
-  const float* bias;
-  const float* residual;
-  float* hidden;  // takes the values before the activation
-  Mask mask;
-  int then, kind;
-};
-
-FN void finish(float* y, int row, int column, int n, float sum, const After& after) {
-  u64 at = (u64)row * n + column;
-  if (after.bias) sum += after.bias[column];
-  if (after.then == ADD) {
-    sum += y[at];
-  } else if (after.then == ACTIVATE) {
-    after.hidden[at] = sum;
-    sum = activation(after.kind, sum).value * factor(line_of(after.mask, row, 0), column);
-  } else if (after.then == RESIDUAL) {
-    sum = sum * factor(line_of(after.mask, row, 0), column) + after.residual[at];
-  }
-  y[at] = sum;
-}
+#include "after.h"
 
 const int TILE = 64, DEPTH = 16, PITCH = TILE + 4;
 
@@ -40,11 +16,11 @@ FN void read_four(float (&out)[4], const float* x, int first, int limit, int k0,
 }
 
 template <bool ALONG>
-FN void write_four(float* tile, const float (&in)[4], int round) {
+FN void write_four(float* tile, const float (&in)[4]) {
   int t = threadIdx.x;
   for (int i = 0; i < 4; ++i) {
     int row = ALONG ? t / 4 : t % 16 * 4 + i, k = ALONG ? t % 4 * 4 + i : t / 16;
-    tile[k * PITCH + row] = rounded(in[i], round);
+    tile[k * PITCH + row] = in[i];
   }
 }
 
@@ -52,7 +28,7 @@ FN void write_four(float* tile, const float (&in)[4], int round) {
 // otherwise (k, n). A block makes 64 x 64 sums over `chunk` of k, a thread 4 x 4; with several chunks
 // each writes a matrix of its own, which `add_parts` adds. The next tiles are read while these are used.
 template <bool A_ALONG, bool B_ALONG>
-FN void product(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, const After& after) {
+FN void product(float* c, const float* a, const float* b, int m, int n, int k, int chunk, const After& after) {
   SHARED(float, left);
   float* right = left + DEPTH * PITCH;
   int row0 = blockIdx.y * TILE, column0 = blockIdx.x * TILE, t = threadIdx.x;
@@ -62,8 +38,8 @@ FN void product(float* c, const float* a, const float* b, int m, int n, int k, i
   read_four<A_ALONG>(next_a, a, row0, m, first, end, a_stride);
   read_four<B_ALONG>(next_b, b, column0, n, first, end, b_stride);
   for (int k0 = first; k0 < end; k0 += DEPTH) {
-    write_four<A_ALONG>(left, next_a, round);
-    write_four<B_ALONG>(right, next_b, round);
+    write_four<A_ALONG>(left, next_a);
+    write_four<B_ALONG>(right, next_b);
     __syncthreads();
     if (k0 + DEPTH < end) {
       read_four<A_ALONG>(next_a, a, row0, m, k0 + DEPTH, end, a_stride);
@@ -95,14 +71,14 @@ KERNEL finish_parts(float* y, const float* parts, int n_parts, int m, int n, Aft
   finish(y, i / n, i % n, n, sum, after);
 }
 
-KERNEL product_nt(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, After after) {
-  product<true, true>(c, a, b, m, n, k, chunk, round, after);
+KERNEL product_nt(float* c, const float* a, const float* b, int m, int n, int k, int chunk, After after) {
+  product<true, true>(c, a, b, m, n, k, chunk, after);
 }
 
-KERNEL product_nn(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, After after) {
-  product<true, false>(c, a, b, m, n, k, chunk, round, after);
+KERNEL product_nn(float* c, const float* a, const float* b, int m, int n, int k, int chunk, After after) {
+  product<true, false>(c, a, b, m, n, k, chunk, after);
 }
 
-KERNEL product_tn(float* c, const float* a, const float* b, int m, int n, int k, int chunk, int round, After after) {
-  product<false, false>(c, a, b, m, n, k, chunk, round, after);
+KERNEL product_tn(float* c, const float* a, const float* b, int m, int n, int k, int chunk, After after) {
+  product<false, false>(c, a, b, m, n, k, chunk, after);
 }

@@ -6,6 +6,8 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 #define KERNEL extern "C" __global__ void
+// Blocks of 256 threads, two of which a multiprocessor holds: a thread has 128 registers.
+#define PAIRED_KERNEL extern "C" __global__ void __launch_bounds__(256, 2)
 #define FN __device__ __forceinline__
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define SHARED(T, name) T* name = reinterpret_cast<T*>(shared_bytes)

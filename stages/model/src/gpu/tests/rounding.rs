@@ -21,8 +21,8 @@ use crate::ops::{Ops, Scene};
 /// Rounding a place less, or more, is 1e-3 and above.
 const BOUND: f64 = 1e-4;
 
-fn memory() -> Rc<Memory> {
-    Memory::new(Box::new(Emulated::new(library().unwrap(), 0)))
+fn memory(order: u32) -> Rc<Memory> {
+    Memory::new(Box::new(Emulated::new(library().unwrap(), order)))
 }
 
 /// The same with products of a library.
@@ -74,7 +74,7 @@ fn a_number_is_rounded_to_the_nearest_bf16_and_ties_to_even() {
     let bits = tops.flat_map(|top: u32| ends.map(|end| top << 16 | end));
     let xs: Vec<f32> = bits.map(f32::from_bits).filter(|x| !x.is_nan()).collect();
     // A product with one, so that nothing but the rounding is seen.
-    for device in [memory(), multiplied()] {
+    for device in [memory(0), multiplied()] {
         let found = bf16_product(&device, Layout::Nt, (&xs, &[1.0]), (xs.len(), 1, 1));
         for (x, found) in xs.iter().zip(found) {
             assert_eq!(found, half::bf16::from_f32(*x).to_f32(), "{x:e}");
@@ -82,30 +82,55 @@ fn a_number_is_rounded_to_the_nearest_bf16_and_ties_to_even() {
     }
 }
 
+/// The product of rounded numbers in f64.
+fn product_of_rounded(
+    layout: Layout,
+    (a, b): (&[f32], &[f32]),
+    (m, n, k): (usize, usize, usize),
+) -> Vec<f32> {
+    let (a, b) = (all_rounded(a), all_rounded(b));
+    let left = |i: usize, q: usize| match layout {
+        Layout::Tn => a[q * m + i],
+        Layout::Nt | Layout::Nn => a[i * k + q],
+    };
+    let right = |j: usize, q: usize| match layout {
+        Layout::Nt => b[j * k + q],
+        Layout::Nn | Layout::Tn => b[q * n + j],
+    };
+    let sum = |i, j| (0..k).map(|q| left(i, q) * right(j, q)).sum::<f64>();
+    let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
+    let sums: Vec<f64> = all.map(|(i, j)| sum(i, j)).collect();
+    narrow(&sums)
+}
+
+/// Edges inside every tile and beside it, rows that can be read by fours and that cannot, and a sum that is cut.
+const SHAPES: [(usize, usize, usize); 7] = [
+    (70, 130, 100),
+    (1, 1, 1),
+    (129, 3, 33),
+    (136, 260, 64),
+    (2, 420, 70),
+    (20, 24, 700),
+    (1, 32_105, 2),
+];
+
 #[test]
 fn a_products_operands_are_rounded_however_they_lie() {
     if !is_emulated() {
         return;
     }
-    let (m, n, k) = (70, 130, 100);
-    let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
-    let (ra, rb) = (all_rounded(&a), all_rounded(&b));
-    for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
-        let left = |i: usize, q: usize| match layout {
-            Layout::Tn => ra[q * m + i],
-            Layout::Nt | Layout::Nn => ra[i * k + q],
-        };
-        let right = |j: usize, q: usize| match layout {
-            Layout::Nt => rb[j * k + q],
-            Layout::Nn | Layout::Tn => rb[q * n + j],
-        };
-        let sum = |i, j| (0..k).map(|q| left(i, q) * right(j, q)).sum::<f64>();
-        let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
-        let expected: Vec<f64> = all.map(|(i, j)| sum(i, j)).collect();
-        for device in [memory(), multiplied()] {
-            let found = bf16_product(&device, layout, (&a, &b), (m, n, k));
-            let off = distance(&narrow(&expected), &found);
-            assert!(off < 1e-6, "{layout:?}: {off:e}");
+    for shape in SHAPES {
+        let (m, n, k) = shape;
+        let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+        for layout in [Layout::Nt, Layout::Nn, Layout::Tn] {
+            let expected = product_of_rounded(layout, (&a, &b), shape);
+            let [found, again, multiplied] = [memory(0), memory(3), multiplied()]
+                .map(|device| bf16_product(&device, layout, (&a, &b), shape));
+            for found in [&found, &multiplied] {
+                let off = distance(&expected, found);
+                assert!(off < 1e-6, "{layout:?} of {shape:?}: {off:e}");
+            }
+            assert!(found == again, "{layout:?} of {shape:?}: order of threads");
         }
     }
 }
@@ -255,7 +280,7 @@ fn attention_rounds_what_it_multiplies_and_nothing_else() {
         batch.starts[38..].fill(38);
         let qkv = numbers(45 * 8 * d_head, 1);
         let d_out = numbers(45 * 4 * d_head, 2);
-        let (found, d_found) = attention(&memory(), &config, &batch, (&qkv, &d_out));
+        let (found, d_found) = attention(&memory(0), &config, &batch, (&qkv, &d_out));
         let rounded = Rounded {
             config: &config,
             starts: &batch.starts,

@@ -4,9 +4,12 @@
 //! with no card. So the places are written here once more, as NVIDIA's manual of PTX numbers them, and a kernel
 //! that knows nothing of them hands words on.
 
+use std::collections::BTreeSet;
+
 use super::rounding::{numbers, rounded};
 use super::*;
 use crate::dfdx_engine::tests::distance;
+use crate::gpu::kernels::{is_tensor, names};
 use crate::gpu::launcher::{Arg, Numbers};
 use crate::gpu::memory::Device as Memory;
 use crate::gpu::product::KEPT;
@@ -136,4 +139,31 @@ fn what_tensor_cores_cannot_do_is_told() {
         told(READ_ASIDE),
         "device: `gate`: neighbours that do not begin at a multiple of their bytes"
     );
+}
+
+#[test]
+fn every_product_of_a_pass_in_bf16_is_made_on_tensor_cores() {
+    if !is_emulated() {
+        return;
+    }
+    let settings = EngineSettings {
+        precision: Precision::Bf16,
+        ..EngineSettings::default()
+    };
+    let mut launched = BTreeSet::new();
+    for d_head in [10, 70] {
+        let config = ModelConfig {
+            d_model: 2 * d_head,
+            n_heads: 2,
+            n_kv_heads: 2,
+            ..configs().remove(3).1
+        };
+        let (mut engine, device) = watched(&config, &settings, 3, 0);
+        engine.accumulate(&packed(3, 12, 1), PASS).unwrap();
+        launched.extend(device.launched.borrow().iter().copied());
+    }
+    let multiplies = |name: &&str| name.starts_with("product_");
+    let on_tensor_cores = names().filter(|name| is_tensor(name));
+    let found: BTreeSet<&str> = launched.into_iter().filter(multiplies).collect();
+    assert_eq!(found, on_tensor_cores.collect());
 }
