@@ -28,6 +28,7 @@ mod reader;
 mod tape;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tiles;
 mod trial;
 
 pub use cublaslt::OWN_PRODUCTS;

@@ -12,6 +12,10 @@ pub(crate) const SOURCES: &[(&str, &str)] = &[
     ("products.cu", include_str!("kernels/products.cu")),
     ("tensor.cu", include_str!("kernels/tensor.cu")),
     ("attention.cu", include_str!("kernels/attention.cu")),
+    (
+        "tensor_attention.cu",
+        include_str!("kernels/tensor_attention.cu"),
+    ),
     ("cached.cu", include_str!("kernels/cached.cu")),
     ("optimizer.cu", include_str!("kernels/optimizer.cu")),
 ];

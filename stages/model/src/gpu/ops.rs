@@ -14,8 +14,9 @@ use super::product::{
     ACTIVATE, KEPT, Layout, RESIDUAL, Shape, add_parts, plainly, product, product_of_rows,
 };
 use super::tape::{Back, Grads, Node};
+use super::tiles::Tiles;
 use crate::config::{Activation, Norm, Positions};
-use crate::engine::{EngineError, Score};
+use crate::engine::Score;
 use crate::kernels::math;
 use crate::memory::HEAD_ROWS;
 use crate::noise::{Mask, Place};
@@ -487,7 +488,7 @@ impl Ops for GpuOps<'_> {
             let out = cached.attend(&device, (&turned, &inputs.positions, n), heads, layer)?;
             return Ok(Node::new(out, n * width, width, None));
         }
-        let tiles = Tiles::of(&device, heads.d_head as usize)?;
+        let tiles = Tiles::of(&device, heads)?;
         let dropped = Arg::Dropped(self.dropped(place).unwrap_or(KEPT));
         let (n_heads, n_kv_heads) = (heads.n_heads as usize, heads.n_kv_heads as usize);
         let (n_tokens, width) = (inputs.n_tokens(), n_heads * heads.d_head as usize);
@@ -503,7 +504,7 @@ impl Ops for GpuOps<'_> {
             Arg::Heads(heads),
         ];
         let grid = [n_tiles, n_heads, inputs.n_rows];
-        device.launch(tiles.forward, grid, 256, tiles.forward_bytes, &args)?;
+        tiles.forward.launch(&device, grid, &args)?;
         let y = self.node(out, n_tokens * width, width, &[Some(qkv)]);
         let (out, slot, n) = (Rc::clone(&y.data), qkv.slot, qkv.n);
         self.record(&y, move |grads, d_y| {
@@ -534,9 +535,9 @@ impl Ops for GpuOps<'_> {
                 Arg::Heads(heads),
             ];
             let grid = [n_tiles, n_kv_heads, inputs.n_rows];
-            device.launch(tiles.keys, grid, 256, tiles.backward_bytes, &args)?;
+            tiles.keys.launch(&device, grid, &args)?;
             let grid = [n_tiles, n_heads, inputs.n_rows];
-            device.launch(tiles.queries, grid, 256, tiles.backward_bytes, &args)?;
+            tiles.queries.launch(&device, grid, &args)?;
             if let Some(turn) = turner {
                 turn(&d_qkv, &d_qkv, -1.0)?;
             }
@@ -686,42 +687,6 @@ impl GpuOps<'_> {
         };
         let (operands, shape) = ((to.at(), x, weight.at()), (n, weight.n / width, width));
         self.rows_times(operands, shape, after)
-    }
-}
-
-/// The kernels of attention for one width of heads.
-#[derive(Clone, Copy)]
-struct Tiles {
-    side: usize,
-    forward: &'static str,
-    keys: &'static str,
-    queries: &'static str,
-    forward_bytes: usize,
-    backward_bytes: usize,
-}
-
-impl Tiles {
-    /// The largest tiles that fit into a block's shared memory.
-    fn of(device: &Device, d_head: usize) -> Result<Self> {
-        let sized = |side: usize, [forward, keys, queries]: [&'static str; 3]| Tiles {
-            side,
-            forward,
-            keys,
-            queries,
-            forward_bytes: 4 * side * (3 * (d_head + 1) + d_head + side + 1 + 3),
-            backward_bytes: 4 * side * (4 * (d_head + 1) + 2 * d_head + 2 * (side + 1)),
-        };
-        let sizes = [
-            sized(32, ["attend_32", "attend_keys_32", "attend_queries_32"]),
-            sized(16, ["attend_16", "attend_keys_16", "attend_queries_16"]),
-        ];
-        let limit = device.launcher.shared_limit();
-        let fits = |tiles: &Tiles| tiles.backward_bytes.max(tiles.forward_bytes) <= limit;
-        sizes.into_iter().find(fits).ok_or_else(|| {
-            EngineError::Device(format!(
-                "heads of {d_head} numbers are too wide for this GPU; give the model more of them"
-            ))
-        })
     }
 }
 

@@ -19,6 +19,7 @@ SOURCES = [
     "products.cu",
     "tensor.cu",
     "attention.cu",
+    "tensor_attention.cu",
     "cached.cu",
     "optimizer.cu",
 ]

@@ -177,7 +177,8 @@ fn shapes_of_real_models_compute_what_the_plain_operations_do() {
     }
     launched.retain(|name| !is_tensor(name));
     // A library's products are followed by what follows those of reading.
-    let trains = |name: &&str| (!READING.contains(name) || *name == "finish_parts") && !is_tensor(name);
+    let trains =
+        |name: &&str| (!READING.contains(name) || *name == "finish_parts") && !is_tensor(name);
     assert_eq!(
         launched,
         names().filter(trains).collect(),
@@ -219,7 +220,7 @@ fn a_card_multiplies_in_bf16_as_the_emulator_does() {
         let mut card = GpuEngine::new(crate::machine::Device::CUDA, what.0, what.1, 3).unwrap();
         stir(&mut card);
         let found = gradients(&mut card, &batch(1));
-        let expected = gradients(&mut in_emulator(&config, &settings, 0).0, &batch(1));
+        let expected = gradients(&mut in_emulator(watched, &config, &settings, 0).0, &batch(1));
         assert_close(name, &found, &expected, BF16_BOUND);
     }
 }
