@@ -74,6 +74,11 @@ const GOLDEN_BF16_ON_A_GPU: [f64; 10] = [
     4.12656, 3.78970, 3.47185, 3.25794, 3.09042, 2.91836, 2.69790, 2.53271, 2.43563, 2.33020,
 ];
 
+/// The same with products of a library, which adds in another order.
+const GOLDEN_BF16_BY_A_LIBRARY: [f64; 10] = [
+    4.12656, 3.78971, 3.47184, 3.25783, 3.09107, 2.91823, 2.69732, 2.53154, 2.43615, 2.33026,
+];
+
 /// The same with the kernels for any GPU, which round it beside the highest score of more keys.
 const GOLDEN_BF16_ON_ANY_GPU: [f64; 10] = [
     4.12658, 3.78902, 3.46962, 3.25668, 3.09248, 2.91832, 2.69923, 2.53635, 2.43501, 2.33080,
@@ -146,11 +151,13 @@ fn ten_losses_of_each_preset_are_those_written_down() {
     let n_engines = if is_of_a_set { 1 } else { usize::MAX };
     for open in openers().into_iter().take(n_engines) {
         let config = Preset::Mini.config(50);
-        let on = open(&config, &EngineSettings::default(), 0)
+        let machine = open(&config, &EngineSettings::default(), 0)
             .machine()
-            .device;
+            .clone();
+        let on = machine.device;
         let golden_bf16 = match on {
             Device::Cpu => GOLDEN_BF16,
+            Device::Cuda(_) if machine.kernels.contains("products of") => GOLDEN_BF16_BY_A_LIBRARY,
             Device::Cuda(_) => GOLDEN_BF16_ON_A_GPU,
             Device::Gpu => GOLDEN_BF16_ON_ANY_GPU,
         };

@@ -220,7 +220,10 @@ fn a_card_multiplies_in_bf16_as_the_emulator_does() {
         let mut card = GpuEngine::new(crate::machine::Device::CUDA, what.0, what.1, 3).unwrap();
         stir(&mut card);
         let found = gradients(&mut card, &batch(1));
-        let expected = gradients(&mut in_emulator(watched, &config, &settings, 0).0, &batch(1));
+        let expected = gradients(
+            &mut in_emulator(watched, &config, &settings, 0).0,
+            &batch(1),
+        );
         assert_close(name, &found, &expected, BF16_BOUND);
     }
 }
