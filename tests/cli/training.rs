@@ -292,6 +292,21 @@ fn a_training_on_any_gpu_that_is_killed_goes_on_to_the_same_bytes_and_speaks_the
 }
 
 #[test]
+fn a_gpu_with_f16_says_so_unless_it_is_told_to_go_without() {
+    let project = project("steps: 4", "");
+    let says_so = |f16: &str| {
+        let mut doctor = on_any_gpu(&project, "doctor");
+        let told = project.output(doctor.env("TINYLM_F16", f16)).success();
+        told.stdout
+            .contains("own products, f16 tiles to train in bf16")
+    };
+    if !says_so("1") {
+        return skipped("nothing here plays a GPU that has f16");
+    }
+    assert!(!says_so("0"));
+}
+
+#[test]
 fn a_program_that_plays_a_gpu_is_taken_only_by_who_says_so() {
     let project = project("steps: 4", "");
     if project

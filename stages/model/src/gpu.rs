@@ -13,6 +13,7 @@ mod cuda;
 #[cfg(test)]
 mod emulated;
 mod engine;
+mod halves;
 mod inputs;
 mod kernels;
 mod launcher;

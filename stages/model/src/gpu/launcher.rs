@@ -143,6 +143,11 @@ pub(crate) trait Launcher {
         true
     }
 
+    /// Whether it has the kernels of `halves.rs`.
+    fn has_f16(&self) -> bool {
+        false
+    }
+
     /// Memory aligned to 256 bytes.
     fn alloc(&self, n_bytes: usize) -> Result<u64>;
 

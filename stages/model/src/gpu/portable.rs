@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::halves;
 use super::kernels::names;
 use super::launcher::{Arg, Dropped, Launch, Launcher, Numbers, NumbersMut};
 use crate::engine::EngineError;
@@ -22,6 +23,8 @@ const SOURCES: &[&str] = &[
     include_str!("portable/attention.wgsl"),
     include_str!("portable/optimizer.wgsl"),
 ];
+/// Kernels for GPUs that have f16 as well.
+const HALVES: &str = include_str!("portable/halves.wgsl");
 
 /// Before what a kernel is called by anywhere else: some of those names are words of WGSL.
 const PREFIX: &str = "k_";
@@ -45,25 +48,47 @@ pub struct FoundPortable {
     pub system: String,
     /// The most that one model can take on it.
     pub total_bytes: u64,
+    /// Whether a training in bf16 holds its tiles in f16.
+    pub has_f16: bool,
 }
 
 impl FoundPortable {
     /// What computes on it, for the record of a run.
     pub fn kernels(&self) -> String {
-        format!("{}, {}, own products", self.name, self.system)
+        let halves = match self.has_f16 {
+            true => ", f16 tiles to train in bf16",
+            false => "",
+        };
+        format!("{}, {}, own products{halves}", self.name, self.system)
     }
 }
 
 /// Says that a program that plays a GPU will do: slower than a processor, and good for tests.
 pub const SOFTWARE: &str = "TINYLM_SOFTWARE_GPU";
+/// Says by a `0` that tiles are f32 where the GPU has f16, too.
+const F16: &str = "TINYLM_F16";
+
+/// What of a system's GPUs is taken where it is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) software: bool,
+    pub(super) f16: bool,
+}
+
+impl Taken {
+    /// As whoever started this program says.
+    pub(super) fn as_told() -> Self {
+        Taken {
+            software: std::env::var_os(SOFTWARE).is_some(),
+            f16: std::env::var_os(F16).is_none_or(|said| said != "0"),
+        }
+    }
+}
 
 /// Looks for a GPU; the error says what is missing.
 pub fn find_portable() -> std::result::Result<FoundPortable, String> {
-    adapter(takes_software()).map(|adapter| found(&adapter))
-}
-
-fn takes_software() -> bool {
-    std::env::var_os(SOFTWARE).is_some()
+    let taken = Taken::as_told();
+    adapter(taken.software).map(|adapter| found(&adapter, taken))
 }
 
 fn adapter(takes_software: bool) -> std::result::Result<wgpu::Adapter, String> {
@@ -85,7 +110,7 @@ fn adapter(takes_software: bool) -> std::result::Result<wgpu::Adapter, String> {
     Ok(adapter)
 }
 
-fn found(adapter: &wgpu::Adapter) -> FoundPortable {
+fn found(adapter: &wgpu::Adapter, taken: Taken) -> FoundPortable {
     let info = adapter.get_info();
     FoundPortable {
         name: info.name,
@@ -94,6 +119,7 @@ fn found(adapter: &wgpu::Adapter) -> FoundPortable {
             .trim()
             .to_owned(),
         total_bytes: most_bytes(&adapter.limits()),
+        has_f16: taken.f16 && adapter.features().contains(wgpu::Features::SHADER_F16),
     }
 }
 
@@ -110,7 +136,7 @@ fn failed(what: &str) -> EngineError {
 
 /// One GPU, with the kernels on it.
 pub(crate) struct Portable {
-    name: String,
+    found: FoundPortable,
     device: wgpu::Device,
     queue: wgpu::Queue,
     module: wgpu::ShaderModule,
@@ -137,14 +163,18 @@ struct Waiting {
 
 impl Portable {
     pub(crate) fn open() -> Result<Self> {
-        Self::open_one(takes_software())
+        Self::open_one(Taken::as_told())
     }
 
-    /// The same with a program that plays a GPU, if there is none.
-    pub(super) fn open_one(takes_software: bool) -> Result<Self> {
-        let adapter = adapter(takes_software).map_err(EngineError::Device)?;
-        let name = found(&adapter).kernels();
+    /// The same with what is taken here.
+    pub(super) fn open_one(taken: Taken) -> Result<Self> {
+        let adapter = adapter(taken.software).map_err(EngineError::Device)?;
+        let found = found(&adapter, taken);
         let asked = wgpu::DeviceDescriptor {
+            required_features: match found.has_f16 {
+                true => wgpu::Features::SHADER_F16,
+                false => wgpu::Features::empty(),
+            },
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -169,7 +199,7 @@ impl Portable {
                 on_loss(format!("the GPU is lost: {what}"));
             }
         });
-        let source: String = SOURCES.concat();
+        let source = source(found.has_f16);
         let blocks = blocks(&source);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: None,
@@ -185,7 +215,7 @@ impl Portable {
         let memory = Memory::new(&device, &layout, &words, most_bytes(&device.limits()))
             .ok_or_else(|| failed("the GPU has no memory free"))?;
         let portable = Portable {
-            name,
+            found,
             module,
             blocks,
             pipelines: RefCell::default(),
@@ -332,6 +362,14 @@ fn layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
+/// All kernels of a GPU.
+fn source(has_f16: bool) -> String {
+    match has_f16 {
+        true => ["enable f16;\n", &SOURCES.concat(), HALVES].concat(),
+        false => SOURCES.concat(),
+    }
+}
+
 /// How many threads a group of each kernel has, as its source says.
 fn blocks(source: &str) -> HashMap<&'static str, u32> {
     let size_of = |name: &str| {
@@ -339,8 +377,8 @@ fn blocks(source: &str) -> HashMap<&'static str, u32> {
         let (_, size) = source[..at].rsplit_once("@workgroup_size(")?;
         size.split(')').next()?.parse().ok()
     };
-    names()
-        .filter_map(|name| Some((name, size_of(name)?)))
+    let all = names().chain(halves::names());
+    all.filter_map(|name| Some((name, size_of(name)?)))
         .collect()
 }
 
@@ -376,7 +414,7 @@ fn words_of(arg: &Arg, to: &mut Vec<u32>) {
 
 impl Launcher for Portable {
     fn name(&self) -> String {
-        self.name.clone()
+        self.found.kernels()
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -395,6 +433,10 @@ impl Launcher for Portable {
 
     fn widest_head(&self) -> usize {
         WIDEST_HEAD
+    }
+
+    fn has_f16(&self) -> bool {
+        self.found.has_f16
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<u64> {
@@ -671,8 +713,10 @@ mod tests {
 
     #[test]
     fn every_kernel_that_is_launched_here_is_written_down() {
-        let known = blocks(&SOURCES.concat());
-        let named = names().filter(|name| !is_tensor(name));
+        let known = blocks(&source(true));
+        let named = names()
+            .filter(|name| !is_tensor(name))
+            .chain(halves::names());
         let missing: Vec<&str> = named.filter(|name| !known.contains_key(name)).collect();
         // Halves are for NVIDIA's library, and tiles of 16 for its shared memory.
         assert_eq!(

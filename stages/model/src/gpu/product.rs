@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use super::halves::{self, Halves};
 use super::launcher::{After, Arg, Dropped, Product};
 use super::memory::{Buf, Device};
 use crate::config::Precision;
@@ -62,6 +63,8 @@ struct Way {
     shared_bytes: usize,
     /// Whether the kernels round operands, where they are told so.
     round: Option<Arg>,
+    /// What tiles of f16 need to know of both operands.
+    halves: Option<Halves>,
 }
 
 impl Way {
@@ -76,6 +79,7 @@ impl Way {
                 depth: 32,
                 shared_bytes: 2 * 2 * 4 * 24 * 128,
                 round: None,
+                halves: None,
             },
             Precision::F32 | Precision::Bf16 => Way {
                 kernels: ["product_nt", "product_nn", "product_tn"],
@@ -83,8 +87,29 @@ impl Way {
                 depth: 16,
                 shared_bytes: 2 * 16 * (64 + 4) * 4,
                 round: (!has_tensor_cores).then_some(round),
+                halves: None,
             },
         }
+    }
+
+    /// The same in tiles of f16 where the device has them: the same bits, of operands of so many numbers.
+    fn in_halves(
+        self,
+        device: &Rc<Device>,
+        operands: (Arg, Arg),
+        ns: (usize, usize),
+        precision: Precision,
+    ) -> Result<Self> {
+        let halves = Halves::of(device, operands, ns, precision)?;
+        let kernels = match halves {
+            Some(_) => halves::PRODUCTS,
+            None => self.kernels,
+        };
+        Ok(Way {
+            kernels,
+            halves,
+            ..self
+        })
     }
 
     /// Into how many parts a sum is cut: a function of the shape alone, because it orders additions.
@@ -110,7 +135,9 @@ pub(crate) fn product(
     if by_library(device, layout, operands, shape, precision, after)? {
         return Ok(());
     }
+    let ((_, a, b), (m, n, k)) = (operands, shape);
     let way = Way::of(device, precision);
+    let way = way.in_halves(device, (a, b), (m * k, n * k), precision)?;
     let n_chunks = match is_plain(&after) {
         true => way.n_chunks(shape),
         false => 1,
@@ -218,6 +245,7 @@ fn cut_product(
     args.extend(sizes);
     args.extend(way.round);
     args.push(Arg::After(after));
+    args.extend(way.halves.as_ref().map(Halves::at));
     let grid = [n.div_ceil(way.side), m.div_ceil(way.side), n_chunks];
     device.launch(kernel, grid, 256, way.shared_bytes, &args)?;
     match parts {

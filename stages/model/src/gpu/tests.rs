@@ -1,6 +1,8 @@
 //! Laws of the engine on a GPU, held without one: the kernels run in the emulator.
 
 mod adapted;
+#[cfg(feature = "gpu")]
+mod halves;
 pub(crate) mod library;
 #[cfg(feature = "gpu")]
 pub(crate) mod portable;

@@ -12,11 +12,17 @@ use crate::generate::tests::{
 };
 use crate::generate::{Model, Reader, Session};
 use crate::gpu::launcher::{Arg, Launch, Launcher, Numbers, NumbersMut};
-use crate::gpu::portable::Portable;
+use crate::gpu::portable::{Portable, Taken};
 use crate::gpu::reader::GpuReader;
 
 fn launcher() -> Option<Box<Portable>> {
-    match Portable::open_one(true) {
+    launcher_with(Taken::as_told().f16)
+}
+
+/// With tiles of f16 where the GPU has it, or without.
+pub(super) fn launcher_with(f16: bool) -> Option<Box<Portable>> {
+    let software = true;
+    match Portable::open_one(Taken { software, f16 }) {
         Ok(portable) => Some(Box::new(portable)),
         Err(why) if !why.to_string().contains("shows one") => panic!("{why}"),
         Err(why) => {

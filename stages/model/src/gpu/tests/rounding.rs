@@ -48,7 +48,7 @@ fn narrow(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&x| x as f32).collect()
 }
 
-fn bf16_product(
+pub(super) fn bf16_product(
     device: &Rc<Memory>,
     layout: Layout,
     (a, b): (&[f32], &[f32]),
