@@ -11,6 +11,7 @@ mod descend;
 mod exact;
 mod fitting;
 mod law;
+mod left_out;
 mod levels;
 mod measure;
 #[cfg(test)]
@@ -24,7 +25,8 @@ use serde::Serialize;
 
 pub use fitting::{Budget, FittedRun, Parameter, Prediction, Quality};
 pub use law::{Law, Scale};
-pub use measure::{LeftOut, Told};
+pub use left_out::LeftOut;
+pub use measure::Told;
 pub use spread::Interval;
 
 use crate::{Error, comparison::Comparison, number::counted};

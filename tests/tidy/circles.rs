@@ -183,7 +183,7 @@ fn uses(code: &str) -> impl Iterator<Item = (bool, &str)> {
     std::iter::from_fn(move || {
         loop {
             let at = rest.find("use ")?;
-            let before = rest[..at].lines().next_back().unwrap_or_default().trim();
+            let before = rest[..at].rsplit('\n').next().unwrap_or_default().trim();
             let after = &rest[at + 4..];
             let is_use = before.is_empty() || before.starts_with("pub");
             let Some(end) = after.find(';').filter(|_| is_use) else {
@@ -274,7 +274,7 @@ fn reached_from<'a>(
 fn a_circle_is_found_through_what_a_parent_passes_on() {
     let modules: BTreeMap<Module, String> = [
         (vec!["a"], "pub use b::B;\nmod b;\nmod c;"),
-        (vec!["a", "b"], "use super::c::C;"),
+        (vec!["a", "b"], "use std::fmt;\nuse super::{c::C};"),
         (vec!["a", "c"], "use crate::a::B;"),
         (vec!["a", "d"], "use super::{b::B, c};\nfn f() { c::g() }"),
     ]

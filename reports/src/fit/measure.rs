@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::law::Scale;
+use super::{law::Scale, left_out::LeftOut};
 use crate::{
     comparison::{Comparison, MetricRow},
     number::number,
@@ -28,13 +28,6 @@ pub struct Told {
     pub loss: f64,
     /// How often the training read its data.
     pub epochs: Option<f64>,
-}
-
-/// A run that was chosen and is not fitted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LeftOut {
-    pub run: String,
-    pub why: String,
 }
 
 /// What is known of the runs, in their order.
