@@ -30,11 +30,14 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Tag the run
-    #[arg(long, value_name = "TAG", value_parser = tinylm_registry::tag)]
+    #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,
 }
 
 pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
+    // Not by clap, which would print what is wrong with it.
+    let tags = args.tag.iter().map(|tag| tinylm_registry::tag(tag));
+    let tags: Vec<String> = tags.collect::<Result<_, _>>().map_err(Failure::wrong)?;
     let experiments = args.file.load_whole(project)?;
     if args.dry_run {
         return plan::print(project, &experiments, &args.file, false);
@@ -74,7 +77,7 @@ pub(crate) fn run(project: &Project, args: &RunArgs) -> Result<(), Failure> {
             run_id: run_ids[idx].clone(),
             is_resumed: false,
             sweep: sweep.clone(),
-            tags: &args.tag,
+            tags: &tags,
             interrupt: &interrupt,
             ground: &ground,
             label: label.map(|point| format!("{} of {n}: {point}", idx + 1)),

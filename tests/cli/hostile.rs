@@ -36,12 +36,15 @@ fn no_name_note_log_or_sample_reaches_the_terminal_as_a_command() {
     let project = Project::new();
     project.write("evil.yaml", &EXPERIMENT.replace("$CODE", "0"));
     project.write(&format!("{EVIL}.txt"), &format!("{EVIL}\n"));
-    let run = ["run", "evil.yaml", "-v", "--tag", EVIL];
-    is_clean(&project.tinylm_words(&run).success());
+    let tagged = ["run", "evil.yaml", "-v", "--tag", EVIL];
+    is_clean(&project.tinylm_words(&tagged).failure(2));
+    is_clean(&project.tinylm("run evil.yaml -v").success());
     let note = ["note", "@last", EVIL, "seen"];
     let _ = project.tinylm_words(&note).success();
     let registry = Registry::open(&Home::at(project.path(".tinylm"))).unwrap();
     let last = registry.find_run("@last").unwrap();
+    // As an older version took it.
+    registry.add_tag(&last.id, EVIL).unwrap();
     let execution = registry.stages(&last.id).unwrap()[1].execution_id.clone();
     let sample = (None, EVIL.to_owned(), EVIL.to_owned());
     registry

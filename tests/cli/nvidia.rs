@@ -40,32 +40,29 @@ fn driver() -> Result<&'static Path, String> {
 
 /// All kernels as the emulator runs them, a table of them, and the driver.
 fn program() -> String {
-    let read = |path: &Path| fs::read_to_string(path).unwrap();
-    let files = fs::read_dir(KERNELS)
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let mut sources: Vec<_> = files
-        .filter(|path| path.extension().is_some_and(|end| end == "cu"))
-        .collect();
-    sources.sort();
-    let headers = ["emulator.h", "words.h", "heads.h"].map(|name| Path::new(KERNELS).join(name));
-    let text: String = headers
-        .iter()
-        .chain(&sources)
-        .map(|path| read(path))
-        .collect();
-    let lines = text
+    let read = |name: &str| fs::read_to_string(Path::new(KERNELS).join(name)).unwrap();
+    // What is compiled, in its order, stands where it is compiled for GPUs.
+    let build = read("build.py");
+    let (_, listed) = build.split_once("SOURCES = [").unwrap();
+    let (listed, _) = listed.split_once(']').unwrap();
+    let listed = listed.split('"').skip(1).step_by(2);
+    let text: String = ["emulator.h"].into_iter().chain(listed).map(read).collect();
+    let is_code =
+        |line: &&str| !line.starts_with("#include \"") && !line.starts_with("#pragma once");
+    let mut program: String = text
         .lines()
-        .filter(|line| !line.starts_with("#include \"") && !line.starts_with("#pragma once"));
-    let mut program: String = lines.map(|line| format!("{line}\n")).collect();
-    let named = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next());
+        .filter(is_code)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let named = text.lines().filter_map(|line| {
+        let line = line.strip_prefix("PAIRED_").unwrap_or(line);
+        line.strip_prefix("KERNEL ")?.split('(').next()
+    });
     let rows: String = named
         .map(|name| format!("  emulator::Caller<{name}>::named(\"{name}\"),\n"))
         .collect();
     program += &format!("emulator::Kernel emulator_kernels[] = {{\n{rows}}};\n");
-    program + &read(Path::new(DRIVER))
+    program + &fs::read_to_string(DRIVER).unwrap()
 }
 
 fn compile(program: &str, folder: &Path) -> Result<(), String> {
