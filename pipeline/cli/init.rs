@@ -160,13 +160,14 @@ fn beside(project: &Project, experiment: &Path, data: &Path) -> String {
     }
 }
 
-/// Writes a file that is not there yet, and the folders that it is in. One that says the same
-/// already is left as it is.
+/// The text with the line by which editors find its schema.
 fn for_editors(text: &str) -> String {
     let schema = schema::NAME;
     text.replacen("\nname: ", &format!("\n{EDITORS}{schema}\nname: "), 1)
 }
 
+/// Writes a file that is not there yet, and the folders that it is in. One that says the same
+/// already is left as it is.
 fn write_new(project: &Project, file: &Path, text: &str) -> Result<(), Failure> {
     let path = project.current_dir.join(file);
     let shown = file.display();

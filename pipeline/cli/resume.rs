@@ -213,7 +213,7 @@ fn go_on(
     interrupt: &Arc<Interrupt>,
 ) -> Result<u8, Failure> {
     let how = &HowArgs {
-        device: device_of(&how.device, &run),
+        device: device_of(project, registry, &how.device, &run)?,
         ..how.clone()
     };
     let resolved = resolved(registry, &run)?;

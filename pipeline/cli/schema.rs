@@ -22,7 +22,7 @@ const VARIABLE: &str = r"\$\{";
 /// Letters of any language, digits, `_` and `-`.
 const STAGE_NAME: &str = r"^([A-Za-z0-9_-]|[^\u0000-\u007f])+$";
 /// `90s`, `1h30m`.
-const DURATION: &str = r"(?=.*[1-9])([0-9]+(\.[0-9]*)?(ms|s|min|m|h|d)\s*)+";
+const DURATION: &str = r"(?=.*[1-9])(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ms|s|min|m|h|d)\s*)+";
 /// `32G`, `500MB`.
 const MEMORY: &str = r"[0-9.eE+]+\s*[TGMKtgmk][Bb]?";
 

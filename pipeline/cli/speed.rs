@@ -119,7 +119,7 @@ fn trainings(registry: &Registry) -> Option<Vec<Training>> {
     let here = host_name();
     let mut found: Vec<Training> = Vec::new();
     for run in registry.runs(&query).ok()? {
-        if run.host["name"] != here || run.device != "cpu" {
+        if run.host["name"] != here {
             continue;
         }
         for stage in registry.stages(&run.id).ok()? {
@@ -128,6 +128,11 @@ fn trainings(registry: &Registry) -> Option<Vec<Training>> {
             let Some(execution_id) = stage.execution_id.filter(|_| made) else {
                 continue;
             };
+            // A run says what was asked for, which may be whatever is found.
+            let execution = registry.execution(&execution_id).ok()?;
+            if execution.is_none_or(|execution| execution.device != "cpu") {
+                continue;
+            }
             let names = registry.metric_names(&execution_id).ok()?;
             let finals = registry.final_numbers(&execution_id).ok()?;
             let size = finals.iter().find(|(name, ..)| name == "parameters");

@@ -32,12 +32,14 @@ pub(crate) struct NoteArgs {
 pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
     let run = registry.find_run(&args.run)?;
+    let tags_to_add = args.tags.iter().filter(|_| !args.delete);
+    let tags_to_add = tags_to_add.map(|tag| tinylm_registry::tag(tag));
+    tags_to_add
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Failure::wrong)?;
     for tag in &args.tags {
         match args.delete {
-            false => {
-                let tag = tinylm_registry::tag(tag).map_err(Failure::wrong)?;
-                registry.add_tag(&run.id, &tag)?;
-            }
+            false => registry.add_tag(&run.id, tag.trim())?,
             true if registry.remove_tag(&run.id, tag)? => {}
             true => {
                 let failure = Failure::wrong(format!("{} has no tag `{tag}`", run.name));

@@ -103,7 +103,8 @@ pub(crate) fn verify(project: &Project, args: &VerifyArgs) -> Result<(), Failure
         is_foreign: registry.came_from_elsewhere(&run.id)?,
         may_run_programs: args.programs,
     };
-    let options = options(args, &run)?;
+    let device = device_of(project, &registry, &args.device, &run)?;
+    let options = options(args, &run, &device)?;
     let ground = Ground::of(project, None)?;
     let runner = Runner {
         context: &context,
@@ -165,7 +166,7 @@ fn wanted<'r>(
     }
 }
 
-fn options(args: &VerifyArgs, run: &Run) -> Result<RunOptions, Failure> {
+fn options(args: &VerifyArgs, run: &Run, device: &str) -> Result<RunOptions, Failure> {
     Ok(RunOptions {
         run_id: names::new_id(),
         run_name: format!("verify {}", run.name),
@@ -174,7 +175,7 @@ fn options(args: &VerifyArgs, run: &Run) -> Result<RunOptions, Failure> {
         force: Vec::new(),
         n_jobs: 1,
         n_threads: args.threads.map_or_else(n_threads, NonZero::get),
-        device: device_of_run(&device_of(&args.device, run), true)?.0,
+        device: device_of_run(device, true)?.0,
         keep_going: true,
         resolve: Resolve::IfNew,
     })

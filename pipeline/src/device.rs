@@ -17,6 +17,7 @@ pub type FoundDevice = (Device, Option<String>);
 #[derive(Clone)]
 pub struct RunDevice {
     known: Arc<OnceLock<Device>>,
+    is_named: bool,
     find: Arc<dyn Fn() -> FoundDevice + Send + Sync>,
 }
 
@@ -25,6 +26,7 @@ impl RunDevice {
     pub fn to_be_found(find: impl Fn() -> FoundDevice + Send + Sync + 'static) -> Self {
         Self {
             known: Arc::default(),
+            is_named: false,
             find: Arc::new(find),
         }
     }
@@ -40,6 +42,19 @@ impl RunDevice {
         });
     }
 
+    /// Whether nobody has looked yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.known.get().is_none()
+    }
+
+    /// Where a stage computes; processes that share one do so on processors, unless a device was named.
+    pub(crate) fn of_stage(&self, is_shared: bool) -> Device {
+        match self.is_named || !is_shared {
+            true => self.known(),
+            false => Device::Cpu,
+        }
+    }
+
     /// This machine's CPU, as long as nobody has looked for another.
     pub fn known(&self) -> Device {
         self.known.get().copied().unwrap_or_default()
@@ -50,6 +65,7 @@ impl From<Device> for RunDevice {
     fn from(device: Device) -> Self {
         Self {
             known: Arc::new(OnceLock::from(device)),
+            is_named: true,
             find: Arc::new(move || (device, None)),
         }
     }
@@ -86,6 +102,8 @@ mod tests {
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
         assert_eq!(notes, ["it is slow"]);
+        assert_eq!(device.of_stage(false), Device::CUDA);
+        assert_eq!(device.of_stage(true), Device::Cpu, "nobody named a GPU");
     }
 
     #[test]
@@ -93,5 +111,6 @@ mod tests {
         let device = RunDevice::from(Device::Gpu);
         device.look(|note| panic!("{note}"));
         assert_eq!(device.known(), Device::Gpu);
+        assert_eq!(device.of_stage(true), Device::Gpu);
     }
 }

@@ -38,7 +38,14 @@ impl Work<'_> {
 
     /// Returns where this stage computes.
     pub(crate) fn device(&self) -> Device {
-        self.stage.kind.device(self.runner.options.device.known())
+        let device = self.runner.options.device.of_stage(self.is_shared());
+        self.stage.kind.device(device)
+    }
+
+    /// Whether several processes carry it out together.
+    pub(crate) fn is_shared(&self) -> bool {
+        let resources = &self.stage.resources;
+        resources.ranks.max(resources.nodes).is_some_and(|n| n > 1)
     }
 
     /// Returns the folder of all attempts at a key.

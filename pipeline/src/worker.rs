@@ -20,6 +20,7 @@ use crate::{
     observe::{Arrived, Execution, Happened, Outcome, Settled},
     recipe::{Entry, changes, explanation, key},
     runner::Runner,
+    settings::Device,
     wish::Wish,
     work::Work,
 };
@@ -69,12 +70,7 @@ impl Worker<'_> {
                 ..self.hit(key, &record)
             });
         }
-        self.look_for_device();
-        let device = Exclusive::Device(self.work.device());
-        let _device = match self.work.stage.kind.heavy {
-            true => Some(self.claim(device)?),
-            false => None,
-        };
+        let _device = self.claim_device()?;
         let mut left = self
             .work
             .runner
@@ -212,19 +208,30 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits for a claim, saying who has it.
-    fn look_for_device(&self) {
+    /// Waits for the device of a heavy stage. One that is yet to be found is tried while nobody else computes on it:
+    /// a card that is full would look like one that computes wrong.
+    fn claim_device(&self) -> Result<Option<Claimed>, StageError> {
         let Work { runner, stage, .. } = &self.work;
-        if stage.kind.on_device {
-            runner.options.device.look(|message| {
+        let device = &runner.options.device;
+        if stage.kind.on_device && device.is_open() && !self.work.is_shared() {
+            let held = self.claim(Exclusive::Device(Device::CUDA))?;
+            device.look(|message| {
                 runner.observer.see(&Happened::Warned {
                     stage: &stage.name,
                     message,
                 });
             });
+            if stage.kind.heavy && self.work.device() == Device::CUDA {
+                return Ok(Some(held));
+            }
+        }
+        match stage.kind.heavy {
+            true => self.claim(Exclusive::Device(self.work.device())).map(Some),
+            false => Ok(None),
         }
     }
 
+    /// Waits for a claim, saying who has it.
     fn claim(&self, what: Exclusive) -> Result<Claimed, StageError> {
         let Work { runner, stage, .. } = &self.work;
         let note = format!(

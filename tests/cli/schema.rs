@@ -435,6 +435,7 @@ fn a_file_that_is_right_for_a_reason_that_a_schema_might_miss_is_taken() {
         top("vars: { n: 2, t: 90s }")
             + "  b: { kind: dedupe, inputs: [own], retries: \"${n}\", timeout: \"${t}\", with: { ngram: \"${n}\" } }\n",
         stage("\u{e4}\u{df}_1-x: { kind: dedupe, inputs: { documents: own }, timeout: 1h30m, retries: null }"),
+        stage("b: { kind: dedupe, inputs: [own], timeout: .5h }"),
         stage("b: { kind: dedupe, inputs: [own], resources: { memory: 32G..128G, time: 4h..24h, cpus: 2 } }"),
         stage("b: { kind: dedupe, inputs: [own], timeout: 1.5, resources: { memory: 500 MB } }"),
         stage("b: { kind: binarize, inputs: { documents: [own], tokenizer: own }, with: { validation: { tail: 0.1 } } }"),

@@ -33,7 +33,7 @@ mod tiles;
 mod trial;
 
 pub use cublaslt::OWN_PRODUCTS;
-pub use cuda::{Found, find, is_driver_here, products};
+pub use cuda::{Found, find, is_card_here, is_driver_here, products};
 pub use engine::GpuEngine;
 #[cfg(feature = "gpu")]
 pub use portable::{FoundPortable, SOFTWARE, find_portable};

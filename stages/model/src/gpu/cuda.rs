@@ -53,6 +53,21 @@ pub fn is_driver_here() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
+/// Whether the driver shows a GPU; the error is one of a driver that does not start.
+pub fn is_card_here() -> std::result::Result<bool, String> {
+    if !is_driver_here() {
+        return Ok(false);
+    }
+    match driver::init() {
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => Ok(false),
+        Err(error) => Err(format!(
+            "the NVIDIA driver does not start: {}",
+            told(&error)
+        )),
+        Ok(()) => Ok(driver::device::get_count().map_err(|error| told(&error))? > 0),
+    }
+}
+
 /// Looks for the GPU of this number; the error says what is missing.
 pub fn find(number: usize) -> std::result::Result<Found, String> {
     let device = device(number)?;

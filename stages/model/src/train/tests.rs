@@ -834,7 +834,7 @@ fn bad_input_is_refused_before_the_first_step() {
     `lr` is NaN, and a learning rate is a number above 0 and at most 10
       set `lr` to a value such as 1e-3
     `warmup` is -1, and must be at least 0
-      set `warmup` to a number, or to a share such as "10%"
+      set `warmup` to a number of updates such as 100, or to a share such as "10%"
     `clip` is 0, and must be above 0
       set `clip` to a positive number
     the `train` documents: `batch` must be at least 1

@@ -133,7 +133,6 @@ tinylm_pipeline::settings! {
         pub validate_every: Option<u64> = None,
         /// Rows of the fixed validation set, spread over the validation documents; if not given,
         /// a quarter of what is trained on between two validations, 64 to 1000.
-        #[range(1)]
         pub validate_rows: Option<usize> = None,
         /// Validations without a gain after which training stops.
         #[range(1)]
