@@ -191,10 +191,7 @@ fn a_plan_counts_what_a_training_then_takes_and_the_next_one_knows_its_speed() {
     let show = project.tinylm("show @last/model --json").success().stdout;
     let show: serde_json::Value = serde_json::from_str(&show).unwrap();
     let took = show["execution"]["peak_memory_bytes"].as_f64().unwrap() / 1e6;
-    assert!(
-        (0.75..1.25).contains(&(took / memory)),
-        "{took} of {memory}"
-    );
+    assert!((0.6..1.6).contains(&(took / memory)), "{took} of {memory}");
     let next = project
         .tinylm("plan train.yaml -v -S model.train.lr=3e-3")
         .success();
