@@ -32,14 +32,15 @@ pub(crate) struct NoteArgs {
 pub(crate) fn tag(project: &Project, args: &TagArgs) -> Result<(), Failure> {
     let registry = project.registry_to_write()?;
     let run = registry.find_run(&args.run)?;
-    let tags_to_add = args.tags.iter().filter(|_| !args.delete);
-    let tags_to_add = tags_to_add.map(|tag| tinylm_registry::tag(tag));
-    tags_to_add
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Failure::wrong)?;
-    for tag in &args.tags {
+    // What an older version took can go.
+    let checked = args.tags.iter().map(|tag| match args.delete {
+        true => Ok(tag.clone()),
+        false => tinylm_registry::tag(tag),
+    });
+    let tags_given: Vec<String> = checked.collect::<Result<_, _>>().map_err(Failure::wrong)?;
+    for tag in &tags_given {
         match args.delete {
-            false => registry.add_tag(&run.id, tag.trim())?,
+            false => registry.add_tag(&run.id, tag)?,
             true if registry.remove_tag(&run.id, tag)? => {}
             true => {
                 let failure = Failure::wrong(format!("{} has no tag `{tag}`", run.name));
