@@ -32,7 +32,7 @@ fn done(browser: &mut Browser) {
 }
 
 fn click(browser: &mut Browser, name: &str) {
-    browser.ask(&format!(
+    browser.touch(&format!(
         "[...document.querySelectorAll('button')].filter(one => one.textContent === '{name}').at(-1).click()"
     ));
 }

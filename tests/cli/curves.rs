@@ -29,7 +29,7 @@ fn steps(browser: &mut Browser) -> (Vec<u64>, usize) {
 }
 
 fn across(browser: &mut Browser) {
-    browser.ask(
+    browser.touch(
         "[...document.querySelectorAll('.controls label')].find((label) => label.textContent.includes('→')).click()",
     );
 }

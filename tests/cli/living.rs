@@ -104,7 +104,7 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
         (drawn == 101).then_some(())
     });
 
-    browser.ask("[...document.querySelectorAll('td[data-at] a')].find((link) => link.textContent === 'model').click()");
+    browser.touch("[...document.querySelectorAll('td[data-at] a')].find((link) => link.textContent === 'model').click()");
     let artifact = project.artifact_folder("model");
     let digest = artifact
         .parent()

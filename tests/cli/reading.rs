@@ -20,6 +20,8 @@ use crate::{
 struct Reader {
     browser: Browser,
     origin: String,
+    /// How long each page took that was visited.
+    visits: Vec<Duration>,
     _server: Server,
 }
 
@@ -33,26 +35,27 @@ impl Reader {
         Some(Reader {
             browser,
             origin: format!("http://{}/", server.addr),
+            visits: Vec::new(),
             _server: server,
         })
     }
 
     fn visit(&mut self, path: &str) {
         let page = format!("{}{path}", self.origin);
+        let begun = Instant::now();
         self.browser.visit(&self.origin, &page);
         self.until_it_is("document.getElementById('state')?.textContent", "live");
+        self.visits.push(begun.elapsed());
     }
 
     #[track_caller]
     fn until_it_is(&mut self, expression: &str, wanted: impl Into<Value>) {
-        let wanted = wanted.into();
-        let ask = |browser: &mut Browser, _| (browser.ask(expression) == wanted).then_some(());
-        self.browser.until(ask);
+        self.browser.until_it_is(expression, &wanted.into());
     }
 
     fn click(&mut self, selector: &str) {
         let click = format!("document.querySelector({selector:?}).click()");
-        self.browser.ask(&click);
+        self.browser.touch(&click);
     }
 
     #[track_caller]
@@ -95,7 +98,7 @@ fn runs_are_compared_kept_open_and_looked_into() {
     for name in [&first, &second] {
         reader.until_it_is(&is_open(name), true);
     }
-    reader.browser.ask("localStorage.clear()");
+    reader.browser.touch("localStorage.clear()");
     reader.visit("");
     reader.until_it_is(&is_open(&second), true);
     reader.until_it_is(&is_open(&first), false);
@@ -112,24 +115,26 @@ fn runs_are_compared_kept_open_and_looked_into() {
         reader.until_it_is(&is_named, true);
     }
 
-    // Both stages in a chart a metric, or each in its own.
+    // Both stages in a chart a metric, or each in its own. Those of what a stage took are there of stages that
+    // took long enough, which on a slow machine may be one of the two.
     reader.visit(&format!("run/{second}"));
-    let n_charts = "page.charts.length";
+    let n_charts = "page.charts.filter((chart) => !chart.spec.load).length";
     let apart = reader.browser.ask(n_charts).as_u64().unwrap();
     let tick = "[...document.querySelectorAll('.controls label')]\
         .find((label) => label.textContent.includes('stages together')).querySelector('input').click()";
-    reader.browser.ask(tick);
+    reader.browser.touch(tick);
+    assert!(apart > 0 && apart.is_multiple_of(2), "{apart} charts");
     reader.until_it_is(n_charts, apart / 2);
     let names =
         "[...new Set(page.charts[0].spec.series.map((line) => line.name.split(' ')[0]))].join(' ')";
     reader.until_it_is(names, "model second");
-    reader.browser.ask(tick);
+    reader.browser.touch(tick);
     reader.until_it_is(n_charts, apart);
 
     // Samples of one step at a time.
     let shown = "[...document.querySelectorAll('.steps')].at(-1).querySelector('span').textContent";
     reader.until_it_is(&format!("{shown}.startsWith('step 150')"), true);
-    reader.browser.ask(
+    reader.browser.touch(
         "for (const slider of document.querySelectorAll('.steps input')) { slider.value = 0; slider.dispatchEvent(new Event('input')); }",
     );
     reader.until_it_is(&format!("{shown}.startsWith('step 50')"), true);
@@ -142,12 +147,17 @@ fn runs_are_compared_kept_open_and_looked_into() {
     );
     reader.sees_no_complaints();
 
-    // Whoever leafs through many pages waits for none of them.
-    let begun = Instant::now();
+    // Whoever leafs through many pages waits for none of them: not for a stream of one that was left, which a
+    // browser with no connection to spare would wait a minute for.
     for _ in 0..10 {
         reader.visit(&format!("run/{first}"));
     }
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    reader.visits.sort();
+    let (usual, slowest) = (reader.visits[5], reader.visits[reader.visits.len() - 1]);
+    assert!(
+        slowest < Duration::from_secs(20) + 4 * usual,
+        "{usual:?}, {slowest:?}"
+    );
 }
 
 #[test]

@@ -3,12 +3,13 @@
 //! Chromium is spoken to through its debugging pipe, which needs no port and no library.
 
 use std::{
+    fmt::Display,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -102,6 +103,12 @@ impl Browser {
     }
 
     pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.answer_to(method, params);
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].clone()
+    }
+
+    fn answer_to(&mut self, method: &str, params: Value) -> Value {
         self.next_id += 1;
         let id = self.next_id;
         let mut message = json!({ "id": id, "method": method, "params": params });
@@ -112,9 +119,7 @@ impl Browser {
             .write_all(message.to_string().as_bytes())
             .unwrap();
         self.commands.write_all(&[0]).unwrap();
-        let answer = self.wait_for(|message| message["id"] == id);
-        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-        answer["result"].clone()
+        self.wait_for(|message| message["id"] == id)
     }
 
     /// Waits for a message, and remembers what the page complains about meanwhile.
@@ -154,34 +159,71 @@ impl Browser {
     /// Opens a page that may ask for nothing else than what begins as allowed.
     pub(crate) fn visit(&mut self, allowed: &str, url: &str) {
         self.allowed = allowed.to_owned();
+        // The answer to `navigate` comes while the page that is left still answers, and says that it has loaded.
+        self.touch("window.isLeft = true");
         self.call("Page.navigate", json!({ "url": url }));
-        self.wait_for(|message| message["method"] == "Page.loadEventFired");
+        let is_there = "!window.isLeft && document.readyState === 'complete'";
+        self.until_it_is(is_there, &json!(true));
     }
 
-    /// Runs an expression in the page and returns its value.
+    /// Runs an expression in the page and returns its value. A page that is just being left is asked again once
+    /// there is the next, so what is asked must change nothing: see `touch`.
     pub(crate) fn ask(&mut self, expression: &str) -> Value {
-        let answer = self.call(
-            "Runtime.evaluate",
-            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true }),
-        );
-        assert!(
-            answer["exceptionDetails"].is_null(),
-            "{expression}: {}",
-            answer["exceptionDetails"]
-        );
-        answer["result"]["value"].clone()
+        loop {
+            if let Some(value) = self.evaluate(expression) {
+                return value;
+            }
+        }
+    }
+
+    /// Does something to the page, which may lead away from it.
+    pub(crate) fn touch(&mut self, expression: &str) {
+        self.evaluate(expression);
+    }
+
+    /// Nothing if the page was left before it could say what came of it.
+    fn evaluate(&mut self, expression: &str) -> Option<Value> {
+        let asked =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let answer = self.answer_to("Runtime.evaluate", asked);
+        if answer["error"]["message"] == "Inspected target navigated or closed" {
+            return None;
+        }
+        assert!(answer["error"].is_null(), "{expression}: {answer}");
+        let result = &answer["result"];
+        let thrown = &result["exceptionDetails"];
+        assert!(thrown.is_null(), "{expression}: {thrown}");
+        Some(result["result"]["value"].clone())
     }
 
     /// Asks again until there is an answer; what does not come is a failure.
     #[track_caller]
     pub(crate) fn until<T>(&mut self, ask: impl Fn(&mut Browser, u64) -> Option<T>) -> T {
-        for attempt in 0..250 {
-            if let Some(answer) = ask(self, attempt) {
-                return answer;
+        self.until_told(|browser, attempt| ask(browser, attempt).ok_or("nothing"))
+    }
+
+    /// Asks again until an expression is what is wanted.
+    #[track_caller]
+    pub(crate) fn until_it_is(&mut self, expression: &str, wanted: &Value) {
+        self.until_told(|browser, _| match browser.ask(expression) {
+            seen if seen == *wanted => Ok(()),
+            seen => Err(format!("{expression} is {seen}, not {wanted}")),
+        });
+    }
+
+    /// An error is what there was instead.
+    #[track_caller]
+    fn until_told<T, E: Display>(&mut self, ask: impl Fn(&mut Browser, u64) -> Result<T, E>) -> T {
+        let begun = Instant::now();
+        let mut attempt = 0;
+        loop {
+            match ask(self, attempt) {
+                Ok(answer) => return answer,
+                Err(seen) if begun.elapsed() > PATIENCE => panic!("waited in vain: {seen}"),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
             }
-            thread::sleep(Duration::from_millis(20));
+            attempt += 1;
         }
-        panic!("what was waited for did not come");
     }
 
     pub(crate) fn resize(&mut self, width: u32, height: u32) {

@@ -158,20 +158,20 @@ fn curves_are_drawn_and_answer(browser: &mut Browser) {
     };
 
     let (plain, by_step) = (shape(browser), ticks(browser));
-    browser.ask("document.querySelector('[data-x=tokens]').click()");
+    browser.touch("document.querySelector('[data-x=tokens]').click()");
     let by_tokens = ticks(browser);
     assert!(
         by_tokens != by_step && by_tokens.as_str().unwrap().contains("tokens"),
         "{by_tokens}"
     );
-    browser.ask("document.querySelector('[data-x=seconds]').click()");
+    browser.touch("document.querySelector('[data-x=seconds]').click()");
     assert!(ticks(browser).as_str().unwrap().contains(" s"));
-    browser.ask("document.querySelector('[data-x=step]').click()");
+    browser.touch("document.querySelector('[data-x=step]').click()");
     assert_eq!(shape(browser), plain);
 
-    browser.ask("document.getElementById('log').click()");
+    browser.touch("document.getElementById('log').click()");
     assert_ne!(shape(browser), plain, "a logarithmic scale bends the curve");
-    browser.ask("document.getElementById('log').click()");
+    browser.touch("document.getElementById('log').click()");
     browser.ask("(smooth => { smooth.value = 0.9; smooth.dispatchEvent(new Event('input')); })(document.getElementById('smooth'))");
     assert_ne!(shape(browser), plain, "smoothing smooths");
     assert_eq!(
@@ -181,7 +181,7 @@ fn curves_are_drawn_and_answer(browser: &mut Browser) {
     );
     browser.ask("(smooth => { smooth.value = 0; smooth.dispatchEvent(new Event('input')); })(document.getElementById('smooth'))");
 
-    browser.ask("document.querySelector('.chart.wide .legend button').click()");
+    browser.touch("document.querySelector('.chart.wide .legend button').click()");
     assert_eq!(
         browser.ask("document.querySelectorAll('.chart.wide path.line:not(.raw)').length"),
         0,
@@ -193,7 +193,7 @@ fn curves_are_drawn_and_answer(browser: &mut Browser) {
         ),
         "false"
     );
-    browser.ask("document.querySelector('.chart.wide .legend button').click()");
+    browser.touch("document.querySelector('.chart.wide .legend button').click()");
     assert_eq!(shape(browser), plain);
 
     browser.ask("document.querySelector('.chart.wide').scrollIntoView()");
@@ -218,7 +218,7 @@ fn curves_are_drawn_and_answer(browser: &mut Browser) {
 
 fn tables_sort_by_value(browser: &mut Browser) {
     let column = "[...document.querySelectorAll('table.sortable')].find(table => table.textContent.includes('validation_loss'))";
-    browser.ask(&format!(
+    browser.touch(&format!(
         "{column}.querySelector('th:last-child button').click()"
     ));
     let values = |browser: &mut Browser| -> Vec<f64> {
@@ -232,7 +232,7 @@ fn tables_sort_by_value(browser: &mut Browser) {
         ascending.len() > 1 && ascending.is_sorted(),
         "{ascending:?}"
     );
-    browser.ask(&format!(
+    browser.touch(&format!(
         "{column}.querySelector('th:last-child button').click()"
     ));
     assert!(values(browser).is_sorted_by(|a, b| a >= b));
@@ -246,9 +246,9 @@ fn the_theme_follows_the_system_and_the_button(browser: &mut Browser) {
     browser.prefer("dark");
     let dark = paper(browser);
     assert_ne!(light, dark);
-    browser.ask("document.getElementById('theme').click()");
+    browser.touch("document.getElementById('theme').click()");
     assert_eq!(paper(browser), light);
-    browser.ask("document.getElementById('theme').click()");
+    browser.touch("document.getElementById('theme').click()");
     assert_eq!(paper(browser), dark);
     browser.prefer("light");
 }
@@ -294,7 +294,7 @@ fn comparison_shows_the_difference(browser: &mut Browser) {
         2,
         "both runs are drawn"
     );
-    browser.ask("document.querySelector('.legend button').click()");
+    browser.touch("document.querySelector('.legend button').click()");
     let hidden = browser.ask("[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('path.line').length)");
     assert!(
         hidden.as_array().unwrap().iter().all(|n| *n == 1),
