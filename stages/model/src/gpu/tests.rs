@@ -18,6 +18,7 @@ use tinylm_settings::Device;
 pub(crate) use super::emulated::Watched;
 use super::emulated::{Emulated, Library, library};
 use super::engine::GpuEngine;
+use super::product::{Layout, Shape};
 use crate::config::{ModelConfig, Precision};
 use crate::dfdx_engine::tests::{
     PASS, assert_close, configs, cpu, gradients, packed, plain, stirred, with_everything,
@@ -39,6 +40,24 @@ pub(crate) fn is_emulated() -> bool {
             false
         }
     }
+}
+
+/// Of each number of a product, what it is the sum of: the definition of all three layouts.
+fn products(
+    layout: Layout,
+    (a, b): (&[f64], &[f64]),
+    (m, n, k): Shape,
+) -> impl Iterator<Item = Vec<f64>> {
+    let left = move |i: usize, q: usize| match layout {
+        Layout::Tn => a[q * m + i],
+        Layout::Nt | Layout::Nn => a[i * k + q],
+    };
+    let right = move |j: usize, q: usize| match layout {
+        Layout::Nt => b[j * k + q],
+        Layout::Nn | Layout::Tn => b[q * n + j],
+    };
+    let all = (0..m).flat_map(move |i| (0..n).map(move |j| (i, j)));
+    all.map(move |(i, j)| (0..k).map(|q| left(i, q) * right(j, q)).collect())
 }
 
 /// An engine in the emulator, with the weights that this seed makes.

@@ -8,7 +8,7 @@ use super::*;
 use crate::dfdx_engine::tests::distance;
 use crate::gpu::launcher::{Launcher as _, Numbers};
 use crate::gpu::memory::Device as Memory;
-use crate::gpu::product::{Layout, Shape, plainly, product, product_of_rows};
+use crate::gpu::product::{plainly, product, product_of_rows};
 
 const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 
@@ -33,29 +33,20 @@ struct Sum {
 }
 
 /// Of each operand 2^-40 of its largest may be lost, and what f32 loses.
-fn sums(layout: Layout, (a, b): (&[f32], &[f32]), (m, n, k): Shape) -> Vec<Sum> {
+fn sums(layout: Layout, (a, b): (&[f32], &[f32]), shape: Shape) -> Vec<Sum> {
+    let k = shape.2;
     let rounded = |x: &f32| f64::from(half::bf16::from_f32(*x).to_f32());
     let [a, b] = [a, b].map(|x| x.iter().map(rounded).collect::<Vec<f64>>());
     let [a_top, b_top] = [&a, &b].map(|x| x.iter().fold(0.0, |top: f64, x| top.max(x.abs())));
-    let left = |i: usize, q: usize| match layout {
-        Layout::Tn => a[q * m + i],
-        Layout::Nt | Layout::Nn => a[i * k + q],
-    };
-    let right = |j: usize, q: usize| match layout {
-        Layout::Nt => b[j * k + q],
-        Layout::Nn | Layout::Tn => b[q * n + j],
-    };
-    let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
-    let sum = |(i, j)| {
-        let products = || (0..k).map(|q| left(i, q) * right(j, q));
-        let magnitudes: f64 = products().map(f64::abs).sum();
+    let sum = |products: Vec<f64>| {
+        let magnitudes: f64 = products.iter().map(|x| x.abs()).sum();
         let lost = k as f64 * a_top * b_top * 2.0_f64.powi(-39);
         Sum {
-            exact: products().sum(),
+            exact: products.iter().sum(),
             bound: lost + magnitudes * k as f64 * 2.0_f64.powi(-24),
         }
     };
-    all.map(sum).collect()
+    products(layout, (&a, &b), shape).map(sum).collect()
 }
 
 /// The product, each sum of which is held to its bound.

@@ -18,7 +18,7 @@ use crate::gpu::emulated::library_of;
 use crate::gpu::launcher::{Arg, Launcher, Numbers};
 use crate::gpu::library::{SETTING, find, places};
 use crate::gpu::memory::Device as Memory;
-use crate::gpu::product::{Layout, plainly, product};
+use crate::gpu::product::{plainly, product};
 use crate::gpu::reader::{GpuReader, OnDevice, Read};
 
 const PLAYED: &str = include_str!("cublaslt.cpp");
@@ -87,21 +87,12 @@ fn numbers(n: usize) -> Vec<f32> {
 fn expected(
     layout: Layout,
     (a, b): (&[f32], &[f32]),
-    (m, n, k): (usize, usize, usize),
+    shape: (usize, usize, usize),
     before: f64,
 ) -> Vec<f32> {
-    let left = |i: usize, q: usize| match layout {
-        Layout::Tn => a[q * m + i],
-        Layout::Nt | Layout::Nn => a[i * k + q],
-    };
-    let right = |j: usize, q: usize| match layout {
-        Layout::Nt => b[j * k + q],
-        Layout::Nn | Layout::Tn => b[q * n + j],
-    };
-    let term = |i, j, q| f64::from(left(i, q)) * f64::from(right(j, q));
-    let sum = |i, j| (0..k).map(|q| term(i, j, q)).sum::<f64>() + before;
-    let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
-    all.map(|(i, j)| sum(i, j) as f32).collect()
+    let [a, b] = [a, b].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    let sum = |products: Vec<f64>| (products.iter().sum::<f64>() + before) as f32;
+    products(layout, (&a, &b), shape).map(sum).collect()
 }
 
 /// A product in f32, of operands and a result that begin `behind` numbers into their memory.

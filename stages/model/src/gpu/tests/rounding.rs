@@ -13,7 +13,7 @@ use crate::gpu::inputs::Inputs;
 use crate::gpu::launcher::Numbers;
 use crate::gpu::memory::{Buf, Device as Memory};
 use crate::gpu::ops::{GpuOps, Tables};
-use crate::gpu::product::{Layout, plainly, product};
+use crate::gpu::product::{plainly, product};
 use crate::gpu::tape::{Grads, Node};
 use crate::noise::{Dropout, Mask, Place, mix};
 use crate::ops::{Ops, Scene, Training};
@@ -86,21 +86,11 @@ fn a_number_is_rounded_to_the_nearest_bf16_and_ties_to_even() {
 fn product_of_rounded(
     layout: Layout,
     (a, b): (&[f32], &[f32]),
-    (m, n, k): (usize, usize, usize),
+    shape: (usize, usize, usize),
 ) -> Vec<f32> {
     let (a, b) = (all_rounded(a), all_rounded(b));
-    let left = |i: usize, q: usize| match layout {
-        Layout::Tn => a[q * m + i],
-        Layout::Nt | Layout::Nn => a[i * k + q],
-    };
-    let right = |j: usize, q: usize| match layout {
-        Layout::Nt => b[j * k + q],
-        Layout::Nn | Layout::Tn => b[q * n + j],
-    };
-    let sum = |i, j| (0..k).map(|q| left(i, q) * right(j, q)).sum::<f64>();
-    let all = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
-    let sums: Vec<f64> = all.map(|(i, j)| sum(i, j)).collect();
-    narrow(&sums)
+    let sums = products(layout, (&a, &b), shape).map(|products| products.iter().sum::<f64>());
+    narrow(&sums.collect::<Vec<_>>())
 }
 
 /// Edges inside every tile and beside it, rows that can be read by fours and that cannot, and a sum that is cut.
