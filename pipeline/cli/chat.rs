@@ -41,7 +41,7 @@ use line::{HELP, Line, Lines};
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
     /// RUN, RUN/STAGE, RUN/STAGE@STEP or a model folder
-    #[arg(add = completions::runs())]
+    #[arg(add = completions::models())]
     pub(crate) model: String,
     /// Say this, print the answer and leave
     #[arg(short, long, value_name = "TEXT")]

@@ -10,8 +10,8 @@ use clap_complete::{
     ArgValueCompleter, CompletionCandidate, Shell,
     env::{EnvCompleter, Shells},
 };
-use tinylm_pipeline::spec;
-use tinylm_registry::RunQuery;
+use tinylm_pipeline::{Content, spec};
+use tinylm_registry::{RunQuery, StageRow};
 
 use crate::{failure::Failure, output::print_line, project::Project};
 
@@ -64,7 +64,18 @@ const BASH: &str = r#"_tinylm() {
 
 /// Completes the name of a run, or behind a slash that of one of its stages.
 pub(crate) fn runs() -> ArgValueCompleter {
-    ArgValueCompleter::new(|word: &OsStr| fitting(word, |word| run_names(word).unwrap_or_default()))
+    in_registry(None)
+}
+
+/// The same, of stages that make a model.
+pub(crate) fn models() -> ArgValueCompleter {
+    in_registry(Some(Content::Model))
+}
+
+fn in_registry(made: Option<Content>) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |word: &OsStr| {
+        fitting(word, |word| run_names(word, made).unwrap_or_default())
+    })
 }
 
 /// Completes a stage of the experiment file that the command line names.
@@ -101,12 +112,13 @@ fn fitting(
     candidates.collect()
 }
 
-fn run_names(word: &str) -> Option<Vec<(String, String)>> {
+fn run_names(word: &str, made: Option<Content>) -> Option<Vec<(String, String)>> {
     let (project, _) = Project::of_words();
     let registry = project.registry().ok()?;
     if let Some((run, _)) = word.split_once('/') {
         let stages = registry.stages(&registry.find_run(run).ok()?.id).ok()?;
-        let stages = stages.into_iter();
+        let is_meant = |stage: &StageRow| made.is_none() || project.makes(&stage.kind) == made;
+        let stages = stages.into_iter().filter(is_meant);
         let named = stages.map(|stage| (format!("{run}/{}", stage.name), stage.kind));
         return Some(named.collect());
     }

@@ -21,7 +21,7 @@ use crate::{
     failure::Failure,
     manner::choice,
     model::{Found, find},
-    numbers::{self, Form},
+    numbers::{self, Form, STDOUT},
     output::print_line,
     project::{Project, now_ms},
 };
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     /// RUN, RUN/STAGE or RUN/STAGE@STEP, or a model folder
-    #[arg(add = completions::runs())]
+    #[arg(add = completions::models())]
     pub(crate) model: String,
     /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
     /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, `peft`, the adapter of a
@@ -43,7 +43,8 @@ pub(crate) struct ExportArgs {
     /// `best`, the weights with the lowest validation loss, or `last`, those of the last step
     #[arg(long, value_parser = choice::<Which>(), default_value = "best")]
     weights: Which,
-    /// The folder or file to write; without it, one here that is named after the model or the run
+    /// The folder or file to write, or `-` to print `csv`; without it, one here that is named after the model or
+    /// the run
     #[arg(short, long, value_name = "PATH")]
     out: Option<PathBuf>,
 }
@@ -67,6 +68,13 @@ fn to() -> impl TypedValueParser<Value = To> {
 }
 
 pub(crate) fn run(project: &Project, args: &ExportArgs) -> Result<(), Failure> {
+    let is_printed = args.out.as_deref() == Some(Path::new(STDOUT));
+    if is_printed && !matches!(args.to, To::Numbers(Form::Csv)) {
+        return Err(
+            Failure::wrong("only `--to csv` can be printed by `--out -`")
+                .help("name a file or a folder with `--out`"),
+        );
+    }
     match args.to {
         To::Model(to) => export_model(project, args, to),
         To::Numbers(form) => numbers::export(project, &args.model, form, args.out.as_deref()),

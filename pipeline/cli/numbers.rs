@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tinylm_registry::{Run, StageRow};
 use tinylm_reports::{
-    Error, counted,
+    Error, counted, csv,
     tensorboard::{Events, earlier, is_written},
     write_csv, write_parquet,
 };
@@ -12,7 +12,7 @@ use tinylm_reports::{
 use crate::{
     failure::Failure,
     lookup::{find_stage, find_stages},
-    output::say,
+    output::{print_text, say},
     project::{Project, now_ms},
 };
 
@@ -32,6 +32,9 @@ impl Form {
     ];
 }
 
+/// What stands for standard output, which a table in plain text can go to.
+pub(crate) const STDOUT: &str = "-";
+
 /// Writes the numbers of a run, or of one of its stages.
 pub(crate) fn export(
     project: &Project,
@@ -46,6 +49,12 @@ pub(crate) fn export(
         Some(stage) => vec![find_stage(&stages, &run, stage)?],
         None => stages.iter().collect(),
     };
+    if form == Form::Csv && out == Some(Path::new(STDOUT)) {
+        for piece in csv(&registry, &run, &chosen) {
+            print_text(piece?);
+        }
+        return Ok(());
+    }
     let out = match (out, form) {
         (Some(out), _) => project.current_dir.join(out),
         (None, Form::TensorBoard) => project.current_dir.join("tensorboard"),

@@ -111,6 +111,11 @@ pub(crate) fn print_line(line: impl Into<Shown>) {
     }
 }
 
+/// Prints a part of the result that ends its lines itself.
+pub(crate) fn print_text(text: impl Into<Shown>) {
+    put(&text.into().0);
+}
+
 /// Prints a line that says what a command has done, unless that is not asked for.
 pub(crate) fn say(global: &Global, line: &str) {
     if !global.quiet {

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
     /// RUN, RUN/STAGE, RUN/STAGE@STEP or a model folder
-    #[arg(add = completions::runs())]
+    #[arg(add = completions::models())]
     pub(crate) model: String,
     /// What to go on from; given more than once, one after the other
     #[arg(short, long, value_name = "TEXT")]

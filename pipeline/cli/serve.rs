@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// RUN, RUN/STAGE, RUN/STAGE@STEP or model folders; requests call them as they are written here
-    #[arg(required = true, add = completions::runs())]
+    #[arg(required = true, add = completions::models())]
     pub(crate) models: Vec<String>,
     /// Where it listens; 0 is any free port
     #[arg(short, long, default_value_t = 8080)]

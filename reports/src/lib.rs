@@ -46,7 +46,7 @@ pub use error::Error;
 pub use listing::{Listing, columns, listing};
 pub use metric::Better;
 pub use number::{amount, bytes, counted, duration, number, thousands, with_error};
-pub use points::{write_csv, write_parquet};
+pub use points::{csv, write_csv, write_parquet};
 pub use read::{Fineness, ReportOptions, Tail, read, read_all, window};
 pub use report::{Cost, Final, Report, Sample, Stage};
 pub use statistics::Estimate;

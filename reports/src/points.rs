@@ -26,7 +26,38 @@ struct Metric {
     numbers: Vec<(Option<u64>, Millis, f64)>,
 }
 
-/// Writes the numbers of these stages as CSV; a number of the end has no step.
+/// Returns the numbers of these stages as CSV, piece by piece; a number of the end has no step.
+pub fn csv<'a>(
+    registry: &'a Registry,
+    run: &'a Run,
+    stages: &'a [&StageRow],
+) -> impl Iterator<Item = Result<String, Error>> + 'a {
+    let mut head = String::new();
+    csv_line(&mut head, &COLUMNS);
+    let stages = stages.iter();
+    std::iter::once(Ok(head)).chain(stages.map(|stage| csv_of(registry, run, stage)))
+}
+
+fn csv_of(registry: &Registry, run: &Run, stage: &StageRow) -> Result<String, Error> {
+    let mut csv = String::new();
+    for Metric { name, numbers } in metrics(registry, stage)? {
+        for (step, at, value) in numbers {
+            let step = step.map(|step| step.to_string()).unwrap_or_default();
+            let cells = [
+                &run.name,
+                &stage.name,
+                &name,
+                &step,
+                &time(at),
+                &exact(value),
+            ];
+            csv_line(&mut csv, &cells);
+        }
+    }
+    Ok(csv)
+}
+
+/// Writes the numbers of these stages as CSV into a file.
 pub fn write_csv(
     registry: &Registry,
     run: &Run,
@@ -34,26 +65,9 @@ pub fn write_csv(
     path: &Path,
 ) -> Result<(), Error> {
     write_whole(path, |file| {
-        let mut csv = String::new();
-        csv_line(&mut csv, &COLUMNS);
-        for stage in stages {
-            for Metric { name, numbers } in metrics(registry, stage)? {
-                for (step, at, value) in numbers {
-                    let step = step.map(|step| step.to_string()).unwrap_or_default();
-                    let cells = [
-                        &run.name,
-                        &stage.name,
-                        &name,
-                        &step,
-                        &time(at),
-                        &exact(value),
-                    ];
-                    csv_line(&mut csv, &cells);
-                }
-            }
-            let written = io::Write::write_all(file, csv.as_bytes());
+        for piece in csv(registry, run, stages) {
+            let written = io::Write::write_all(file, piece?.as_bytes());
             written.map_err(|error| Error::File(path.to_owned(), error))?;
-            csv.clear();
         }
         Ok(())
     })

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::{harness::Project, skipped::skipped};
+use crate::{harness::Project, living::learning, skipped::skipped};
 
 #[test]
 fn runs_are_filtered_tagged_noted_and_removed() {
@@ -167,6 +167,21 @@ fn a_shell_completes_runs_stages_and_kinds_that_there_are_now() {
             assert_eq!(offered, [wanted], "{shell}: {words}");
         }
     }
+}
+
+#[test]
+fn what_speaks_is_completed_by_models_alone() {
+    let project = learning(2);
+    project.tinylm("run learning.yaml").success();
+    for command in ["serve", "chat", "sample", "export"] {
+        let words = format!("tinylm {command} @last/");
+        let Some(offered) = completed(&project, "bash", &words) else {
+            return;
+        };
+        assert_eq!(offered, ["@last/model"], "{command}");
+    }
+    let all = completed(&project, "bash", "tinylm show @last/").unwrap();
+    assert!(all.len() > 1, "{all:?}");
 }
 
 #[test]

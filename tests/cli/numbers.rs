@@ -244,6 +244,10 @@ fn a_run_is_exported_to_tensorboard_and_as_tables_in_place_of_earlier_ones() {
         .success();
     let model = project.read("model.csv");
     assert!(model.lines().skip(1).all(|line| line.contains(",model,")));
+    let printed = project.tinylm("export @last/model --to csv -o -").success();
+    assert_eq!(printed.stdout, model);
+    let refused = project.tinylm("export @last --to parquet -o -").failure(2);
+    assert!(refused.stderr.contains("only `--to csv`"), "{refused}");
     let refused = project.tinylm("export @last/modle --to csv").failure(2);
     assert!(
         refused.stderr.contains("did you mean `model`?"),
