@@ -28,8 +28,11 @@ use super::{
 };
 use crate::{error::StageError, executor::Together};
 
-/// So long one waits for others that were said to come.
-const QUIET: Duration = Duration::from_millis(500);
+/// So long after the last that came one waits for others that were said to come. All do, unless one is found to be
+/// made already; each has folders to make first, which may take its time.
+const QUIET: Duration = Duration::from_secs(3);
+/// So often one looks whether that has passed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LIST: &str = "tasks.json";
 
 /// The arrays that are being put together.
@@ -81,7 +84,7 @@ impl Arrays {
                 array.bell.notify_all();
                 continue;
             }
-            let wait = array.bell.wait_timeout(state, QUIET);
+            let wait = array.bell.wait_timeout(state, LOOK_EVERY);
             state = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
