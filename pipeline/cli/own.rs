@@ -89,23 +89,25 @@ pub(crate) fn experiment(
     }
     let scratch = Scratch::new()?;
     let refused = |error| Failure::from(error).before_running();
-    let chat = match own {
-        Own::Chat => Some(survey::chat(path, &scratch.0, n_threads()).map_err(refused)?),
+    let (fit, text, told) = match own {
+        Own::Chat => {
+            let chat = survey::chat(path, &scratch.0, n_threads()).map_err(refused)?;
+            let fit = Fit::of(chat.n_bytes.unwrap_or(n_bytes), budget);
+            let text = dialogues(shown, &fit, &chat);
+            (fit, text, Some(chat.told))
+        }
         Own::Text => {
-            survey::text(path, &scratch.0, n_threads()).map_err(refused)?;
-            None
+            let settings = survey::text(path, &scratch.0, n_threads()).map_err(refused)?;
+            let fit = Fit::of(n_bytes, budget);
+            let text = text(shown, &fit, &settings, &beginning(path));
+            (fit, text, None)
         }
     };
-    let n_said = chat.as_ref().and_then(|chat| chat.n_bytes);
-    let fit = Fit::of(n_said.unwrap_or(n_bytes), budget);
     Ok(Fitting {
-        text: match &chat {
-            Some(found) => dialogues(shown, &fit, found),
-            None => text(shown, &fit, &beginning(path)),
-        },
+        text,
         n_weights: n_weights(fit.size, fit.vocab_size),
         minutes: fit.minutes,
-        told: chat.map(|chat| chat.told),
+        told,
     })
 }
 
@@ -300,7 +302,7 @@ fn is_plain(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(is_of_word) && !is_value
 }
 
-fn text(shown: &str, fit: &Fit, beginning: &str) -> String {
+fn text(shown: &str, fit: &Fit, settings: &Map<String, Value>, beginning: &str) -> String {
     format!(
         "# Does a small model learn to write on as `{shown}` does?
 #
@@ -309,7 +311,7 @@ name: own_text
 seed: 1
 stages:
   data:   {{ kind: download,  with: {{ path: {shown:?} }} }}
-  texts:  {{ kind: normalize, inputs: [data], with: {{ format: text }} }}
+  texts:  {{ kind: normalize, inputs: [data]{read_as} }}
   tokens: {{ kind: tokenizer, inputs: [texts], with: {{ vocab_size: {vocab_size}, template: plain }} }}
   # The end of the text is held back: one file is one document.
   shards: {{ kind: binarize,  inputs: {{ documents: texts, tokenizer: tokens }}, with: {{ validation: {{ tail: 0.1 }} }} }}
@@ -323,6 +325,7 @@ stages:
   perplexity: {{ kind: evaluate, inputs: {{ model: model, shards: shards }} }}
   goes_on: {{ kind: sample, inputs: [model], with: {{ form: text, nonstop: true, max_tokens: 120, prompts: [{beginning:?}] }} }}
 ",
+        read_as = with(settings),
         vocab_size = fit.vocab_size,
         model = fit.model(128),
         train = fit.train(),

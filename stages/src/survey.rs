@@ -83,14 +83,29 @@ fn found(path: &Path, scratch: &Path, n_threads: usize) -> Result<Chat, StageErr
     })
 }
 
-/// Makes sure that a file or folder can be read as raw text.
-pub fn text(path: &Path, scratch: &Path, n_threads: usize) -> Result<(), StageError> {
+/// Returns the settings of `normalize` that read a file or folder as raw text, if it can be read so.
+pub fn text(
+    path: &Path,
+    scratch: &Path,
+    n_threads: usize,
+) -> Result<Map<String, Value>, StageError> {
     let desk = Desk::new(path, scratch, n_threads)?;
-    let settings = json!({ "format": "text", "max_rows": TEXTS_MAX });
-    let files = desk.files();
-    let made = desk.run::<Normalize>("texts", &settings, &[("sources", files)]);
-    made.map_err(|error| by_its_name(error, scratch))?;
-    Ok(())
+    let marked = desk.with("look", desk.files(), survey::marked)?;
+    let mut settings = Map::from_iter([("format".to_owned(), json!("text"))]);
+    settings.extend(marked.map(|encoding| ("encoding".to_owned(), json!(encoding))));
+    let mut looked_at = settings.clone();
+    looked_at.insert("max_rows".to_owned(), json!(TEXTS_MAX));
+    let sources = [("sources", desk.files())];
+    let made = desk.run::<Normalize>("texts", &Value::Object(looked_at), &sources);
+    made.map_err(|error| {
+        let error = by_its_name(error, scratch);
+        match desk.not_utf_8().filter(|_| marked.is_none()) {
+            // There is no experiment yet to name an encoding in.
+            Some(file) => error.help(survey::save_as_utf_8(&file)),
+            None => error,
+        }
+    })?;
+    Ok(settings)
 }
 
 /// Takes the place where files are looked at out of what is said of them.
@@ -184,6 +199,15 @@ impl<'a> Desk<'a> {
             std::os::unix::fs::symlink(&path, &link).at(&link)?;
         }
         Ok(desk)
+    }
+
+    /// The first file that is not UTF-8.
+    fn not_utf_8(&self) -> Option<String> {
+        let files = files_below(&self.files()).ok()?.into_iter();
+        let is_other =
+            |path: &Path| fs::read(path).is_ok_and(|bytes| str::from_utf8(&bytes).is_err());
+        let mut others = files.filter(|(_, path)| is_other(path));
+        others.next().map(|(name, _)| name)
     }
 
     fn files(&self) -> PathBuf {

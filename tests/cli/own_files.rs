@@ -203,6 +203,28 @@ fn a_folder_and_a_file_of_another_encoding_are_read_as_they_are() {
 }
 
 #[test]
+fn a_text_of_another_encoding_is_read_where_it_is_marked_and_otherwise_told_how_to_be_saved() {
+    let project = Project::new();
+    let story = "Es war ein schöner Tag im März, und die Vögel sangen.\n".repeat(200);
+    let marked: Vec<u8> = format!("\u{feff}{story}")
+        .encode_utf16()
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    fs::write(project.path("wide.txt"), marked).unwrap();
+    project.tinylm("init wide.yaml --text wide.txt").success();
+    let written = project.read("wide.yaml");
+    assert!(written.contains("encoding: utf-16"), "{written}");
+    project.tinylm(&format!("run wide.yaml {TOY}")).success();
+
+    let old: Vec<u8> = story.chars().map(|c| c as u8).collect();
+    fs::write(project.path("old.txt"), old).unwrap();
+    let refused = project.tinylm("init old.yaml --text old.txt").failure(2);
+    let told = "`iconv -f windows-1252 -t utf-8 old.txt`";
+    assert!(refused.stderr.contains(told), "{refused}");
+    assert!(!project.path("old.yaml").exists());
+}
+
+#[test]
 fn nothing_is_left_of_what_was_only_looked_at() {
     let project = Project::new();
     project.write("chat.txt", &named(40));

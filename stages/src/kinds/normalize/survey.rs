@@ -38,17 +38,27 @@ pub(crate) struct Look {
 /// Looks at files that are said to be a chat.
 pub(crate) fn chat(io: &StageIo) -> Result<Look, StageError> {
     let mut settings = defaults::<NormalizeSettings>();
-    let only = only_file(io)?;
-    let is_marked = only.as_ref().is_some_and(|path| is_utf_16(path));
-    if is_marked {
-        settings.encoding = "utf-16".to_owned();
+    let marked = marked(io)?;
+    if let Some(encoding) = marked {
+        settings.encoding = encoding.to_owned();
     }
-    let mut look = look(&settings, io, only.is_some())?;
-    if is_marked {
-        let encoding = json!(settings.encoding);
-        look.settings.insert("encoding".to_owned(), encoding);
-    }
+    let mut look = look(&settings, io, only_file(io)?.is_some())?;
+    look.settings
+        .extend(marked.map(|encoding| ("encoding".to_owned(), json!(encoding))));
     Ok(look)
+}
+
+/// Returns the encoding that the file is marked as, if only one can be data and it is not UTF-8.
+pub(crate) fn marked(io: &StageIo) -> Result<Option<&'static str>, StageError> {
+    let is_marked = only_file(io)?.is_some_and(|path| is_utf_16(&path));
+    Ok(is_marked.then_some("utf-16"))
+}
+
+/// What to do with a file of an encoding that nobody has named.
+pub(crate) fn save_as_utf_8(file: &str) -> String {
+    format!(
+        "save it as that: `iconv -f windows-1252 -t utf-8 {file}` reads what older programs write"
+    )
 }
 
 /// Returns the file, if only one can be data.
@@ -144,9 +154,7 @@ fn no_chat(source: &Source, text: &str) -> StageError {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         let file = &source.file;
         return StageError::new(format!("`{file}` is not UTF-8"))
-            .help(format!(
-                "save it as that: `iconv -f windows-1252 -t utf-8 {file}` reads what older programs write"
-            ))
+            .help(save_as_utf_8(file))
             .is_final();
     }
     StageError::new(format!("`{}` is no chat that can be read", source.file))
