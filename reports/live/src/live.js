@@ -108,6 +108,7 @@
     isTogether = isOn;
     build(all);
   });
+  merged.hidden = true;
   let all = page.charts.map((chart) => chart.spec);
   const build = (specs) => {
     merged.hidden = !/^\/run\/[^/]+$/.test(live.of) || new Set(specs.map((spec) => spec.title)).size < 2;
