@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long a test waits for something that takes a fraction of a second.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -141,6 +143,15 @@ impl Project {
         let log = fs::File::create(self.path(log)).unwrap();
         let mut command = self.command(&words);
         command.stdout(Stdio::piped()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    /// Starts `tinylm` with its result in a file, to be read meanwhile.
+    pub(crate) fn start_printing(&self, args: &str, file: &str) -> Child {
+        let words: Vec<&str> = args.split_whitespace().collect();
+        let file = fs::File::create(self.path(file)).unwrap();
+        let mut command = self.command(&words);
+        command.stdout(file).stderr(Stdio::piped());
         command.spawn().unwrap()
     }
 
@@ -297,11 +308,37 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Sends a signal by name to a process by number.
+/// Sends a signal by name to a process by number; a stop is waited for.
 pub(crate) fn signal(pid: u32, name: &str) {
-    let pid = pid.to_string();
-    let status = Command::new("kill").args(["-s", name, &pid]).status();
-    assert!(status.unwrap().success());
+    sent(pid, name).unwrap();
+    if name == "STOP" {
+        wait_until("the process has stopped", || is_stopped(pid));
+    }
+}
+
+/// Whether each thread of a process has stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut states = threads.flatten().map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+        after_name.unwrap_or_default()
+    });
+    states.all(|state| state.starts_with('T'))
+}
+
+/// The same where the process may be gone already. No other program is started for it, which might come late.
+pub(crate) fn sent(pid: u32, name: &str) -> rustix::io::Result<()> {
+    let signal = match name {
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        other => panic!("no signal is called {other}"),
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.unwrap(), signal)
 }
 
 /// Returns the processes whose environment or command line mentions `mark`.

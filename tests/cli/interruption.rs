@@ -4,7 +4,7 @@ use std::{fs, process::Child};
 
 use rusqlite::Connection;
 
-use crate::harness::{Project, processes_with, signal, wait_until};
+use crate::harness::{Project, processes_with, sent, signal, wait_until};
 
 /// A stage that says that it runs, and finishes once `go` is there.
 fn waiting() -> Project {
@@ -109,7 +109,8 @@ fn killing_the_child_is_a_failed_stage_of_a_run_that_survives() {
     let project = waiting();
     let child = started(&project);
     for pid in of_stage(&project) {
-        signal(pid, "KILL");
+        // What it has just started may have ended.
+        sent(pid, "KILL").ok();
     }
     project.wait(child).failure(1);
     assert_eq!(project.last_run("status"), "failed");
@@ -124,10 +125,7 @@ fn killing_both_leaves_nothing_behind() {
     signal(child.id(), "KILL");
     for pid in stage {
         // It may have died with its parent already.
-        std::process::Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .output()
-            .unwrap();
+        sent(pid, "KILL").ok();
     }
     project.wait(child).failure(-9);
     wait_until("the orphans' end", || of_stage(&project).is_empty());
@@ -238,20 +236,11 @@ fn a_run_under_way_can_be_neither_removed_nor_resumed() {
 fn two_processes_that_need_the_same_key_make_it_once() {
     let project = waiting();
     let first = started(&project);
-    let second = project.start("run wait.yaml");
-    wait_until("the second run", || {
-        let runs = project.tinylm("runs --json").success();
-        let runs: serde_json::Value = serde_json::from_str(&runs.stdout).unwrap();
-        runs.as_array().unwrap().len() == 2
-    });
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let second = project.start_saying("run wait.yaml", "second");
+    project.wait_for_words("second", "slow: waiting for `slow` of run");
     project.write("go", "");
     project.wait(first).success();
-    let second = project.wait(second).success();
-    assert!(
-        second.stderr.contains("slow: waiting for `slow` of run"),
-        "{second}"
-    );
+    project.wait(second).success();
     assert_eq!(project.outcomes(), "corpus hit, slow hit");
     assert_eq!(project.read("started"), "x\n");
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     chromium::Browser,
-    harness::{Project, wait_until},
+    harness::{Project, children_of, signal, wait_until},
     server::Server,
     skipped::skipped,
     terminal::Terminal,
@@ -68,16 +68,22 @@ fn a_page_shows_a_run_as_it_goes_on_and_leads_to_what_it_made() {
     let server = Server::start(&project, &["ui", "--port", "0"]);
     let origin = format!("http://{}/", server.addr);
     let name = last_run(&project);
+    // However slow the browser is, there is more to come.
+    let stage = children_of(run.id())[0];
+    signal(stage, "STOP");
     browser.visit(&origin, &format!("{origin}run/{name}"));
-    browser.ask("window.isSamePage = true");
+    browser.touch("window.isSamePage = true");
     let n_points = "page.charts[0].spec.series[0].step.length";
     let before = browser.ask(n_points).as_u64().unwrap();
+    signal(stage, "CONT");
     let grown =
         browser.until(|browser, _| browser.ask(n_points).as_u64().filter(|now| *now > before));
     assert!(grown > before);
+    signal(stage, "STOP");
     let now = "document.querySelector('[data-piece=Now]')?.textContent";
     let now = browser.until(|browser, _| Some(browser.ask(now)).filter(|now| !now.is_null()));
     assert!(now.as_str().unwrap().contains("of 12,000 steps"), "{now}");
+    signal(stage, "CONT");
     project.wait(run).success();
     // Everything has turned without the page being loaded again.
     browser.until(|browser, _| {
@@ -352,10 +358,12 @@ fn where_a_stage_is_at_work_is_seen_on_a_page_and_in_a_terminal() {
         Some(mut terminal) => drop(terminal.wait_for(PLACE)),
         None => skipped("there is no `script` to make a terminal with"),
     }
-    let watching = project.start_saying("watch", "log");
+    let watching = project.start_printing("watch", "watched");
+    project.wait_for_words("watched", PLACE);
     project.tinylm("stop").success();
     project.wait(run).failure(130);
-    let told = project.wait(watching).failure(1).stdout;
+    project.wait(watching).failure(1);
+    let told = project.read("watched");
     let line = told.lines().find(|line| line.starts_with("model: "));
     assert!(line.is_some_and(|line| line.ends_with(PLACE)), "{told}");
 }
@@ -365,16 +373,20 @@ fn a_run_is_followed_and_stopped_from_another_terminal() {
     let project = learning(100_000);
     let run = project.start("run learning.yaml");
     wait_until("it learns", || learns(&project));
-    let watching = project.start("watch");
-    let following = project.start("report --follow");
+    let followers = [("watch", "watched"), ("report --follow", "followed")].map(|(words, file)| {
+        let follower = project.start_printing(words, file);
+        project.wait_for_words(file, "of 100,000 steps");
+        (follower, file)
+    });
     let stopped = project.tinylm("stop").success();
     assert!(stopped.stdout.contains("resume"), "{stopped}");
     project.wait(run).failure(130);
-    for follower in [watching, following] {
-        let told = project.wait(follower).failure(1);
-        assert!(told.stdout.contains("model: "), "{told}");
-        assert!(told.stdout.contains("of 100,000 steps"), "{told}");
-        assert!(told.stdout.contains("cancelled after"), "{told}");
+    for (follower, file) in followers {
+        project.wait(follower).failure(1);
+        let told = project.read(file);
+        assert!(told.contains("model: "), "{told}");
+        assert!(told.contains("of 100,000 steps"), "{told}");
+        assert!(told.contains("cancelled after"), "{told}");
     }
     let again = project.tinylm("stop").failure(2);
     assert!(again.stderr.contains("is not going on"), "{again}");

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Pid, setpriority_process};
+
 use crate::{
     bucket::{Bucket, Fault},
     harness::{Output, Project, signal, wait_until},
@@ -111,7 +113,7 @@ fn with_server(endpoint: &str, project: &Project, mode: &str, args: &str) -> Com
         .env_remove("TINYLM_OFFLINE")
         .env("TINYLM_REMOTE", "s3://bucket/team")
         .env("TINYLM_REMOTE_MODE", mode)
-        .env("TINYLM_REMOTE_TIMEOUT", "1")
+        .env("TINYLM_REMOTE_TIMEOUT", "20")
         .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", SECRET);
@@ -367,7 +369,9 @@ fn a_dead_remote_is_told_once_and_the_run_goes_on() {
     let dead = |bucket: &Bucket, said: &str| {
         let theirs = project();
         let begun = Instant::now();
-        let made = run_with(bucket, &theirs, "write").success();
+        let mut impatient = with(bucket, &theirs, "write", "run chain.yaml");
+        let made = theirs.output(impatient.env("TINYLM_REMOTE_TIMEOUT", "1"));
+        let made = made.success();
         assert!(begun.elapsed() < Duration::from_secs(20), "{made}");
         assert_eq!(theirs.outcomes(), "corpus made, sorted made, first made");
         assert_eq!(made.stderr.matches("cannot be asked").count(), 1, "{made}");
@@ -664,6 +668,8 @@ fn what_is_being_pushed_is_not_taken_by_a_sweep() {
 
     let mut push = sharing(&ours, shared.path(), "write", "push @last");
     let mut push = push.stderr(Stdio::null()).spawn().unwrap();
+    // It gives way to whoever is to stop it in the middle.
+    setpriority_process(Pid::from_raw(push.id() as i32), 19).unwrap();
     wait_until("the first that is written anew", || !young().is_empty());
     signal(push.id(), "STOP");
     let (written, is_over) = (young(), key.exists());

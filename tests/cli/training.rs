@@ -60,7 +60,7 @@ pub(crate) fn model(project: &Project) -> PathBuf {
 
 #[test]
 fn a_training_killed_in_several_epochs_makes_the_bytes_of_one_that_was_not() {
-    let train = "steps: 96, validate_every: 32";
+    let train = "steps: 288, validate_every: 32";
     let whole = project(train, "");
     whole.tinylm("run train.yaml --threads 1").success();
 
@@ -74,7 +74,7 @@ fn a_training_killed_in_several_epochs_makes_the_bytes_of_one_that_was_not() {
         killed.wait(child).failure(-9);
         command = format!("resume @last --threads {}", 1 + step % 3);
     }
-    assert!(newest(&killed) < Some(96), "it was killed on the way");
+    assert!(newest(&killed) < Some(288), "it was killed on the way");
     killed.tinylm(&command).success();
     assert_eq!(model(&killed), model(&whole));
 }

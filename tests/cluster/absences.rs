@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::{
     faults::{counting, job_of_base},
-    lab::{Lab, breakable, kill, lab, wait_for},
+    lab::{Lab, breakable, give_way, kill, lab, wait_for},
     project::{Project, TRAINING, undisturbed},
 };
 
@@ -180,6 +180,7 @@ fn a_job_that_dies_and_is_forgotten_while_the_scheduler_cannot_be_asked_fails_wi
 /// Holds a process in a moment: it goes on by small steps until `is_now` is true of what it has done.
 /// Returns whether it was caught there, and not gone before.
 fn hold(pid: u32, is_now: impl Fn() -> bool) -> bool {
+    give_way(pid);
     loop {
         kill(pid, Signal::STOP);
         loop {
@@ -238,7 +239,7 @@ fn held_in_commit<'a>(
     project: impl Fn() -> Project<'a>,
     is_now: impl Fn(&Project) -> bool,
 ) -> Held<'a> {
-    for _ in 0..5 {
+    for _ in 0..20 {
         let project = project();
         let slow = stage(&project, "slow", "resources: { cpus: 1 }");
         project.write("x.yaml", &format!("stages:\n{slow}"));

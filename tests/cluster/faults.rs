@@ -227,14 +227,13 @@ fn a_stage_that_dies_in_a_shared_job_fails_at_once_and_is_not_made_again() {
         "x.yaml",
         &format!("stages: {{ a: {{ kind: command, with: {{ outputs: [x], run: [sh, -c, \"{line}\"] }} }} }}\n"),
     );
+    let mut driver = project.start("run x.yaml --executor slurm");
+    wait_for("its death", || project.path("count").exists());
     let begun = Instant::now();
-    let told = project.tinylm("run x.yaml --executor slurm");
-    assert_eq!(told.code, Some(1), "{}", told.stderr);
-    assert!(
-        told.stderr.contains("killed by the system (signal 9)"),
-        "{}",
-        told.stderr
-    );
+    let status = driver.wait().unwrap();
+    let told = project.read("log");
+    assert_eq!(status.code(), Some(1), "{told}");
+    assert!(told.contains("killed by the system (signal 9)"), "{told}");
     assert!(
         begun.elapsed() < Duration::from_secs(45),
         "{:?}: it waited for the shared job",
@@ -300,7 +299,7 @@ fn a_finished_job_that_is_queued_again_does_nothing_twice() {
     let of_a = jobs.lines().find(|line| line.contains(" a.")).expect(&jobs);
     let job = of_a.split(' ').next().unwrap();
     lab.slurm("scontrol", &["requeue", job]);
-    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
+    // Looked for before anything else: the scheduler forgets a job soon after its end.
     let again = || {
         lab.slurm(
             "squeue",
@@ -317,6 +316,7 @@ fn a_finished_job_that_is_queued_again_does_nothing_twice() {
         let again = again();
         again.starts_with('1') && (again.contains("FAILED") || again.contains("COMPLETED"))
     });
+    assert!(driver.wait().unwrap().success(), "{}", project.read("log"));
     assert_eq!(project.read("count"), "x\n");
 }
 

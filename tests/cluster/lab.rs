@@ -458,15 +458,20 @@ pub(crate) fn hold_still(pid: u32) {
     let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else {
         return;
     };
-    // Each thread gives way to this one, also on a machine where all have much to do.
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-        let name = thread.unwrap().file_name().into_string().unwrap();
-        setpriority_process(Pid::from_raw(name.parse().unwrap()), 19).ok();
-    }
+    give_way(pid);
     let until = Instant::now() + PATIENCE;
     while pidfd_send_signal(&process, Signal::STOP).is_ok() {
         assert!(Instant::now() < until, "process {pid} does not end");
         thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Has each thread of a process give way to this one, also on a machine where all have much to do.
+pub(crate) fn give_way(pid: u32) {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+    for thread in threads.flatten().flatten() {
+        let name = thread.file_name().into_string().unwrap();
+        setpriority_process(Pid::from_raw(name.parse().unwrap()), 19).ok();
     }
 }
 

@@ -44,7 +44,10 @@ fn a_driver_in_a_task_of_somebodys_array_keeps_its_claim_until_the_task_is_gone(
     let place = tempfile::tempdir().unwrap();
     let id = place.path().join("id");
     // What a task calls itself is not what it is listed as.
-    let line = format!("echo $SLURM_JOB_ID > {}; exec sleep 300", id.display());
+    let line = format!(
+        "echo $SLURM_JOB_ID > {id}.$SLURM_ARRAY_TASK_ID; mv {id}.$SLURM_ARRAY_TASK_ID {id}; exec sleep 300",
+        id = id.display()
+    );
     let submitted = lab.slurm(
         "sbatch",
         &[

@@ -94,10 +94,16 @@ mod tests {
 
     use super::*;
 
+    /// After so long a stream says that it is alive, and an answer that speaks at once speaks before.
     const SILENCE: Duration = Duration::from_millis(50);
+    const LONG_SILENCE: Duration = Duration::from_secs(30);
 
-    /// An answer that says something after a while, if it does not fail by then.
-    async fn answer(wait: Duration, fails: bool) -> Result<Response, ApiError> {
+    /// An answer that says something at once or after a while, if it does not fail by then.
+    async fn answer(is_late: bool, fails: bool) -> Result<Response, ApiError> {
+        let (wait, silence) = match is_late {
+            true => (20 * SILENCE, SILENCE),
+            false => (Duration::ZERO, LONG_SILENCE),
+        };
         let (events, waiting) = channel();
         tokio::spawn(async move {
             sleep(wait).await;
@@ -110,16 +116,15 @@ mod tests {
             };
             events.done().await
         });
-        waiting.response(SILENCE).await
+        waiting.response(silence).await
     }
 
     fn serve(runtime: &Runtime) -> SocketAddr {
-        let long = 5 * SILENCE;
         let router = Router::new()
-            .route("/soon", get(|| answer(Duration::ZERO, false)))
-            .route("/late", get(move || answer(long, false)))
-            .route("/soon-broken", get(|| answer(Duration::ZERO, true)))
-            .route("/late-broken", get(move || answer(long, true)));
+            .route("/soon", get(|| answer(false, false)))
+            .route("/late", get(|| answer(true, false)))
+            .route("/soon-broken", get(|| answer(false, true)))
+            .route("/late-broken", get(|| answer(true, true)));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let addr = listener.local_addr().unwrap();
         runtime.spawn(crate::accept(listener, router));

@@ -32,7 +32,7 @@ const REPO: &str = "datasets/someone/talk";
 fn quick() -> Limits {
     Limits {
         connect: Duration::from_secs(5),
-        stall: Duration::from_millis(300),
+        stall: Duration::from_secs(1),
         attempts: 3,
         pause: Duration::from_millis(5),
         pause_max: Duration::from_millis(50),
@@ -301,7 +301,7 @@ fn a_server_that_knows_no_ranges_sends_all_again() {
 #[test]
 fn a_stall_ends_and_is_tried_again() {
     let hub = hub_with(&[("big.txt", &body())]);
-    hub.fault("big.txt", Fault::Stall(Duration::from_secs(2)));
+    hub.fault("big.txt", Fault::Stall(Duration::from_secs(4)));
     let place = Place::new(&hub);
     let outcome = place.download(TALK).unwrap();
     assert_eq!(read(&outcome, "big.txt"), body());
@@ -629,7 +629,7 @@ fn a_digest_is_taken_on_where_it_was_cut_off() {
         Fault::Drop(1000),
         Fault::Drop(2000),
         Fault::Status(503, None),
-        Fault::Stall(Duration::from_secs(2)),
+        Fault::Stall(Duration::from_secs(4)),
         Fault::DropWhole(4000),
     ] {
         hub.fault("/a.txt", fault);
@@ -728,7 +728,7 @@ fn a_server_that_knows_no_ranges_sends_samples_from_the_first() {
 #[test]
 fn a_download_stops_when_it_is_told_to() {
     let hub = hub_with(&[("big.txt", &body())]);
-    hub.fault("big.txt", Fault::Stall(Duration::from_secs(2)));
+    hub.fault("big.txt", Fault::Stall(Duration::from_secs(4)));
     let place = Place::new(&hub);
     let settings = Place::settings(TALK);
     let pin = place.resolve(TALK).unwrap();
