@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     /// RUN, RUN/STAGE or RUN/STAGE@STEP, or a model folder
-    #[arg(add = completions::models())]
+    #[arg(add = completions::runs())]
     pub(crate) model: String,
     /// The program that it is for: `hf`, a folder for Hugging Face's transformers, `gguf`, a file for
     /// llama.cpp and ollama, `onnx`, a graph for onnxruntime and transformers.js, `peft`, the adapter of a
