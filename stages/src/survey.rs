@@ -99,9 +99,14 @@ pub fn text(
     let made = desk.run::<Normalize>("texts", &Value::Object(looked_at), &sources);
     made.map_err(|error| {
         let error = by_its_name(error, scratch);
-        match desk.not_utf_8().filter(|_| marked.is_none()) {
+        let place = |name: &String| match path.is_dir() {
+            true => path.join(name),
+            false => path.to_owned(),
+        };
+        let other = desk.not_utf_8(&error).filter(|_| marked.is_none());
+        match other.as_ref().map(place) {
             // There is no experiment yet to name an encoding in.
-            Some(file) => error.help(survey::save_as_utf_8(&file)),
+            Some(file) => error.help(survey::save_as_utf_8(&file.to_string_lossy())),
             None => error,
         }
     })?;
@@ -201,13 +206,17 @@ impl<'a> Desk<'a> {
         Ok(desk)
     }
 
-    /// The first file that is not UTF-8.
-    fn not_utf_8(&self) -> Option<String> {
+    /// The file of which an error tells, if it is not UTF-8.
+    fn not_utf_8(&self, error: &StageError) -> Option<String> {
+        let is_told = |name: &str| {
+            let told = [Some(&error.message), error.cause.as_ref()];
+            told.into_iter().flatten().any(|told| told.contains(name))
+        };
         let files = files_below(&self.files()).ok()?.into_iter();
-        let is_other =
-            |path: &Path| fs::read(path).is_ok_and(|bytes| str::from_utf8(&bytes).is_err());
-        let mut others = files.filter(|(_, path)| is_other(path));
-        others.next().map(|(name, _)| name)
+        let mut files = files.filter(|(name, _)| is_told(name));
+        let (name, path) = files.next()?;
+        let bytes = fs::read(path).ok()?;
+        str::from_utf8(&bytes).is_err().then_some(name)
     }
 
     fn files(&self) -> PathBuf {

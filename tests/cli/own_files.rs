@@ -217,9 +217,13 @@ fn a_text_of_another_encoding_is_read_where_it_is_marked_and_otherwise_told_how_
     project.tinylm(&format!("run wide.yaml {TOY}")).success();
 
     let old: Vec<u8> = story.chars().map(|c| c as u8).collect();
-    fs::write(project.path("old.txt"), old).unwrap();
-    let refused = project.tinylm("init old.yaml --text old.txt").failure(2);
-    let told = "`iconv -f windows-1252 -t utf-8 old.txt`";
+    project.write("texts/new.txt", &story);
+    fs::write(project.path("texts/old.txt"), old).unwrap();
+    let refused = project.tinylm("init old.yaml --text texts/old.txt");
+    let refused = refused.failure(2);
+    let told = "`iconv -f windows-1252 -t utf-8 [ROOT]/texts/old.txt`";
+    assert!(refused.stderr.contains(told), "{refused}");
+    let refused = project.tinylm("init old.yaml --text texts").failure(2);
     assert!(refused.stderr.contains(told), "{refused}");
     assert!(!project.path("old.yaml").exists());
 }
