@@ -316,17 +316,6 @@ pub(crate) fn signal(pid: u32, name: &str) {
     }
 }
 
-/// Whether each thread of a process has stopped.
-fn is_stopped(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let mut states = threads.flatten().map(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
-        after_name.unwrap_or_default()
-    });
-    states.all(|state| state.starts_with('T'))
-}
-
 /// The same where the process may be gone already. No other program is started for it, which might come late.
 pub(crate) fn sent(pid: u32, name: &str) -> rustix::io::Result<()> {
     let signal = match name {
@@ -339,6 +328,17 @@ pub(crate) fn sent(pid: u32, name: &str) -> rustix::io::Result<()> {
     };
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     kill_process(pid.unwrap(), signal)
+}
+
+/// Whether each thread of a process has stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut states = threads.flatten().map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+        after_name.unwrap_or_default()
+    });
+    states.all(|state| state.starts_with('T'))
 }
 
 /// Returns the processes whose environment or command line mentions `mark`.

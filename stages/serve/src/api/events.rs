@@ -94,8 +94,9 @@ mod tests {
 
     use super::*;
 
-    /// After so long a stream says that it is alive, and an answer that speaks at once speaks before.
+    /// After so long a stream says that it is alive.
     const SILENCE: Duration = Duration::from_millis(50);
+    /// No answer that speaks at once takes so long.
     const LONG_SILENCE: Duration = Duration::from_secs(30);
 
     /// An answer that says something at once or after a while, if it does not fail by then.
